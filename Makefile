@@ -1,0 +1,63 @@
+# stream_ckpt: continuous windowed aggregates with exactly-once checkpoints.
+#
+#   make            build against the PostgreSQL that pg_config names
+#   make install    install there
+#   make demo       the main job on real input, on a private server
+#   make test       all tests, on private servers (TESTS="name ..." selects)
+#   make check      the same
+#   make bench      ratios against plain PostgreSQL, on a private server
+#                   (FIGURES="name ..." selects)
+#   make setup      installs what the four above need, on Debian 12
+#
+# SC_DEBUG=1 compiles in the debug points that the crash tests use.
+
+srcdir ?= .
+EXTENSION = stream_ckpt
+MODULE_big = stream_ckpt
+DATA = sql/stream_ckpt--0.1.0.sql
+OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
+
+# Every test of sql/ and of specs/, by hand, in the order in which they run.
+REGRESS =
+REGRESS_OPTS =
+ISOLATION =
+ISOLATION_OPTS =
+
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -Wno-cast-function-type -Werror \
+	-fvisibility=hidden
+# 15 leaves PGDLLEXPORT empty; with hidden visibility it has to say what 16 says.
+PG_CPPFLAGS = -I$(srcdir)/src $(if $(SC_DEBUG),-DSC_DEBUG) \
+	-D'PGDLLEXPORT=__attribute__((visibility("default")))'
+
+# The targets that work on private servers find PostgreSQL themselves, and make
+# no use of PGXS (whose own "check" only says that it is not supported).
+private_targets = setup demo test check bench print-%
+
+ifneq ($(filter-out $(private_targets),$(or $(MAKECMDGOALS),all)),)
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+
+# tests run on private servers: "make test"
+NO_INSTALLCHECK = 1
+
+include $(PGXS)
+else
+.PHONY: setup demo test check bench
+
+setup:
+	@bash $(srcdir)/tools/setup
+
+demo:
+	@bash $(srcdir)/tools/demo
+
+test check:
+	@bash $(srcdir)/tools/run_tests $(TESTS)
+
+bench:
+	@bash $(srcdir)/bench/run $(FIGURES)
+
+# for the scripts: the value of a variable
+print-%:
+	@echo $($*)
+endif

@@ -1,0 +1,143 @@
+/*-------------------------------------------------------------------------
+ * compat.h
+ *	  Differences between PostgreSQL 15, 16, 17 and 18, in one place.  Old servers
+ *	  get the new name.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_BASE_COMPAT_H
+#define SC_BASE_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "stream_ckpt needs PostgreSQL 15 or later"
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define RelidByRelfilenumber(spc, num) RelidByRelfilenode(spc, num)
+#endif
+
+/* 17 added "flush" to LogLogicalMessage */
+#if PG_VERSION_NUM < 170000
+#define sc_log_logical_message(prefix, data, size, transactional) \
+	LogLogicalMessage((prefix), (data), (size), (transactional))
+#else
+#define sc_log_logical_message(prefix, data, size, transactional) \
+	LogLogicalMessage((prefix), (data), (size), (transactional), false)
+#endif
+
+/* 17 dropped ReorderBufferTupleBuf */
+#if PG_VERSION_NUM < 170000
+#define sc_change_new_tuple(change) (&(change)->data.tp.newtuple->tuple)
+#else
+#define sc_change_new_tuple(change) ((change)->data.tp.newtuple)
+#endif
+
+/* 15: no cause of a slot's invalidation; 17: failover and synced slots */
+#if PG_VERSION_NUM < 160000
+#define sc_slot_is_invalidated(slot) \
+	(XLogRecPtrIsInvalid((slot)->data.restart_lsn) && \
+	 !XLogRecPtrIsInvalid((slot)->data.invalidated_at))
+#else
+#define sc_slot_is_invalidated(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
+#endif
+#if PG_VERSION_NUM < 170000
+#define sc_slot_create_ephemeral(name) \
+	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false)
+#else
+#define sc_slot_create_ephemeral(name) \
+	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false, false, false)
+#endif
+
+/* 16 has one function for all EXECUTE checks, and aggregates that serialise
+ * their arguments by send and receive functions */
+#if PG_VERSION_NUM < 160000
+#define sc_function_aclcheck(function, role) \
+	pg_proc_aclcheck((function), (role), ACL_EXECUTE)
+#define sc_agg_args_support_sendreceive(aggref) true
+#else
+#define sc_function_aclcheck(function, role) \
+	object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE)
+#define sc_agg_args_support_sendreceive(aggref) agg_args_support_sendreceive(aggref)
+#endif
+
+/* 16 added "root" to flatten_join_alias_vars (optimizer/optimizer.h) */
+#if PG_VERSION_NUM < 160000
+#define sc_flatten_join_alias_vars(query, node) \
+	flatten_join_alias_vars((query), (node))
+#else
+#define sc_flatten_join_alias_vars(query, node) \
+	flatten_join_alias_vars(NULL, (query), (node))
+#endif
+
+/* 18 puts the expressions of GROUP BY into a range-table entry of their own */
+#if PG_VERSION_NUM < 180000
+#define sc_flatten_group_exprs(query, node) (node)
+#else
+#define sc_flatten_group_exprs(query, node) \
+	((query)->hasGroupRTE ? flatten_group_exprs(NULL, (query), (node)) : (node))
+#endif
+
+/* 16 moved permissions out of the range table (executor/executor.h) */
+#if PG_VERSION_NUM < 160000
+#define sc_check_query_permissions(query) \
+	((void) ExecCheckRTPerms((query)->rtable, true))
+#else
+#define sc_check_query_permissions(query) \
+	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
+#endif
+
+/* 18 keeps a compact copy of what deforming needs */
+#if PG_VERSION_NUM >= 180000
+#define sc_populate_compact_attribute(desc, i) populate_compact_attribute((desc), (i))
+#else
+#define sc_populate_compact_attribute(desc, i) ((void) 0)
+#endif
+
+/* 16 split permissions from the range table, 18 added the unpruned relations */
+#if PG_VERSION_NUM < 160000
+#define sc_init_range_table(estate, rte) \
+	ExecInitRangeTable((estate), list_make1(rte))
+#else
+#define sc_init_range_table(estate, rte) \
+	do { \
+		List	   *perminfos_ = NIL; \
+		\
+		(void) addRTEPermissionInfo(&perminfos_, (rte)); \
+		SC_INIT_RANGE_TABLE((estate), list_make1(rte), perminfos_); \
+	} while (0)
+#if PG_VERSION_NUM < 180000
+#define SC_INIT_RANGE_TABLE(estate, rtable, perminfos) \
+	ExecInitRangeTable(estate, rtable, perminfos)
+#else
+#define SC_INIT_RANGE_TABLE(estate, rtable, perminfos) \
+	ExecInitRangeTable(estate, rtable, perminfos, bms_make_singleton(1))
+#endif
+#endif
+
+/* 16 tells which indexes an update has to touch: all, or summarizing ones only */
+#if PG_VERSION_NUM < 160000
+typedef bool ScUpdateIndexes;
+#define sc_updates_indexes(which) (which)
+#define sc_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL)
+#define sc_update_index_tuples(rri, slot, estate, which) \
+	ExecInsertIndexTuples((rri), (slot), (estate), true, false, NULL, NIL)
+#else
+#define ScUpdateIndexes TU_UpdateIndexes
+#define sc_updates_indexes(which) ((which) != TU_None)
+#define sc_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL, false)
+#define sc_update_index_tuples(rri, slot, estate, which) \
+	ExecInsertIndexTuples((rri), (slot), (estate), true, false, NULL, NIL, \
+						  (which) == TU_Summarizing)
+#endif
+
+/* 18 added instrumentation */
+#if PG_VERSION_NUM < 180000
+#define sc_index_beginscan(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), (nkeys), 0)
+#else
+#define sc_index_beginscan(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), NULL, (nkeys), 0)
+#endif
+
+#endif							/* SC_BASE_COMPAT_H */

@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ * env.c
+ *	  The surroundings in which a query's owner's code runs: user id, security
+ *	  restriction, and the creator's settings.
+ *
+ * Used by the engine's callers and by the sink's, around everything that can
+ * call a function of the owner's.  The rule: what one owner's code does to the
+ * session (set_config, SET LOCAL in a function) ends with sc_env_leave or with
+ * the abort of the (sub)transaction, never later.  That is why the settings go
+ * into a nest level of their own: SECURITY_RESTRICTED_OPERATION alone doesn't
+ * stop set_config().
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/env.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+/*
+ * Settings that the value of an immutable or stable expression can depend on,
+ * all of them settable by anybody.  row_security isn't among them: queries that
+ * it would affect are refused.
+ */
+static const char *const env_settings[] = {
+	"TimeZone",
+	"timezone_abbreviations",
+	"DateStyle",
+	"IntervalStyle",
+	"search_path",
+	"extra_float_digits",
+	"bytea_output",
+	"xmlbinary",
+	"xmloption",
+	"lc_monetary",
+	"lc_numeric",
+	"lc_time",
+	"default_text_search_config",
+	"array_nulls",
+	"standard_conforming_strings",
+	"transform_null_equals",
+	"quote_all_identifiers"
+};
+
+/*
+ * Sets one setting for the current nest level, where it isn't in force already.
+ * A value that isn't valid (any more) is an error.
+ */
+static void
+apply_setting(const char *name, const char *value)
+{
+	const char *current = GetConfigOption(name, true, false);
+
+	if (current != NULL && strcmp(current, value) == 0)
+		return;
+
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * See env.h.  Needs a transaction; env may live on the caller's stack.  Raises
+ * the setting's own error where a value can't be applied.
+ */
+void
+sc_env_enter(ScEnv *env, Oid owner, List *settings)
+{
+	ListCell   *lc;
+
+	GetUserIdAndSecContext(&env->save_userid, &env->save_sec_context);
+	SetUserIdAndSecContext(owner,
+						   env->save_sec_context | SECURITY_RESTRICTED_OPERATION);
+	env->guc_nestlevel = NewGUCNestLevel();
+
+	Assert(list_length(settings) % 2 == 0);
+	foreach(lc, settings)
+	{
+		const char *name = lfirst(lc);
+
+		lc = lnext(settings, lc);
+		apply_setting(name, lfirst(lc));
+	}
+}
+
+/* Undoes sc_env_enter.  Calls nest. */
+void
+sc_env_leave(ScEnv *env)
+{
+	AtEOXact_GUC(false, env->guc_nestlevel);
+	SetUserIdAndSecContext(env->save_userid, env->save_sec_context);
+}
+
+/*
+ * The caller's settings as alternating names and values, palloc'd in the current
+ * memory context.
+ */
+List *
+sc_env_current_settings(void)
+{
+	List	   *result = NIL;
+
+	for (int i = 0; i < lengthof(env_settings); i++)
+	{
+		const char *value = GetConfigOption(env_settings[i], true, false);
+
+		if (value == NULL)
+			continue;
+		result = lappend(result, pstrdup(env_settings[i]));
+		result = lappend(result, pstrdup(value));
+	}
+	return result;
+}

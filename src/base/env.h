@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ * env.h
+ *	  The surroundings in which a query's owner's code runs: user id, security
+ *	  restriction, and the creator's settings.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_BASE_ENV_H
+#define SC_BASE_ENV_H
+
+#include "nodes/pg_list.h"
+
+typedef struct ScEnv
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	int			guc_nestlevel;
+} ScEnv;
+
+/*
+ * Becomes "owner" in a security-restricted operation with a settings nest level
+ * of its own, and applies "settings" (alternating char * name, char * value;
+ * a value already in force costs one comparison).  Needs a transaction.  After an error,
+ * aborting the (sub)transaction undoes all of it.
+ */
+extern void sc_env_enter(ScEnv *env, Oid owner, List *settings);
+extern void sc_env_leave(ScEnv *env);
+
+/* The caller's settings that results can depend on, in the form above:
+ * TimeZone, DateStyle, IntervalStyle, search_path, extra_float_digits,
+ * bytea_output, xmlbinary, xmloption, lc_monetary, lc_numeric, lc_time,
+ * default_text_search_config, array_nulls, standard_conforming_strings... */
+extern List *sc_env_current_settings(void);
+
+#endif							/* SC_BASE_ENV_H */

@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ * process.h
+ *	  Which of our processes this one is.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_BASE_PROCESS_H
+#define SC_BASE_PROCESS_H
+
+typedef enum ScProcess
+{
+	SC_PROCESS_NONE,			/* a session, or anybody else */
+	SC_PROCESS_LAUNCHER,
+	SC_PROCESS_COORDINATOR,
+	SC_PROCESS_READER,
+	SC_PROCESS_TASK
+} ScProcess;
+
+extern ScProcess sc_my_process;
+
+/* The library came by shared_preload_libraries: shared memory and workers are there. */
+extern bool sc_preloaded;
+
+/* Raises an error naming "function" where called inside one of our workers. */
+extern void sc_refuse_in_worker(const char *function);
+
+#endif							/* SC_BASE_PROCESS_H */

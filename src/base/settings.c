@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ * settings.c
+ *	  Every setting of the extension, with its unit, its honest limits and what an
+ *	  operator needs to know.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/settings.h"
+#include "utils/guc.h"
+
+int			sc_max_pipelines = 8;
+int			sc_queue_size = 512;
+int			sc_task_memory = 1024;
+int			sc_checkpoint_memory = 64;
+int			sc_checkpoint_history = 1000;
+int			sc_result_lock_timeout = 5000;
+#ifdef SC_DEBUG
+int			sc_debug_batch_rows = 0;
+#endif
+
+void
+sc_settings_init(void)
+{
+	DefineCustomIntVariable("stream_ckpt.max_pipelines",
+							"Greatest number of pipelines that run at a time, all databases together.",
+							"Each running pipeline takes 3 background workers or more of max_worker_processes.",
+							&sc_max_pipelines, 8, 1, 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.queue_size",
+							"Size of the shared memory queue from a reader to each of its tasks.",
+							"The queue from a task to its coordinator is a quarter of it. Taken when a pipeline starts.",
+							&sc_queue_size, 512, 128, 65536,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.task_memory",
+							"Memory that the state and the unsent checkpoint parts of one task may take.",
+							"A task whose unsent parts are at the bound stops reading until the coordinator took them; one whose state is past it stops with an error.",
+							&sc_task_memory, 1024, 16, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.checkpoint_memory",
+							"Memory for the parts of a checkpoint that a coordinator collects.",
+							"What is beyond goes to temporary files.",
+							&sc_checkpoint_memory, 64, 1, 65536,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.checkpoint_history",
+							"Number of checkpoint records kept for each pipeline.",
+							NULL,
+							&sc_checkpoint_history, 1000, 10, 1000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.result_lock_timeout",
+							"Longest wait of a checkpoint for the lock on a result table.",
+							"Past it the checkpoint fails and is tried again; the reason is in the views.",
+							&sc_result_lock_timeout, 5000, 10, 600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+#ifdef SC_DEBUG
+	DefineCustomIntVariable("stream_ckpt.debug_batch_rows",
+							"Rows that a reader puts into one message (debug builds only).",
+							"0: as many as fit, -1: a random number.",
+							&sc_debug_batch_rows, 0, -1, 100000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+#endif
+	MarkGUCPrefixReserved("stream_ckpt");
+}

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ * settings.h
+ *	  The extension's settings (prefix stream_ckpt.), all defined in settings.c.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_BASE_SETTINGS_H
+#define SC_BASE_SETTINGS_H
+
+extern int	sc_max_pipelines;	/* pipelines of all databases; at server start */
+extern int	sc_queue_size;		/* kB, each reader-to-task queue */
+extern int	sc_task_memory;		/* MB, state and outbox of one task */
+extern int	sc_checkpoint_memory;	/* MB, parts that the coordinator holds in memory */
+extern int	sc_checkpoint_history;	/* records kept per pipeline */
+extern int	sc_result_lock_timeout; /* ms */
+#ifdef SC_DEBUG
+extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */
+#endif
+
+extern void sc_settings_init(void);
+
+#endif							/* SC_BASE_SETTINGS_H */

@@ -1,0 +1,268 @@
+/*-------------------------------------------------------------------------
+ * part.c
+ *	  A query's part of a checkpoint while the coordinator collects it.
+ *
+ * Messages stand in blocks of memory until the limit is reached; from then on
+ * every further message goes to a temporary file, so that their order is simply
+ * memory first, file second.  In both a message is
+ *
+ *		Size	len			bytes of data, native byte order
+ *		char	data[len]	in memory padded to MAXALIGN, in the file not
+ *
+ * The rule: a part knows nothing of transactions.  It is filled outside of any,
+ * read inside the checkpoint's, and must read the same after that one aborted;
+ * so the file is an inter-transaction one, without a resource owner, and only
+ * sc_part_free closes it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "ckpt/part.h"
+#include "commands/tablespace.h"
+#include "storage/buffile.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#define BLOCK_SIZE		(64 * 1024)
+
+typedef struct PartBlock
+{
+	struct PartBlock *next;
+	Size		size;			/* bytes that data has room for */
+	Size		used;			/* a multiple of MAXIMUM_ALIGNOF */
+	/* MAXALIGNed data follows */
+} PartBlock;
+
+#define BLOCK_HEADER	MAXALIGN(sizeof(PartBlock))
+#define BLOCK_DATA(block)	((char *) (block) + BLOCK_HEADER)
+#define MESSAGE_HEADER	MAXALIGN(sizeof(Size))
+
+struct ScPart
+{
+	MemoryContext context;		/* of its own; holds everything here */
+	Size		memory_limit;
+	Size		memory;			/* of blocks and the read buffer */
+	Size		bytes;			/* of all messages */
+
+	PartBlock  *first;
+	PartBlock  *last;
+
+	/* The file, NULL while everything is in memory. */
+	BufFile    *file;
+	int64		file_messages;
+	int			end_fileno;		/* where the next message is written */
+	off_t		end_offset;
+
+	/* The read position. */
+	PartBlock  *block;			/* NULL: past the blocks */
+	Size		block_pos;
+	int64		file_read;		/* messages read from the file */
+	char	   *buffer;			/* of a message from the file */
+	Size		buffer_size;
+};
+
+/* See part.h.  Needs no transaction. */
+ScPart *
+sc_part_create(MemoryContext parent, Size memory_limit)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "stream_ckpt part",
+												  ALLOCSET_SMALL_SIZES);
+	ScPart	   *part = MemoryContextAllocZero(context, sizeof(ScPart));
+
+	part->context = context;
+	part->memory_limit = memory_limit;
+	return part;
+}
+
+/* Copies a message into the last block, or a new one. */
+static void
+append_to_memory(ScPart *part, const void *data, Size len)
+{
+	Size		need = MESSAGE_HEADER + MAXALIGN(len);
+	PartBlock  *block = part->last;
+
+	if (block == NULL || block->size - block->used < need)
+	{
+		Size		size = Max(need, BLOCK_SIZE);
+
+		block = MemoryContextAllocExtended(part->context, BLOCK_HEADER + size,
+										   MCXT_ALLOC_HUGE);
+		block->next = NULL;
+		block->size = size;
+		block->used = 0;
+		if (part->last == NULL)
+			part->first = block;
+		else
+			part->last->next = block;
+		part->last = block;
+		part->memory += BLOCK_HEADER + size;
+	}
+
+	*(Size *) (BLOCK_DATA(block) + block->used) = len;
+	memcpy(BLOCK_DATA(block) + block->used + MESSAGE_HEADER, data, len);
+	block->used += need;
+}
+
+/* Would the message take the part over its limit? */
+static bool
+exceeds_limit(const ScPart *part, Size len)
+{
+	Size		need = MESSAGE_HEADER + MAXALIGN(len);
+
+	if (part->last != NULL && part->last->size - part->last->used >= need)
+		return false;
+	return part->memory + BLOCK_HEADER + Max(need, BLOCK_SIZE) > part->memory_limit;
+}
+
+/*
+ * Opens the temporary file.  A BufFile remembers the current resource owner for
+ * its further segments; that one may be gone by then, so it gets none (an
+ * inter-transaction file isn't registered with one).  Temporary tablespaces are
+ * looked up first, because that reads catalogs.
+ */
+static void
+open_file(ScPart *part)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(part->context);
+	ResourceOwner oldowner = CurrentResourceOwner;
+
+	PrepareTempTablespaces();
+
+	CurrentResourceOwner = NULL;
+	PG_TRY();
+	{
+		part->file = BufFileCreateTemp(true);
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = oldowner;
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Writes a message at the file's end.  The end moves only when all of it is
+ * written: after an error (disk full) the part reads as before.
+ */
+static void
+append_to_file(ScPart *part, const void *data, Size len)
+{
+	if (part->file == NULL)
+		open_file(part);
+
+	if (BufFileSeek(part->file, part->end_fileno, part->end_offset, SEEK_SET) != 0)
+		elog(ERROR, "could not seek in temporary file of a checkpoint part");
+
+	BufFileWrite(part->file, &len, sizeof(len));
+	BufFileWrite(part->file, unconstify(void *, data), len);
+
+	BufFileTell(part->file, &part->end_fileno, &part->end_offset);
+	part->file_messages++;
+}
+
+/* Adds a message (copied).  Fails where the temporary file can't be written. */
+void
+sc_part_append(ScPart *part, const void *data, Size len)
+{
+	if (part->file != NULL || exceeds_limit(part, len))
+		append_to_file(part, data, len);
+	else
+		append_to_memory(part, data, len);
+	part->bytes += len;
+}
+
+/* Starts reading from the first message. */
+void
+sc_part_rewind(ScPart *part)
+{
+	part->block = part->first;
+	part->block_pos = 0;
+	part->file_read = 0;
+}
+
+/* Reads exactly "len" bytes from the file. */
+static void
+read_file(ScPart *part, void *to, Size len)
+{
+	if (BufFileRead(part->file, to, len) != len)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read from temporary file of a checkpoint part")));
+}
+
+/* The next message of the file, or NULL. */
+static const char *
+next_from_file(ScPart *part, Size *len)
+{
+	if (part->file_read >= part->file_messages)
+		return NULL;
+
+	if (part->file_read == 0 && BufFileSeek(part->file, 0, 0, SEEK_SET) != 0)
+		elog(ERROR, "could not rewind temporary file of a checkpoint part");
+
+	read_file(part, len, sizeof(*len));
+	if (part->buffer_size < *len)
+	{
+		if (part->buffer != NULL)
+			pfree(part->buffer);
+		part->memory -= part->buffer_size;
+		part->buffer = NULL;
+		part->buffer_size = 0;
+		part->buffer = MemoryContextAllocExtended(part->context, *len,
+												  MCXT_ALLOC_HUGE);
+		part->buffer_size = *len;
+		part->memory += *len;
+	}
+	read_file(part, part->buffer, *len);
+	part->file_read++;
+	return part->buffer;
+}
+
+/*
+ * See part.h.  After an append, reading starts with sc_part_rewind again.
+ */
+const char *
+sc_part_next(ScPart *part, Size *len)
+{
+	while (part->block != NULL)
+	{
+		PartBlock  *block = part->block;
+
+		if (part->block_pos < block->used)
+		{
+			const char *message = BLOCK_DATA(block) + part->block_pos;
+
+			*len = *(const Size *) message;
+			part->block_pos += MESSAGE_HEADER + MAXALIGN(*len);
+			return message + MESSAGE_HEADER;
+		}
+		part->block = block->next;
+		part->block_pos = 0;
+	}
+	return next_from_file(part, len);
+}
+
+/* Bytes of memory that the part takes. */
+Size
+sc_part_memory(const ScPart *part)
+{
+	return part->memory;
+}
+
+/* Bytes of its messages, wherever they are. */
+Size
+sc_part_bytes(const ScPart *part)
+{
+	return part->bytes;
+}
+
+/* Frees the memory and removes the temporary file. */
+void
+sc_part_free(ScPart *part)
+{
+	if (part->file != NULL)
+		BufFileClose(part->file);
+	MemoryContextDelete(part->context);
+}

@@ -1,0 +1,438 @@
+/*-------------------------------------------------------------------------
+ * store.c
+ *	  The state backend "table": pipeline state, offsets, and the frame of a
+ *	  checkpoint's transaction.  store_chunk.c writes and reads the chunks,
+ *	  store_history.c the records of checkpoints.
+ *
+ * Called by the coordinator for each checkpoint, so tables and indexes are
+ * accessed directly, without SPI and without planning.
+ *
+ * The rule: a coordinator whose attempt is over must not commit.  sc_store_begin
+ * compares the attempt in the pipeline's state row with the caller's, and
+ * sc_store_end updates exactly the row version that was read; whoever changed it
+ * in between (a new attempt) makes that update fail.
+ *
+ * Scans use a fresh catalog snapshot each (systable_beginscan with none given),
+ * so they see everything committed by others and every earlier command of this
+ * transaction; a CommandCounterIncrement goes before each scan that can meet
+ * rows of the transaction's own.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "ckpt/store_internal.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/*
+ * Opens a table of the extension and all its indexes.  Errors where it hasn't the
+ * shape that this library knows ("columns": how many it has), or no primary key.
+ */
+void
+sc_store_table_open(StoreTable *table, const char *relname, int columns,
+					LOCKMODE lockmode)
+{
+	table->rel = table_open(sc_relation_oid(relname), lockmode);
+	if (RelationGetNumberOfAttributes(table->rel) != columns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"stream_ckpt.%s\" does not fit the library", relname),
+				 errdetail("It has %d columns, the library knows %d.",
+						   RelationGetNumberOfAttributes(table->rel), columns),
+				 errhint("Run ALTER EXTENSION stream_ckpt UPDATE, or install the library of the extension's version.")));
+	table->indexes = CatalogOpenIndexes(table->rel);
+	table->pkey = NULL;
+
+	for (int i = 0; i < table->indexes->ri_NumIndices; i++)
+	{
+		Relation	index = table->indexes->ri_IndexRelationDescs[i];
+
+		if (index->rd_index->indisprimary)
+			table->pkey = index;
+	}
+	if (table->pkey == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"stream_ckpt.%s\" has no primary key", relname)));
+}
+
+/* Closes them; locks stay. */
+void
+sc_store_table_close(StoreTable *table)
+{
+	CatalogCloseIndexes(table->indexes);
+	table_close(table->rel, NoLock);
+	table->rel = NULL;
+	table->pkey = NULL;
+	table->indexes = NULL;
+}
+
+/* Starts a scan in the order of the primary key; keys by the table's columns. */
+SysScanDesc
+sc_store_scan(StoreTable *table, int nkeys, ScanKey keys)
+{
+	return systable_beginscan_ordered(table->rel, table->pkey, NULL, nkeys, keys);
+}
+
+/*
+ * Writing tables that can have TOAST wants an active snapshot.  Makes one where
+ * the caller has none; the result goes to sc_store_pop_snapshot.
+ */
+bool
+sc_store_push_snapshot(void)
+{
+	if (ActiveSnapshotSet())
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return true;
+}
+
+/* Undoes sc_store_push_snapshot. */
+void
+sc_store_pop_snapshot(bool pushed)
+{
+	if (pushed)
+		PopActiveSnapshot();
+}
+
+/* A copy of the pipeline's row of pipeline_state, or NULL. */
+HeapTuple
+sc_store_state_tuple(StoreTable *state, int32 pipeline_id)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, STATE_PIPELINE_ID, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(pipeline_id));
+	scan = sc_store_scan(state, 1, &key);
+	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	if (tuple != NULL)
+		tuple = heap_copytuple(tuple);
+	systable_endscan_ordered(scan);
+	return tuple;
+}
+
+/*
+ * The pipeline's state; all zero where it never ran.  Needs a transaction.
+ */
+ScPipelineState
+sc_store_read_state(int32 pipeline_id)
+{
+	ScPipelineState result = {0};
+	Datum		values[STATE_COLUMNS];
+	bool		nulls[STATE_COLUMNS];
+	StoreTable	state;
+	HeapTuple	tuple;
+
+	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, AccessShareLock);
+	tuple = sc_store_state_tuple(&state, pipeline_id);
+	if (tuple != NULL)
+	{
+		heap_deform_tuple(tuple, RelationGetDescr(state.rel), values, nulls);
+		result.attempt = DatumGetInt64(values[STATE_ATTEMPT - 1]);
+		result.checkpoint_id = DatumGetInt64(values[STATE_CHECKPOINT_ID - 1]);
+		if (!nulls[STATE_LSN - 1])
+			result.lsn = DatumGetLSN(values[STATE_LSN - 1]);
+		if (!nulls[STATE_SYSTEM_IDENTIFIER - 1])
+			result.system_identifier = (uint64) DatumGetInt64(values[STATE_SYSTEM_IDENTIFIER - 1]);
+		if (!nulls[STATE_DATABASE - 1])
+			result.database = DatumGetObjectId(values[STATE_DATABASE - 1]);
+		if (!nulls[STATE_SERVER_VERSION - 1])
+			result.server_version = DatumGetInt32(values[STATE_SERVER_VERSION - 1]);
+		if (!nulls[STATE_FORMAT - 1])
+			result.format = DatumGetInt32(values[STATE_FORMAT - 1]);
+		heap_freetuple(tuple);
+	}
+	sc_store_table_close(&state);
+	return result;
+}
+
+/*
+ * Counts a new attempt and returns its number; "restored": it starts from a
+ * committed checkpoint.  In a transaction of its own: an attempt must be
+ * committed before it does anything.  Fails where another process changes the row at
+ * the same time.
+ */
+int64
+sc_store_begin_attempt(int32 pipeline_id, bool restored)
+{
+	Datum		values[STATE_COLUMNS] = {0};
+	bool		nulls[STATE_COLUMNS] = {0};
+	StoreTable	state;
+	HeapTuple	tuple;
+	HeapTuple	newtuple;
+	int64		attempt;
+
+	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, RowExclusiveLock);
+	tuple = sc_store_state_tuple(&state, pipeline_id);
+	if (tuple != NULL)
+		heap_deform_tuple(tuple, RelationGetDescr(state.rel), values, nulls);
+	else
+	{
+		values[STATE_PIPELINE_ID - 1] = Int32GetDatum(pipeline_id);
+		nulls[STATE_LSN - 1] = true;
+		for (int i = STATE_SYSTEM_IDENTIFIER; i <= STATE_COLUMNS; i++)
+			nulls[i - 1] = true;
+	}
+
+	attempt = DatumGetInt64(values[STATE_ATTEMPT - 1]) + 1;
+	values[STATE_ATTEMPT - 1] = Int64GetDatum(attempt);
+	if (restored)
+		values[STATE_RESTORED - 1] =
+			Int64GetDatum(DatumGetInt64(values[STATE_RESTORED - 1]) + 1);
+
+	newtuple = heap_form_tuple(RelationGetDescr(state.rel), values, nulls);
+	if (tuple != NULL)
+		CatalogTupleUpdateWithInfo(state.rel, &tuple->t_self, newtuple, state.indexes);
+	else
+		CatalogTupleInsertWithInfo(state.rel, newtuple, state.indexes);
+	sc_store_table_close(&state);
+	CommandCounterIncrement();
+	return attempt;
+}
+
+/* Fills an ScOffset (palloc'd) from a row of checkpoint_offset. */
+static ScOffset *
+offset_from_tuple(HeapTuple tuple, TupleDesc desc)
+{
+	ScOffset   *offset = palloc0(sizeof(ScOffset));
+	Datum		values[OFFSET_COLUMNS];
+	bool		nulls[OFFSET_COLUMNS];
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	offset->query_id = DatumGetInt64(values[OFFSET_QUERY_ID - 1]);
+	offset->source = DatumGetObjectId(values[OFFSET_SOURCE - 1]);
+	offset->checkpoint_id = DatumGetInt64(values[OFFSET_CHECKPOINT_ID - 1]);
+	offset->lsn = DatumGetLSN(values[OFFSET_LSN - 1]);
+	offset->max_event_time = nulls[OFFSET_MAX_EVENT_TIME - 1] ? SC_NO_EVENT_TIME :
+		DatumGetInt64(values[OFFSET_MAX_EVENT_TIME - 1]);
+	offset->rows_in = DatumGetInt64(values[OFFSET_ROWS_IN - 1]);
+	offset->late_rows = DatumGetInt64(values[OFFSET_LATE_ROWS - 1]);
+	offset->null_event_times = DatumGetInt64(values[OFFSET_NULL_EVENT_TIMES - 1]);
+	offset->result_rows = DatumGetInt64(values[OFFSET_RESULT_ROWS - 1]);
+	offset->updates_ignored = DatumGetInt64(values[OFFSET_UPDATES_IGNORED - 1]);
+	offset->deletes_ignored = DatumGetInt64(values[OFFSET_DELETES_IGNORED - 1]);
+	offset->truncates_ignored = DatumGetInt64(values[OFFSET_TRUNCATES_IGNORED - 1]);
+	offset->groups = DatumGetInt64(values[OFFSET_GROUPS - 1]);
+	offset->state_bytes = DatumGetInt64(values[OFFSET_STATE_BYTES - 1]);
+	return offset;
+}
+
+/* The inverse: values and nulls have room for OFFSET_COLUMNS. */
+static void
+offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, OFFSET_COLUMNS * sizeof(bool));
+	values[OFFSET_QUERY_ID - 1] = Int64GetDatum(offset->query_id);
+	values[OFFSET_SOURCE - 1] = ObjectIdGetDatum(offset->source);
+	values[OFFSET_CHECKPOINT_ID - 1] = Int64GetDatum(offset->checkpoint_id);
+	values[OFFSET_LSN - 1] = LSNGetDatum(offset->lsn);
+	values[OFFSET_MAX_EVENT_TIME - 1] = TimestampTzGetDatum(offset->max_event_time);
+	nulls[OFFSET_MAX_EVENT_TIME - 1] = offset->max_event_time == SC_NO_EVENT_TIME;
+	values[OFFSET_ROWS_IN - 1] = Int64GetDatum(offset->rows_in);
+	values[OFFSET_LATE_ROWS - 1] = Int64GetDatum(offset->late_rows);
+	values[OFFSET_NULL_EVENT_TIMES - 1] = Int64GetDatum(offset->null_event_times);
+	values[OFFSET_RESULT_ROWS - 1] = Int64GetDatum(offset->result_rows);
+	values[OFFSET_UPDATES_IGNORED - 1] = Int64GetDatum(offset->updates_ignored);
+	values[OFFSET_DELETES_IGNORED - 1] = Int64GetDatum(offset->deletes_ignored);
+	values[OFFSET_TRUNCATES_IGNORED - 1] = Int64GetDatum(offset->truncates_ignored);
+	values[OFFSET_GROUPS - 1] = Int64GetDatum(offset->groups);
+	values[OFFSET_STATE_BYTES - 1] = Int64GetDatum(offset->state_bytes);
+}
+
+/*
+ * Offsets of all existing queries of a pipeline, in the current memory context.
+ * A query without one isn't in the list.  Needs a transaction and a snapshot.
+ */
+List *
+sc_store_offsets(int32 pipeline_id)
+{
+	List	   *queries = sc_query_list(pipeline_id);
+	List	   *result = NIL;
+	StoreTable	table;
+	ListCell   *lc;
+
+	sc_store_table_open(&table, "checkpoint_offset", OFFSET_COLUMNS, AccessShareLock);
+	foreach(lc, queries)
+	{
+		ScQuery    *query = lfirst(lc);
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&key, OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+					Int64GetDatum(query->query_id));
+		scan = sc_store_scan(&table, 1, &key);
+		while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+			result = lappend(result,
+							 offset_from_tuple(tuple, RelationGetDescr(table.rel)));
+		systable_endscan_ordered(scan);
+	}
+	sc_store_table_close(&table);
+	return result;
+}
+
+/*
+ * See store.h.  To be called in the checkpoint's top transaction, with an active
+ * snapshot, before the first subtransaction; sc_store_end there too.  After an
+ * abort of the transaction the result is simply forgotten.
+ */
+ScStore *
+sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "stream_ckpt store",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	ScStore    *store = palloc0(sizeof(ScStore));
+	bool		isnull;
+	int64		current = 0;
+
+	store->context = context;
+	store->pipeline_id = pipeline_id;
+	store->checkpoint_id = checkpoint_id;
+	sc_store_table_open(&store->state, "pipeline_state", STATE_COLUMNS,
+						RowExclusiveLock);
+	sc_store_table_open(&store->offset, "checkpoint_offset", OFFSET_COLUMNS,
+						RowExclusiveLock);
+	sc_store_table_open(&store->chunk, "state_chunk", CHUNK_COLUMNS,
+						RowExclusiveLock);
+
+	store->chunk_desc = CreateTupleDescCopy(RelationGetDescr(store->chunk.rel));
+	store->batch_context = AllocSetContextCreate(context, "stream_ckpt chunk batch",
+												 ALLOCSET_DEFAULT_SIZES);
+
+	store->state_tuple = sc_store_state_tuple(&store->state, pipeline_id);
+	if (store->state_tuple != NULL)
+		current = DatumGetInt64(heap_getattr(store->state_tuple, STATE_ATTEMPT,
+											 RelationGetDescr(store->state.rel),
+											 &isnull));
+	if (store->state_tuple == NULL || current != attempt)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("attempt " INT64_FORMAT " of pipeline %d is over",
+						attempt, pipeline_id),
+				 errdetail("The current attempt is " INT64_FORMAT ".", current)));
+
+	MemoryContextSwitchTo(oldcontext);
+	return store;
+}
+
+/*
+ * See store.h.  The last call for a query in its subtransaction: what is
+ * buffered of its chunks is written first.
+ */
+void
+sc_store_offset(ScStore *store, const ScOffset *offset)
+{
+	MemoryContext oldcontext;
+	Datum		values[OFFSET_COLUMNS];
+	bool		nulls[OFFSET_COLUMNS];
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	oldtuple;
+	HeapTuple	newtuple;
+
+	sc_store_flush(store);
+	CommandCounterIncrement();
+
+	oldcontext = MemoryContextSwitchTo(store->context);
+	offset_to_values(offset, values, nulls);
+	newtuple = heap_form_tuple(RelationGetDescr(store->offset.rel), values, nulls);
+
+	ScanKeyInit(&keys[0], OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(offset->query_id));
+	ScanKeyInit(&keys[1], OFFSET_SOURCE, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(offset->source));
+	scan = sc_store_scan(&store->offset, 2, keys);
+	oldtuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	if (oldtuple != NULL)
+		CatalogTupleUpdateWithInfo(store->offset.rel, &oldtuple->t_self, newtuple,
+								   store->offset.indexes);
+	else
+		CatalogTupleInsertWithInfo(store->offset.rel, newtuple,
+								   store->offset.indexes);
+	systable_endscan_ordered(scan);
+	heap_freetuple(newtuple);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Removes the offsets of a query; part of sc_store_forget_query. */
+void
+sc_store_delete_offsets(ScStore *store, int64 query_id)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	scan = sc_store_scan(&store->offset, 1, &key);
+	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+		CatalogTupleDelete(store->offset.rel, &tuple->t_self);
+	systable_endscan_ordered(scan);
+}
+
+/*
+ * Writes the completed checkpoint into the state row, with the identity of the
+ * server whose WAL the LSN belongs to.
+ */
+static void
+update_state(ScStore *store, const ScCheckpointRecord *record)
+{
+	Datum		values[STATE_COLUMNS];
+	bool		nulls[STATE_COLUMNS];
+	TupleDesc	desc = RelationGetDescr(store->state.rel);
+	HeapTuple	tuple;
+
+	heap_deform_tuple(store->state_tuple, desc, values, nulls);
+	values[STATE_CHECKPOINT_ID - 1] = Int64GetDatum(record->checkpoint_id);
+	values[STATE_LSN - 1] = LSNGetDatum(record->lsn);
+	nulls[STATE_LSN - 1] = XLogRecPtrIsInvalid(record->lsn);
+	values[STATE_COMPLETED - 1] =
+		Int64GetDatum(DatumGetInt64(values[STATE_COMPLETED - 1]) + 1);
+	values[STATE_SYSTEM_IDENTIFIER - 1] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[STATE_DATABASE - 1] = ObjectIdGetDatum(MyDatabaseId);
+	values[STATE_TIMELINE - 1] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	values[STATE_SERVER_VERSION - 1] = Int32GetDatum(PG_VERSION_NUM / 10000);
+	values[STATE_FORMAT - 1] = Int32GetDatum(SC_STATE_FORMAT);
+	for (int i = STATE_SYSTEM_IDENTIFIER; i <= STATE_COLUMNS; i++)
+		nulls[i - 1] = false;
+
+	tuple = heap_form_tuple(desc, values, nulls);
+	CatalogTupleUpdateWithInfo(store->state.rel, &store->state_tuple->t_self, tuple,
+							   store->state.indexes);
+	heap_freetuple(tuple);
+}
+
+/*
+ * See store.h.  Frees the store; the caller commits.  Fails where the state row
+ * was changed since sc_store_begin.
+ */
+void
+sc_store_end(ScStore *store, const ScCheckpointRecord *record)
+{
+	Assert(record->pipeline_id == store->pipeline_id);
+	Assert(record->checkpoint_id == store->checkpoint_id);
+
+	sc_store_flush(store);
+	update_state(store, record);
+	sc_store_record(record, NULL);
+	sc_store_prune_history(record->pipeline_id, record->checkpoint_id);
+
+	sc_store_table_close(&store->chunk);
+	sc_store_table_close(&store->offset);
+	sc_store_table_close(&store->state);
+	MemoryContextDelete(store->context);
+}

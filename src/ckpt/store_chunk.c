@@ -1,0 +1,281 @@
+/*-------------------------------------------------------------------------
+ * store_chunk.c
+ *	  Changelog chunks in stream_ckpt.state_chunk: written in batches, dropped by
+ *	  partition, fed to a loader at recovery.  The frame is in store.c.
+ *
+ * The rule: every record that writes a chunk or deletes one carries
+ * DoNotReplicateId as its origin, so that decoding drops it before looking at
+ * it, and nothing else does.  replorigin_session_origin is therefore set around
+ * exactly those calls and restored also on error: left in place it would mark
+ * the commit record, and decoding would drop the whole transaction.
+ *
+ * Chunks are immutable: an aborted try leaves nothing visible, so writing the
+ * same chunks again never conflicts.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "ckpt/store_internal.h"
+#include "miscadmin.h"
+#include "replication/origin.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+
+/* Empties the batch without writing it. */
+static void
+clear_batch(ScStore *store)
+{
+	for (int i = 0; i < store->batch_rows; i++)
+		ExecClearTuple(store->batch[i]);
+	MemoryContextReset(store->batch_context);
+	store->batch_rows = 0;
+	store->batch_bytes = 0;
+}
+
+/* Throws away what an aborted subtransaction left in the batch. */
+static void
+forget_aborted_batch(ScStore *store)
+{
+	if (store->batch_rows > 0 &&
+		store->batch_subid != GetCurrentSubTransactionId())
+		clear_batch(store);
+}
+
+/* Writes the buffered chunks.  Needs an active snapshot. */
+void
+sc_store_flush(ScStore *store)
+{
+	RepOriginId save_origin = replorigin_session_origin;
+	MemoryContext oldcontext;
+
+	forget_aborted_batch(store);
+	if (store->batch_rows == 0)
+		return;
+
+	oldcontext = MemoryContextSwitchTo(store->batch_context);
+	PG_TRY();
+	{
+		replorigin_session_origin = DoNotReplicateId;
+		CatalogTuplesMultiInsertWithInfo(store->chunk.rel, store->batch,
+										 store->batch_rows, store->chunk.indexes);
+	}
+	PG_FINALLY();
+	{
+		replorigin_session_origin = save_origin;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	clear_batch(store);
+}
+
+/* A heap tuple of the chunk, in the batch's context. */
+static HeapTuple
+form_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
+{
+	Datum		values[CHUNK_COLUMNS];
+	bool		nulls[CHUNK_COLUMNS] = {0};
+	MemoryContext oldcontext = MemoryContextSwitchTo(store->batch_context);
+	bytea	   *data = palloc(VARHDRSZ + chunk->len);
+	HeapTuple	tuple;
+
+	SET_VARSIZE(data, VARHDRSZ + chunk->len);
+	memcpy(VARDATA(data), chunk->data, chunk->len);
+
+	values[CHUNK_QUERY_ID - 1] = Int64GetDatum(query_id);
+	values[CHUNK_PARTITION_KEY - 1] = Int64GetDatum(chunk->partition_key);
+	values[CHUNK_CHECKPOINT_ID - 1] = Int64GetDatum(store->checkpoint_id);
+	values[CHUNK_SEQ - 1] = Int32GetDatum(chunk->seq);
+	values[CHUNK_KEY_GROUP_MIN - 1] = Int16GetDatum(chunk->key_group_min);
+	values[CHUNK_KEY_GROUP_MAX - 1] = Int16GetDatum(chunk->key_group_max);
+	values[CHUNK_DATA - 1] = PointerGetDatum(data);
+	tuple = heap_form_tuple(store->chunk_desc, values, nulls);
+	pfree(data);
+	MemoryContextSwitchTo(oldcontext);
+	return tuple;
+}
+
+/* Puts a chunk's tuple into the batch, which has room for it. */
+static void
+add_to_batch(ScStore *store, int64 query_id, const ScChunk *chunk)
+{
+	int			row = store->batch_rows;
+
+	if (store->batch[row] == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(store->context);
+
+		store->batch[row] = MakeSingleTupleTableSlot(store->chunk_desc,
+													 &TTSOpsHeapTuple);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	ExecStoreHeapTuple(form_chunk(store, query_id, chunk), store->batch[row], true);
+	store->batch_query[row] = query_id;
+	store->batch_partition[row] = chunk->partition_key;
+	store->batch_bytes += chunk->len;
+	store->batch_subid = GetCurrentSubTransactionId();
+	store->batch_rows++;
+}
+
+/* Deletes the chunks that the keys select, in the primary key's order. */
+static void
+delete_chunks(ScStore *store, int nkeys, ScanKey keys)
+{
+	RepOriginId save_origin = replorigin_session_origin;
+	MemoryContext oldcontext = MemoryContextSwitchTo(store->context);
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* what this transaction deleted already must be invisible */
+	CommandCounterIncrement();
+
+	scan = sc_store_scan(&store->chunk, nkeys, keys);
+	PG_TRY();
+	{
+		replorigin_session_origin = DoNotReplicateId;
+		while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+			CatalogTupleDelete(store->chunk.rel, &tuple->t_self);
+	}
+	PG_FINALLY();
+	{
+		replorigin_session_origin = save_origin;
+	}
+	PG_END_TRY();
+	systable_endscan_ordered(scan);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Keys for all chunks of a partition; returns their number. */
+static int
+partition_keys(ScanKey keys, int64 query_id, int64 partition_key)
+{
+	ScanKeyInit(&keys[0], CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	ScanKeyInit(&keys[1], CHUNK_PARTITION_KEY, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(partition_key));
+	return 2;
+}
+
+/*
+ * See store.h.  The chunk's bytes are copied.  Errors where they are more than a
+ * page holds.
+ */
+void
+sc_store_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
+{
+	if (chunk->len > SC_CHUNK_BYTES)
+		elog(ERROR, "changelog chunk of %zu bytes is too long", chunk->len);
+
+	forget_aborted_batch(store);
+
+	if (chunk->full)
+	{
+		ScanKeyData keys[3];
+		int			nkeys = partition_keys(keys, query_id, chunk->partition_key);
+
+		ScanKeyInit(&keys[nkeys], CHUNK_CHECKPOINT_ID, BTLessStrategyNumber,
+					F_INT8LT, Int64GetDatum(store->checkpoint_id));
+		delete_chunks(store, nkeys + 1, keys);
+	}
+
+	if (store->batch_rows == CHUNK_BATCH_ROWS ||
+		store->batch_bytes + chunk->len > CHUNK_BATCH_BYTES)
+		sc_store_flush(store);
+	add_to_batch(store, query_id, chunk);
+}
+
+/*
+ * See store.h.  A partition that comes back later in the same checkpoint starts
+ * anew; one whose chunks are still in the batch has them written first.
+ */
+void
+sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key)
+{
+	ScanKeyData keys[2];
+
+	forget_aborted_batch(store);
+	for (int i = 0; i < store->batch_rows; i++)
+	{
+		if (store->batch_query[i] == query_id &&
+			store->batch_partition[i] == partition_key)
+		{
+			sc_store_flush(store);
+			break;
+		}
+	}
+	delete_chunks(store, partition_keys(keys, query_id, partition_key), keys);
+}
+
+/* See store.h. */
+void
+sc_store_forget_query(ScStore *store, int64 query_id)
+{
+	ScanKeyData key;
+
+	sc_store_flush(store);
+	ScanKeyInit(&key, CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	delete_chunks(store, 1, &key);
+	sc_store_delete_offsets(store, query_id);
+}
+
+/* The chunk that a row of state_chunk holds; its data stay the tuple's. */
+static ScChunk
+chunk_from_tuple(HeapTuple tuple, TupleDesc desc, int64 *checkpoint_id)
+{
+	Datum		values[CHUNK_COLUMNS];
+	bool		nulls[CHUNK_COLUMNS];
+	ScChunk		chunk = {0};
+	bytea	   *data;
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	*checkpoint_id = DatumGetInt64(values[CHUNK_CHECKPOINT_ID - 1]);
+	chunk.partition_key = DatumGetInt64(values[CHUNK_PARTITION_KEY - 1]);
+	chunk.seq = DatumGetInt32(values[CHUNK_SEQ - 1]);
+	chunk.key_group_min = DatumGetInt16(values[CHUNK_KEY_GROUP_MIN - 1]);
+	chunk.key_group_max = DatumGetInt16(values[CHUNK_KEY_GROUP_MAX - 1]);
+
+	/* plain as we store it; after a dump and restore it may not be */
+	data = DatumGetByteaPP(values[CHUNK_DATA - 1]);
+	chunk.data = VARDATA_ANY(data);
+	chunk.len = VARSIZE_ANY_EXHDR(data);
+	return chunk;
+}
+
+/*
+ * See store.h.  "full" isn't stored and is false here: older chunks of such a
+ * partition are gone.  Needs a transaction and an active snapshot; the loader's errors
+ * go through.
+ */
+void
+sc_store_load(int64 query_id, ScChangelogLoader *loader)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "stream_ckpt chunk",
+												  ALLOCSET_DEFAULT_SIZES);
+	StoreTable	table;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	sc_store_table_open(&table, "state_chunk", CHUNK_COLUMNS, AccessShareLock);
+	ScanKeyInit(&key, CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	scan = sc_store_scan(&table, 1, &key);
+	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+		int64		checkpoint_id;
+		ScChunk		chunk = chunk_from_tuple(tuple, RelationGetDescr(table.rel),
+											 &checkpoint_id);
+
+		MemoryContextSwitchTo(oldcontext);
+		sc_changelog_load_chunk(loader, checkpoint_id, &chunk);
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
+	}
+	systable_endscan_ordered(scan);
+	sc_store_table_close(&table);
+	MemoryContextDelete(context);
+}

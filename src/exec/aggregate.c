@@ -1,0 +1,427 @@
+/*-------------------------------------------------------------------------
+ * aggregate.c
+ *	  Compiling a definition's aggregate calls: what is looked up and checked once.
+ *
+ * transition.c runs what is compiled here, inputs.c the general path.  Support
+ * functions get an AggState as their context, as in nodeAgg.c, with all that
+ * AggCheckCallContext, AggGetAggref, AggGetTempMemoryContext, AggStateIsShared
+ * and AggRegisterCallback look at.
+ *
+ * How a state is kept (ScTransKind):
+ *
+ *	  inputs	ordered-set aggregates, DISTINCT, ORDER BY, final functions that
+ *				change their state, and internal states that can't be serialised
+ *	  serial	internal states with serialfn, deserialfn and a combinefn that
+ *				isn't strict
+ *	  datum		all others
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "exec/exec_internal.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_agg.h"
+#include "parser/parse_coerce.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+/* What the catalogs say of one aggregate call. */
+typedef struct AggInfo
+{
+	Aggref	   *aggref;			/* ours to keep */
+	Oid			owner;
+	Oid			transfn;
+	Oid			finalfn;
+	Oid			serialfn;
+	Oid			deserialfn;
+	Oid			combinefn;
+	bool		finalextra;
+	char		finalmodify;
+	Oid			transtype;
+	bool		init_null;
+	char	   *init_text;
+	int			nargtypes;		/* direct arguments included */
+	Oid			argtypes[FUNC_MAX_ARGS];
+	int			ndirect;
+	ScTransKind kind;
+} AggInfo;
+
+/* EXECUTE right of the aggregate's owner on one of its functions. */
+static void
+check_support_function(const AggInfo *info, Oid function)
+{
+	AclResult	result;
+
+	if (!OidIsValid(function))
+		return;
+	result = sc_function_aclcheck(function, info->owner);
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
+	InvokeFunctionExecuteHook(function);
+}
+
+/* Rights as ExecInitAgg wants them; sets info->owner. */
+static void
+check_rights(AggInfo *info)
+{
+	Oid			aggregate = info->aggref->aggfnoid;
+	AclResult	result = sc_function_aclcheck(aggregate, GetUserId());
+	HeapTuple	tuple;
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_AGGREGATE, get_func_name(aggregate));
+	InvokeFunctionExecuteHook(aggregate);
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(aggregate));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", aggregate);
+	info->owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+
+	check_support_function(info, info->transfn);
+	check_support_function(info, info->finalfn);
+	if (info->kind == SC_TRANS_SERIAL)
+	{
+		check_support_function(info, info->serialfn);
+		check_support_function(info, info->deserialfn);
+		check_support_function(info, info->combinefn);
+	}
+}
+
+static ScTransKind
+choose_kind(const AggInfo *info)
+{
+	const Aggref *aggref = info->aggref;
+
+	if (AGGKIND_IS_ORDERED_SET(aggref->aggkind) ||
+		aggref->aggdistinct != NIL || aggref->aggorder != NIL ||
+		(OidIsValid(info->finalfn) && info->finalmodify != AGGMODIFY_READ_ONLY))
+		return SC_TRANS_INPUTS;
+
+	if (info->transtype != INTERNALOID)
+		return SC_TRANS_DATUM;
+
+	if (!OidIsValid(info->serialfn) || !OidIsValid(info->deserialfn) ||
+		!OidIsValid(info->combinefn) || func_strict(info->combinefn) ||
+		!sc_agg_args_support_sendreceive(info->aggref))
+		return SC_TRANS_INPUTS;
+	return SC_TRANS_SERIAL;
+}
+
+/* Reads pg_aggregate for "source". */
+static void
+look_up(AggInfo *info, const ScAggregate *source)
+{
+	Aggref	   *aggref = copyObject(source->aggref);
+	HeapTuple	tuple;
+	Form_pg_aggregate form;
+	Datum		init;
+
+	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
+	form = (Form_pg_aggregate) GETSTRUCT(tuple);
+
+	info->aggref = aggref;
+	info->transfn = form->aggtransfn;
+	info->finalfn = form->aggfinalfn;
+	info->serialfn = form->aggserialfn;
+	info->deserialfn = form->aggdeserialfn;
+	info->combinefn = form->aggcombinefn;
+	info->finalextra = form->aggfinalextra;
+	info->finalmodify = form->aggfinalmodify;
+	info->ndirect = list_length(source->direct_args);
+	info->nargtypes = get_aggregate_argtypes(aggref, info->argtypes);
+	info->transtype = resolve_aggregate_transtype(aggref->aggfnoid, form->aggtranstype,
+												  info->argtypes, info->nargtypes);
+	aggref->aggtranstype = info->transtype;
+
+	init = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval,
+						   &info->init_null);
+	info->init_text = info->init_null ? NULL : TextDatumGetCString(init);
+	ReleaseSysCache(tuple);
+
+	info->kind = choose_kind(info);
+}
+
+/*
+ * Can the call be served by a state that another call has already?  Then the
+ * state is advanced once (variance and stddev of the same column).
+ */
+static bool
+same_transition(const AggInfo *info, const AggInfo *other)
+{
+	const Aggref *a = info->aggref;
+	const Aggref *b = other->aggref;
+
+	return info->kind == other->kind &&
+		info->transfn == other->transfn &&
+		info->transtype == other->transtype &&
+		info->serialfn == other->serialfn &&
+		info->deserialfn == other->deserialfn &&
+		info->combinefn == other->combinefn &&
+		info->init_null == other->init_null &&
+		(info->init_null || strcmp(info->init_text, other->init_text) == 0) &&
+		a->aggkind == b->aggkind &&
+		a->inputcollid == b->inputcollid &&
+		a->aggvariadic == b->aggvariadic &&
+		equal(a->aggargtypes, b->aggargtypes) &&
+		equal(a->args, b->args) &&
+		equal(a->aggorder, b->aggorder) &&
+		equal(a->aggdistinct, b->aggdistinct) &&
+		equal(a->aggfilter, b->aggfilter);
+}
+
+static void
+init_value(ScTrans *trans, const AggInfo *info)
+{
+	Oid			input;
+	Oid			param;
+
+	trans->init_null = info->init_null;
+	if (info->init_null)
+		return;
+	getTypeInputInfo(info->transtype, &input, &param);
+	trans->init_value = OidInputFunctionCall(input, info->init_text, param, -1);
+}
+
+/* fcinfo for "function", which lives as long as the current context. */
+static FunctionCallInfo
+make_fcinfo(ScEngine *engine, FmgrInfo *function, int nargs, Oid collation)
+{
+	FunctionCallInfo fcinfo = palloc0(SizeForFunctionCallInfo(nargs));
+
+	InitFunctionCallInfoData(*fcinfo, function, nargs, collation,
+							 (void *) engine->aggstate, NULL);
+	return fcinfo;
+}
+
+static void
+compile_transfn(ScEngine *engine, ScTrans *trans, const AggInfo *info)
+{
+	AggStatePerTrans pertrans = trans->pertrans;
+	Expr	   *expr;
+
+	build_aggregate_transfn_expr((Oid *) info->argtypes, info->nargtypes, info->ndirect,
+								 info->aggref->aggvariadic, info->transtype,
+								 info->aggref->inputcollid, info->transfn,
+								 InvalidOid, &expr, NULL);
+	fmgr_info(info->transfn, &pertrans->transfn);
+	fmgr_info_set_expr((Node *) expr, &pertrans->transfn);
+	trans->strict = pertrans->transfn.fn_strict;
+	trans->fcinfo = make_fcinfo(engine, &pertrans->transfn, trans->nargs + 1,
+								info->aggref->inputcollid);
+
+	/* checked when the aggregate was made, but ALTER FUNCTION may have come */
+	if (trans->strict && trans->init_null &&
+		(info->nargtypes <= info->ndirect ||
+		 !IsBinaryCoercible(info->argtypes[info->ndirect], info->transtype)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("aggregate %s needs to have compatible input type and transition type",
+						format_procedure(info->aggref->aggfnoid))));
+}
+
+static void
+compile_serial(ScEngine *engine, ScTrans *trans, const AggInfo *info)
+{
+	AggStatePerTrans pertrans = trans->pertrans;
+	Oid			types[2] = {info->transtype, info->transtype};
+	Expr	   *expr;
+
+	build_aggregate_serialfn_expr(info->serialfn, &expr);
+	fmgr_info(info->serialfn, &pertrans->serialfn);
+	fmgr_info_set_expr((Node *) expr, &pertrans->serialfn);
+	pertrans->serialfn_fcinfo = make_fcinfo(engine, &pertrans->serialfn, 1, InvalidOid);
+
+	build_aggregate_deserialfn_expr(info->deserialfn, &expr);
+	fmgr_info(info->deserialfn, &pertrans->deserialfn);
+	fmgr_info_set_expr((Node *) expr, &pertrans->deserialfn);
+	pertrans->deserialfn_fcinfo = make_fcinfo(engine, &pertrans->deserialfn, 2, InvalidOid);
+
+	build_aggregate_transfn_expr(types, 2, 0, false, info->transtype,
+								 info->aggref->inputcollid, info->combinefn,
+								 InvalidOid, &expr, NULL);
+	fmgr_info(info->combinefn, &trans->combine);
+	fmgr_info_set_expr((Node *) expr, &trans->combine);
+	trans->combine_fcinfo = make_fcinfo(engine, &trans->combine, 2,
+										info->aggref->inputcollid);
+}
+
+/* Fills what support functions may ask for through AggState. */
+static void
+fill_pertrans(ScTrans *trans, const AggInfo *info)
+{
+	AggStatePerTrans pertrans = trans->pertrans;
+
+	pertrans->aggref = info->aggref;
+	pertrans->aggshared = false;
+	pertrans->numInputs = trans->ninputs;
+	pertrans->numTransInputs = trans->nargs;
+	pertrans->transfn_oid = info->transfn;
+	pertrans->aggtranstype = info->transtype;
+	pertrans->aggCollation = info->aggref->inputcollid;
+	pertrans->initValue = trans->init_value;
+	pertrans->initValueIsNull = trans->init_null;
+	get_typlenbyval(info->transtype, &pertrans->transtypeLen, &pertrans->transtypeByVal);
+	pertrans->transfn_fcinfo = trans->fcinfo;
+	if (info->kind == SC_TRANS_SERIAL)
+	{
+		pertrans->serialfn_oid = info->serialfn;
+		pertrans->deserialfn_oid = info->deserialfn;
+	}
+}
+
+static void
+compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
+{
+	ListCell   *lc;
+	int			i = 0;
+
+	trans->ninputs = list_length(info->aggref->args);
+	trans->nargs = AGGKIND_IS_ORDERED_SET(info->aggref->aggkind) ?
+		trans->ninputs : info->nargtypes;
+	trans->inputs = palloc0(sizeof(ScSource) * Max(trans->ninputs, 1));
+	foreach(lc, info->aggref->args)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+
+		sc_source_compile(engine, &trans->inputs[i++], entry->expr);
+	}
+	if (info->aggref->aggfilter)
+		trans->filter = ExecInitExpr(info->aggref->aggfilter, NULL);
+}
+
+static void
+compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
+{
+	trans->kind = info->kind;
+	trans->pertrans = &engine->aggstate->pertrans[trans - engine->trans];
+
+	compile_inputs(engine, trans, info);
+	init_value(trans, info);
+	compile_transfn(engine, trans, info);
+	fill_pertrans(trans, info);
+	trans->byval = trans->pertrans->transtypeByVal;
+
+	switch (info->kind)
+	{
+		case SC_TRANS_DATUM:
+			sc_type_init(&trans->type, info->transtype);
+			break;
+		case SC_TRANS_SERIAL:
+			compile_serial(engine, trans, info);
+			sc_type_init(&trans->type, BYTEAOID);
+			break;
+		case SC_TRANS_INPUTS:
+			trans->type.oid = info->transtype;
+			trans->type.len = trans->pertrans->transtypeLen;
+			trans->type.byval = trans->byval;
+			sc_inputs_compile(engine, trans);
+			engine->has_inputs = true;
+			break;
+	}
+}
+
+static void
+compile_final(ScEngine *engine, ScAgg *agg, const AggInfo *info, List *direct_args)
+{
+	AggStatePerAgg peragg = agg->peragg;
+	Expr	   *expr;
+	ListCell   *lc;
+	int			i = 0;
+
+	peragg->aggref = info->aggref;
+	peragg->transno = agg->transno;
+	peragg->finalfn_oid = info->finalfn;
+	peragg->numFinalArgs = (info->finalextra ? info->nargtypes : info->ndirect) + 1;
+	get_typlenbyval(info->aggref->aggtype, &peragg->resulttypeLen, &peragg->resulttypeByVal);
+	if (OidIsValid(info->finalfn))
+	{
+		build_aggregate_finalfn_expr((Oid *) info->argtypes, peragg->numFinalArgs,
+									 info->transtype, info->aggref->aggtype,
+									 info->aggref->inputcollid, info->finalfn, &expr);
+		fmgr_info(info->finalfn, &peragg->finalfn);
+		fmgr_info_set_expr((Node *) expr, &peragg->finalfn);
+	}
+
+	agg->ndirect = info->ndirect;
+	agg->direct = palloc0(sizeof(ExprState *) * Max(info->ndirect, 1));
+	foreach(lc, direct_args)
+		agg->direct[i++] = ExecInitExpr((Expr *) lfirst(lc), NULL);
+}
+
+/* The state for aggregate number "aggno": an earlier one's, or a new one. */
+static int
+find_transition(ScEngine *engine, const AggInfo *infos, int aggno)
+{
+	for (int other = 0; other < aggno; other++)
+	{
+		if (same_transition(&infos[aggno], &infos[other]))
+		{
+			int			transno = engine->aggs[other].transno;
+
+			/* kept inputs are replayed for each aggregate: no shared state */
+			if (infos[aggno].kind != SC_TRANS_INPUTS)
+				engine->trans[transno].pertrans->aggshared = true;
+			return transno;
+		}
+	}
+	compile_transition(engine, &engine->trans[engine->ntrans], &infos[aggno]);
+	return engine->ntrans++;
+}
+
+static AggState *
+make_aggstate(ScEngine *engine)
+{
+	AggState   *aggstate = makeNode(AggState);
+	int			n = Max(engine->naggs, 1);
+
+	aggstate->aggstrategy = AGG_HASHED;
+	aggstate->aggsplit = AGGSPLIT_SIMPLE;
+	aggstate->numaggs = engine->naggs;
+	aggstate->peragg = palloc0(sizeof(AggStatePerAggData) * n);
+	aggstate->pertrans = palloc0(sizeof(AggStatePerTransData) * n);
+	aggstate->tmpcontext = engine->tmpcontext;
+	aggstate->ss.ps.ps_ExprContext = engine->outcontext;
+	aggstate->curaggcontext = engine->replaycontext;
+	aggstate->aggcontexts = &aggstate->curaggcontext;
+	return aggstate;
+}
+
+/* Compiles all aggregates.  The current context is the engine's. */
+void
+sc_aggregates_compile(ScEngine *engine)
+{
+	AggInfo    *infos;
+
+	engine->naggs = engine->def->naggs;
+	engine->aggstate = make_aggstate(engine);
+	engine->trans = palloc0(sizeof(ScTrans) * Max(engine->naggs, 1));
+	engine->aggs = palloc0(sizeof(ScAgg) * Max(engine->naggs, 1));
+	infos = palloc0(sizeof(AggInfo) * Max(engine->naggs, 1));
+
+	for (int i = 0; i < engine->naggs; i++)
+	{
+		const ScAggregate *source = &engine->def->aggs[i];
+		ScAgg	   *agg = &engine->aggs[i];
+
+		look_up(&infos[i], source);
+		check_rights(&infos[i]);
+		agg->transno = find_transition(engine, infos, i);
+		agg->trans = &engine->trans[agg->transno];
+		agg->peragg = &engine->aggstate->peragg[i];
+		compile_final(engine, agg, &infos[i], source->direct_args);
+	}
+	engine->aggstate->numtrans = engine->ntrans;
+	pfree(infos);
+}

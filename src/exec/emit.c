@@ -1,0 +1,205 @@
+/*-------------------------------------------------------------------------
+ * emit.c
+ *	  The final part: from the groups of a partition to result rows, in key order.
+ *
+ * With emit close a partition's groups are emitted once, when its window closes
+ * (engine.c); with emit update the changed ones are, at each barrier and at the
+ * end.  A group remembers whether its row is in the result, so that a row that
+ * HAVING no longer accepts is deleted, and one that it never accepted isn't.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "exec/exec_internal.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/memutils.h"
+
+/* A group to be emitted, with its first key at hand. */
+typedef struct EmitItem
+{
+	Datum		key;
+	bool		isnull;
+	uint32		number;
+} EmitItem;
+
+typedef struct EmitOrder
+{
+	ScEngine   *engine;
+	ScPartition *part;
+} EmitOrder;
+
+/* The row type of the group slot: window columns, keys, results of aggregates. */
+static TupleDesc
+group_desc(const ScEngine *engine)
+{
+	const ScDefinition *def = engine->def;
+	TupleDesc	desc = CreateTemplateTupleDesc(SC_WINDOW_COLUMNS + def->nkeys + def->naggs);
+	AttrNumber	attno = 0;
+
+	TupleDescInitEntry(desc, ++attno, "window_start", def->event_time_type, -1, 0);
+	TupleDescInitEntry(desc, ++attno, "window_end", def->event_time_type, -1, 0);
+	TupleDescInitEntry(desc, ++attno, "window_time", def->event_time_type, -1, 0);
+	for (int i = 0; i < def->nkeys; i++)
+	{
+		TupleDescInitEntry(desc, ++attno, NULL, def->keys[i].type, def->keys[i].typmod, 0);
+		TupleDescInitEntryCollation(desc, attno, def->keys[i].collation);
+	}
+	for (int i = 0; i < def->naggs; i++)
+	{
+		Aggref	   *aggref = def->aggs[i].aggref;
+
+		TupleDescInitEntry(desc, ++attno, NULL, aggref->aggtype, -1, 0);
+		TupleDescInitEntryCollation(desc, attno, aggref->aggcollid);
+	}
+	return desc;
+}
+
+/* Compiles target list and HAVING.  The current context is the engine's. */
+void
+sc_emit_compile(ScEngine *engine)
+{
+	engine->group_slot = MakeSingleTupleTableSlot(group_desc(engine), &TTSOpsVirtual);
+	engine->result_desc = ExecTypeFromTL(engine->def->target);
+	engine->result_slot = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsVirtual);
+	engine->outcontext->ecxt_scantuple = engine->group_slot;
+	engine->having = ExecInitQual(engine->def->having, NULL);
+	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->outcontext,
+												 engine->result_slot, NULL, NULL);
+}
+
+static int
+compare_items(const void *a, const void *b, void *arg)
+{
+	const EmitItem *x = a;
+	const EmitItem *y = b;
+	EmitOrder  *order = arg;
+	ScEngine   *engine = order->engine;
+	int			result;
+	ScGroup    *gx;
+	ScGroup    *gy;
+
+	result = ApplySortComparator(x->key, x->isnull, y->key, y->isnull,
+								 &engine->keys[0].sort);
+	if (result != 0 || engine->nkeys == 1)
+		return result;
+
+	gx = sc_partition_group(engine, order->part, x->number);
+	gy = sc_partition_group(engine, order->part, y->number);
+	for (int i = 1; i < engine->nkeys && result == 0; i++)
+		result = ApplySortComparator(sc_group_keys(engine, gx)[i], gx->nulls[i],
+									 sc_group_keys(engine, gy)[i], gy->nulls[i],
+									 &engine->keys[i].sort);
+	return result;
+}
+
+/* Fills the group slot's columns but leaves NULL for the aggregates. */
+static void
+load_group(ScEngine *engine, ScPartition *part, ScGroup *group)
+{
+	TupleTableSlot *slot = engine->group_slot;
+	Datum	   *values = slot->tts_values;
+	bool	   *nulls = slot->tts_isnull;
+	const Datum *keys = sc_group_keys(engine, group);
+	int			natts = slot->tts_tupleDescriptor->natts;
+
+	ExecClearTuple(slot);
+	memset(nulls, false, natts);
+	values[SC_WINDOW_START - 1] = Int64GetDatum(part->start);
+	values[SC_WINDOW_END - 1] = Int64GetDatum(part->end);
+	values[SC_WINDOW_TIME - 1] = Int64GetDatum(part->end - 1);
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		values[SC_WINDOW_COLUMNS + i] = keys[i];
+		nulls[SC_WINDOW_COLUMNS + i] = group->nulls[i];
+	}
+	memset(nulls + SC_WINDOW_COLUMNS + engine->nkeys, true, engine->naggs);
+	ExecStoreVirtualTuple(slot);
+}
+
+/* The group's row or its deletion, where one is due. */
+static void
+emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
+{
+	TupleTableSlot *slot = engine->group_slot;
+	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
+	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
+	ScResultOp	op = update ? SC_RESULT_UPSERT : SC_RESULT_INSERT;
+
+	load_group(engine, part, group);
+	for (int i = 0; i < engine->naggs; i++)
+		slot->tts_values[first_agg + i] =
+			sc_aggregate_result(engine, &engine->aggs[i], group,
+								&slot->tts_isnull[first_agg + i]);
+
+	if (engine->having && !ExecQual(engine->having, engine->outcontext))
+	{
+		if (!update || !(group->flags & SC_GROUP_EMITTED))
+			return;
+		op = SC_RESULT_DELETE;
+		group->flags &= ~SC_GROUP_EMITTED;
+	}
+	else
+		group->flags |= SC_GROUP_EMITTED;
+
+	engine->counters.result_rows++;
+	engine->options.emit_row(engine->options.emit_arg, op,
+							 ExecProject(engine->projection));
+}
+
+/* The groups to emit, in key order, allocated in the current context. */
+static EmitItem *
+sorted_items(ScEngine *engine, ScPartition *part, uint32 n)
+{
+	EmitItem   *items = MemoryContextAllocHuge(CurrentMemoryContext,
+											   sizeof(EmitItem) * Max(n, 1));
+	EmitOrder	order = {engine, part};
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		ScGroup    *group;
+
+		items[i].number = engine->options.emit == SC_EMIT_UPDATE ?
+			sc_partition_changed(part, i) : i;
+		if (engine->nkeys == 0)
+			continue;			/* there is one group only */
+		group = sc_partition_group(engine, part, items[i].number);
+		items[i].key = sc_group_keys(engine, group)[0];
+		items[i].isnull = group->nulls[0];
+	}
+	if (engine->nkeys > 0)
+		qsort_arg(items, n, sizeof(EmitItem), compare_items, &order);
+	return items;
+}
+
+/*
+ * Emits a partition's rows: all groups with emit close, the changed ones with
+ * emit update.  Changes stay marked.
+ */
+void
+sc_emit_partition(ScEngine *engine, ScPartition *part)
+{
+	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
+	uint32		n = update ? sc_partition_nchanged(part) : part->ngroups;
+	EmitItem   *items = sorted_items(engine, part, n);
+	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
+
+	engine->aggstate->curaggcontext = part->aggcontext;
+	for (uint32 i = 0; i < n; i++)
+	{
+		MemoryContext old;
+
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(outcontext);
+		emit_group(engine, part, sc_partition_group(engine, part, items[i].number));
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(outcontext);
+		if (engine->has_inputs)
+			ReScanExprContext(engine->replaycontext);
+	}
+	ExecClearTuple(engine->group_slot);
+	ExecClearTuple(engine->result_slot);
+	pfree(items);
+}

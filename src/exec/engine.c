@@ -1,0 +1,364 @@
+/*-------------------------------------------------------------------------
+ * engine.c
+ *	  The engine of one continuous query: rows in, windows closed, rows out.
+ *
+ * A row goes through sc_engine_row: its window by integer arithmetic, WHERE,
+ * lateness, its keys (keys.c), its group (partition.c), the transition functions
+ * (transition.c).  sc_engine_commit moves the watermark, and emits and frees the
+ * partitions that it passes (emit.c).
+ *
+ * Rules that must hold: the watermark moves in sc_engine_commit only and never
+ * back, so that results depend on the log alone; and no window that is late has
+ * an open partition, so that only opening one needs to ask.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/int.h"
+#include "exec/exec_internal.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Rows, and bytes of their context, after which it is reset */
+#define RESET_ROWS	32
+#define RESET_BYTES	(64 * 1024)
+
+/* Groups to a block: a power of two that makes blocks of 16 kB or a little more */
+#define BLOCK_BYTES (16 * 1024)
+
+static int64
+add_saturated(int64 a, int64 b)
+{
+	int64		result;
+
+	if (pg_add_s64_overflow(a, b, &result))
+		return b > 0 ? PG_INT64_MAX : PG_INT64_MIN;
+	return result;
+}
+
+/* ---------------------------------------------------------------------
+ * Creating and freeing
+ * --------------------------------------------------------------------- */
+
+static void
+set_layout(ScEngine *engine)
+{
+	Size		n = offsetof(ScGroup, nulls) + engine->nkeys + engine->ntrans;
+
+	engine->keys_offset = MAXALIGN(n);
+	engine->states_offset = engine->keys_offset + sizeof(Datum) * engine->nkeys;
+	engine->record_size = engine->states_offset + sizeof(Datum) * engine->ntrans;
+	engine->block_shift = 3;
+	while ((engine->record_size << engine->block_shift) < BLOCK_BYTES)
+		engine->block_shift++;
+}
+
+static TupleTableSlot *
+make_window_slot(const ScDefinition *def)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(SC_WINDOW_COLUMNS);
+	TupleTableSlot *slot;
+
+	TupleDescInitEntry(desc, SC_WINDOW_START, "window_start", def->event_time_type, -1, 0);
+	TupleDescInitEntry(desc, SC_WINDOW_END, "window_end", def->event_time_type, -1, 0);
+	TupleDescInitEntry(desc, SC_WINDOW_TIME, "window_time", def->event_time_type, -1, 0);
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	return ExecStoreAllNullTuple(slot);
+}
+
+static void
+compile(ScEngine *engine)
+{
+	const ScDefinition *def = engine->def;
+
+	engine->last_attno = Max(def->last_attno, def->event_time_attno);
+	engine->time_attno = def->event_time_attno;
+	engine->tmpcontext = CreateStandaloneExprContext();
+	engine->outcontext = CreateStandaloneExprContext();
+	engine->replaycontext = CreateStandaloneExprContext();
+	engine->window_slot = make_window_slot(def);
+	engine->tmpcontext->ecxt_outertuple = engine->window_slot;
+	initStringInfo(&engine->scratch);
+
+	engine->quals = ExecInitQual(def->quals, NULL);
+	sc_keys_compile(engine);
+	sc_aggregates_compile(engine);
+	sc_emit_compile(engine);
+	set_layout(engine);
+	engine->signature = sc_signature(engine);
+}
+
+ScEngine *
+sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream_desc,
+				 const ScEngineOptions *options)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "stream_ckpt engine",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	ScEngine   *engine = palloc0(sizeof(ScEngine));
+
+	engine->context = context;
+	engine->def = def;
+	engine->stream_desc = CreateTupleDescCopy(stream_desc);
+	engine->options = *options;
+	engine->all_key_groups = (options->first_key_group <= 0 &&
+							  options->last_key_group >= SC_MAX_PARALLELISM - 1);
+	engine->window_origin = def->window.origin % def->window.size;
+	engine->window_start = 0;
+	engine->window_end = 0;		/* an empty window: no row is in it */
+	engine->max_event_time = SC_NO_EVENT_TIME;
+	engine->watermark = SC_NO_EVENT_TIME;
+
+	/* an error leaves the context to its parent */
+	compile(engine);
+	MemoryContextSwitchTo(old);
+	return engine;
+}
+
+void
+sc_engine_free(ScEngine *engine)
+{
+	/* like nodeAgg.c: aggregates' callbacks don't run after an error */
+	if (!engine->running)
+	{
+		sc_partitions_shutdown(engine);
+		ReScanExprContext(engine->replaycontext);
+	}
+	MemoryContextDelete(engine->context);
+}
+
+/* ---------------------------------------------------------------------
+ * Rows
+ * --------------------------------------------------------------------- */
+
+static void
+set_window_slot(ScEngine *engine, int64 start, int64 end, bool isnull)
+{
+	TupleTableSlot *slot = engine->window_slot;
+
+	slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(start);
+	slot->tts_values[SC_WINDOW_END - 1] = Int64GetDatum(end);
+	slot->tts_values[SC_WINDOW_TIME - 1] = Int64GetDatum(end - 1);
+	memset(slot->tts_isnull, isnull, SC_WINDOW_COLUMNS);
+}
+
+/*
+ * The window of "ts" becomes the current one.  Windows that timestamps can't
+ * express raise the same error as the definition's functions do.
+ */
+static void
+enter_window(ScEngine *engine, int64 ts)
+{
+	int64		size = engine->def->window.size;
+	int64		offset;
+	int64		start;
+	int64		end;
+
+	/* both terms are smaller than size, so nothing overflows here */
+	offset = (ts % size - engine->window_origin) % size;
+	if (offset < 0)
+		offset += size;
+
+	if (pg_sub_s64_overflow(ts, offset, &start) || !IS_VALID_TIMESTAMP(start) ||
+		pg_add_s64_overflow(start, size, &end) || !IS_VALID_TIMESTAMP(end))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range"),
+				 errdetail("The window of an event time begins or ends outside the range of timestamps.")));
+
+	if (engine->current)
+		sc_partition_account(engine, engine->current);
+	engine->window_start = start;
+	engine->window_end = end;
+	engine->current = sc_partition_find(engine, start);
+	set_window_slot(engine, start, end, false);
+}
+
+static inline bool
+passed(const ScEngine *engine, int64 window_end)
+{
+	return add_saturated(window_end, engine->options.allowed_lateness) <= engine->watermark;
+}
+
+static inline bool
+passes_where(ScEngine *engine)
+{
+	return engine->quals == NULL || ExecQual(engine->quals, engine->tmpcontext);
+}
+
+/* A row whose event time is NULL or infinite: has no window, is only counted. */
+static void
+drop_timeless(ScEngine *engine)
+{
+	set_window_slot(engine, 0, 0, true);
+	if (passes_where(engine) &&
+		(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
+		engine->counters.null_event_times++;
+	set_window_slot(engine, engine->window_start, engine->window_end, false);
+}
+
+/* A row of the current window.  The current context is the row's. */
+static inline void
+add_row(ScEngine *engine)
+{
+	ScGroup    *group;
+	uint32		hash;
+	bool		isnew;
+
+	if (!passes_where(engine))
+		return;
+	if (unlikely(engine->current == NULL) && engine->all_key_groups &&
+		passed(engine, engine->window_end))
+	{
+		engine->counters.late_rows++;
+		return;
+	}
+	hash = sc_keys_load(engine);
+	if (!sc_is_ours(engine, hash))
+		return;
+	if (unlikely(engine->current == NULL))
+	{
+		if (passed(engine, engine->window_end))
+		{
+			engine->counters.late_rows++;
+			return;
+		}
+		engine->current = sc_partition_open(engine, engine->window_start,
+											engine->window_end);
+	}
+	group = sc_partition_lookup(engine, engine->current, hash, &isnew);
+	sc_transitions_advance(engine, engine->current, group);
+}
+
+/* Frees what rows left in their context, now and then. */
+static inline void
+reset_row_context(ScEngine *engine)
+{
+	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+
+	if (++engine->rows_since_reset >= RESET_ROWS || context->mem_allocated > RESET_BYTES)
+	{
+		MemoryContextReset(context);
+		engine->rows_since_reset = 0;
+	}
+}
+
+void
+sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
+{
+	MemoryContext old;
+
+	engine->running = true;
+	engine->counters.rows_in++;
+	slot_getsomeattrs(slot, engine->last_attno);
+	engine->tmpcontext->ecxt_scantuple = slot;
+	old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
+
+	if (unlikely(slot->tts_isnull[engine->time_attno - 1] ||
+				 TIMESTAMP_NOT_FINITE(DatumGetInt64(slot->tts_values[engine->time_attno - 1]))))
+		drop_timeless(engine);
+	else
+	{
+		int64		ts = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
+
+		if (ts < engine->window_start || ts >= engine->window_end)
+			enter_window(engine, ts);
+		add_row(engine);
+	}
+
+	MemoryContextSwitchTo(old);
+	reset_row_context(engine);
+	engine->running = false;
+}
+
+/* ---------------------------------------------------------------------
+ * Event time
+ * --------------------------------------------------------------------- */
+
+/* Emits and frees the windows that the watermark has passed. */
+static void
+close_windows(ScEngine *engine)
+{
+	int			n = 0;
+
+	while (n < engine->npartitions && passed(engine, engine->partitions[n]->end))
+		sc_emit_partition(engine, engine->partitions[n++]);
+	if (n > 0)
+		sc_partitions_close_first(engine, n);
+}
+
+void
+sc_engine_commit(ScEngine *engine, int64 max_event_time)
+{
+	engine->running = true;
+	if (engine->current)
+		sc_partition_account(engine, engine->current);
+	if (max_event_time > engine->max_event_time)
+	{
+		sc_engine_set_max_event_time(engine, max_event_time);
+		close_windows(engine);
+	}
+	engine->running = false;
+}
+
+int64
+sc_engine_max_event_time(const ScEngine *engine)
+{
+	return engine->max_event_time;
+}
+
+void
+sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time)
+{
+	engine->max_event_time = max_event_time;
+	engine->watermark = max_event_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
+		add_saturated(max_event_time, -engine->options.watermark_delay);
+}
+
+/* ---------------------------------------------------------------------
+ * Barriers and figures
+ * --------------------------------------------------------------------- */
+
+void
+sc_engine_emit_changed(ScEngine *engine)
+{
+	if (engine->options.emit != SC_EMIT_UPDATE)
+		return;
+	engine->running = true;
+	for (int i = 0; i < engine->npartitions; i++)
+	{
+		if (sc_partition_nchanged(engine->partitions[i]) > 0)
+			sc_emit_partition(engine, engine->partitions[i]);
+	}
+	engine->running = false;
+}
+
+ScEngineCounters *
+sc_engine_counters(ScEngine *engine)
+{
+	return &engine->counters;
+}
+
+Size
+sc_engine_memory(const ScEngine *engine)
+{
+	Size		bytes = engine->partitions_bytes;
+
+	/* the partition that rows are in isn't accounted yet */
+	if (engine->current)
+		bytes += engine->current->context->mem_allocated -
+			Min(engine->current->bytes, engine->current->context->mem_allocated);
+	return bytes;
+}
+
+int64
+sc_engine_groups(const ScEngine *engine)
+{
+	return engine->ngroups;
+}
+
+TupleDesc
+sc_engine_result_desc(const ScEngine *engine)
+{
+	return engine->result_desc;
+}

@@ -1,0 +1,101 @@
+/*-------------------------------------------------------------------------
+ * engine.h
+ *	  The engine of one continuous query in one task: rows in, groups in
+ *	  memory, result rows out.  Knows nothing of processes, queues or catalogs of
+ *	  the extension.
+ *
+ * Every function that can evaluate expressions (row, commit, freeze) must be
+ * called inside a transaction with an active snapshot, with the owner's user id
+ * and settings in force.  An error leaves the engine unusable: the caller frees
+ * it and loads the last checkpoint.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_EXEC_ENGINE_H
+#define SC_EXEC_ENGINE_H
+
+#include "executor/tuptable.h"
+#include "model/catalog.h"
+#include "model/definition.h"
+
+#define SC_MAX_PARALLELISM	128 /* number of key groups: hash(key) % this */
+
+typedef struct ScEngine ScEngine;
+
+typedef enum ScResultOp
+{
+	SC_RESULT_INSERT = 'I',		/* never conflicts (emit close) */
+	SC_RESULT_UPSERT = 'U',
+	SC_RESULT_DELETE = 'D'		/* by the result's key columns */
+} ScResultOp;
+
+/*
+ * Takes a result row: a virtual slot with the target list's columns, valid
+ * during the call only.  Must not raise errors for lack of room.
+ */
+typedef void (*ScEmitRow) (void *arg, ScResultOp op, TupleTableSlot *row);
+
+typedef struct ScEngineOptions
+{
+	ScEmit		emit;
+	int64		watermark_delay;	/* microseconds */
+	int64		allowed_lateness;	/* microseconds */
+	int32		first_key_group;	/* this task's range of key groups, inclusive */
+	int32		last_key_group;
+	ScEmitRow	emit_row;
+	void	   *emit_arg;
+} ScEngineOptions;
+
+/* Counters since the query began (restored with the state by the caller). */
+typedef struct ScEngineCounters
+{
+	int64		rows_in;		/* rows of the stream seen, before WHERE */
+	int64		late_rows;		/* rows (x windows) dropped as late */
+	int64		null_event_times;	/* NULL or infinite event time: dropped */
+	int64		result_rows;	/* emitted */
+} ScEngineCounters;
+
+/*
+ * Compiles "def" (kept, not copied) in a new child context of "parent".
+ * Fails as ExecInitAgg would (missing EXECUTE rights...).  stream_desc is the
+ * row type of the slots that sc_engine_row gets (the root relation's).
+ */
+extern ScEngine *sc_engine_create(MemoryContext parent, const ScDefinition *def,
+								  TupleDesc stream_desc,
+								  const ScEngineOptions *options);
+extern void sc_engine_free(ScEngine *engine);
+
+/* One committed row of the stream; slot columns by the root's attribute numbers. */
+extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
+
+/*
+ * A transaction ends.  max_event_time is the greatest event time of its rows in
+ * this stream (all rows, WHERE or not, finite ones only), or SC_NO_EVENT_TIME.
+ * Advances the watermark, closes windows in order of their starts; a closed window emits
+ * its rows in key order, and its partition is freed.
+ */
+extern void sc_engine_commit(ScEngine *engine, int64 max_event_time);
+
+/*
+ * Greatest event time so far, the base of the watermark (watermark = this -
+ * watermark_delay), or SC_NO_EVENT_TIME.  Set when state is restored.
+ */
+extern int64 sc_engine_max_event_time(const ScEngine *engine);
+extern void sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time);
+
+extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
+
+/* Bytes of all partitions (contexts included), and groups; cheap. */
+extern Size sc_engine_memory(const ScEngine *engine);
+extern int64 sc_engine_groups(const ScEngine *engine);
+
+/*
+ * First part of a barrier: with emit => 'update', emits the rows of the groups
+ * changed since the last call (upsert, or delete where HAVING stopped holding).
+ * With 'close' it does nothing.  ckpt/changelog.h writes the state itself.
+ */
+extern void sc_engine_emit_changed(ScEngine *engine);
+
+/* The result row type (the target list's). */
+extern TupleDesc sc_engine_result_desc(const ScEngine *engine);
+
+#endif							/* SC_EXEC_ENGINE_H */

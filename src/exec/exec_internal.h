@@ -1,0 +1,371 @@
+/*-------------------------------------------------------------------------
+ * exec_internal.h
+ *	  What the files of exec/ share, and what ckpt/changelog.c sees of an engine's
+ *	  state.  Nobody else includes it.
+ *
+ * Memory contexts, by lifetime:
+ *
+ *	  engine		compiled expressions, FmgrInfos, the list of partitions
+ *	  partition		groups, hash, by-reference keys and states of one window
+ *	  row			arguments and results of transition functions ("tmpcontext")
+ *	  output		final functions and projection of one group ("outcontext")
+ *	  replay		states rebuilt from kept inputs, one group ("replaycontext")
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_EXEC_INTERNAL_H
+#define SC_EXEC_INTERNAL_H
+
+#include "exec/engine.h"
+#include "executor/executor.h"
+#include "executor/nodeAgg.h"
+#include "lib/stringinfo.h"
+#include "utils/sortsupport.h"
+
+/* How values of one type are copied, written and read. */
+typedef struct ScType
+{
+	Oid			oid;
+	int16		len;			/* as pg_type.typlen */
+	bool		byval;
+	bool		record;			/* anonymous row type: written with its columns */
+} ScType;
+
+/* Where a value of the source part comes from. */
+typedef struct ScSource
+{
+	int			attno;			/* > 0: this stream column; 0: evaluate "expr" */
+	ExprState  *expr;
+} ScSource;
+
+typedef enum ScKeyKind
+{
+	SC_KEY_BYVAL,				/* equal if and only if the Datums are */
+	SC_KEY_FIXED,				/* equal if and only if the bytes are */
+	SC_KEY_VARLENA,				/* the same, after detoasting */
+	SC_KEY_GENERAL				/* ask the type's functions */
+} ScKeyKind;
+
+typedef struct ScKeyState
+{
+	ScKeyKind	kind;
+	ScSource	source;
+	ScType		type;
+	Oid			collation;
+	FmgrInfo	eq;				/* SC_KEY_GENERAL */
+	FmgrInfo	hash;
+	SortSupportData sort;
+} ScKeyState;
+
+typedef enum ScTransKind
+{
+	SC_TRANS_DATUM,				/* the state is a value of an SQL type */
+	SC_TRANS_SERIAL,			/* internal, with serialfn, deserialfn, combinefn */
+	SC_TRANS_INPUTS				/* the inputs are kept, and replayed */
+} ScTransKind;
+
+/* A transition state: one per group, read by one or more aggregates. */
+typedef struct ScTrans
+{
+	ScTransKind kind;
+	bool		strict;			/* transition function */
+	bool		byval;			/* state type */
+	int16		nargs;			/* inputs of the transition function */
+	int16		ninputs;		/* nargs, and columns that only sort */
+	ScSource   *inputs;			/* ninputs */
+	ExprState  *filter;			/* or NULL */
+	FunctionCallInfo fcinfo;	/* of the transition function */
+	AggStatePerTrans pertrans;	/* in AggState's array */
+	ScType		type;			/* of the state; SERIAL: bytea, as it is written */
+	Datum		init_value;
+	bool		init_null;
+
+	/* SC_TRANS_SERIAL */
+	FmgrInfo	combine;
+	FunctionCallInfo combine_fcinfo;
+
+	/* SC_TRANS_INPUTS */
+	ScType	   *input_types;	/* ninputs */
+	int			nsort;			/* 0: in order of arrival */
+	bool		distinct;		/* on all sort columns */
+	int		   *sort_input;		/* nsort, positions in inputs */
+	SortSupportData *sort;		/* nsort */
+} ScTrans;
+
+/* An aggregate call: a transition state and what is made of it. */
+typedef struct ScAgg
+{
+	ScTrans    *trans;
+	int			transno;
+	AggStatePerAgg peragg;
+	int			ndirect;
+	ExprState **direct;			/* final part */
+} ScAgg;
+
+/* States of a group's transition value (nodeAgg.c: transValueIsNull, noTransValue) */
+#define SC_STATE_NULL	0x01
+#define SC_STATE_UNSET	0x02	/* the first input becomes the state */
+#define SC_STATE_BYTES	0x04	/* being loaded: still the bytea of serialfn */
+
+#define SC_GROUP_CHANGED	0x01	/* since the last checkpoint */
+#define SC_GROUP_EMITTED	0x02	/* its row is in the result (emit update) */
+
+/*
+ * A group: a record of engine->record_size bytes, which never moves once its
+ * partition has more than one block.
+ *
+ *	  offset 0				flags, key group
+ *	  2						nkeys bytes (1: the key is NULL), ntrans bytes (SC_STATE_*)
+ *	  keys_offset			nkeys Datums; NULL ones are 0
+ *	  states_offset			ntrans Datums; INPUTS: ScInputs *, or 0 for none yet
+ */
+typedef struct ScGroup
+{
+	uint8		flags;
+	uint8		key_group;
+	uint8		nulls[FLEXIBLE_ARRAY_MEMBER];
+} ScGroup;
+
+/*
+ * Kept inputs of one group: encoded rows (a byte per eight columns with NULL
+ * bits, then the values as sc_datum_write writes them), in order of arrival.
+ */
+typedef struct ScInputs
+{
+	uint64		rows;
+	uint64		rows_written;	/* in the changelog */
+	Size		len;
+	Size		written;
+	Size		size;			/* allocated for data */
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} ScInputs;
+
+typedef struct ScBucket
+{
+	uint32		hash;
+	uint32		number;			/* of the group, plus 1; 0: empty */
+} ScBucket;
+
+/* One window of one query. */
+typedef struct ScPartition
+{
+	int64		start;
+	int64		end;			/* exclusive */
+	MemoryContext context;
+	ExprContext *aggcontext;	/* what aggregates see; its memory is "context" */
+	Size		bytes;			/* as last accounted */
+	Size		child_bytes;	/* of child contexts (expanded states); lags */
+
+	uint32		ngroups;
+	uint32		block0_size;	/* groups that fit into the first block now */
+	char	  **blocks;
+	uint32		nblocks;
+	uint32		max_blocks;
+
+	ScBucket   *buckets;
+	uint32		bucket_mask;
+	int			bucket_shift;	/* 32 - log2(number of buckets) */
+	uint32		grow_at;
+
+	/*
+	 * Groups changed since the last checkpoint.  A partition that was never
+	 * written keeps no list: all of them.
+	 */
+	bool		all_changed;
+	uint32	   *changed;
+	uint32		nchanged;
+	uint32		max_changed;
+
+	/* kept for ckpt/changelog.c */
+	int64		live_bytes;		/* of its chunks; 0: none was ever written */
+	int64		inputs_bytes;	/* kept inputs of all groups */
+	int64		entry_bytes;	/* average of an entry without kept inputs */
+} ScPartition;
+
+struct ScEngine
+{
+	MemoryContext context;
+	const ScDefinition *def;
+	TupleDesc	stream_desc;
+	ScEngineOptions options;
+	ScEngineCounters counters;
+	bool		running;		/* inside a call that can fail; stays set by errors */
+	bool		all_key_groups; /* the whole range is ours */
+
+	/* source part */
+	int			last_attno;
+	int			time_attno;
+	ExprState  *quals;
+	ExprContext *tmpcontext;
+	int			rows_since_reset;
+	TupleTableSlot *window_slot;
+
+	int			nkeys;
+	ScKeyState *keys;
+	bool		keys_byval;		/* all are SC_KEY_BYVAL */
+	Datum	   *key_values;		/* of the current row */
+	uint8	   *key_nulls;
+
+	int			ntrans;
+	ScTrans    *trans;
+	int			naggs;
+	ScAgg	   *aggs;
+	AggState   *aggstate;
+	StringInfoData scratch;
+
+	/* final part */
+	ExprContext *outcontext;
+	ExprContext *replaycontext;
+	bool		has_inputs;		/* some state is SC_TRANS_INPUTS */
+	TupleTableSlot *group_slot;
+	TupleTableSlot *result_slot;
+	ExprState  *having;
+	ProjectionInfo *projection;
+	TupleDesc	result_desc;
+
+	/* layout of a group */
+	Size		keys_offset;
+	Size		states_offset;
+	Size		record_size;
+	int			block_shift;	/* log2 of the groups in a block */
+
+	/* event time */
+	int64		max_event_time;
+	int64		watermark;
+	int64		window_start;	/* of the window that rows are in */
+	int64		window_end;
+	int64		window_origin;	/* in [0, size) */
+	ScPartition *current;		/* its partition, or NULL: not open */
+
+	ScPartition **partitions;	/* by start, ascending */
+	int			npartitions;
+	int			max_partitions;
+	Size		partitions_bytes;
+	int64		ngroups;
+
+	/* kept for ckpt/changelog.c */
+	int64	   *closed;			/* partitions closed that have chunks */
+	int			nclosed;
+	int			max_closed;
+	int64		live_bytes;
+	uint32		signature;		/* of window, keys and states */
+};
+
+#define sc_group_keys(engine, group) \
+	((Datum *) ((char *) (group) + (engine)->keys_offset))
+#define sc_group_states(engine, group) \
+	((Datum *) ((char *) (group) + (engine)->states_offset))
+#define sc_group_state_flags(engine, group) \
+	((group)->nulls + (engine)->nkeys)
+
+static inline ScGroup *
+sc_partition_group(const ScEngine *engine, const ScPartition *part, uint32 number)
+{
+	uint32		mask = (1U << engine->block_shift) - 1;
+
+	return (ScGroup *) (part->blocks[number >> engine->block_shift] +
+						(number & mask) * engine->record_size);
+}
+
+/* Is a group with this hash in the task's range of key groups? */
+static inline bool
+sc_is_ours(const ScEngine *engine, uint32 hash)
+{
+	int			key_group = hash % SC_MAX_PARALLELISM;
+
+	return engine->all_key_groups ||
+		(key_group >= engine->options.first_key_group &&
+		 key_group <= engine->options.last_key_group);
+}
+
+/* datum.c: copying, writing and reading values */
+extern void sc_type_init(ScType *type, Oid oid);
+extern Datum sc_datum_keep(Datum value, const ScType *type);
+extern void sc_write_varint(StringInfo buf, uint64 value);
+extern void sc_datum_write(StringInfo buf, Datum value, const ScType *type);
+
+typedef struct ScReader
+{
+	const char *at;
+	const char *end;
+} ScReader;
+
+extern void sc_reader_fail(void) pg_attribute_noreturn();
+extern const char *sc_read_bytes(ScReader *reader, Size len);
+extern uint64 sc_read_varint(ScReader *reader);
+extern Datum sc_datum_read(ScReader *reader, const ScType *type);
+
+/* source.c: compiling the source part's expressions */
+extern void sc_source_compile(ScEngine *engine, ScSource *source, Expr *expr);
+
+/* Value of a source; CurrentMemoryContext must be the row's. */
+static inline Datum
+sc_source_value(const ScSource *source, ExprContext *econtext, bool *isnull)
+{
+	if (likely(source->attno > 0))
+	{
+		TupleTableSlot *slot = econtext->ecxt_scantuple;
+
+		*isnull = slot->tts_isnull[source->attno - 1];
+		return slot->tts_values[source->attno - 1];
+	}
+	return ExecEvalExpr(source->expr, econtext, isnull);
+}
+
+/* keys.c */
+extern void sc_keys_compile(ScEngine *engine);
+extern uint32 sc_keys_load(ScEngine *engine);
+extern uint32 sc_keys_hash(ScEngine *engine);
+extern bool sc_keys_equal_general(ScEngine *engine, const ScGroup *group);
+
+/* aggregate.c, transition.c */
+extern void sc_aggregates_compile(ScEngine *engine);
+extern void sc_state_init(ScTrans *trans, MemoryContext context, Datum *state,
+						  uint8 *flags);
+extern void sc_transitions_advance(ScEngine *engine, ScPartition *part, ScGroup *group);
+extern void sc_transition_call(ScEngine *engine, ScTrans *trans, Datum *state,
+							   uint8 *flags);
+extern Datum sc_aggregate_result(ScEngine *engine, ScAgg *agg, ScGroup *group,
+								 bool *isnull);
+extern Datum sc_state_serialize(ScEngine *engine, ScTrans *trans, Datum state,
+								uint8 flags, bool *isnull);
+extern void sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes,
+								 Datum *state, uint8 *flags);
+
+/* inputs.c */
+extern void sc_inputs_compile(ScEngine *engine, ScTrans *trans);
+extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPartition *part,
+						   Datum *state);
+extern void sc_inputs_append(ScPartition *part, Datum *state, uint64 rows,
+							 const char *data, Size len);
+extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
+							 Datum *state, uint8 *flags);
+
+/* partition.c */
+extern ScPartition *sc_partition_find(ScEngine *engine, int64 start);
+extern ScPartition *sc_partition_open(ScEngine *engine, int64 start, int64 end);
+extern ScGroup *sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash,
+									bool *isnew);
+extern void sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group,
+							 uint32 number);
+extern uint32 sc_partition_nchanged(const ScPartition *part);
+extern uint32 sc_partition_changed(const ScPartition *part, uint32 i);
+extern void sc_partition_unchanged(ScEngine *engine, ScPartition *part);
+extern void sc_partition_account(ScEngine *engine, ScPartition *part);
+extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
+extern void sc_partitions_close_first(ScEngine *engine, int n);
+extern void sc_partitions_shutdown(ScEngine *engine);
+
+/* emit.c */
+extern void sc_emit_compile(ScEngine *engine);
+extern void sc_emit_partition(ScEngine *engine, ScPartition *part);
+
+/* encode.c: a group as an entry of the changelog */
+extern uint32 sc_signature(const ScEngine *engine);
+extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head);
+extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
+							const char **data);
+extern void sc_group_written(ScEngine *engine, ScGroup *group);
+extern void sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len);
+extern void sc_partition_loaded(ScEngine *engine, ScPartition *part);
+
+#endif							/* SC_EXEC_INTERNAL_H */

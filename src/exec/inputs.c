@@ -1,0 +1,278 @@
+/*-------------------------------------------------------------------------
+ * inputs.c
+ *	  The general path: where a state can't be kept, its inputs are, and each
+ *	  result replays them from the first.
+ *
+ * FILTER is applied, and rows that a strict transition function would skip are
+ * dropped, before an input is kept.  ORDER BY and DISTINCT are applied at replay;
+ * equal rows keep their order of arrival.  Ordered-set aggregates sort inside
+ * their own transition functions.
+ *
+ * The kept bytes are the ones that the changelog carries (encode.c), so that a
+ * checkpoint copies what was added, and nothing is converted.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_aggregate.h"
+#include "exec/exec_internal.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/tlist.h"
+#include "utils/memutils.h"
+
+#define FIRST_INPUTS_SIZE	104 /* with ScInputs' header a round chunk */
+
+/* Sorting at replay: one per row, pointing into an array of its values */
+typedef struct InputRow
+{
+	Datum	   *values;
+	bool	   *nulls;
+	int64		number;
+} InputRow;
+
+/* Sort columns of an aggregate with ORDER BY or DISTINCT. */
+static void
+compile_sort(ScEngine *engine, ScTrans *trans, const Aggref *aggref)
+{
+	/* by construction ORDER BY is a prefix of DISTINCT */
+	List	   *clauses = aggref->aggdistinct ? aggref->aggdistinct : aggref->aggorder;
+	ListCell   *lc;
+
+	trans->distinct = (aggref->aggdistinct != NIL);
+	trans->sort_input = palloc0(sizeof(int) * Max(list_length(clauses), 1));
+	trans->sort = palloc0(sizeof(SortSupportData) * Max(list_length(clauses), 1));
+	foreach(lc, clauses)
+	{
+		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
+		TargetEntry *entry = get_sortgroupclause_tle(clause, aggref->args);
+		SortSupport sort = &trans->sort[trans->nsort];
+
+		trans->sort_input[trans->nsort++] = entry->resno - 1;
+		sort->ssup_cxt = engine->context;
+		sort->ssup_collation = exprCollation((Node *) entry->expr);
+		sort->ssup_nulls_first = clause->nulls_first;
+		PrepareSortSupportFromOrderingOp(clause->sortop, sort);
+	}
+}
+
+/* The current context is the engine's. */
+void
+sc_inputs_compile(ScEngine *engine, ScTrans *trans)
+{
+	const Aggref *aggref = trans->pertrans->aggref;
+	ListCell   *lc;
+	int			i = 0;
+
+	trans->input_types = palloc0(sizeof(ScType) * Max(trans->ninputs, 1));
+	foreach(lc, aggref->args)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+
+		sc_type_init(&trans->input_types[i++], exprType((Node *) entry->expr));
+	}
+	if (!AGGKIND_IS_ORDERED_SET(aggref->aggkind))
+		compile_sort(engine, trans, aggref);
+}
+
+/*
+ * Appends encoded rows to a group's inputs, whose state word is "state"; used
+ * for single rows and when loading.
+ */
+void
+sc_inputs_append(ScPartition *part, Datum *state, uint64 rows, const char *data, Size len)
+{
+	ScInputs   *inputs = (ScInputs *) DatumGetPointer(*state);
+
+	if (inputs == NULL)
+	{
+		Size		size = Max(len, FIRST_INPUTS_SIZE);
+
+		inputs = MemoryContextAllocHuge(part->context, offsetof(ScInputs, data) + size);
+		inputs->rows = inputs->rows_written = 0;
+		inputs->len = inputs->written = 0;
+		inputs->size = size;
+	}
+	else if (len > inputs->size - inputs->len)
+	{
+		Size		size = inputs->size;
+
+		/* doubled while small, then by a half */
+		size += size < 64 * 1024 ? size + offsetof(ScInputs, data) : size / 2;
+		size = Max(size, inputs->len + len);
+		inputs = repalloc_huge(inputs, offsetof(ScInputs, data) + size);
+		inputs->size = size;
+	}
+	memcpy(inputs->data + inputs->len, data, len);
+	inputs->len += len;
+	inputs->rows += rows;
+	part->inputs_bytes += len;
+	*state = PointerGetDatum(inputs);
+}
+
+/* Keeps the current row's inputs.  The current context is the row's. */
+void
+sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPartition *part, Datum *state)
+{
+	StringInfo	buf = &engine->scratch;
+	int			nbitmap = (trans->ninputs + 7) / 8;
+
+	resetStringInfo(buf);
+	enlargeStringInfo(buf, nbitmap + 1);
+	memset(buf->data, 0, nbitmap);
+	buf->len = nbitmap;
+
+	for (int i = 0; i < trans->ninputs; i++)
+	{
+		bool		isnull;
+		Datum		value = sc_source_value(&trans->inputs[i], engine->tmpcontext, &isnull);
+
+		if (!isnull)
+			sc_datum_write(buf, value, &trans->input_types[i]);
+		else if (trans->strict && i < trans->nargs)
+			return;
+		else
+			buf->data[i / 8] |= 1 << (i % 8);
+	}
+	sc_inputs_append(part, state, 1, buf->data, buf->len);
+}
+
+/* Decodes the next row; by-reference values go to the current context. */
+static void
+read_row(ScReader *reader, const ScTrans *trans, Datum *values, bool *nulls)
+{
+	const char *bitmap = sc_read_bytes(reader, (trans->ninputs + 7) / 8);
+
+	for (int i = 0; i < trans->ninputs; i++)
+	{
+		nulls[i] = (bitmap[i / 8] & (1 << (i % 8))) != 0;
+		values[i] = nulls[i] ? (Datum) 0 : sc_datum_read(reader, &trans->input_types[i]);
+	}
+}
+
+/* One call of the transition function; the current context is the row's. */
+static void
+replay_row(ScEngine *engine, ScTrans *trans, const Datum *values, const bool *nulls,
+		   Datum *state, uint8 *flags)
+{
+	for (int i = 0; i < trans->nargs; i++)
+	{
+		trans->fcinfo->args[i + 1].value = values[i];
+		trans->fcinfo->args[i + 1].isnull = nulls[i];
+	}
+	sc_transition_call(engine, trans, state, flags);
+}
+
+static void
+replay_in_order(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
+				Datum *state, uint8 *flags)
+{
+	ScReader	reader = {inputs->data, inputs->data + inputs->len};
+	Datum	   *values = palloc(sizeof(Datum) * Max(trans->ninputs, 1));
+	bool	   *nulls = palloc(Max(trans->ninputs, 1));
+	MemoryContext rowcontext = engine->tmpcontext->ecxt_per_tuple_memory;
+
+	for (uint64 n = 0; n < inputs->rows; n++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(rowcontext);
+
+		CHECK_FOR_INTERRUPTS();
+		read_row(&reader, trans, values, nulls);
+		replay_row(engine, trans, values, nulls, state, flags);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(rowcontext);
+	}
+}
+
+static inline int
+compare_columns(const InputRow *a, const InputRow *b, const ScTrans *trans)
+{
+	for (int i = 0; i < trans->nsort; i++)
+	{
+		int			column = trans->sort_input[i];
+		int			result = ApplySortComparator(a->values[column], a->nulls[column],
+												 b->values[column], b->nulls[column],
+												 &trans->sort[i]);
+
+		if (result != 0)
+			return result;
+	}
+	return 0;
+}
+
+static int
+compare_rows(const void *a, const void *b, void *arg)
+{
+	const InputRow *x = a;
+	const InputRow *y = b;
+	int			result = compare_columns(x, y, (const ScTrans *) arg);
+
+	if (result == 0)
+		result = (x->number > y->number) - (x->number < y->number);
+	return result;
+}
+
+/* All rows decoded into the current context. */
+static InputRow *
+read_rows(const ScTrans *trans, ScInputs *inputs)
+{
+	ScReader	reader = {inputs->data, inputs->data + inputs->len};
+	uint64		n = inputs->rows;
+	InputRow   *rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(InputRow) * n);
+	Datum	   *values = MemoryContextAllocHuge(CurrentMemoryContext,
+												sizeof(Datum) * n * trans->ninputs);
+	bool	   *nulls = MemoryContextAllocHuge(CurrentMemoryContext, n * trans->ninputs);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		rows[i].values = values + i * trans->ninputs;
+		rows[i].nulls = nulls + i * trans->ninputs;
+		rows[i].number = i;
+		read_row(&reader, trans, rows[i].values, rows[i].nulls);
+	}
+	return rows;
+}
+
+static void
+replay_sorted(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
+			  Datum *state, uint8 *flags)
+{
+	InputRow   *rows = read_rows(trans, inputs);
+	InputRow   *last = NULL;
+	MemoryContext rowcontext = engine->tmpcontext->ecxt_per_tuple_memory;
+
+	qsort_arg(rows, inputs->rows, sizeof(InputRow), compare_rows, trans);
+
+	for (uint64 n = 0; n < inputs->rows; n++)
+	{
+		MemoryContext old;
+
+		CHECK_FOR_INTERRUPTS();
+		if (trans->distinct && last && compare_columns(last, &rows[n], trans) == 0)
+			continue;
+		last = &rows[n];
+
+		old = MemoryContextSwitchTo(rowcontext);
+		replay_row(engine, trans, rows[n].values, rows[n].nulls, state, flags);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(rowcontext);
+	}
+}
+
+/*
+ * Builds the state from its inputs, in aggstate->curaggcontext (the replay
+ * context).  The current context is outcontext's; the row context is reset.
+ */
+void
+sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
+				 Datum *state, uint8 *flags)
+{
+	sc_state_init(trans, engine->aggstate->curaggcontext->ecxt_per_tuple_memory,
+				  state, flags);
+	if (inputs == NULL)
+		return;
+	if (trans->nsort > 0)
+		replay_sorted(engine, trans, inputs, state, flags);
+	else
+		replay_in_order(engine, trans, inputs, state, flags);
+}

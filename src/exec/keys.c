@@ -1,0 +1,230 @@
+/*-------------------------------------------------------------------------
+ * keys.c
+ *	  Group keys: compiling them, reading a row's, hashing and comparing.
+ *
+ * The lookup itself is in partition.c.  The hash decides a group's key group
+ * and so which task owns it: it must be the same in every process and after
+ * every restart.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/nbtree.h"
+#include "common/hashfn.h"
+#include "exec/exec_internal.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#define NULL_KEY_HASH	UINT64CONST(0x5bf03635f0935ad1)
+
+/* A bijection of 64 bits whose output bits all depend on all input bits. */
+static inline uint64
+mix64(uint64 h)
+{
+	h ^= h >> 32;
+	h *= UINT64CONST(0xd6e8feb86659fd93);
+	h ^= h >> 32;
+	h *= UINT64CONST(0xd6e8feb86659fd93);
+	h ^= h >> 32;
+	return h;
+}
+
+/*
+ * Does the operator family of the key's type promise that equal values have
+ * equal bytes (btree support function 4), for the key's equality operator?
+ */
+static bool
+equal_is_image(const ScKey *key)
+{
+	TypeCacheEntry *cache = lookup_type_cache(key->type,
+											  TYPECACHE_EQ_OPR | TYPECACHE_BTREE_OPFAMILY);
+	Oid			proc;
+
+	if (!OidIsValid(cache->btree_opf) || cache->eq_opr != key->eq_operator)
+		return false;
+	proc = get_opfamily_proc(cache->btree_opf, cache->btree_opintype,
+							 cache->btree_opintype, BTEQUALIMAGE_PROC);
+	return OidIsValid(proc) &&
+		DatumGetBool(OidFunctionCall1Coll(proc, key->collation,
+										  ObjectIdGetDatum(cache->btree_opintype)));
+}
+
+static ScKeyKind
+choose_kind(const ScKey *key, const ScType *type)
+{
+	if (type->record || type->len == -2 || !equal_is_image(key))
+		return SC_KEY_GENERAL;
+	if (type->byval)
+		return SC_KEY_BYVAL;
+	return type->len > 0 ? SC_KEY_FIXED : SC_KEY_VARLENA;
+}
+
+static void
+compile_key(ScEngine *engine, ScKeyState *state, const ScKey *key)
+{
+	RegProcedure hash_left;
+	RegProcedure hash_right;
+
+	sc_source_compile(engine, &state->source, key->expr);
+	state->collation = key->collation;
+
+	if (!op_hashjoinable(key->eq_operator, key->type) ||
+		!get_op_hash_functions(key->eq_operator, &hash_left, &hash_right))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("GROUP BY of a continuous query cannot use type %s: it has no hash function",
+						format_type_be(key->type)),
+				 errhint("Group by a cast of it to a type with a hash operator class, such as text.")));
+
+	sc_type_init(&state->type, key->type);
+	state->kind = choose_kind(key, &state->type);
+	fmgr_info(get_opcode(key->eq_operator), &state->eq);
+	fmgr_info(hash_left, &state->hash);
+
+	memset(&state->sort, 0, sizeof(SortSupportData));
+	state->sort.ssup_cxt = engine->context;
+	state->sort.ssup_collation = key->collation;
+	state->sort.ssup_nulls_first = false;
+	PrepareSortSupportFromOrderingOp(key->lt_operator, &state->sort);
+}
+
+/* Compiles all keys.  The current context is the engine's. */
+void
+sc_keys_compile(ScEngine *engine)
+{
+	engine->nkeys = engine->def->nkeys;
+	engine->keys = palloc0(sizeof(ScKeyState) * Max(engine->nkeys, 1));
+	engine->key_values = palloc0(sizeof(Datum) * Max(engine->nkeys, 1));
+	engine->key_nulls = palloc0(Max(engine->nkeys, 1));
+	engine->keys_byval = true;
+
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		compile_key(engine, &engine->keys[i], &engine->def->keys[i]);
+		if (engine->keys[i].kind != SC_KEY_BYVAL)
+			engine->keys_byval = false;
+	}
+}
+
+/* One representation per value: how the upper bits are filled varies. */
+static inline Datum
+canonical_byval(Datum value, int16 len)
+{
+	switch (len)
+	{
+		case 1:
+			return CharGetDatum((char) value);
+		case 2:
+			return Int16GetDatum((int16) value);
+		case 4:
+			return Int32GetDatum((int32) value);
+		default:
+			return value;
+	}
+}
+
+static inline uint64
+key_hash(ScKeyState *key, Datum value)
+{
+	switch (key->kind)
+	{
+		case SC_KEY_BYVAL:
+			return (uint64) value;
+		case SC_KEY_FIXED:
+			return hash_bytes((const unsigned char *) DatumGetPointer(value),
+							  key->type.len);
+		case SC_KEY_VARLENA:
+			return hash_bytes((const unsigned char *) VARDATA_ANY(DatumGetPointer(value)),
+							  VARSIZE_ANY_EXHDR(DatumGetPointer(value)));
+		case SC_KEY_GENERAL:
+			break;
+	}
+	return DatumGetUInt32(FunctionCall1Coll(&key->hash, key->collation, value));
+}
+
+/* Hash of engine->key_values. */
+uint32
+sc_keys_hash(ScEngine *engine)
+{
+	uint64		h = UINT64CONST(0x2545f4914f6cdd1d);
+
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		uint64		x = NULL_KEY_HASH;
+
+		if (!engine->key_nulls[i])
+			x = key_hash(&engine->keys[i], engine->key_values[i]);
+		h = mix64(h ^ x);
+	}
+	return (uint32) h;
+}
+
+/*
+ * Reads the current row's keys into engine->key_values and returns their hash.
+ * The current context is the row's; values may point into the row.
+ */
+uint32
+sc_keys_load(ScEngine *engine)
+{
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		ScKeyState *key = &engine->keys[i];
+		bool		isnull;
+		Datum		value = sc_source_value(&key->source, engine->tmpcontext, &isnull);
+
+		if (isnull)
+			value = (Datum) 0;
+		else if (key->type.byval)
+			value = canonical_byval(value, key->type.len);
+		else if (key->type.len == -1)
+			value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
+		engine->key_values[i] = value;
+		engine->key_nulls[i] = isnull;
+	}
+	return sc_keys_hash(engine);
+}
+
+/*
+ * Are the current keys those of "group"?  For the case that not all keys are
+ * SC_KEY_BYVAL; partition.c compares those itself.
+ */
+bool
+sc_keys_equal_general(ScEngine *engine, const ScGroup *group)
+{
+	const Datum *stored = sc_group_keys(engine, group);
+
+	if (memcmp(group->nulls, engine->key_nulls, engine->nkeys) != 0)
+		return false;
+
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		ScKeyState *key = &engine->keys[i];
+		Pointer		a = DatumGetPointer(stored[i]);
+		Pointer		b = DatumGetPointer(engine->key_values[i]);
+		bool		equal = false;
+
+		if (a == b)
+			continue;			/* both NULL, or the same by-value Datum */
+		switch (key->kind)
+		{
+			case SC_KEY_BYVAL:
+				break;
+			case SC_KEY_FIXED:
+				equal = (memcmp(a, b, key->type.len) == 0);
+				break;
+			case SC_KEY_VARLENA:
+				equal = (VARSIZE_ANY_EXHDR(a) == VARSIZE_ANY_EXHDR(b) &&
+						 memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0);
+				break;
+			case SC_KEY_GENERAL:
+				equal = DatumGetBool(FunctionCall2Coll(&key->eq, key->collation,
+													   stored[i], engine->key_values[i]));
+				break;
+		}
+		if (!equal)
+			return false;
+	}
+	return true;
+}

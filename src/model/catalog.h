@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ * catalog.h
+ *	  Typed access to the extension's catalogs (tables of schema stream_ckpt).
+ *
+ * All functions need a transaction and an active snapshot, read through SPI-free
+ * index scans or SPI as the implementation likes, and allocate results in the
+ * current memory context of the caller.  Unless said otherwise, "missing_ok"
+ * false raises ERRCODE_UNDEFINED_OBJECT with a hint.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_MODEL_CATALOG_H
+#define SC_MODEL_CATALOG_H
+
+#include "access/attnum.h"
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "model/window.h"
+#include "nodes/pg_list.h"
+
+#define SC_DEFAULT_PIPELINE "default"
+
+typedef enum ScEmit
+{
+	SC_EMIT_CLOSE = 'c',		/* a window's rows appear once, when it closes */
+	SC_EMIT_UPDATE = 'u'		/* each checkpoint upserts what changed */
+} ScEmit;
+
+/* stream_ckpt.pipeline */
+typedef struct ScPipeline
+{
+	int32		pipeline_id;
+	char	   *name;
+	Oid			owner;
+	int32		parallelism;	/* number of tasks; 1 until more are built */
+	int64		checkpoint_interval;	/* microseconds, >= 10,000 */
+	char	   *state_backend;	/* "table" */
+	bool		stopped;		/* wish: stop_pipeline() was called */
+} ScPipeline;
+
+/* stream_ckpt.stream */
+typedef struct ScStream
+{
+	Oid			relid;			/* the root, where the relation is partitioned */
+	AttrNumber	event_time_attno;	/* 0: the stream has no event time */
+	int64		watermark_delay;	/* microseconds, >= 0 */
+} ScStream;
+
+/* stream_ckpt.query */
+typedef struct ScQuery
+{
+	int64		query_id;
+	Oid			relid;			/* result table */
+	Oid			definition;		/* the view <result>_definition */
+	Oid			owner;			/* owner of the view: whom its expressions run as */
+	int32		pipeline_id;
+	ScEmit		emit;
+	int64		allowed_lateness;	/* microseconds; 0 until lateness is built */
+	List	   *settings;		/* alternating char * name, char * value */
+	Oid			source;			/* the stream it reads */
+	bool		preexisting_rows;	/* the stream held rows when the query began */
+} ScQuery;
+
+extern Oid	sc_extension_schema(void);	/* errors where the extension is absent */
+extern bool sc_extension_exists(void);
+extern Oid	sc_relation_oid(const char *relname);	/* a table of our schema */
+
+extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);
+extern ScPipeline *sc_pipeline_by_id(int32 pipeline_id, bool missing_ok);
+
+extern List *sc_stream_list(void);	/* of ScStream * */
+extern ScStream *sc_stream_by_relid(Oid relid, bool missing_ok);
+
+extern List *sc_query_list(int32 pipeline_id);	/* of ScQuery *, by query_id */
+extern ScQuery *sc_query_by_id(int64 query_id, bool missing_ok);
+extern ScQuery *sc_query_by_relid(Oid relid, bool missing_ok);	/* result table or view */
+
+/* Length of a fixed interval in microseconds (a day is 24 hours); months and
+ * years are refused naming "what", e.g. "checkpoint_interval". */
+struct Interval;
+extern int64 sc_interval_usecs(const Interval *interval, const char *what);
+
+#endif							/* SC_MODEL_CATALOG_H */

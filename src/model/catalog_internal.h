@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ * catalog_internal.h
+ *	  The columns of the extension's tables, shared by catalog.c (reading) and
+ *	  catalog_write.c (writing).  They follow sql/stream_ckpt--*.sql.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_MODEL_CATALOG_INTERNAL_H
+#define SC_MODEL_CATALOG_INTERNAL_H
+
+#include "utils/rel.h"
+
+/* stream_ckpt.pipeline */
+#define Anum_pipeline_id				1
+#define Anum_pipeline_name				2
+#define Anum_pipeline_owner				3
+#define Anum_pipeline_parallelism		4
+#define Anum_pipeline_interval			5
+#define Anum_pipeline_state_backend		6
+#define Anum_pipeline_stopped			7
+#define Natts_pipeline					7
+
+/* stream_ckpt.stream */
+#define Anum_stream_relid				1
+#define Anum_stream_event_time			2
+#define Anum_stream_event_time_attnum	3
+#define Anum_stream_watermark_delay		4
+#define Anum_stream_idle_timeout		5
+#define Natts_stream					5
+
+/* stream_ckpt.query */
+#define Anum_query_id					1
+#define Anum_query_relid				2
+#define Anum_query_definition			3
+#define Anum_query_source				4
+#define Anum_query_pipeline_id			5
+#define Anum_query_emit					6
+#define Anum_query_allowed_lateness		7
+#define Anum_query_keep_late_rows		8
+#define Anum_query_on_error				9
+#define Anum_query_settings				10
+#define Anum_query_preexisting_rows		11
+#define Anum_query_created_at			12
+#define Natts_query						12
+
+/* stream_ckpt.pipeline_state */
+#define Anum_state_pipeline_id			1
+#define Anum_state_lsn					4
+#define Anum_state_system_identifier	8
+#define Anum_state_database				9
+#define Anum_state_timeline				10
+#define Anum_state_server_version		11
+#define Natts_state						12
+
+/* stream_ckpt.checkpoint_offset */
+#define Anum_offset_query_id			1
+#define Anum_offset_source				2
+#define Anum_offset_lsn					4
+#define Anum_offset_max_event_time		5
+#define Anum_offset_rows_in				6
+#define Anum_offset_late_rows			7
+#define Anum_offset_null_event_times	8
+#define Anum_offset_result_rows			9
+#define Anum_offset_updates_ignored		10
+#define Anum_offset_deletes_ignored		11
+#define Anum_offset_truncates_ignored	12
+#define Natts_offset					14
+
+/* stream_ckpt.checkpoint */
+#define Anum_checkpoint_pipeline_id		1
+
+#endif							/* SC_MODEL_CATALOG_INTERNAL_H */

@@ -1,0 +1,99 @@
+/*-------------------------------------------------------------------------
+ * control.c
+ *	  Control messages: their bytes, logging and reading them.
+ *
+ * The payload of a logical message with prefix SC_CONTROL_PREFIX is exactly one
+ * ControlWire, in the byte order of the server (WAL never leaves it for another):
+ *
+ *	 offset  width  field
+ *		  0      1  version, CONTROL_VERSION; others are ignored
+ *		  1      1  kind, an ScControlKind
+ *		  2      2  event_time_attno, create only, else 0
+ *		  4      4  pipeline_id, 0: all pipelines of the database
+ *		  8      8  query_id, 0 for a marker
+ *		 16      4  stream_relid, create only, else 0
+ *		 20      4  zero
+ *
+ * The database isn't in it: PostgreSQL writes it into the record and decodes the
+ * messages of the slot's database only.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "base/compat.h"
+#include "model/control.h"
+#include "replication/message.h"
+
+#define CONTROL_VERSION 1
+
+typedef struct ControlWire
+{
+	uint8		version;
+	uint8		kind;
+	int16		event_time_attno;
+	int32		pipeline_id;
+	int64		query_id;
+	uint32		stream_relid;
+	uint32		reserved;
+} ControlWire;
+
+StaticAssertDecl(sizeof(ControlWire) == 24, "ControlWire has no padding");
+
+/*
+ * Logs "control" and returns its end LSN.  Creating and dropping belong to the
+ * current (sub)transaction, which gets an id; a marker stands for itself and is
+ * flushed, so that a reader that waits for flushed WAL finds it.
+ */
+XLogRecPtr
+sc_control_log(const ScControl *control)
+{
+	ControlWire wire;
+	XLogRecPtr	lsn;
+	bool		transactional = (control->kind != SC_CONTROL_MARKER);
+
+	memset(&wire, 0, sizeof(wire));
+	wire.version = CONTROL_VERSION;
+	wire.kind = (uint8) control->kind;
+	wire.event_time_attno = control->event_time_attno;
+	wire.pipeline_id = control->pipeline_id;
+	wire.query_id = control->query_id;
+	wire.stream_relid = control->stream_relid;
+
+	lsn = sc_log_logical_message(SC_CONTROL_PREFIX, (const char *) &wire,
+								 sizeof(wire), transactional);
+	if (!transactional)
+		XLogFlush(lsn);
+	return lsn;
+}
+
+static bool
+known_kind(uint8 kind)
+{
+	return kind == SC_CONTROL_CREATE_QUERY ||
+		kind == SC_CONTROL_DROP_QUERY ||
+		kind == SC_CONTROL_MARKER;
+}
+
+/*
+ * Fills "control" from a message's bytes (not aligned); false where they aren't
+ * of this version: anybody may log a message with our prefix.
+ */
+bool
+sc_control_parse(const char *data, Size len, ScControl *control)
+{
+	ControlWire wire;
+
+	if (len != sizeof(wire))
+		return false;
+	memcpy(&wire, data, sizeof(wire));
+	if (wire.version != CONTROL_VERSION || !known_kind(wire.kind))
+		return false;
+
+	control->kind = (ScControlKind) wire.kind;
+	control->pipeline_id = wire.pipeline_id;
+	control->query_id = wire.query_id;
+	control->stream_relid = wire.stream_relid;
+	control->event_time_attno = wire.event_time_attno;
+	return true;
+}

@@ -1,0 +1,40 @@
+/*-------------------------------------------------------------------------
+ * control.h
+ *	  Control messages: what travels in the WAL, as logical messages with prefix
+ *	  "stream_ckpt", so that every task acts on it at one exact place among the rows.
+ *
+ * A transactional message takes effect at the end of its transaction, after its
+ * rows.  The payload is described at the top of control.c.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_MODEL_CONTROL_H
+#define SC_MODEL_CONTROL_H
+
+#include "access/attnum.h"
+#include "access/xlogdefs.h"
+
+#define SC_CONTROL_PREFIX "stream_ckpt"
+
+typedef enum ScControlKind
+{
+	SC_CONTROL_CREATE_QUERY = 'Q',	/* transactional */
+	SC_CONTROL_DROP_QUERY = 'X',	/* transactional */
+	SC_CONTROL_MARKER = 'M'		/* not transactional: sync() */
+} ScControlKind;
+
+typedef struct ScControl
+{
+	ScControlKind kind;
+	int32		pipeline_id;	/* 0: all (marker) */
+	int64		query_id;
+	Oid			stream_relid;	/* create: the query's stream */
+	AttrNumber	event_time_attno;	/* create: in the root relation */
+} ScControl;
+
+/* Logs "control"; a non-transactional one is flushed.  Returns its end LSN. */
+extern XLogRecPtr sc_control_log(const ScControl *control);
+
+/* False where the payload isn't one of ours (another version's). */
+extern bool sc_control_parse(const char *data, Size len, ScControl *control);
+
+#endif							/* SC_MODEL_CONTROL_H */

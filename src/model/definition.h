@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ * definition.h
+ *	  The struct of an accepted query: what query/ makes of a SELECT and exec/
+ *	  runs.
+ *
+ * A definition is split at its GROUP BY:
+ *
+ *   source part   quals, key expressions, aggregate arguments, filters.
+ *                 Their Vars are either stream columns (varno SC_STREAM_VARNO,
+ *                 varattno = attribute number of the root relation, read from
+ *                 econtext->ecxt_scantuple) or window columns (varno OUTER_VAR,
+ *                 varattno SC_WINDOW_START/END/TIME, read from
+ *                 econtext->ecxt_outertuple).
+ *   final part    target list and HAVING, over the "group slot": varno
+ *                 SC_GROUP_VARNO (read from ecxt_scantuple), attributes
+ *                   1..3                     window_start, window_end, window_time
+ *                   4..3+nkeys               the keys
+ *                   4+nkeys..3+nkeys+naggs   the aggregates' results
+ *                 Direct arguments of ordered-set aggregates too.
+ *
+ * All expressions have been through expression_planner(), hold no Aggref, no
+ * SubLink and no Param, and are plain node trees: ExecInitExpr(expr, NULL)
+ * compiles them.  A definition lives in one memory context and is never changed.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_MODEL_DEFINITION_H
+#define SC_MODEL_DEFINITION_H
+
+#include "model/window.h"
+#include "nodes/primnodes.h"
+
+#define SC_STREAM_VARNO		1
+#define SC_GROUP_VARNO		1
+
+#define SC_WINDOW_START		1
+#define SC_WINDOW_END		2
+#define SC_WINDOW_TIME		3
+#define SC_WINDOW_COLUMNS	3
+
+typedef struct ScKey
+{
+	Expr	   *expr;			/* source part */
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+	Oid			eq_operator;	/* SortGroupClause.eqop */
+	Oid			lt_operator;	/* SortGroupClause.sortop; always valid */
+} ScKey;
+
+typedef struct ScAggregate
+{
+	Aggref	   *aggref;			/* args, aggfilter: source part; aggorder and
+								 * aggdistinct refer to args by ressortgroupref */
+	List	   *direct_args;	/* final part (ordered-set aggregates), else NIL */
+} ScAggregate;
+
+typedef struct ScDefinition
+{
+	Oid			stream_relid;	/* the root, where the relation is partitioned */
+	AttrNumber	event_time_attno;
+	Oid			event_time_type;	/* TIMESTAMPTZOID or TIMESTAMPOID */
+	AttrNumber	last_attno;		/* highest stream attribute that is read; a
+								 * whole-row Var makes it the last of the row */
+	ScWindowSpec window;
+	List	   *quals;			/* implicitly ANDed; NIL: every row */
+	int			nkeys;			/* without the window's columns */
+	ScKey	   *keys;
+	int			naggs;
+	ScAggregate *aggs;
+	List	   *target;			/* of TargetEntry, no resjunk: the result's columns */
+	List	   *having;			/* implicitly ANDed; NIL: every group */
+
+	/*
+	 * The result columns (1-based positions in "target") that identify a row:
+	 * one or more window columns and every key.  nresult_key 0: the select list
+	 * leaves one out (allowed for emit => 'close' only).
+	 */
+	int			nresult_key;
+	AttrNumber *result_key;
+} ScDefinition;
+
+#endif							/* SC_MODEL_DEFINITION_H */

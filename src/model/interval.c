@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ * interval.c
+ *	  Intervals as fixed lengths of time.
+ *
+ * Windows, delays and intervals between checkpoints are counted in
+ * microseconds.  A day is 24 hours, whatever the time zone; months and years
+ * have no fixed length and are refused, never guessed.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "common/int.h"
+#include "model/catalog.h"
+#include "utils/timestamp.h"
+
+/*
+ * Length of "interval" in microseconds; it may be negative.  "what" names the
+ * interval in the error that refuses months, years and what doesn't fit.
+ */
+int64
+sc_interval_usecs(const Interval *interval, const char *what)
+{
+	int64		usecs;
+
+#ifdef INTERVAL_NOT_FINITE
+	if (INTERVAL_NOT_FINITE(interval))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be finite", what)));
+#endif
+
+	if (interval->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not contain months or years", what),
+				 errdetail("Months and years have no fixed length."),
+				 errhint("Use days, hours, minutes or seconds; a day is 24 hours.")));
+
+	if (pg_mul_s64_overflow((int64) interval->day, USECS_PER_DAY, &usecs) ||
+		pg_add_s64_overflow(usecs, interval->time, &usecs))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
+				 errmsg("%s is out of range", what)));
+
+	return usecs;
+}

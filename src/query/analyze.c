@@ -1,0 +1,99 @@
+/*-------------------------------------------------------------------------
+ * analyze.c
+ *	  Accepts or refuses a definition: the order of the steps, and loading a
+ *	  stored one.
+ *
+ * A definition comes twice: fresh from its text, when the query is created, with
+ * positions for errors; and from the rule of its view, each time that a worker
+ * starts.  Both go through the same steps, because ALTER and CREATE OR REPLACE
+ * VIEW can have changed what a view says.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "base/compat.h"
+#include "catalog/pg_class.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "query/analyze.h"
+#include "query/query_internal.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/rel.h"
+
+static bool
+has_join(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_JOIN)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Columns that name a column of a join, or (18) an expression of GROUP BY, become
+ * what they stand for.
+ */
+static void
+flatten_aliases(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	query->targetList = (List *)
+		sc_flatten_group_exprs(query, (Node *) query->targetList);
+	query->havingQual = sc_flatten_group_exprs(query, query->havingQual);
+	if (has_join(query))
+	{
+		query->targetList = (List *)
+			sc_flatten_join_alias_vars(query, (Node *) query->targetList);
+		query->havingQual = sc_flatten_join_alias_vars(query, query->havingQual);
+		an->quals = (List *)
+			sc_flatten_join_alias_vars(query, (Node *) an->quals);
+	}
+}
+
+ScDefinition *
+sc_definition_analyze(Query *query, const char *source_text, ScEmit emit)
+{
+	ScAnalysis	an;
+
+	memset(&an, 0, sizeof(an));
+	an.query = copyObject(query);
+	an.source_text = source_text;
+	an.emit = emit;
+	an.def = palloc0(sizeof(ScDefinition));
+
+	sc_check_clauses(&an);
+	sc_analyze_from(&an);
+	an.def->stream_relid = an.stream->relid;
+	flatten_aliases(&an);
+	sc_check_expressions(&an);
+	sc_analyze_window(&an);
+	sc_split_definition(&an);
+	return an.def;
+}
+
+ScDefinition *
+sc_definition_load(Oid view, ScEmit emit)
+{
+	Relation	rel = relation_open(view, AccessShareLock);
+	Query	   *query;
+	ScDefinition *def;
+
+	if (rel->rd_rel->relkind != RELKIND_VIEW)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a view", RelationGetRelationName(rel)),
+				 errhint("The definition of a continuous query is kept as a view.")));
+
+	/* locks the stream, and marks columns of joins that were dropped */
+	query = copyObject(get_view_query(rel));
+	AcquireRewriteLocks(query, true, false);
+	def = sc_definition_analyze(query, NULL, emit);
+	relation_close(rel, AccessShareLock);
+	return def;
+}

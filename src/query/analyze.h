@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ * analyze.h
+ *	  Accept or refuse a definition, and split it.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_QUERY_ANALYZE_H
+#define SC_QUERY_ANALYZE_H
+
+#include "model/catalog.h"
+#include "model/definition.h"
+#include "nodes/parsenodes.h"
+
+/*
+ * Splits "query" (fresh from parse analysis, or a view's rule) into a
+ * ScDefinition in the current memory context.  Raises
+ * ERRCODE_FEATURE_NOT_SUPPORTED (a clause that continuous queries can't have,
+ * or not yet) or another code, naming the clause, with a hint, and with the
+ * position in "source_text" where the node has one (source_text may be NULL).
+ * Needs a transaction; takes no lock beyond AccessShare on what it looks up.
+ */
+extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text,
+										   ScEmit emit);
+
+/* The same for a stored definition: opens the view, analyzes its rule. */
+extern ScDefinition *sc_definition_load(Oid view, ScEmit emit);
+
+#endif							/* SC_QUERY_ANALYZE_H */

@@ -1,0 +1,218 @@
+/*-------------------------------------------------------------------------
+ * clauses.c
+ *	  Refuses the clauses of a SELECT that a continuous query can't have, or not
+ *	  yet: one function per clause, each naming it and saying what to do instead.
+ *
+ * GROUP BY itself is read by split.c, FROM by from.c.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "parser/parsetree.h"
+#include "query/query_internal.h"
+
+void
+sc_refuse_clause(ScAnalysis *an, int location, const char *clause, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s is not supported in a continuous query", clause),
+			 errhint("%s", hint),
+			 sc_errposition(an, location)));
+}
+
+/* Location of the expression that a SortGroupClause sorts or groups by. */
+static int
+sort_group_location(ScAnalysis *an, List *clauses)
+{
+	return exprLocation(get_sortgroupclause_expr(linitial_node(SortGroupClause, clauses),
+												 an->query->targetList));
+}
+
+static void
+refuse_other_statements(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
+		sc_refuse_clause(an, -1, "a statement other than SELECT",
+						 "Write the definition as one SELECT.");
+}
+
+static void
+refuse_with(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (query->cteList != NIL)
+		sc_refuse_clause(an,
+						 linitial_node(CommonTableExpr, query->cteList)->location,
+						 "WITH",
+						 "Write the definition as one SELECT over the stream.");
+}
+
+/* Location of the select list of a set operation's right arm. */
+static int
+set_operation_location(ScAnalysis *an, SetOperationStmt *setop)
+{
+	Node	   *arm = setop->rarg;
+	RangeTblEntry *rte;
+
+	while (IsA(arm, SetOperationStmt))
+		arm = ((SetOperationStmt *) arm)->larg;
+	rte = rt_fetch(castNode(RangeTblRef, arm)->rtindex, an->query->rtable);
+	return exprLocation((Node *) rte->subquery->targetList);
+}
+
+static void
+refuse_set_operations(ScAnalysis *an)
+{
+	SetOperationStmt *setop = (SetOperationStmt *) an->query->setOperations;
+	const char *name = "UNION";
+
+	if (setop == NULL)
+		return;
+	if (setop->op == SETOP_INTERSECT)
+		name = "INTERSECT";
+	else if (setop->op == SETOP_EXCEPT)
+		name = "EXCEPT";
+	sc_refuse_clause(an, set_operation_location(an, setop), name,
+					 "Create one continuous query for each SELECT, and combine their result tables in a view.");
+}
+
+static void
+refuse_distinct(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (query->distinctClause != NIL)
+		sc_refuse_clause(an, sort_group_location(an, query->distinctClause),
+						 query->hasDistinctOn ? "DISTINCT ON" : "SELECT DISTINCT",
+						 "Make what is to be distinct the keys of GROUP BY. DISTINCT inside an aggregate is supported.");
+}
+
+static void
+refuse_order_by(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (query->sortClause != NIL)
+		sc_refuse_clause(an, sort_group_location(an, query->sortClause), "ORDER BY",
+						 "Sort when you read the result table. ORDER BY inside an aggregate is supported.");
+}
+
+static void
+refuse_limit(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (query->limitCount != NULL)
+		sc_refuse_clause(an, exprLocation(query->limitCount), "LIMIT",
+						 "Limit the rows when you read the result table.");
+	if (query->limitOffset != NULL)
+		sc_refuse_clause(an, exprLocation(query->limitOffset), "OFFSET",
+						 "Skip rows when you read the result table.");
+}
+
+static void
+refuse_row_locks(ScAnalysis *an)
+{
+	RowMarkClause *mark;
+	const char *name = "FOR UPDATE";
+
+	if (an->query->rowMarks == NIL)
+		return;
+	mark = linitial_node(RowMarkClause, an->query->rowMarks);
+	if (mark->strength == LCS_FORNOKEYUPDATE)
+		name = "FOR NO KEY UPDATE";
+	else if (mark->strength == LCS_FORSHARE)
+		name = "FOR SHARE";
+	else if (mark->strength == LCS_FORKEYSHARE)
+		name = "FOR KEY SHARE";
+	sc_refuse_clause(an, -1, name, "Leave it out: a continuous query locks no rows.");
+}
+
+static bool
+find_window_function(Node *node, int *location)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		*location = ((WindowFunc *) node)->location;
+		return true;
+	}
+	return expression_tree_walker(node, find_window_function, location);
+}
+
+static void
+refuse_window_functions(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+	int			location = -1;
+
+	if (query->hasWindowFuncs)
+	{
+		(void) find_window_function((Node *) query->targetList, &location);
+		sc_refuse_clause(an, location, "a window function (OVER)",
+						 "Apply it to the result table when you read it.");
+	}
+	if (query->windowClause != NIL)
+		sc_refuse_clause(an, -1, "WINDOW",
+						 "Leave it out: the windows of a continuous query stand in FROM, as stream_ckpt.tumble(...).");
+}
+
+static void
+refuse_grouping_sets(ScAnalysis *an)
+{
+	GroupingSet *set;
+	const char *name = "GROUPING SETS";
+
+	if (an->query->groupingSets == NIL)
+		return;
+	set = linitial_node(GroupingSet, an->query->groupingSets);
+	if (set->kind == GROUPING_SET_ROLLUP)
+		name = "ROLLUP";
+	else if (set->kind == GROUPING_SET_CUBE)
+		name = "CUBE";
+	sc_refuse_clause(an, set->location, name,
+					 "Create one continuous query for each set of keys.");
+}
+
+static void
+refuse_set_returning(ScAnalysis *an)
+{
+	ListCell   *lc;
+
+	if (!an->query->hasTargetSRFs)
+		return;
+	foreach(lc, an->query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (expression_returns_set((Node *) tle->expr))
+			sc_refuse_clause(an, exprLocation((Node *) tle->expr),
+							 "a set-returning function in the select list",
+							 "Apply it to the result table when you read it.");
+	}
+}
+
+/* Refuses what the shape of the SELECT as a whole forbids. */
+void
+sc_check_clauses(ScAnalysis *an)
+{
+	refuse_other_statements(an);
+	refuse_with(an);
+	refuse_set_operations(an);
+	refuse_distinct(an);
+	refuse_order_by(an);
+	refuse_limit(an);
+	refuse_row_locks(an);
+	refuse_window_functions(an);
+	refuse_grouping_sets(an);
+	refuse_set_returning(an);
+}

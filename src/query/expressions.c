@@ -1,0 +1,267 @@
+/*-------------------------------------------------------------------------
+ * expressions.c
+ *	  Refuses what the expressions of a definition can't hold.
+ *
+ * The result of a continuous query depends on the rows of the stream, and on the
+ * settings that were kept with it, and on nothing else.  So volatile functions
+ * are refused, and by name those stable ones whose answer depends on when, or in
+ * which process, or by whom the query is run.  Other stable functions are
+ * allowed.
+ *
+ * All checks are made on the tree as parse analysis left it: what a function is
+ * declared to be counts, not what is inlined from it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "access/htup_details.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "nodes/nodeFuncs.h"
+#include "query/query_internal.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/* Functions of pg_catalog whose answers depend on the run; all are stable. */
+static const char *const run_dependent[] = {
+	"now", "transaction_timestamp", "statement_timestamp",
+	"txid_current", "txid_current_if_assigned", "txid_current_snapshot",
+	"pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_current_snapshot",
+	"pg_backend_pid", "pg_is_in_recovery", "pg_postmaster_start_time",
+	"pg_conf_load_time", "pg_my_temp_schema", "pg_trigger_depth",
+	"inet_client_addr", "inet_client_port", "inet_server_addr", "inet_server_port",
+	"current_user", "session_user", "getpgusername", "current_setting",
+	"pg_safe_snapshot_blocking_pids", "pg_blocking_pids"
+};
+
+/* ---------- functions ---------- */
+
+static void
+refuse_run_dependent(ScAnalysis *an, const char *name, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s is not supported in a continuous query", name),
+			 errdetail("Its value depends on when and where the query is run, and the result may depend on the rows of the stream only."),
+			 errhint("Use the columns of the stream or of the window, or apply it when you read the result table."),
+			 sc_errposition(an, location)));
+}
+
+/* One-argument age() counts from today. */
+static bool
+is_run_dependent(Oid funcid, const char *name)
+{
+	if (get_func_namespace(funcid) != PG_CATALOG_NAMESPACE)
+		return false;
+	if (strcmp(name, "age") == 0)
+		return get_func_nargs(funcid) == 1;
+	for (int i = 0; i < lengthof(run_dependent); i++)
+	{
+		if (strcmp(name, run_dependent[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* "role" says in an error what the function is for, "" where that is plain. */
+static void
+check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
+{
+	char	   *name = get_func_name(funcid);
+
+	if (name == NULL)
+		elog(ERROR, "cache lookup failed for function %u", funcid);
+	if (func_volatile(funcid) == PROVOLATILE_VOLATILE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("volatile function %s()%s is not supported in a continuous query",
+						name, role),
+				 errdetail("The result may depend on the rows of the stream only."),
+				 errhint("If the function always returns the same for the same arguments, declare it so with ALTER FUNCTION ... IMMUTABLE or STABLE."),
+				 sc_errposition(an, location)));
+	if (is_run_dependent(funcid, name))
+		refuse_run_dependent(an, psprintf("function %s()", name), location);
+}
+
+typedef struct FunctionCheck
+{
+	ScAnalysis *an;
+	int			location;
+} FunctionCheck;
+
+static bool
+check_by_oid(Oid funcid, void *arg)
+{
+	FunctionCheck *check = arg;
+
+	check_function(check->an, funcid, check->location, "");
+	return false;
+}
+
+static void
+check_sql_value(ScAnalysis *an, SQLValueFunction *node)
+{
+	static const char *const names[] = {
+		[SVFOP_CURRENT_DATE] = "CURRENT_DATE",
+		[SVFOP_CURRENT_TIME] = "CURRENT_TIME",
+		[SVFOP_CURRENT_TIME_N] = "CURRENT_TIME",
+		[SVFOP_CURRENT_TIMESTAMP] = "CURRENT_TIMESTAMP",
+		[SVFOP_CURRENT_TIMESTAMP_N] = "CURRENT_TIMESTAMP",
+		[SVFOP_LOCALTIME] = "LOCALTIME",
+		[SVFOP_LOCALTIME_N] = "LOCALTIME",
+		[SVFOP_LOCALTIMESTAMP] = "LOCALTIMESTAMP",
+		[SVFOP_LOCALTIMESTAMP_N] = "LOCALTIMESTAMP",
+		[SVFOP_CURRENT_ROLE] = "CURRENT_ROLE",
+		[SVFOP_CURRENT_USER] = "CURRENT_USER",
+		[SVFOP_USER] = "USER",
+		[SVFOP_SESSION_USER] = "SESSION_USER",
+		[SVFOP_CURRENT_CATALOG] = NULL, /* the same for whoever runs it */
+		[SVFOP_CURRENT_SCHEMA] = NULL	/* search_path is kept with the query */
+	};
+
+	if (names[node->op] != NULL)
+		refuse_run_dependent(an, names[node->op], node->location);
+}
+
+/* ---------- aggregates ---------- */
+
+/* The support functions of an aggregate; any may be InvalidOid. */
+static void
+check_aggregate(ScAnalysis *an, Aggref *aggref)
+{
+	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	Form_pg_aggregate form;
+	Oid			functions[5];
+	const char *role;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
+	form = (Form_pg_aggregate) GETSTRUCT(tuple);
+	functions[0] = form->aggtransfn;
+	functions[1] = form->aggfinalfn;
+	functions[2] = form->aggcombinefn;
+	functions[3] = form->aggserialfn;
+	functions[4] = form->aggdeserialfn;
+	ReleaseSysCache(tuple);
+
+	role = psprintf(" of aggregate %s()", get_func_name(aggref->aggfnoid));
+	for (int i = 0; i < lengthof(functions); i++)
+	{
+		if (OidIsValid(functions[i]))
+			check_function(an, functions[i], aggref->location, role);
+	}
+}
+
+/* ---------- columns ---------- */
+
+#if PG_VERSION_NUM >= 180000
+/* Virtual generated columns aren't in the WAL. */
+static void
+check_virtual_column(ScAnalysis *an, Var *var)
+{
+	AttrNumber	first = var->varattno;
+	AttrNumber	last = var->varattno;
+
+	if (var->varattno == InvalidAttrNumber)
+	{
+		first = 1;
+		last = an->stream_natts;
+	}
+	for (AttrNumber attno = first; attno <= last; attno++)
+	{
+		if (get_attgenerated(an->stream->relid, attno) == ATTRIBUTE_GENERATED_VIRTUAL)
+			sc_refuse_clause(an, var->location,
+							 psprintf("virtual generated column \"%s\"",
+									  get_attname(an->stream->relid, attno, false)),
+							 "Write its expression instead, or make the column a stored one.");
+	}
+}
+#endif
+
+static void
+check_stream_column(ScAnalysis *an, Var *var)
+{
+	if (var->varattno < 0)
+		sc_refuse_clause(an, var->location,
+						 psprintf("system column \"%s\"",
+								  get_attname(an->stream->relid, var->varattno, false)),
+						 "Use the columns of the stream: rows come from the WAL, without system columns.");
+#if PG_VERSION_NUM >= 180000
+	check_virtual_column(an, var);
+#endif
+}
+
+static void
+check_column(ScAnalysis *an, Var *var)
+{
+	if (var->varno == an->stream_varno)
+		check_stream_column(an, var);
+	else if (var->varno == an->window_varno && var->varattno == InvalidAttrNumber)
+		sc_refuse_clause(an, var->location, "the window as a whole row",
+						 "Name its columns: window_start, window_end, window_time.");
+}
+
+/* ---------- the walk ---------- */
+
+static bool
+returns_set(Node *node)
+{
+	if (IsA(node, FuncExpr))
+		return ((FuncExpr *) node)->funcretset;
+	if (IsA(node, OpExpr))
+		return ((OpExpr *) node)->opretset;
+	return false;
+}
+
+static bool
+check_walker(Node *node, ScAnalysis *an)
+{
+	FunctionCheck check;
+
+	if (node == NULL)
+		return false;
+
+	if (IsA(node, SubLink))
+		sc_refuse_clause(an, ((SubLink *) node)->location, "a subquery",
+						 "Write the definition as one SELECT over the stream.");
+	if (IsA(node, GroupingFunc))
+		sc_refuse_clause(an, ((GroupingFunc *) node)->location, "GROUPING",
+						 "Leave it out: without grouping sets it is always 0.");
+	if (IsA(node, Param))
+		sc_refuse_clause(an, ((Param *) node)->location, "a parameter",
+						 "Write its value into the definition.");
+	if (IsA(node, NextValueExpr))
+		sc_refuse_clause(an, -1, "nextval()",
+						 "Number the rows of the result table when you read it.");
+	if (returns_set(node))
+		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
+						 "Apply it to the result table when you read it.");
+	if (IsA(node, Var))
+		check_column(an, (Var *) node);
+	else if (IsA(node, Aggref))
+		check_aggregate(an, (Aggref *) node);
+	else if (IsA(node, SQLValueFunction))
+		check_sql_value(an, (SQLValueFunction *) node);
+	else
+	{
+		check.an = an;
+		check.location = exprLocation(node);
+		(void) check_functions_in_node(node, check_by_oid, &check);
+	}
+	return expression_tree_walker(node, check_walker, an);
+}
+
+/* Checks every expression of the definition, the window's arguments included. */
+void
+sc_check_expressions(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	(void) check_walker((Node *) query->targetList, an);
+	(void) check_walker((Node *) an->quals, an);
+	(void) check_walker(query->havingQual, an);
+	(void) check_walker((Node *) an->window_call->args, an);
+}

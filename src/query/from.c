@@ -1,0 +1,194 @@
+/*-------------------------------------------------------------------------
+ * from.c
+ *	  Reads FROM: one attached stream and one window function, and nothing else.
+ *
+ *	  FROM s, stream_ckpt.tumble(ts, '1 minute') w
+ *	  FROM s CROSS JOIN stream_ckpt.tumble(ts, '1 minute') w
+ *	  FROM s JOIN LATERAL stream_ckpt.tumble(ts, '1 minute') w ON <condition>
+ *
+ * are the same; the condition of a join becomes part of WHERE.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+#include "query/query_internal.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/*
+ * Refuses a relation that isn't attached, saying what to do about it; "ordinal"
+ * is its place in FROM.
+ */
+static void
+refuse_not_attached(ScAnalysis *an, Oid relid, int ordinal)
+{
+	char		relkind = get_rel_relkind(relid);
+	char	   *name = get_rel_name(relid);
+	int			location = sc_from_item_location(an, ordinal);
+
+	if (relkind == RELKIND_RELATION || relkind == RELKIND_PARTITIONED_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" is not a stream", name),
+				 errdetail("A continuous query reads the rows of one stream."),
+				 errhint("Attach it first: SELECT stream_ckpt.attach_stream('%s', event_time => ...).",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name)),
+				 sc_errposition(an, location)));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("relation \"%s\" is not a stream", name),
+			 errdetail("A continuous query reads the rows of one stream."),
+			 errhint("Only ordinary and partitioned tables can be attached as streams: name such a table in FROM."),
+			 sc_errposition(an, location)));
+}
+
+static AttrNumber
+count_columns(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	AttrNumber	natts;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	natts = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+	ReleaseSysCache(tuple);
+	return natts;
+}
+
+static void
+analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
+{
+	if (an->stream_varno != 0)
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
+						 "a join with another relation",
+						 "Joins are not supported yet: read one stream, and join the result table when you read it.");
+	if (rte->tablesample != NULL)
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "TABLESAMPLE",
+						 "Choose rows by a condition in WHERE.");
+	if (!rte->inh)
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "ONLY",
+						 "Leave it out: a stream is the table with all its partitions.");
+
+	an->stream = sc_stream_by_relid(rte->relid, true);
+	if (an->stream == NULL)
+		refuse_not_attached(an, rte->relid, ordinal);
+	an->stream_varno = varno;
+	an->stream_natts = count_columns(rte->relid);
+}
+
+static void
+analyze_function(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
+{
+	Node	   *call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
+
+	if (list_length(rte->functions) != 1 || !IsA(call, FuncExpr) ||
+		!sc_is_window_function(((FuncExpr *) call)->funcid))
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
+						 "a function in FROM other than a window function",
+						 "The window function is stream_ckpt.tumble(event_time, size).");
+	if (rte->funcordinality)
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "WITH ORDINALITY",
+						 "Leave it out: an event lies in one tumbling window.");
+	if (an->window_varno != 0)
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
+						 "a second window function",
+						 "Create one continuous query for each window.");
+	an->window_varno = varno;
+	an->window_call = (FuncExpr *) call;
+}
+
+/* A range-table entry that is neither a table nor a function. */
+static void
+refuse_other_item(ScAnalysis *an, RangeTblEntry *rte, int ordinal)
+{
+	const char *what = "this kind of item in FROM";
+
+	if (rte->rtekind == RTE_SUBQUERY)
+		what = "a subquery in FROM";
+	else if (rte->rtekind == RTE_VALUES)
+		what = "VALUES";
+	else if (rte->rtekind == RTE_TABLEFUNC)
+		what = "a table function (XMLTABLE, JSON_TABLE)";
+	sc_refuse_clause(an, sc_from_item_location(an, ordinal), what,
+					 "FROM holds one stream and stream_ckpt.tumble(...).");
+}
+
+static void
+refuse_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal)
+{
+	const char *name = "an outer join";
+
+	if (join->jointype == JOIN_LEFT)
+		name = "LEFT JOIN";
+	else if (join->jointype == JOIN_RIGHT)
+		name = "RIGHT JOIN";
+	else if (join->jointype == JOIN_FULL)
+		name = "FULL JOIN";
+	sc_refuse_clause(an, sc_from_item_location(an, ordinal), name,
+					 "Join the stream with its window by a comma or CROSS JOIN.");
+}
+
+/* Walks FROM from left to right; "*ordinal" counts the items met. */
+static void
+analyze_item(ScAnalysis *an, Node *item, int *ordinal)
+{
+	RangeTblEntry *rte;
+	int			varno;
+
+	if (IsA(item, JoinExpr))
+	{
+		JoinExpr   *join = (JoinExpr *) item;
+
+		analyze_item(an, join->larg, ordinal);
+		if (join->jointype != JOIN_INNER)
+			refuse_outer_join(an, join, *ordinal);
+		analyze_item(an, join->rarg, ordinal);
+		if (join->quals != NULL)
+			an->quals = lappend(an->quals, join->quals);
+		return;
+	}
+
+	varno = castNode(RangeTblRef, item)->rtindex;
+	rte = rt_fetch(varno, an->query->rtable);
+	if (rte->rtekind == RTE_RELATION)
+		analyze_relation(an, varno, rte, *ordinal);
+	else if (rte->rtekind == RTE_FUNCTION)
+		analyze_function(an, varno, rte, *ordinal);
+	else
+		refuse_other_item(an, rte, *ordinal);
+	(*ordinal)++;
+}
+
+/* Fills in the stream, the window function's call and the conditions. */
+void
+sc_analyze_from(ScAnalysis *an)
+{
+	FromExpr   *from = an->query->jointree;
+	int			ordinal = 0;
+	ListCell   *lc;
+
+	foreach(lc, from->fromlist)
+		analyze_item(an, lfirst(lc), &ordinal);
+
+	if (an->stream_varno == 0)
+		sc_refuse_clause(an, -1, "a SELECT without a stream",
+						 "Name an attached table in FROM.");
+	if (an->window_varno == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query without a window is not supported yet"),
+				 errhint("Add a window to FROM, as in FROM %s, stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start.",
+						 quote_identifier(get_rel_name(an->stream->relid))),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+
+	if (from->quals != NULL)
+		an->quals = lappend(an->quals, from->quals);
+}

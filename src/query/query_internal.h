@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ * query_internal.h
+ *	  What the files of query/ share: the analysis under way.
+ *
+ * analyze.c runs the steps in this order; each fills its part of ScAnalysis and
+ * may rely on those of the steps before it:
+ *
+ *	 clauses.c		refuses clauses of the whole SELECT
+ *	 from.c			finds the stream and the window function
+ *	 window.c		reads the window function's arguments
+ *	 expressions.c	refuses what expressions can't hold
+ *	 split.c		splits at GROUP BY into the source part and the final part
+ *
+ * position.c turns a node's location into an error position.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_QUERY_QUERY_INTERNAL_H
+#define SC_QUERY_QUERY_INTERNAL_H
+
+#include "model/catalog.h"
+#include "model/definition.h"
+#include "nodes/parsenodes.h"
+
+typedef struct ScAnalysis
+{
+	Query	   *query;			/* our own copy, aliases of joins and groups
+								 * replaced by what they stand for */
+	const char *source_text;	/* NULL: a stored definition */
+	ScEmit		emit;
+
+	/* from.c */
+	int			stream_varno;	/* 0: not met yet */
+	ScStream   *stream;
+	AttrNumber	stream_natts;	/* columns, dropped ones included */
+	int			window_varno;	/* 0: not met yet */
+	FuncExpr   *window_call;	/* the call of tumble() */
+	List	   *quals;			/* WHERE and JOIN ... ON */
+
+	/* split.c */
+	bool		grouped_window[SC_WINDOW_COLUMNS + 1];	/* by attribute number */
+	List	   *key_exprs;		/* of Node *, as written in GROUP BY */
+	List	   *key_clauses;	/* of SortGroupClause *, in the same order */
+	List	   *aggrefs;		/* of Aggref *, as written */
+
+	ScDefinition *def;			/* what it all comes to */
+} ScAnalysis;
+
+/* clauses.c */
+extern void sc_check_clauses(ScAnalysis *an);
+/* Raises "<clause> is not supported in a continuous query". */
+extern void sc_refuse_clause(ScAnalysis *an, int location, const char *clause,
+							 const char *hint) pg_attribute_noreturn();
+
+/* from.c */
+extern void sc_analyze_from(ScAnalysis *an);
+
+/* window.c */
+extern bool sc_is_window_function(Oid funcid);
+extern void sc_analyze_window(ScAnalysis *an);
+
+/* expressions.c */
+extern void sc_check_expressions(ScAnalysis *an);
+
+/* split.c */
+extern void sc_split_definition(ScAnalysis *an);
+
+/* position.c: for use inside ereport(); location in bytes, -1: none */
+extern int	sc_errposition(ScAnalysis *an, int location);
+/* Location of the n-th (from 0) relation, function or subquery in FROM, or -1. */
+extern int	sc_from_item_location(ScAnalysis *an, int ordinal);
+
+#endif							/* SC_QUERY_QUERY_INTERNAL_H */

@@ -1,0 +1,455 @@
+/*-------------------------------------------------------------------------
+ * split.c
+ *	  Splits a definition at its GROUP BY into the source part and the final part
+ *	  (see model/definition.h).
+ *
+ * Whatever in the select list or in HAVING equals an expression of GROUP BY, or
+ * is an aggregate, becomes a column of the group slot; what is left above them is
+ * the final part.  Expressions are compared as written and planned only
+ * afterwards, so that constant folding can't hide an equality.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_aggregate.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "parser/parse_agg.h"
+#include "query/query_internal.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/* ---------- the source part ---------- */
+
+static Var *
+window_var(Var *var)
+{
+	Var		   *result;
+
+	if (var->varattno < SC_WINDOW_START || var->varattno > SC_WINDOW_TIME)
+		elog(ERROR, "unexpected column %d of a window", var->varattno);
+	result = makeVar(OUTER_VAR, var->varattno, var->vartype, var->vartypmod,
+					 var->varcollid, 0);
+	result->location = var->location;
+	return result;
+}
+
+static Var *
+stream_var(ScAnalysis *an, Var *var)
+{
+	Var		   *result;
+	AttrNumber	attno = var->varattno;
+
+	if (attno == InvalidAttrNumber)
+		attno = an->stream_natts;
+	an->def->last_attno = Max(an->def->last_attno, attno);
+
+	result = makeVar(SC_STREAM_VARNO, var->varattno, var->vartype, var->vartypmod,
+					 var->varcollid, 0);
+	result->location = var->location;
+	return result;
+}
+
+static Node *
+source_mutator(Node *node, ScAnalysis *an)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno == an->stream_varno)
+			return (Node *) stream_var(an, var);
+		if (var->varno == an->window_varno)
+			return (Node *) window_var(var);
+		elog(ERROR, "unexpected column of range-table entry %d", var->varno);
+	}
+	return expression_tree_mutator(node, source_mutator, an);
+}
+
+static Expr *
+source_expr(ScAnalysis *an, Node *node)
+{
+	return expression_planner((Expr *) source_mutator(node, an));
+}
+
+static List *
+source_quals(ScAnalysis *an)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, an->quals)
+		result = list_concat(result,
+							 make_ands_implicit(source_expr(an, lfirst(lc))));
+	return result;
+}
+
+/* ---------- keys ---------- */
+
+/* A key needs an order (checkpoints, results) and a hash (the engine's table). */
+static void
+check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
+{
+	const char *lacks = NULL;
+
+	if (!OidIsValid(clause->sortop))
+		lacks = "a btree order";
+	else if (!clause->hashable)
+		lacks = "a hash function";
+	if (lacks != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("type %s is not supported in GROUP BY of a continuous query",
+						format_type_be(exprType(expr))),
+				 errdetail("The type has not %s.", lacks),
+				 errhint("Group by a cast to another type, such as text."),
+				 sc_errposition(an, exprLocation(expr))));
+}
+
+static void
+analyze_group_item(ScAnalysis *an, SortGroupClause *clause)
+{
+	Node	   *expr = get_sortgroupclause_expr(clause, an->query->targetList);
+	Var		   *var = (Var *) expr;
+
+	if (IsA(expr, Var) && var->varno == an->window_varno)
+	{
+		an->grouped_window[var->varattno] = true;
+		return;
+	}
+	check_key_type(an, expr, clause);
+	an->key_exprs = lappend(an->key_exprs, expr);
+	an->key_clauses = lappend(an->key_clauses, clause);
+}
+
+static bool
+window_is_grouped(ScAnalysis *an)
+{
+	return an->grouped_window[SC_WINDOW_START] ||
+		an->grouped_window[SC_WINDOW_END] ||
+		an->grouped_window[SC_WINDOW_TIME];
+}
+
+static void
+analyze_group_by(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+	ListCell   *lc;
+
+	if (query->groupClause == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query without GROUP BY is not supported"),
+				 errhint("Group by the window: GROUP BY w.window_start, with further keys if you like."),
+				 sc_errposition(an, exprLocation((Node *) query->targetList))));
+
+	foreach(lc, query->groupClause)
+		analyze_group_item(an, lfirst_node(SortGroupClause, lc));
+
+	if (!window_is_grouped(an))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("GROUP BY without a column of the window is not supported yet"),
+				 errhint("Add window_start or window_end of the window function to GROUP BY, as it is and not inside an expression."),
+				 sc_errposition(an, exprLocation(linitial(an->key_exprs)))));
+}
+
+static void
+build_keys(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+	ListCell   *lc_expr;
+	ListCell   *lc_clause;
+	ScKey	   *key;
+
+	def->nkeys = list_length(an->key_exprs);
+	def->keys = palloc0(sizeof(ScKey) * Max(def->nkeys, 1));
+	key = def->keys;
+	forboth(lc_expr, an->key_exprs, lc_clause, an->key_clauses)
+	{
+		Node	   *expr = lfirst(lc_expr);
+		SortGroupClause *clause = lfirst_node(SortGroupClause, lc_clause);
+
+		key->expr = source_expr(an, expr);
+		key->type = exprType(expr);
+		key->typmod = exprTypmod(expr);
+		key->collation = exprCollation(expr);
+		key->eq_operator = clause->eqop;
+		key->lt_operator = clause->sortop;
+		key++;
+	}
+}
+
+/* ---------- the final part ---------- */
+
+static Var *
+group_var(AttrNumber attno, Node *expr)
+{
+	return makeVar(SC_GROUP_VARNO, attno, exprType(expr), exprTypmod(expr),
+				   exprCollation(expr), 0);
+}
+
+/* Position of "expr" in the list of what GROUP BY or the aggregates hold, or -1. */
+static int
+find_equal(List *exprs, Node *expr)
+{
+	int			i = 0;
+	ListCell   *lc;
+
+	foreach(lc, exprs)
+	{
+		if (equal(lfirst(lc), expr))
+			return i;
+		i++;
+	}
+	return -1;
+}
+
+/* Equal aggregates are computed once. */
+static Var *
+aggregate_var(ScAnalysis *an, Aggref *aggref)
+{
+	int			i = find_equal(an->aggrefs, (Node *) aggref);
+
+	if (i < 0)
+	{
+		i = list_length(an->aggrefs);
+		an->aggrefs = lappend(an->aggrefs, aggref);
+	}
+	return group_var(SC_WINDOW_COLUMNS + list_length(an->key_exprs) + i + 1,
+					 (Node *) aggref);
+}
+
+/*
+ * A column outside GROUP BY and aggregates: parse analysis lets it pass where it
+ * follows from a grouped primary key, but a stream can hold a key twice over time.
+ */
+static void
+refuse_ungrouped(ScAnalysis *an, Var *var)
+{
+	char	   *name;
+
+	if (var->varno != an->stream_varno || var->varattno == InvalidAttrNumber)
+		name = pstrdup("row");
+	else
+		name = get_attname(an->stream->relid, var->varattno, false);
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("column \"%s\" is neither in GROUP BY nor inside an aggregate",
+					name),
+			 errdetail("That it depends on a grouped primary key doesn't count in a continuous query."),
+			 errhint("Add the column to GROUP BY."),
+			 sc_errposition(an, var->location)));
+}
+
+static Node *
+final_mutator(Node *node, ScAnalysis *an)
+{
+	int			key;
+
+	if (node == NULL)
+		return NULL;
+	key = find_equal(an->key_exprs, node);
+	if (key >= 0)
+		return (Node *) group_var(SC_WINDOW_COLUMNS + key + 1, node);
+	if (IsA(node, Aggref))
+		return (Node *) aggregate_var(an, (Aggref *) node);
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno != an->window_varno ||
+			var->varattno < SC_WINDOW_START || var->varattno > SC_WINDOW_TIME ||
+			!an->grouped_window[var->varattno])
+			refuse_ungrouped(an, var);
+		return (Node *) group_var(var->varattno, node);
+	}
+	return expression_tree_mutator(node, final_mutator, an);
+}
+
+static Expr *
+final_expr(ScAnalysis *an, Node *node)
+{
+	return expression_planner((Expr *) final_mutator(node, an));
+}
+
+static void
+build_target(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+	ListCell   *lc;
+
+	foreach(lc, an->query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (tle->resjunk)
+			continue;
+		def->target = lappend(def->target,
+							  makeTargetEntry(final_expr(an, (Node *) tle->expr),
+											  list_length(def->target) + 1,
+											  pstrdup(tle->resname), false));
+	}
+}
+
+/* ---------- aggregates ---------- */
+
+/* The transition type, as the planner finds it for polymorphic aggregates. */
+static Oid
+transition_type(Aggref *aggref)
+{
+	Oid			argtypes[FUNC_MAX_ARGS];
+	int			nargs = get_aggregate_argtypes(aggref, argtypes);
+	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	Oid			declared;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
+	declared = ((Form_pg_aggregate) GETSTRUCT(tuple))->aggtranstype;
+	ReleaseSysCache(tuple);
+	return resolve_aggregate_transtype(aggref->aggfnoid, declared, argtypes, nargs);
+}
+
+static List *
+source_arguments(ScAnalysis *an, List *args)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, args)
+	{
+		TargetEntry *tle = flatCopyTargetEntry(lfirst_node(TargetEntry, lc));
+
+		tle->expr = source_expr(an, (Node *) tle->expr);
+		result = lappend(result, tle);
+	}
+	return result;
+}
+
+static List *
+direct_arguments(ScAnalysis *an, List *args)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, args)
+		result = lappend(result, final_expr(an, lfirst(lc)));
+	return result;
+}
+
+static void
+build_aggregate(ScAnalysis *an, ScAggregate *agg, Aggref *written)
+{
+	Aggref	   *aggref = copyObject(written);
+
+	aggref->aggtranstype = transition_type(written);
+	aggref->args = source_arguments(an, written->args);
+	if (written->aggfilter != NULL)
+		aggref->aggfilter = source_expr(an, (Node *) written->aggfilter);
+	agg->direct_args = direct_arguments(an, written->aggdirectargs);
+	aggref->aggdirectargs = agg->direct_args;
+	agg->aggref = aggref;
+}
+
+static void
+build_aggregates(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+	ListCell   *lc;
+	int			i = 0;
+
+	def->naggs = list_length(an->aggrefs);
+	def->aggs = palloc0(sizeof(ScAggregate) * Max(def->naggs, 1));
+	foreach(lc, an->aggrefs)
+		build_aggregate(an, &def->aggs[i++], lfirst_node(Aggref, lc));
+}
+
+/* ---------- what identifies a result row ---------- */
+
+/*
+ * Position in the target list of a bare column of the group slot with an
+ * attribute number from "first" to "last", or 0.
+ */
+static AttrNumber
+find_result_column(ScDefinition *def, AttrNumber first, AttrNumber last)
+{
+	ListCell   *lc;
+
+	foreach(lc, def->target)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) tle->expr;
+
+		if (IsA(var, Var) && var->varattno >= first && var->varattno <= last)
+			return tle->resno;
+	}
+	return 0;
+}
+
+static void
+refuse_missing_key(ScAnalysis *an, const char *what, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("emit 'update' needs %s in the select list", what),
+			 errdetail("The rows of the result table are updated by the window and all keys of GROUP BY."),
+			 errhint("Add it to the select list, or use emit => 'close'."),
+			 sc_errposition(an, location)));
+}
+
+/*
+ * The first column of the window in the select list and all keys: windows of one
+ * size have no two columns that could differ independently.
+ */
+static void
+build_result_key(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 1));
+	bool		update = (an->emit == SC_EMIT_UPDATE);
+
+	columns[0] = find_result_column(def, SC_WINDOW_START, SC_WINDOW_TIME);
+	if (columns[0] == 0 && update)
+		refuse_missing_key(an, "a column of the window",
+						   exprLocation((Node *) an->query->targetList));
+	for (int i = 0; i < def->nkeys; i++)
+	{
+		AttrNumber	attno = SC_WINDOW_COLUMNS + i + 1;
+
+		columns[i + 1] = find_result_column(def, attno, attno);
+		if (columns[i + 1] == 0 && update)
+			refuse_missing_key(an, "every key of GROUP BY",
+							   exprLocation(list_nth(an->key_exprs, i)));
+	}
+
+	for (int i = 0; i <= def->nkeys; i++)
+	{
+		if (columns[i] == 0)
+			return;
+	}
+	def->nresult_key = def->nkeys + 1;
+	def->result_key = columns;
+}
+
+/* Fills in everything that depends on GROUP BY. */
+void
+sc_split_definition(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+
+	def->last_attno = def->event_time_attno;
+	analyze_group_by(an);
+	def->quals = source_quals(an);
+	build_keys(an);
+	build_target(an);
+	if (an->query->havingQual != NULL)
+		def->having = make_ands_implicit(final_expr(an, an->query->havingQual));
+	build_aggregates(an);
+	build_result_key(an);
+}

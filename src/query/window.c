@@ -1,0 +1,155 @@
+/*-------------------------------------------------------------------------
+ * window.c
+ *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin).
+ *
+ * The engine assigns windows by integer arithmetic, so that the first argument
+ * must be the stream's event-time column itself, and the others constants.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "catalog/pg_type.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "query/query_internal.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#define TUMBLE_ARGS 3
+
+/* Is this stream_ckpt.tumble, in one of its two forms? */
+bool
+sc_is_window_function(Oid funcid)
+{
+	char	   *name;
+
+	if (get_func_namespace(funcid) != sc_extension_schema())
+		return false;
+	name = get_func_name(funcid);
+	return name != NULL && strcmp(name, "tumble") == 0 &&
+		get_func_nargs(funcid) == TUMBLE_ARGS;
+}
+
+/* Fills in the event time from the first argument. */
+static void
+analyze_event_time(ScAnalysis *an, Node *arg)
+{
+	ScDefinition *def = an->def;
+	AttrNumber	attno = an->stream->event_time_attno;
+	char	   *stream = get_rel_name(an->stream->relid);
+	char	   *name;
+	Var		   *var = (Var *) arg;
+
+	if (attno == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream \"%s\" has no event time", stream),
+				 errdetail("A window needs the stream's event-time column."),
+				 errhint("Detach the table and attach it again with event_time => '<column>'."),
+				 sc_errposition(an, exprLocation(arg))));
+
+	name = get_attname(an->stream->relid, attno, false);
+	if (!IsA(arg, Var) || var->varno != an->stream_varno ||
+		var->varattno != attno || var->varlevelsup != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the first argument of tumble() must be the event-time column \"%s\" of stream \"%s\"",
+						name, stream),
+				 errhint("Write stream_ckpt.tumble(%s, ...): no other column, cast or expression.",
+						 quote_identifier(name)),
+				 sc_errposition(an, exprLocation(arg))));
+
+	def->event_time_attno = attno;
+	def->event_time_type = var->vartype;
+	if (def->event_time_type != TIMESTAMPTZOID && def->event_time_type != TIMESTAMPOID)
+		elog(ERROR, "event time of stream \"%s\" has type %u", stream,
+			 def->event_time_type);
+}
+
+/* A constant argument that isn't NULL; "what" names it. */
+static Const *
+constant_argument(ScAnalysis *an, Node *arg, int location, const char *what)
+{
+	Const	   *constant = (Const *) arg;
+
+	if (!IsA(arg, Const))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the %s of tumble() must be a constant", what),
+				 errhint("Write it as a literal, as in '1 minute' for a size."),
+				 sc_errposition(an, location)));
+	if (constant->constisnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the %s of tumble() must not be null", what),
+				 errhint("Write it as a literal, as in '1 minute' for a size."),
+				 sc_errposition(an, location)));
+	return constant;
+}
+
+static void
+analyze_size(ScAnalysis *an, Node *arg, int location)
+{
+	Const	   *constant = constant_argument(an, arg, location, "size");
+	Interval   *size = DatumGetIntervalP(constant->constvalue);
+
+	if (size->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of tumble() must not contain months or years"),
+				 errdetail("A window's size is a fixed length; months and years have none."),
+				 errhint("Use days, hours, minutes or seconds; a day is 24 hours."),
+				 sc_errposition(an, location)));
+
+	an->def->window.size = sc_interval_usecs(size, "the size of tumble()");
+	if (an->def->window.size <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of tumble() must be greater than zero"),
+				 errhint("Give the length of a window, as in '1 minute'."),
+				 sc_errposition(an, location)));
+}
+
+static void
+analyze_origin(ScAnalysis *an, Node *arg, int location)
+{
+	Const	   *constant = constant_argument(an, arg, location, "origin");
+	Timestamp	origin = DatumGetTimestamp(constant->constvalue);
+
+	if (TIMESTAMP_NOT_FINITE(origin))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the origin of tumble() must be finite"),
+				 errhint("Leave it out to count windows from 1970-01-01 00:00 UTC."),
+				 sc_errposition(an, location)));
+	an->def->window.origin = origin;
+}
+
+/* Location of the n-th argument as written, or of the call for a default. */
+static int
+argument_location(FuncExpr *call, int n)
+{
+	if (n < list_length(call->args))
+		return exprLocation(list_nth(call->args, n));
+	return call->location;
+}
+
+/* Fills in the window and the event time. */
+void
+sc_analyze_window(ScAnalysis *an)
+{
+	FuncExpr   *written = an->window_call;
+	FuncExpr   *call;
+
+	/* adds default arguments, orders named ones, and computes constants */
+	call = castNode(FuncExpr, eval_const_expressions(NULL, (Node *) written));
+	if (list_length(call->args) != TUMBLE_ARGS)
+		elog(ERROR, "tumble() has %d arguments", list_length(call->args));
+
+	an->def->window.kind = SC_WINDOW_TUMBLE;
+	analyze_event_time(an, linitial(call->args));
+	analyze_size(an, lsecond(call->args), argument_location(written, 1));
+	analyze_origin(an, lthird(call->args), argument_location(written, 2));
+}

@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ * sink.h
+ *	  Writing one query's result rows of one checkpoint into its result table.
+ *
+ * Used inside the checkpoint's transaction (in a subtransaction per query), with
+ * an active snapshot.  Runs as the query's owner in a security-restricted
+ * operation with the query's settings; the caller has entered that environment.
+ * Rows come in the order in which they must take effect.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_SINK_SINK_H
+#define SC_SINK_SINK_H
+
+#include "access/htup.h"
+#include "model/catalog.h"
+
+typedef struct ScSink ScSink;
+
+/*
+ * Opens the result table (RowExclusiveLock; waits at most lock_timeout, error
+ * ERRCODE_LOCK_NOT_AVAILABLE).  Inserts go by multi-insert as COPY's do where
+ * the table has no trigger, rule, row security, generated column or identity;
+ * otherwise by a prepared INSERT.  Upserts and deletes are prepared plans that
+ * take a batch; key columns come from the unique index of the result table
+ * (<result>_key).  Checks that the table still has the columns of the query.
+ */
+extern ScSink *sc_sink_open(const ScQuery *query);
+
+/* op is an ScResultOp: 'I', 'U' or 'D'.  The row's columns are the result
+ * table's in order; the tuple is copied where it must outlive the call. */
+extern void sc_sink_put(ScSink *sink, char op, MinimalTuple row);
+
+/* Flushes and closes.  Returns the number of rows put. */
+extern int64 sc_sink_close(ScSink *sink);
+
+#endif							/* SC_SINK_SINK_H */

@@ -1,0 +1,147 @@
+/*-------------------------------------------------------------------------
+ * sink_insert.c
+ *	  The direct way into a result table: executor state, and inserts by
+ *	  multi-insert as COPY's.  sink_upsert.c adds updates and deletes.
+ *
+ * Only for tables that writes_directly() of sink.c accepts.  What the executor
+ * would do beyond writing tuples and index entries is done here: constraints.
+ * There are no triggers, generated columns, partitions or policies.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "base/compat.h"
+#include "executor/executor.h"
+#include "parser/parse_relation.h"
+#include "sink/sink_internal.h"
+
+/*
+ * Makes the executor's view of the table and opens its indexes.  Called in the
+ * sink's memory context.
+ */
+void
+sc_sink_direct_begin(ScSink *sink)
+{
+	SinkDirect *direct = palloc0(sizeof(SinkDirect));
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = RelationGetRelid(sink->rel);
+	rte->relkind = sink->rel->rd_rel->relkind;
+	rte->rellockmode = RowExclusiveLock;
+
+	direct->estate = CreateExecutorState();
+	sc_init_range_table(direct->estate, rte);
+	direct->result_rel = makeNode(ResultRelInfo);
+	InitResultRelInfo(direct->result_rel, sink->rel, 1, NULL, 0);
+	ExecOpenIndices(direct->result_rel, false);
+	sink->direct = direct;
+}
+
+/*
+ * Puts the current row into "slot" (of the table's row type), checks the table's
+ * constraints, and makes the slot independent of the row.
+ */
+void
+sc_sink_fill_slot(ScSink *sink, TupleTableSlot *slot)
+{
+	SinkDirect *direct = sink->direct;
+	TupleConstr *constr = RelationGetDescr(sink->rel)->constr;
+
+	ExecClearTuple(slot);
+	/* columns that were dropped */
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	for (int i = 0; i < sink->row_desc->natts; i++)
+	{
+		slot->tts_values[sink->attnos[i] - 1] = sink->row->tts_values[i];
+		slot->tts_isnull[sink->attnos[i] - 1] = sink->row->tts_isnull[i];
+	}
+	ExecStoreVirtualTuple(slot);
+	slot->tts_tableOid = RelationGetRelid(sink->rel);
+
+	if (constr != NULL && (constr->has_not_null || constr->num_check > 0))
+	{
+		ExecConstraints(direct->result_rel, slot, direct->estate);
+		ResetPerTupleExprContext(direct->estate);
+	}
+	ExecMaterializeSlot(slot);
+}
+
+/* Adds the current row ("len" bytes) to the batch. */
+void
+sc_sink_direct_insert(ScSink *sink, Size len)
+{
+	SinkDirect *direct = sink->direct;
+	TupleTableSlot **slot = &direct->batch[direct->batch_rows];
+
+	if (*slot == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(sink->context);
+
+		*slot = table_slot_create(sink->rel, NULL);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	sc_sink_fill_slot(sink, *slot);
+	direct->batch_rows++;
+	direct->batch_bytes += len;
+
+	if (direct->batch_rows == SINK_BATCH_ROWS ||
+		direct->batch_bytes >= SINK_BATCH_BYTES)
+		sc_sink_direct_flush(sink);
+}
+
+/* Writes the batch: tuples together, then the index entries of each. */
+void
+sc_sink_direct_flush(ScSink *sink)
+{
+	SinkDirect *direct = sink->direct;
+	MemoryContext oldcontext;
+
+	if (direct->batch_rows == 0)
+		return;
+	if (direct->bulk == NULL)
+	{
+		oldcontext = MemoryContextSwitchTo(sink->context);
+		direct->bulk = GetBulkInsertState();
+		MemoryContextSwitchTo(oldcontext);
+	}
+
+	/* table_multi_insert may leak */
+	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(direct->estate));
+	table_multi_insert(sink->rel, direct->batch, direct->batch_rows,
+					   GetCurrentCommandId(true), 0, direct->bulk);
+	MemoryContextSwitchTo(oldcontext);
+
+	for (int i = 0; i < direct->batch_rows; i++)
+	{
+		if (direct->result_rel->ri_NumIndices > 0)
+			list_free(sc_insert_index_tuples(direct->result_rel, direct->batch[i],
+											 direct->estate));
+		ExecClearTuple(direct->batch[i]);
+	}
+	ResetPerTupleExprContext(direct->estate);
+	direct->batch_rows = 0;
+	direct->batch_bytes = 0;
+}
+
+/* Writes what is left and closes all. */
+void
+sc_sink_direct_end(ScSink *sink)
+{
+	SinkDirect *direct = sink->direct;
+
+	sc_sink_direct_flush(sink);
+	if (direct->bulk != NULL)
+	{
+		FreeBulkInsertState(direct->bulk);
+		table_finish_bulk_insert(sink->rel, 0);
+	}
+	for (int i = 0; i < SINK_BATCH_ROWS && direct->batch[i] != NULL; i++)
+		ExecDropSingleTupleTableSlot(direct->batch[i]);
+
+	sc_sink_lookup_end(sink);
+	ExecCloseIndices(direct->result_rel);
+	FreeExecutorState(direct->estate);
+}

@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ * capture.c
+ *	  Captured streams and the layouts of their relations.
+ *
+ * A layout is found by the relation's OID and stays valid until the relation's
+ * catalog entries change; like pgoutput's relation cache it learns of that from
+ * invalidation messages, which decoding replays at the right places.  It says which
+ * streams a row belongs to (the relation itself, and the partitioned tables
+ * above it that are attached) and how its columns are numbered there.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/partition.h"
+#include "source/capture.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+static HTAB *captures;			/* Oid -> ScCapture */
+static HTAB *layouts;			/* Oid -> ScLayout */
+static ScLayout *last_layout;	/* what sc_capture_layout returned last */
+static List *touched;			/* ScCapture *, in capture_context */
+static MemoryContext capture_context;
+static uint16 next_layout_number;
+
+static void layout_invalidate(Datum arg, Oid relid);
+static void layout_build(ScLayout *layout, Relation relation);
+static void layout_add_stream(ScLayout *layout, Relation relation, Oid stream);
+static char *layout_body(ScLayout *layout, Relation relation, Size *len);
+static void fill_map(int16 *map, Relation relation, Oid stream, bool *same);
+
+void
+sc_capture_init(void)
+{
+	HASHCTL		ctl = {0};
+
+	capture_context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt capture",
+											ALLOCSET_DEFAULT_SIZES);
+	ctl.hcxt = capture_context;
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(ScCapture);
+	captures = hash_create("stream_ckpt captures", 32, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	ctl.entrysize = sizeof(ScLayout);
+	layouts = hash_create("stream_ckpt layouts", 128, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(layout_invalidate, (Datum) 0);
+}
+
+void
+sc_capture_add(Oid relid, AttrNumber event_time_attno)
+{
+	bool		found;
+	ScCapture  *capture = hash_search(captures, &relid, HASH_ENTER, &found);
+
+	if (found && capture->event_time_attno == event_time_attno)
+		return;
+	if (!found)
+	{
+		capture->touched = false;
+		memset(&capture->summary, 0, sizeof(ScWireSummary));
+		capture->summary.relid = relid;
+		capture->summary.max_event_time = SC_NO_EVENT_TIME;
+	}
+	capture->event_time_attno = event_time_attno;
+	layout_invalidate((Datum) 0, InvalidOid);
+}
+
+/*
+ * Relation cache callback.  A relation that we don't know may be one that has just
+ * become an ancestor of a partition that we know.
+ */
+static void
+layout_invalidate(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS seq;
+	ScLayout   *layout;
+
+	last_layout = NULL;
+	if (OidIsValid(relid))
+	{
+		layout = hash_search(layouts, &relid, HASH_FIND, NULL);
+		if (layout)
+		{
+			layout->valid = false;
+			if (!layout->is_partition)
+				return;
+		}
+	}
+	hash_seq_init(&seq, layouts);
+	while ((layout = hash_seq_search(&seq)) != NULL)
+	{
+		if (!OidIsValid(relid) || layout->is_partition)
+			layout->valid = false;
+	}
+}
+
+ScLayout *
+sc_capture_layout(Relation relation, ScBatch *batch)
+{
+	Oid			relid = RelationGetRelid(relation);
+	ScLayout   *layout;
+	char	   *body;
+	Size		len;
+	bool		found;
+
+	if (last_layout && last_layout->relid == relid)
+		return last_layout;
+
+	layout = hash_search(layouts, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		layout->valid = false;
+		layout->nstreams = 0;
+		layout->number = 0;
+		layout->body = NULL;
+		layout->body_len = 0;
+	}
+	if (!layout->valid)
+	{
+		layout_build(layout, relation);
+		if (layout->nstreams > 0)
+		{
+			body = layout_body(layout, relation, &len);
+			if (len != layout->body_len || memcmp(body, layout->body, len) != 0)
+			{
+				if (layout->number == 0 && (layout->number = ++next_layout_number) == 0)
+					ereport(ERROR,
+							(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+							 errmsg("a pipeline cannot capture more than %d relations",
+									PG_UINT16_MAX)));
+				memcpy(sc_batch_add(batch, SC_WIRE_LAYOUT, layout->number, len),
+					   body, len);
+				sc_batch_flush(batch);
+				if (layout->body)
+					pfree(layout->body);
+				layout->body = body;
+				layout->body_len = len;
+			}
+			else
+				pfree(body);
+		}
+		layout->valid = true;
+	}
+	last_layout = layout;
+	return layout;
+}
+
+static void
+layout_build(ScLayout *layout, Relation relation)
+{
+	ListCell   *lc;
+
+	layout->nstreams = 0;
+	layout->is_partition = relation->rd_rel->relispartition;
+	layout_add_stream(layout, relation, layout->relid);
+	if (layout->is_partition)
+	{
+		List	   *ancestors = get_partition_ancestors(layout->relid);
+
+		foreach(lc, ancestors)
+			layout_add_stream(layout, relation, lfirst_oid(lc));
+		list_free(ancestors);
+	}
+}
+
+/* Adds "stream" to the layout where it is captured. */
+static void
+layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
+{
+	ScCapture  *capture = hash_search(captures, &stream, HASH_FIND, NULL);
+	ScLayoutStream *entry;
+
+	if (!capture)
+		return;
+	if (layout->nstreams == SC_MAX_STREAMS_OF_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("relation \"%s\" belongs to more than %d streams",
+						RelationGetRelationName(relation),
+						SC_MAX_STREAMS_OF_RELATION)));
+	entry = &layout->streams[layout->nstreams++];
+	entry->capture = capture;
+	entry->event_time_attno = capture->event_time_attno;
+	if (stream != layout->relid && capture->event_time_attno != 0)
+	{
+		char	   *name = get_attname(stream, capture->event_time_attno, false);
+
+		entry->event_time_attno = get_attnum(layout->relid, name);
+		pfree(name);
+	}
+}
+
+/* The body of the layout's 'L' record, allocated in capture_context. */
+static char *
+layout_body(ScLayout *layout, Relation relation, Size *len)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	char	   *body;
+	ScWireLayout *head;
+	ScWireStream *streams;
+	ScWireAttr *attrs;
+	int16	   *maps;
+
+	*len = sizeof(ScWireLayout) + layout->nstreams * sizeof(ScWireStream) +
+		desc->natts * sizeof(ScWireAttr) +
+		layout->nstreams * desc->natts * sizeof(int16);
+	body = MemoryContextAllocZero(capture_context, *len);
+	head = (ScWireLayout *) body;
+	streams = (ScWireStream *) (head + 1);
+	attrs = (ScWireAttr *) (streams + layout->nstreams);
+	maps = (int16 *) (attrs + desc->natts);
+
+	head->relid = layout->relid;
+	head->nstreams = layout->nstreams;
+	head->natts = desc->natts;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		attrs[i].type = att->atttypid;
+		attrs[i].len = att->attlen;
+		attrs[i].align = att->attalign;
+		attrs[i].byval = att->attbyval;
+		attrs[i].dropped = att->attisdropped;
+	}
+	for (int s = 0; s < layout->nstreams; s++)
+	{
+		bool		same;
+
+		streams[s].relid = layout->streams[s].capture->relid;
+		fill_map(maps + s * desc->natts, relation, streams[s].relid, &same);
+		streams[s].same_columns = same;
+	}
+	return body;
+}
+
+/* Numbers the relation's columns as "stream" does; *same: they are equal. */
+static void
+fill_map(int16 *map, Relation relation, Oid stream, bool *same)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+
+	*same = true;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			map[i] = 0;
+		else if (stream == RelationGetRelid(relation))
+			map[i] = i + 1;
+		else
+		{
+			map[i] = get_attnum(stream, NameStr(att->attname));
+			if (map[i] != i + 1)
+				*same = false;
+		}
+	}
+}
+
+void
+sc_capture_touch(ScCapture *capture)
+{
+	MemoryContext old;
+
+	if (capture->touched)
+		return;
+	old = MemoryContextSwitchTo(capture_context);
+	capture->touched = true;
+	touched = lappend(touched, capture);
+	MemoryContextSwitchTo(old);
+}
+
+List *
+sc_capture_touched(void)
+{
+	return touched;
+}
+
+void
+sc_capture_reset_touched(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, touched)
+	{
+		ScCapture  *capture = lfirst(lc);
+
+		capture->touched = false;
+		memset(&capture->summary, 0, sizeof(ScWireSummary));
+		capture->summary.relid = capture->relid;
+		capture->summary.max_event_time = SC_NO_EVENT_TIME;
+	}
+	list_free(touched);
+	touched = NIL;
+}

@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ * capture.h
+ *	  Which rows a reader takes from the WAL: captured streams, and the layouts of
+ *	  the relations whose rows belong to them.
+ *
+ * Lives in the reader's process only; layouts are built in decoding callbacks,
+ * under the historic snapshot of the row.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_SOURCE_CAPTURE_H
+#define SC_SOURCE_CAPTURE_H
+
+#include "nodes/pg_list.h"
+#include "source/wire.h"
+#include "utils/rel.h"
+
+/* A relation can belong to this many streams: itself and its ancestors. */
+#define SC_MAX_STREAMS_OF_RELATION 8
+
+/* A captured stream, with what the transaction being decoded did to it. */
+typedef struct ScCapture
+{
+	Oid			relid;			/* hash key */
+	AttrNumber	event_time_attno;	/* in the stream's relation; 0: none */
+	bool		touched;		/* in the transaction being decoded */
+	ScWireSummary summary;
+} ScCapture;
+
+typedef struct ScLayoutStream
+{
+	ScCapture  *capture;
+	AttrNumber	event_time_attno;	/* in the relation's own rows; 0: none */
+} ScLayoutStream;
+
+typedef struct ScLayout
+{
+	Oid			relid;			/* hash key */
+	bool		valid;
+	bool		is_partition;
+	uint16		number;
+	int			nstreams;
+	ScLayoutStream streams[SC_MAX_STREAMS_OF_RELATION];
+	char	   *body;			/* of the 'L' record sent last */
+	Size		body_len;
+} ScLayout;
+
+/* Once per process. */
+extern void sc_capture_init(void);
+
+/* Captures a stream from now on; again for one that is captured: no effect but
+ * on its event time column. */
+extern void sc_capture_add(Oid relid, AttrNumber event_time_attno);
+
+/*
+ * The layout of a relation, valid until the next call; sends an 'L' record
+ * through "batch" where it is new or changed.  nstreams 0: not ours.
+ */
+extern ScLayout *sc_capture_layout(Relation relation, ScBatch *batch);
+
+/* Streams touched by the transaction being decoded, in order of first touch. */
+extern List *sc_capture_touched(void);
+extern void sc_capture_touch(ScCapture *capture);
+extern void sc_capture_reset_touched(void);
+
+#endif							/* SC_SOURCE_CAPTURE_H */

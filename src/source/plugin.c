@@ -1,0 +1,316 @@
+/*-------------------------------------------------------------------------
+ * plugin.c
+ *	  The output plugin: what decoding calls for each change of a committed
+ *	  transaction.
+ *
+ * The callbacks run under a historic snapshot.  Only copying happens here, and
+ * the greatest event time is taken: no user code, no current catalogs.  Whoever
+ * names the plugin outside one of our readers gets an error.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "base/compat.h"
+#include "base/process.h"
+#include "replication/origin.h"
+#include "replication/output_plugin.h"
+#include "source/capture.h"
+#include "source/decode_internal.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+extern PGDLLEXPORT void _PG_output_plugin_init(OutputPluginCallbacks *cb);
+
+static void plugin_startup(LogicalDecodingContext *ctx,
+						   OutputPluginOptions *options, bool is_init);
+static void plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
+static void plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+						  Relation relation, ReorderBufferChange *change);
+static void plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+							int nrelations, Relation relations[],
+							ReorderBufferChange *change);
+static void plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+						  XLogRecPtr commit_lsn);
+static void plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+						   XLogRecPtr lsn, bool transactional, const char *prefix,
+						   Size size, const char *message);
+static bool plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin);
+
+static void write_begin(ScDecoder *decoder, ReorderBufferTXN *txn);
+static void write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation,
+						 HeapTuple tuple);
+static HeapTuple flatten(HeapTuple tuple, TupleDesc desc);
+static void write_commit(ScDecoder *decoder, ReorderBufferTXN *txn);
+static void write_controls(ScDecoder *decoder, ReorderBufferTXN *txn);
+static void remember_xid(ScDecoder *decoder, TransactionId xid);
+
+void
+_PG_output_plugin_init(OutputPluginCallbacks *cb)
+{
+	cb->startup_cb = plugin_startup;
+	cb->begin_cb = plugin_begin;
+	cb->change_cb = plugin_change;
+	cb->truncate_cb = plugin_truncate;
+	cb->commit_cb = plugin_commit;
+	cb->message_cb = plugin_message;
+	cb->filter_by_origin_cb = plugin_filter_origin;
+}
+
+static void
+plugin_startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
+{
+	if (is_init ? !sc_slot_creating : sc_decoder == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("output plugin \"%s\" serves the readers of stream_ckpt only",
+						SC_PLUGIN_NAME),
+				 errhint("To read a stream's results, query or publish its result tables.")));
+	options->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
+	options->receive_rewrites = false;
+}
+
+/* State chunks are written with this origin: dropped before they are queued. */
+static bool
+plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin)
+{
+	return origin == DoNotReplicateId;
+}
+
+static void
+plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+	sc_decoder->begun = false;
+	sc_decoder->controls = NIL;
+}
+
+static void
+write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
+{
+	ScWireBegin *begin;
+
+	begin = (ScWireBegin *) sc_batch_add(decoder->batch, SC_WIRE_BEGIN, 0,
+										 sizeof(ScWireBegin));
+	begin->xid = txn->xid;
+	begin->unused = 0;
+	begin->end_lsn = txn->end_lsn;
+	decoder->begun = true;
+}
+
+static void
+plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
+			  ReorderBufferChange *change)
+{
+	ScDecoder  *decoder = sc_decoder;
+	ScLayout   *layout = sc_capture_layout(relation, decoder->batch);
+
+	if (layout->nstreams == 0)
+		return;
+	for (int i = 0; i < layout->nstreams; i++)
+	{
+		ScCapture  *capture = layout->streams[i].capture;
+
+		sc_capture_touch(capture);
+		if (change->action == REORDER_BUFFER_CHANGE_UPDATE)
+			capture->summary.updates++;
+		else if (change->action == REORDER_BUFFER_CHANGE_DELETE)
+			capture->summary.deletes++;
+	}
+	if (change->action == REORDER_BUFFER_CHANGE_INSERT)
+	{
+		if (!decoder->begun)
+			write_begin(decoder, txn);
+		write_insert(decoder, layout, relation, sc_change_new_tuple(change));
+	}
+}
+
+/*
+ * Copies a row, and takes its event time.  The row's body is copied as it is on
+ * the page; only out-of-line values must be brought in first.
+ */
+static void
+write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple tuple)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	bool		flattened = false;
+	Size		len;
+	MinimalTuple copy;
+
+	if (HeapTupleHasExternal(tuple) ||
+		HeapTupleHeaderGetNatts(tuple->t_data) < desc->natts)
+	{
+		MemoryContext old = MemoryContextSwitchTo(decoder->row_context);
+
+		tuple = flatten(tuple, desc);
+		flattened = true;
+		MemoryContextSwitchTo(old);
+	}
+
+	len = tuple->t_len - MINIMAL_TUPLE_OFFSET;
+	copy = (MinimalTuple) sc_batch_add(decoder->batch, SC_WIRE_INSERT,
+									   layout->number, len);
+	memcpy(copy, (char *) tuple->t_data + MINIMAL_TUPLE_OFFSET, len);
+	copy->t_len = len;
+
+	for (int i = 0; i < layout->nstreams; i++)
+	{
+		ScWireSummary *summary = &layout->streams[i].capture->summary;
+		AttrNumber	attno = layout->streams[i].event_time_attno;
+
+		summary->rows++;
+		if (attno != 0)
+		{
+			bool		isnull;
+			Timestamp	ts = DatumGetTimestamp(fastgetattr(tuple, attno, desc, &isnull));
+
+			if (!isnull && ts > summary->max_event_time && !TIMESTAMP_NOT_FINITE(ts))
+				summary->max_event_time = ts;
+		}
+	}
+	if (flattened)
+		MemoryContextReset(decoder->row_context);
+}
+
+/*
+ * A copy that holds all of the relation's columns, and all its values: decoded
+ * out-of-line values are pointers into the reader's memory.
+ */
+static HeapTuple
+flatten(HeapTuple tuple, TupleDesc desc)
+{
+	Datum	   *values = palloc(desc->natts * sizeof(Datum));
+	bool	   *isnull = palloc(desc->natts * sizeof(bool));
+
+	heap_deform_tuple(tuple, desc, values, isnull);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!isnull[i] && TupleDescAttr(desc, i)->attlen == -1 &&
+			!TupleDescAttr(desc, i)->attisdropped &&
+			VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
+			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *)
+															  DatumGetPointer(values[i])));
+	}
+	return heap_form_tuple(desc, values, isnull);
+}
+
+static void
+plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelations,
+				Relation relations[], ReorderBufferChange *change)
+{
+	for (int r = 0; r < nrelations; r++)
+	{
+		ScLayout   *layout = sc_capture_layout(relations[r], sc_decoder->batch);
+
+		for (int i = 0; i < layout->nstreams; i++)
+		{
+			sc_capture_touch(layout->streams[i].capture);
+			layout->streams[i].capture->summary.truncates++;
+		}
+	}
+}
+
+/* Control messages wait for the end of their transaction. */
+static void
+plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
+			   bool transactional, const char *prefix, Size size, const char *message)
+{
+	ScControl	control;
+	MemoryContext old;
+
+	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
+		!sc_control_parse(message, size, &control))
+		return;
+	if (!transactional || control.pipeline_id != sc_decoder->pipeline_id)
+		return;					/* a marker needs no action: its place is all */
+
+	old = MemoryContextSwitchTo(sc_decoder->control_context);
+	sc_decoder->controls = lappend(sc_decoder->controls,
+								   memcpy(palloc(sizeof(ScControl)), &control,
+										  sizeof(ScControl)));
+	MemoryContextSwitchTo(old);
+}
+
+static void
+plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn)
+{
+	ScDecoder  *decoder = sc_decoder;
+
+	if (sc_capture_touched() != NIL)
+		write_commit(decoder, txn);
+	if (decoder->controls != NIL)
+		write_controls(decoder, txn);
+	MemoryContextReset(decoder->control_context);
+	decoder->controls = NIL;
+	decoder->begun = false;
+}
+
+static void
+write_commit(ScDecoder *decoder, ReorderBufferTXN *txn)
+{
+	List	   *streams = sc_capture_touched();
+	ScWireCommit *commit;
+	ScWireSummary *summary;
+	ListCell   *lc;
+
+	if (!decoder->begun)
+		write_begin(decoder, txn);
+	commit = (ScWireCommit *)
+		sc_batch_add(decoder->batch, SC_WIRE_COMMIT, 0,
+					 sizeof(ScWireCommit) + list_length(streams) * sizeof(ScWireSummary));
+	commit->xid = txn->xid;
+	commit->nstreams = list_length(streams);
+	commit->end_lsn = txn->end_lsn;
+	commit->commit_time = txn->xact_time.commit_time;
+	summary = (ScWireSummary *) (commit + 1);
+	foreach(lc, streams)
+		*summary++ = ((ScCapture *) lfirst(lc))->summary;
+	sc_capture_reset_touched();
+	remember_xid(decoder, txn->xid);
+	decoder->work = true;
+}
+
+static void
+write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
+{
+	ListCell   *lc;
+
+	foreach(lc, decoder->controls)
+	{
+		ScControl  *control = lfirst(lc);
+		ScWireControl *wire;
+
+		if (control->kind == SC_CONTROL_CREATE_QUERY)
+			sc_capture_add(control->stream_relid, control->event_time_attno);
+		wire = (ScWireControl *) sc_batch_add(decoder->batch, SC_WIRE_CONTROL, 0,
+											  sizeof(ScWireControl));
+		wire->xid = txn->xid;
+		wire->unused = 0;
+		wire->end_lsn = txn->end_lsn;
+		wire->control = *control;
+		sc_batch_flush(decoder->batch);
+	}
+	remember_xid(decoder, txn->xid);
+	decoder->work = true;
+}
+
+/* Keeps the xid for sc_decoder_unfinished; forgets those that are over. */
+static void
+remember_xid(ScDecoder *decoder, TransactionId xid)
+{
+	if (decoder->nxids == decoder->max_xids)
+	{
+		TransactionId *unused;
+
+		(void) sc_decoder_unfinished(decoder, &unused);
+		if (decoder->nxids > decoder->max_xids / 2)
+		{
+			decoder->max_xids *= 2;
+			decoder->xids = repalloc(decoder->xids,
+									 decoder->max_xids * sizeof(TransactionId));
+		}
+	}
+	decoder->xids[decoder->nxids++] = xid;
+}

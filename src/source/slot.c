@@ -1,0 +1,209 @@
+/*-------------------------------------------------------------------------
+ * slot.c
+ *	  The logical replication slot of a pipeline.
+ *
+ * Two locks on a pipeline's slot, both heavyweight, on the pipeline's number:
+ * "use" is shared by every transaction that counts on the slot and taken
+ * exclusively by the coordinator that wants to drop it; "make" is held by
+ * whoever makes it.  Making a slot waits for every transaction that has an id, so nobody may wait
+ * for "make" who has one.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogutils.h"
+#include "base/compat.h"
+#include "base/process.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "replication/logical.h"
+#include "source/decode_internal.h"
+#include "source/slot.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/guc.h"
+
+#define SLOT_LOCK_USE	2		/* objsubid; 1 is the coordinator's */
+#define SLOT_LOCK_MAKE	3
+
+bool		sc_slot_creating = false;
+
+static void check_requirements(void);
+static void slot_lock_tag(LOCKTAG *tag, int32 pipeline_id, uint16 kind);
+static void slot_make(const NameData *name);
+static ReplicationSlot *slot_find(const NameData *name);
+
+void
+sc_slot_name(Oid database, int32 pipeline_id, NameData *name)
+{
+	memset(name, 0, sizeof(NameData));
+	snprintf(NameStr(*name), NAMEDATALEN, "stream_ckpt_%u_%d", database, pipeline_id);
+}
+
+bool
+sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id)
+{
+	int			end = 0;
+
+	return sscanf(name, "stream_ckpt_%u_%d%n", database, pipeline_id, &end) == 2 &&
+		name[end] == '\0';
+}
+
+void
+sc_slot_ensure(int32 pipeline_id)
+{
+	NameData	name;
+	LOCKTAG		tag;
+
+	check_requirements();
+	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	if (sc_slot_info(MyDatabaseId, pipeline_id).exists)
+		return;
+
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("the pipeline has no replication slot yet, and this transaction has already written"),
+				 errdetail("Making a logical replication slot waits for every transaction that has written, so it cannot be done in one."),
+				 errhint("Attach the first stream in a transaction of its own.")));
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_MAKE);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (!sc_slot_info(MyDatabaseId, pipeline_id).exists)
+		slot_make(&name);
+	LockRelease(&tag, ExclusiveLock, false);
+}
+
+static void
+check_requirements(void)
+{
+	if (!sc_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream_ckpt must be preloaded"),
+				 errhint("Add it to \"shared_preload_libraries\" and restart the server.")));
+	if (wal_level < WAL_LEVEL_LOGICAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream_ckpt needs \"wal_level\" to be \"logical\""),
+				 errhint("Set wal_level = logical and restart the server.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("streams cannot be changed during recovery")));
+}
+
+static void
+slot_lock_tag(LOCKTAG *tag, int32 pipeline_id, uint16 kind)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, sc_relation_oid("pipeline"),
+					   pipeline_id, kind);
+}
+
+/*
+ * Makes the slot; where that fails it is gone again.  Waits in
+ * DecodingContextFindStartpoint, on the transactions' own locks: they show in
+ * pg_locks and pg_stat_activity, and a cancel ends the wait.
+ */
+static void
+slot_make(const NameData *name)
+{
+	LogicalDecodingContext *ctx;
+	int			nest_level = NewGUCNestLevel();
+
+	if (GetConfigOption("output_plugin_libraries", true, false) != NULL)
+		(void) set_config_option("output_plugin_libraries", SC_PLUGIN_NAME,
+								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	sc_slot_creating = true;
+	PG_TRY();
+	{
+		sc_slot_create_ephemeral(NameStr(*name));
+		ctx = CreateInitDecodingContext(SC_PLUGIN_NAME, NIL, false, InvalidXLogRecPtr,
+										XL_ROUTINE(.page_read = read_local_xlog_page,
+												   .segment_open = wal_segment_open,
+												   .segment_close = wal_segment_close),
+										NULL, NULL, NULL);
+		DecodingContextFindStartpoint(ctx);
+		FreeDecodingContext(ctx);
+		ReplicationSlotPersist();
+		ReplicationSlotRelease();
+	}
+	PG_CATCH();
+	{
+		sc_slot_creating = false;
+		if (MyReplicationSlot)
+			ReplicationSlotRelease();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	sc_slot_creating = false;
+	AtEOXact_GUC(true, nest_level);
+}
+
+/* The slot's place, or NULL.  Call with ReplicationSlotControlLock held. */
+static ReplicationSlot *
+slot_find(const NameData *name)
+{
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		if (slot->in_use && strcmp(NameStr(slot->data.name), NameStr(*name)) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+ScSlotInfo
+sc_slot_info(Oid database, int32 pipeline_id)
+{
+	ScSlotInfo	info = {0};
+	ReplicationSlot *slot;
+	NameData	name;
+
+	sc_slot_name(database, pipeline_id, &name);
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = slot_find(&name);
+	if (slot)
+	{
+		SpinLockAcquire(&slot->mutex);
+		/* one that is still being made isn't there yet */
+		info.exists = slot->data.persistency == RS_PERSISTENT;
+		info.invalidated = sc_slot_is_invalidated(slot);
+		info.active_pid = slot->active_pid;
+		info.confirmed_flush = slot->data.confirmed_flush;
+		info.restart_lsn = slot->data.restart_lsn;
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return info;
+}
+
+void
+sc_slot_drop(Oid database, int32 pipeline_id)
+{
+	NameData	name;
+
+	if (!sc_slot_info(database, pipeline_id).exists)
+		return;
+	sc_slot_name(database, pipeline_id, &name);
+	ReplicationSlotDrop(NameStr(name), true);
+}
+
+bool
+sc_slot_drop_if_unused(int32 pipeline_id)
+{
+	LOCKTAG		tag;
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	sc_slot_drop(MyDatabaseId, pipeline_id);
+	LockRelease(&tag, ExclusiveLock, false);
+	return true;
+}

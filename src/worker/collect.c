@@ -1,0 +1,157 @@
+/*-------------------------------------------------------------------------
+ * collect.c
+ *	  Collecting the tasks' parts of a checkpoint (collect.h).
+ *
+ * Result rows of closed windows come as they close, the rest after the barrier;
+ * all of it is kept by query until it is committed.  A task that ended its part
+ * goes on with the next one: its queue is left alone until then.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/settings.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "worker/collect.h"
+#include "worker/loop.h"
+#include "worker/shared.h"
+
+/* Messages taken from one queue before interrupts are served. */
+#define PUMP_MESSAGES 256
+
+static void take_message(ScCollection *collection, int task, const char *data, Size len);
+static void take_end(ScCollection *collection, int task, const ScMessageEnd *end);
+
+ScCollection *
+sc_collect_create(int64 attempt)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ScCollection *collection = palloc0(sizeof(ScCollection));
+
+	collection->attempt = attempt;
+	collection->context = AllocSetContextCreate(TopMemoryContext,
+												"stream_ckpt collected parts",
+												ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(old);
+	return collection;
+}
+
+bool
+sc_collect_pump(ScCollection *collection)
+{
+	for (int i = 0; i < collection->nqueues; i++)
+	{
+		for (int n = 0; !collection->ended[i]; n++)
+		{
+			Size		len;
+			void	   *data;
+			shm_mq_result result;
+
+			result = shm_mq_receive(collection->queues[i], &len, &data, true);
+			if (result == SHM_MQ_WOULD_BLOCK)
+				break;
+			if (result == SHM_MQ_DETACHED)
+				proc_exit(1);	/* a task's end ends the attempt */
+			take_message(collection, i, data, len);
+			if (n % PUMP_MESSAGES == PUMP_MESSAGES - 1)
+				CHECK_FOR_INTERRUPTS();
+		}
+	}
+	return collection->nended == collection->nqueues;
+}
+
+static ScCollectedQuery *
+find_query(ScCollection *collection, int64 query_id)
+{
+	ScCollectedQuery *query;
+	MemoryContext old;
+	ListCell   *lc;
+
+	if (collection->last && collection->last->query_id == query_id)
+		return collection->last;
+	foreach(lc, collection->queries)
+	{
+		query = lfirst(lc);
+		if (query->query_id == query_id)
+			return collection->last = query;
+	}
+	old = MemoryContextSwitchTo(collection->context);
+	query = palloc0(sizeof(ScCollectedQuery));
+	query->query_id = query_id;
+	query->part = sc_part_create(collection->context,
+								 (Size) sc_checkpoint_memory * 1024 * 1024 /
+								 (list_length(collection->queries) + 1));
+	collection->queries = lappend(collection->queries, query);
+	MemoryContextSwitchTo(old);
+	return collection->last = query;
+}
+
+static void
+take_message(ScCollection *collection, int task, const char *data, Size len)
+{
+	const ScMessage *message = (const ScMessage *) data;
+	ScCollectedQuery *query;
+
+	if (message->attempt != collection->attempt)
+		return;
+	if (message->kind == SC_MESSAGE_END)
+	{
+		take_end(collection, task, (const ScMessageEnd *) SC_MESSAGE_BODY(message));
+		return;
+	}
+	query = find_query(collection, message->query_id);
+	if (message->kind == SC_MESSAGE_FORGET)
+		query->forget = true;
+	else
+	{
+		query->has_rows |= message->kind == SC_MESSAGE_ROWS;
+		sc_part_append(query->part, data, len);
+	}
+}
+
+static void
+take_end(ScCollection *collection, int task, const ScMessageEnd *end)
+{
+	MemoryContext old = MemoryContextSwitchTo(collection->context);
+
+	if (collection->nended == 0)
+	{
+		collection->checkpoint_id = end->checkpoint_id;
+		collection->lsn = end->lsn;
+		collection->triggered_at = end->triggered_at;
+		/* every task forwards the same ones */
+		collection->nxids = end->nxids;
+		collection->xids = palloc(end->nxids * sizeof(TransactionId) + 1);
+		memcpy(collection->xids, end + 1, end->nxids * sizeof(TransactionId));
+	}
+	else if (collection->checkpoint_id != end->checkpoint_id)
+		elog(ERROR, "parts of checkpoints " INT64_FORMAT " and " INT64_FORMAT " met",
+			 collection->checkpoint_id, end->checkpoint_id);
+	collection->barrier_at = Max(collection->barrier_at, end->barrier_at);
+	collection->sync_us = Max(collection->sync_us, end->sync_us);
+	collection->rows_in = Max(collection->rows_in, end->rows_in);
+	collection->full_bytes += end->state_bytes;
+	collection->ended[task] = true;
+	collection->nended++;
+	MemoryContextSwitchTo(old);
+}
+
+void
+sc_collect_reset(ScCollection *collection)
+{
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+		sc_part_free(((ScCollectedQuery *) lfirst(lc))->part);
+	MemoryContextReset(collection->context);
+	memset(collection->ended, 0, sizeof(collection->ended));
+	collection->queries = NIL;
+	collection->last = NULL;
+	collection->nended = 0;
+	collection->nxids = 0;
+	collection->barrier_at = 0;
+	collection->sync_us = 0;
+	collection->rows_in = 0;
+	collection->full_bytes = 0;
+}

@@ -1,0 +1,460 @@
+/*-------------------------------------------------------------------------
+ * coordinator.c
+ *	  The coordinator of a pipeline [Flink: JobManager]: starts its reader and
+ *	  tasks, triggers checkpoints, and commits them.
+ *
+ * An attempt is one run of a pipeline's workers, from the last committed
+ * checkpoint on.  Any worker's death, and any error in one, ends it: this process
+ * then ends too, and the launcher starts the next by the restart strategy.
+ *
+ * At most one checkpoint is in flight.  The id of the next one is written to
+ * "trigger"; the reader turns it into barriers; the tasks' parts arrive through
+ * their queues.  Once complete they are committed in one transaction, which is
+ * tried again from the same parts until it succeeds: the barrier of the next
+ * checkpoint is not sent before.
+ *
+ * The rule: a lock on the pipeline is held for life, and the attempt is compared
+ * inside the checkpoint's transaction, so nobody else commits for this pipeline.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "base/debug.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "storage/standby.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "worker/collect.h"
+#include "worker/loop.h"
+#include "worker/queues.h"
+#include "worker/start.h"
+#include "worker/workers.h"
+
+#define LOCK_COORDINATOR	1	/* objsubid; see source/slot.c for the others */
+#define NET_MS				60000
+#define RETRY_MIN_MS		1000
+#define RETRY_MAX_MS		60000
+#define STANDBY_SNAPSHOT_MS 1000
+
+static int64 attempt;
+static int64 interval_us;		/* checkpoint_interval */
+static ScCollection *collection;
+static TimestampTz last_trigger;
+static TimestampTz last_standby_snapshot;
+static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
+static const char *kind;		/* of the checkpoint in flight; NULL: none */
+static bool ended_well;
+
+static void coordinator_main(void);
+static bool prepare(void);
+static void begin_attempt(void);
+static void wait_for_former_workers(void);
+static void read_catalog_again(void);
+static void trigger_if_due(void);
+static const char *due_kind(long *timeout);
+static void commit_checkpoint(void);
+static bool try_commit(ScCheckpointRecord *record);
+static void publish_commit(const ScCheckpointRecord *record);
+static void note_end(int code, Datum arg);
+static long loop_timeout;
+
+void
+stream_ckpt_coordinator_main(Datum arg)
+{
+	ScPipelineShared *pipeline = &sc_shared->pipelines[DatumGetInt32(arg)];
+
+	sc_worker_run(SC_PROCESS_COORDINATOR, DatumGetInt32(arg), &pipeline->coordinator,
+				  coordinator_main);
+}
+
+static void
+begin_work(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+end_work(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+static void
+coordinator_main(void)
+{
+	before_shmem_exit(note_end, (Datum) 0);
+	/* a checkpoint that a crash loses is made again from the WAL */
+	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	wait_for_former_workers();
+	if (!prepare())
+	{
+		ended_well = true;
+		proc_exit(0);
+	}
+	begin_attempt();
+	for (;;)
+	{
+		if (!sc_children_alive())
+			proc_exit(1);
+		if (sc_my_pipeline->catalog_changed)
+			read_catalog_again();
+		if (sc_collect_pump(collection))
+			commit_checkpoint();
+		trigger_if_due();
+		sc_worker_wait(loop_timeout);
+	}
+}
+
+/* Those of an attempt that ended are on their way out, but may not be gone. */
+static void
+wait_for_former_workers(void)
+{
+	for (;;)
+	{
+		bool		any = sc_my_pipeline->reader.pid != 0;
+
+		for (int i = 0; i < SC_MAX_TASKS; i++)
+			any |= sc_my_pipeline->tasks[i].place.pid != 0;
+		if (!any)
+			return;
+		sc_worker_wait(10);
+	}
+}
+
+/*
+ * Takes the pipeline's lock and decides whether it may start.  False: it stands,
+ * with its status saying why.
+ */
+static bool
+prepare(void)
+{
+	char	   *message;
+	char	   *hint;
+	ScStatus	status;
+	LOCKTAG		tag;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->requested = false;
+	sc_my_pipeline->catalog_changed = false;
+	sc_my_pipeline->failed_by_error = false;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
+
+	begin_work();
+	if (sc_extension_exists())
+	{
+		SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sc_relation_oid("pipeline"),
+						   sc_my_pipeline->pipeline_id, LOCK_COORDINATOR);
+		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("the pipeline has another coordinator")));
+	}
+	status = sc_start_check(sc_my_pipeline->pipeline_id, &message, &hint);
+	if (status != SC_STATUS_STARTING)
+	{
+		sc_status_set(sc_my_pipeline, status, message, hint);
+		if (status == SC_STATUS_LOST)
+			ereport(LOG,
+					(errmsg("pipeline %d is lost: %s", sc_my_pipeline->pipeline_id, message),
+					 errhint("%s", hint)));
+	}
+	end_work();
+	return status == SC_STATUS_STARTING;
+}
+
+/* Everything of the attempt: its number, what shared memory says, its workers. */
+static void
+begin_attempt(void)
+{
+	ScPipelineState state;
+	ScPipeline *pipeline;
+	XLogRecPtr	start;
+	dsm_segment *segment;
+	int			ntasks;
+
+	begin_work();
+	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
+	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
+	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
+	interval_us = pipeline->checkpoint_interval;
+	ntasks = pipeline->parallelism;
+	start = sc_start_position(sc_my_pipeline->pipeline_id);
+	end_work();
+
+	collection = sc_collect_create(attempt);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->attempt = attempt;
+	sc_my_pipeline->ntasks = ntasks;
+	memset(sc_my_pipeline->tasks, 0, sizeof(sc_my_pipeline->tasks));
+	sc_my_pipeline->committed_lsn = start;
+	sc_my_pipeline->commit_end = InvalidXLogRecPtr;
+	sc_my_pipeline->triggered_at = 0;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	pg_atomic_write_u64(&sc_my_pipeline->trigger, state.checkpoint_id);
+	pg_atomic_write_u64(&sc_my_pipeline->committed, state.checkpoint_id);
+	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, start);
+	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
+
+	segment = sc_queues_create(sc_my_pipeline, ntasks);
+	collection->nqueues = ntasks;
+	for (int i = 0; i < ntasks; i++)
+		collection->queues[i] = sc_queue_output(segment, i, false);
+	sc_children_start(sc_my_pipeline, attempt, ntasks);
+	sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
+}
+
+/* stop_pipeline(), alter_pipeline(), drop_pipeline(), DROP EXTENSION... */
+static void
+read_catalog_again(void)
+{
+	ScPipeline *pipeline = NULL;
+	bool		go_on;
+
+	sc_my_pipeline->catalog_changed = false;
+	begin_work();
+	if (sc_extension_exists())
+		pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, true);
+	go_on = pipeline && !pipeline->stopped &&
+		(sc_query_list(pipeline->pipeline_id) != NIL || sc_stream_list() != NIL);
+	if (go_on)
+		interval_us = pipeline->checkpoint_interval;
+	end_work();
+	if (go_on)
+		return;
+
+	/* the reader must have let go of the slot before it can be dropped */
+	sc_children_stop();
+	if (prepare())
+		proc_exit(1);			/* changed again meanwhile: begin anew */
+	ended_well = true;
+	proc_exit(0);
+}
+
+static void
+trigger_if_due(void)
+{
+	uint64		next;
+
+	loop_timeout = -1;
+	if (kind != NULL)
+		return;
+	kind = due_kind(&loop_timeout);
+	if (kind == NULL)
+		return;
+	loop_timeout = -1;
+	last_trigger = GetCurrentTimestamp();
+	next = pg_atomic_read_u64(&sc_my_pipeline->committed) + 1;
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	requests_taken = sc_my_pipeline->checkpoints_requested;
+	sc_my_pipeline->triggered_at = last_trigger;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	pg_atomic_write_u64(&sc_my_pipeline->trigger, next);
+	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
+}
+
+/*
+ * The kind of checkpoint that is due now, or NULL; *timeout: milliseconds until
+ * one may be.
+ */
+static const char *
+due_kind(long *timeout)
+{
+	XLogRecPtr	decoded = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
+	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
+	bool		requested;
+	XLogRecPtr	sync_lsn;
+	XLogRecPtr	committed_lsn;
+	bool		progress;
+	TimestampTz due = last_trigger + interval_us;
+	TimestampTz now;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	requested = sc_my_pipeline->checkpoints_requested > sc_my_pipeline->checkpoints_done;
+	sync_lsn = sc_my_pipeline->sync_lsn;
+	committed_lsn = sc_my_pipeline->committed_lsn;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+
+	*timeout = NET_MS;
+	if (requested)
+		return "manual";
+	if (sync_lsn > committed_lsn && decoded >= sync_lsn)
+		return "manual";
+	progress = decoded > committed_lsn && decoded - committed_lsn >= wal_segment_size;
+	if (!work && !progress)
+		return NULL;
+	now = GetCurrentTimestamp();
+	if (now < due)
+	{
+		*timeout = Min(NET_MS, (due - now + 999) / 1000);
+		return NULL;
+	}
+	return work ? "periodic" : "progress";
+}
+
+/* Rows were decoded before their transactions were visible to others. */
+static void
+wait_until_visible(void)
+{
+	for (int i = 0; i < collection->nxids; i++)
+	{
+		while (TransactionIdIsInProgress(collection->xids[i]))
+		{
+			sc_worker_wait(1);
+			if (!sc_children_alive())
+				proc_exit(1);
+		}
+	}
+}
+
+/* Commits what is collected, however often it takes. */
+static void
+commit_checkpoint(void)
+{
+	ScCheckpointRecord record = {0};
+	long		delay = RETRY_MIN_MS;
+
+	SC_DEBUG_POINT("coordinator_parts_collected");
+	sc_worker_context.checkpoint_id = collection->checkpoint_id;
+	sc_worker_context.lsn = collection->lsn;
+	record.pipeline_id = sc_my_pipeline->pipeline_id;
+	record.checkpoint_id = collection->checkpoint_id;
+	record.attempt = attempt;
+	record.kind = kind;
+	record.triggered_at = collection->triggered_at;
+	record.barrier_us = collection->barrier_at - collection->triggered_at;
+	record.sync_us = collection->sync_us;
+	record.async_us = GetCurrentTimestamp() - collection->barrier_at;
+	record.lsn = collection->lsn;
+	record.rows_in = collection->rows_in;
+	record.full_bytes = collection->full_bytes;
+
+	wait_until_visible();
+	while (!try_commit(&record))
+	{
+		TimestampTz until = GetCurrentTimestamp() + delay * 1000;
+		TimestampTz now;
+
+		while ((now = GetCurrentTimestamp()) < until)
+		{
+			sc_worker_wait((until - now) / 1000 + 1);
+			if (!sc_children_alive())
+				proc_exit(1);
+		}
+		delay = Min(delay * 2, RETRY_MAX_MS);
+	}
+	publish_commit(&record);
+	sc_collect_reset(collection);
+	sc_worker_context.checkpoint_id = 0;
+}
+
+/* False where the transaction failed, and may succeed another time. */
+static bool
+try_commit(ScCheckpointRecord *record)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool committed = false;
+
+	PG_TRY();
+	{
+		SC_DEBUG_POINT("coordinator_before_write");
+		begin_work();
+		sc_checkpoint_write(collection, record);
+		SC_DEBUG_POINT("coordinator_before_commit");
+		end_work();
+		committed = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+			PG_RE_THROW();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING,
+					  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
+							   record->checkpoint_id, error->message), error->hint);
+		begin_work();
+		sc_store_failed(record, error->message);
+		end_work();
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return committed;
+}
+
+/* Tells everybody that the checkpoint is committed. */
+static void
+publish_commit(const ScCheckpointRecord *record)
+{
+	XLogRecPtr	commit_end = XactLastCommitEnd;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SC_DEBUG_POINT("coordinator_after_commit");
+	if (requests_taken > sc_my_pipeline->checkpoints_done)
+		XLogFlush(commit_end);
+	if (sc_my_pipeline->message[0] != '\0')
+		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->committed_lsn = record->lsn;
+	sc_my_pipeline->commit_end = commit_end;
+	sc_my_pipeline->checkpoints_done = requests_taken;
+	sc_my_pipeline->triggered_at = 0;
+	sc_my_pipeline->failures = 0;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	pg_atomic_write_u64(&sc_my_pipeline->committed, record->checkpoint_id);
+	kind = NULL;
+	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
+	ConditionVariableBroadcast(&sc_my_pipeline->cv);
+	SC_DEBUG_POINT("coordinator_after_ack");
+
+	/* a slot's restart position moves with these records only */
+	if (record->rows_in > 0 &&
+		TimestampDifferenceExceeds(last_standby_snapshot, now, STANDBY_SNAPSHOT_MS))
+	{
+		(void) LogStandbySnapshot();
+		last_standby_snapshot = now;
+	}
+	pgstat_report_stat(false);
+}
+
+/*
+ * Runs at exit, whatever the way: an attempt that didn't end well is followed by
+ * another, at once after a healthy one that was only terminated, else after 1 s
+ * doubling to 1 min.
+ */
+static void
+note_end(int code, Datum arg)
+{
+	ScPipelineShared *pipeline = sc_my_pipeline;
+	TimestampTz now = GetCurrentTimestamp();
+	int			delay_s = 0;
+
+	if (!ended_well)
+	{
+		SpinLockAcquire(&pipeline->mutex);
+		if (pipeline->failures > 0 || pipeline->failed_by_error)
+			delay_s = Min(60, 1 << Min(pipeline->failures, 6));
+		pipeline->failures++;
+		pipeline->restart_at = now + delay_s * USECS_PER_SEC;
+		pipeline->status = SC_STATUS_RESTARTING;
+		pipeline->status_since = now;
+		SpinLockRelease(&pipeline->mutex);
+	}
+}

@@ -1,0 +1,150 @@
+/*-------------------------------------------------------------------------
+ * loop.c
+ *	  The frame of all our workers (loop.h).
+ *
+ * A worker that fails ends: it notes why, and exits with status 1; whoever
+ * started it decides what is next.  Any other status would restart the whole
+ * server.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "worker/loop.h"
+
+ScPipelineShared *sc_my_pipeline = NULL;
+ScWorkerContext sc_worker_context;
+
+static ScWorkerPlace *my_place;
+
+static void
+worker_error_context(void *arg)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "pipeline %d", sc_my_pipeline->pipeline_id);
+	if (sc_worker_context.query_id != 0)
+		appendStringInfo(&buf, ", query " INT64_FORMAT, sc_worker_context.query_id);
+	if (sc_worker_context.checkpoint_id != 0)
+		appendStringInfo(&buf, ", checkpoint " INT64_FORMAT,
+						 sc_worker_context.checkpoint_id);
+	if (!XLogRecPtrIsInvalid(sc_worker_context.lsn))
+		appendStringInfo(&buf, ", LSN %X/%X", LSN_FORMAT_ARGS(sc_worker_context.lsn));
+	errcontext("%s", buf.data);
+	pfree(buf.data);
+}
+
+/* The place is left before the process can be replaced by another. */
+static void
+leave_place(int code, Datum arg)
+{
+	Latch	   *coordinator;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	my_place->pid = 0;
+	my_place->latch = NULL;
+	coordinator = sc_my_pipeline->coordinator.latch;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	if (coordinator)
+		SetLatch(coordinator);
+	else
+		sc_shared_wake_launcher();
+	ConditionVariableBroadcast(&sc_my_pipeline->cv);
+}
+
+/* Runs "main", noting an error before it ends the process. */
+static void
+run_and_note(void (*main) (void))
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		main();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		sc_status_note_error(sc_my_pipeline, error->message, error->hint,
+							 error->sqlerrcode == ERRCODE_QUERY_CANCELED);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+void
+sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
+			  void (*main) (void))
+{
+	ErrorContextCallback callback;
+
+	sc_my_process = process;
+	sc_my_pipeline = &sc_shared->pipelines[pipeline_index];
+	my_place = place;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	my_place->pid = MyProcPid;
+	my_place->latch = MyLatch;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	before_shmem_exit(leave_place, (Datum) 0);
+
+	callback.callback = worker_error_context;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+
+	BackgroundWorkerInitializeConnectionByOid(sc_my_pipeline->database, InvalidOid, 0);
+	pgstat_report_appname("stream_ckpt");
+	run_and_note(main);
+	error_context_stack = callback.previous;
+}
+
+void
+sc_worker_check(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+void
+sc_worker_wait(long timeout_ms)
+{
+	Assert(!IsTransactionState());
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout_ms >= 0 ? WL_TIMEOUT : 0),
+					 timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	sc_worker_check();
+}
+
+void
+sc_worker_describe(BackgroundWorker *worker, const char *function, int pipeline_index)
+{
+	memset(worker, 0, sizeof(BackgroundWorker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker->bgw_library_name, "stream_ckpt", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, sizeof(worker->bgw_function_name));
+	worker->bgw_main_arg = Int32GetDatum(pipeline_index);
+	worker->bgw_notify_pid = MyProcPid;
+}

@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ * loop.h
+ *	  What all our workers have in common: how they begin, wait, notice signals
+ *	  and end.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_LOOP_H
+#define SC_WORKER_LOOP_H
+
+#include "base/process.h"
+#include "postmaster/bgworker.h"
+#include "worker/shared.h"
+
+/* Passed to reader and tasks in bgw_extra. */
+typedef struct ScWorkerArg
+{
+	int64		attempt;
+	int			task;
+} ScWorkerArg;
+
+/* The pipeline that this worker serves, NULL in the launcher. */
+extern ScPipelineShared *sc_my_pipeline;
+
+/* What the error context says; fields that aren't known stay 0. */
+typedef struct ScWorkerContext
+{
+	int64		query_id;
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;
+} ScWorkerContext;
+extern ScWorkerContext sc_worker_context;
+
+/*
+ * First thing in a worker's main function: signals, place, error context, and
+ * the database connection (as bootstrap superuser).  "main" is then run; an error that it
+ * raises is noted in the pipeline's status, and ends the process with status 1.
+ */
+extern void sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
+						  void (*main) (void));
+
+/* Interrupts, and settings read again after SIGHUP. */
+extern void sc_worker_check(void);
+
+/*
+ * Waits for the latch (which is reset) or timeout_ms (-1: for ever), then
+ * sc_worker_check.  Nothing may be held: no transaction, no lock, no snapshot.
+ */
+extern void sc_worker_wait(long timeout_ms);
+
+/* Fills in what is the same in all our workers. */
+extern void sc_worker_describe(BackgroundWorker *worker, const char *function,
+							   int pipeline_index);
+
+#endif							/* SC_WORKER_LOOP_H */

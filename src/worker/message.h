@@ -1,0 +1,83 @@
+/*-------------------------------------------------------------------------
+ * message.h
+ *	  What a task sends to its coordinator.
+ *
+ * Every message begins with a ScMessage; bodies follow at a multiple of 8 bytes.
+ * Byte order is the machine's; valid for one attempt.
+ *
+ *	 'R'  result rows: ScMessageRow and its MinimalTuple, again and again, each
+ *	      beginning at a multiple of 8.  Sent as windows close, and at barriers
+ *	 'K'  ScMessageChunk and the chunk's bytes
+ *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
+ *	 'O'  ScOffset (ckpt/store.h)
+ *	 'F'  nothing: the query was dropped, forget all of it
+ *	 'E'  ScMessageEnd and xids: this task's part of the checkpoint ends
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_MESSAGE_H
+#define SC_WORKER_MESSAGE_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+
+typedef enum ScMessageKind
+{
+	SC_MESSAGE_ROWS = 'R',
+	SC_MESSAGE_CHUNK = 'K',
+	SC_MESSAGE_DROP = 'D',
+	SC_MESSAGE_OFFSET = 'O',
+	SC_MESSAGE_FORGET = 'F',
+	SC_MESSAGE_END = 'E'
+} ScMessageKind;
+
+typedef struct ScMessage
+{
+	int64		attempt;
+	int64		query_id;		/* 0 for 'E' */
+	uint32		nrows;			/* 'R' */
+	uint8		kind;			/* ScMessageKind */
+	uint8		unused[3];
+} ScMessage;
+
+#define SC_MESSAGE_BODY(message) ((char *) (message) + sizeof(ScMessage))
+
+typedef struct ScMessageRow
+{
+	uint32		len;			/* with this header and padding */
+	char		op;				/* ScResultOp */
+	uint8		unused[3];
+	/* MinimalTuple */
+} ScMessageRow;
+
+typedef struct ScMessageChunk
+{
+	int64		partition_key;
+	int32		seq;
+	int16		key_group_min;
+	int16		key_group_max;
+	bool		full;
+	uint8		unused[3];
+	uint32		len;
+	/* bytes */
+} ScMessageChunk;
+
+typedef struct ScMessageDrop
+{
+	int64		partition_key;
+} ScMessageDrop;
+
+typedef struct ScMessageEnd
+{
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;
+	TimestampTz triggered_at;
+	TimestampTz barrier_at;		/* when the task met the barrier */
+	int64		sync_us;		/* that the task stood still */
+	int64		rows_in;		/* since the last barrier */
+	int64		state_bytes;	/* bytes of all live chunks: the full size */
+	uint32		nxids;
+	uint32		unused;
+	/* TransactionId xids[nxids]: must be visible before the commit */
+} ScMessageEnd;
+
+#endif							/* SC_WORKER_MESSAGE_H */

@@ -1,0 +1,33 @@
+/*-------------------------------------------------------------------------
+ * pipeline.h
+ *	  What a session can ask of running pipelines (of its own database).
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_PIPELINE_H
+#define SC_WORKER_PIPELINE_H
+
+#include "access/xlogdefs.h"
+
+/*
+ * When (and only when) the current transaction commits: the launcher looks at the
+ * pipeline again (starts it where it should run), its coordinator reads its
+ * catalog entry again (stop, new interval).
+ */
+extern void sc_pipeline_changed(int32 pipeline_id);
+
+/*
+ * Triggers a checkpoint of a running pipeline and waits until it is committed and
+ * flushed; returns its id.  Errors: not running (with its status), time-out
+ * (ERRCODE_QUERY_CANCELED).  timeout in microseconds.  Must not be called with
+ * a transaction id assigned?  No: allowed; it only waits for workers.
+ */
+extern int64 sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 timeout_us);
+
+/*
+ * Waits until all rows committed before the call are in the committed results of
+ * every query of every pipeline of this database that isn't stopped.  Returns the
+ * marker's LSN.  Errors as above.
+ */
+extern XLogRecPtr sc_pipelines_sync(int64 timeout_us);
+
+#endif							/* SC_WORKER_PIPELINE_H */

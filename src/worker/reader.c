@@ -1,0 +1,301 @@
+/*-------------------------------------------------------------------------
+ * reader.c
+ *	  The reader of a pipeline [Flink: source]: owns the slot, decodes the WAL,
+ *	  sends rows to the tasks, injects barriers.
+ *
+ * It runs outside transactions; decoding opens its own.  Between two WAL records
+ * it serves the coordinator: a barrier goes into every channel at once, with the
+ * LSN reached, and everything that ends at or before that LSN has been sent by
+ * then.  While it waits for room in a queue it still confirms positions.
+ *
+ * The slot's position is confirmed only after the checkpoint that covers it
+ * is flushed.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "base/debug.h"
+#include "ckpt/store.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "pgstat.h"
+#include "replication/logical.h"
+#include "source/capture.h"
+#include "source/decode.h"
+#include "source/walread.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "worker/loop.h"
+#include "worker/queues.h"
+#include "worker/start.h"
+#include "worker/workers.h"
+
+#define POLL_MS			1000	/* the net below wake-ups */
+#define CONFIRM_POLL_MS 200		/* while a commit record isn't flushed */
+#define FLUSH_MS		20		/* asynchronous commits are flushed that often */
+
+static shm_mq_handle *queues[SC_MAX_TASKS];
+static int	nqueues;
+static ScDecoder *decoder;
+static ScBatch *batch;
+static uint64 barrier_sent;		/* checkpoint id */
+static uint64 confirmed;		/* checkpoint id */
+static TimestampTz last_flush;
+
+static XLogRecPtr prepare(void);
+static void reader_main(void);
+static void send_to_tasks(void *arg, const char *data, Size len);
+static void serve_coordinator(void);
+static void send_barrier(uint64 checkpoint_id);
+static bool confirm(void);
+static void publish_position(void);
+static void sleep_until_woken(void);
+static void fall_asleep(void);
+static void wake_up(int code, Datum arg);
+
+void
+stream_ckpt_reader_main(Datum arg)
+{
+	ScPipelineShared *pipeline = &sc_shared->pipelines[DatumGetInt32(arg)];
+
+	sc_worker_run(SC_PROCESS_READER, DatumGetInt32(arg), &pipeline->reader, reader_main);
+}
+
+static void
+reader_main(void)
+{
+	dsm_segment *segment = sc_queues_attach(sc_my_pipeline);
+	ScWorkerArg arg;
+	XLogRecPtr	start;
+
+	memcpy(&arg, MyBgworkerEntry->bgw_extra, sizeof(arg));
+	nqueues = sc_my_pipeline->ntasks;
+	for (int i = 0; i < nqueues; i++)
+		queues[i] = sc_queue_input(segment, i, true);
+	batch = sc_batch_create(arg.attempt, send_to_tasks, NULL);
+	confirmed = barrier_sent = pg_atomic_read_u64(&sc_my_pipeline->committed);
+	before_shmem_exit(wake_up, (Datum) 0);
+	sc_capture_init();
+	start = prepare();
+	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
+
+	for (;;)
+	{
+		if (!sc_decoder_step(decoder))
+		{
+			sc_batch_flush(batch);
+			publish_position();
+			serve_coordinator();
+			sleep_until_woken();
+		}
+		else
+			serve_coordinator();
+		sc_worker_context.lsn = sc_decoder_position(decoder);
+	}
+}
+
+/* What the catalogs say: where to start, and which streams to capture. */
+static XLogRecPtr
+prepare(void)
+{
+	NameData	name;
+	XLogRecPtr	start;
+	ListCell   *lc;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	start = sc_start_position(sc_my_pipeline->pipeline_id);
+	foreach(lc, sc_query_list(sc_my_pipeline->pipeline_id))
+	{
+		ScQuery    *query = lfirst(lc);
+		ScStream   *stream = sc_stream_by_relid(query->source, true);
+
+		if (stream)
+			sc_capture_add(stream->relid, stream->event_time_attno);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
+	ReplicationSlotAcquire(NameStr(name), true);
+	return start;
+}
+
+/*
+ * Sends a message to every task, waiting for room.  Called from decoding
+ * callbacks too: a large transaction waits here, and still confirms positions.
+ */
+static void
+send_to_tasks(void *arg, const char *data, Size len)
+{
+	for (int i = 0; i < nqueues; i++)
+	{
+		for (;;)
+		{
+			shm_mq_result result = shm_mq_send(queues[i], len, data, true, true);
+
+			if (result == SHM_MQ_SUCCESS)
+				break;
+			if (result == SHM_MQ_DETACHED)
+				proc_exit(1);	/* the task's end ends the attempt */
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 POLL_MS, WAIT_EVENT_MQ_SEND);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+			(void) confirm();
+		}
+	}
+}
+
+/* Between two records: barriers, confirmations, interrupts. */
+static void
+serve_coordinator(void)
+{
+	static int	calls;
+	uint64		trigger = pg_atomic_read_u64(&sc_my_pipeline->trigger);
+
+	if (sc_decoder_take_work(decoder) && pg_atomic_read_u32(&sc_my_pipeline->work) == 0)
+	{
+		pg_atomic_write_u32(&sc_my_pipeline->work, 1);
+		sc_place_wake(sc_my_pipeline, &sc_my_pipeline->coordinator);
+	}
+	if (trigger > barrier_sent)
+		send_barrier(trigger);
+	if (++calls % 1024 == 0)
+	{
+		publish_position();
+		(void) confirm();
+		sc_worker_check();
+	}
+}
+
+static void
+send_barrier(uint64 checkpoint_id)
+{
+	TransactionId *xids;
+	int			nxids;
+	ScWireBarrier *barrier;
+	XLogRecPtr	position = sc_decoder_position(decoder);
+
+	SC_DEBUG_POINT("reader_before_barrier");
+	nxids = sc_decoder_unfinished(decoder, &xids);
+	barrier = (ScWireBarrier *)
+		sc_batch_add(batch, SC_WIRE_BARRIER, 0,
+					 sizeof(ScWireBarrier) + nxids * sizeof(TransactionId));
+	barrier->checkpoint_id = checkpoint_id;
+	barrier->lsn = position;
+	barrier->triggered_at = sc_my_pipeline->triggered_at;
+	barrier->nxids = nxids;
+	barrier->unused = 0;
+	memcpy(barrier + 1, xids, nxids * sizeof(TransactionId));
+	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
+	sc_batch_flush(batch);
+	barrier_sent = checkpoint_id;
+	SC_DEBUG_POINT("reader_after_barrier");
+}
+
+/*
+ * Confirms the last committed checkpoint's position to the slot, once its commit
+ * record is flushed.  False where it has to wait for that.
+ */
+static bool
+confirm(void)
+{
+	uint64		committed = pg_atomic_read_u64(&sc_my_pipeline->committed);
+	XLogRecPtr	lsn;
+	XLogRecPtr	commit_end;
+
+	if (committed == confirmed)
+		return true;
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	lsn = sc_my_pipeline->committed_lsn;
+	commit_end = sc_my_pipeline->commit_end;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	if (GetFlushRecPtr(NULL) < commit_end)
+		return false;
+
+	SC_DEBUG_POINT("reader_before_confirm");
+	LogicalConfirmReceivedLocation(lsn);
+	confirmed = committed;
+	SC_DEBUG_POINT("reader_after_confirm");
+	return true;
+}
+
+/*
+ * Lets others see how far we are; wakes the coordinator where it waits for that:
+ * for a sync(), or for a segment of foreign WAL.
+ */
+static void
+publish_position(void)
+{
+	XLogRecPtr	position = sc_decoder_position(decoder);
+	XLogRecPtr	before = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
+	XLogRecPtr	sync_lsn;
+	XLogRecPtr	committed_lsn;
+
+	if (position == before)
+		return;
+	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, position);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sync_lsn = sc_my_pipeline->sync_lsn;
+	committed_lsn = sc_my_pipeline->committed_lsn;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	if ((sync_lsn > before && sync_lsn <= position) ||
+		(position - committed_lsn >= wal_segment_size &&
+		 before / wal_segment_size != position / wal_segment_size))
+		sc_place_wake(sc_my_pipeline, &sc_my_pipeline->coordinator);
+}
+
+/*
+ * All flushed WAL is read.  Asynchronous commits may be inserted but not flushed:
+ * flushing them ourselves, at most every 20 ms, beats waiting for the WAL
+ * writer.  Then sleeps until a commit, the coordinator or the net wakes us.
+ */
+static void
+sleep_until_woken(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		timeout = POLL_MS;
+
+	if (!confirm())
+		timeout = CONFIRM_POLL_MS;
+
+	if (TimestampDifferenceExceeds(last_flush, now, FLUSH_MS))
+	{
+		if (sc_wal_flush_inserted())
+		{
+			last_flush = now;
+			return;
+		}
+	}
+	else
+		timeout = FLUSH_MS;
+
+	fall_asleep();
+	if (pg_atomic_read_u64(&sc_my_pipeline->trigger) == barrier_sent)
+	{
+		pgstat_report_stat(false);
+		sc_worker_wait(timeout);
+	}
+	wake_up(0, (Datum) 0);
+}
+
+/* From now on a commit sets our latch. */
+static void
+fall_asleep(void)
+{
+	pg_atomic_write_u32(&sc_my_pipeline->reader_sleeps, 1);
+	pg_atomic_fetch_add_u32(&sc_shared->sleeping_readers, 1);
+}
+
+/* Also at exit: writers must not look for a reader that isn't there. */
+static void
+wake_up(int code, Datum arg)
+{
+	if (pg_atomic_exchange_u32(&sc_my_pipeline->reader_sleeps, 0) == 1)
+		pg_atomic_fetch_sub_u32(&sc_shared->sleeping_readers, 1);
+}

@@ -1,0 +1,121 @@
+/*-------------------------------------------------------------------------
+ * start.c
+ *	  May a pipeline start, and from where?
+ *
+ * The rule: the slot's confirmed position is never beyond the smallest offset of
+ * a query.  Where it is (an asynchronous commit lost in a crash, a slot moved or
+ * made again, a server promoted or copied), PostgreSQL would skip the rows between without
+ * a word; such a pipeline stands at "lost" until somebody decides.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "ckpt/store.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "source/slot.h"
+#include "worker/start.h"
+
+#define HINT_LOST "Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
+
+static bool same_server(const ScPipelineState *state);
+static ScStatus check_slot(int32 pipeline_id, bool has_state, char **message, char **hint);
+
+XLogRecPtr
+sc_start_position(int32 pipeline_id)
+{
+	XLogRecPtr	start = InvalidXLogRecPtr;
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (XLogRecPtrIsInvalid(start) || offset->lsn < start)
+			start = offset->lsn;
+	}
+	if (XLogRecPtrIsInvalid(start))
+		start = sc_store_read_state(pipeline_id).lsn;
+	if (XLogRecPtrIsInvalid(start))
+		start = sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush;
+	return start;
+}
+
+ScStatus
+sc_start_check(int32 pipeline_id, char **message, char **hint)
+{
+	ScPipeline *pipeline;
+	ScPipelineState state;
+
+	*message = *hint = NULL;
+	if (!sc_extension_exists() ||
+		(pipeline = sc_pipeline_by_id(pipeline_id, true)) == NULL)
+	{
+		sc_slot_drop(MyDatabaseId, pipeline_id);
+		return SC_STATUS_GONE;
+	}
+	if (pipeline->stopped)
+		return SC_STATUS_STOPPED;
+	if (sc_query_list(pipeline_id) == NIL &&
+		(sc_stream_list() == NIL || strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0) &&
+		sc_slot_drop_if_unused(pipeline_id))
+	{
+		*message = "no query uses the pipeline";
+		return SC_STATUS_IDLE;
+	}
+
+	state = sc_store_read_state(pipeline_id);
+	if (state.checkpoint_id > 0 && !same_server(&state))
+	{
+		*message = "the pipeline's checkpoints come from another server or database, or another version";
+		*hint = HINT_LOST;
+		return SC_STATUS_LOST;
+	}
+	return check_slot(pipeline_id, state.checkpoint_id > 0, message, hint);
+}
+
+/* A copied, restored or upgraded database never goes on with foreign state. */
+static bool
+same_server(const ScPipelineState *state)
+{
+	return state->system_identifier == GetSystemIdentifier() &&
+		state->database == MyDatabaseId &&
+		state->server_version == PG_VERSION_NUM / 10000 &&
+		state->format == SC_STATE_FORMAT;
+}
+
+static ScStatus
+check_slot(int32 pipeline_id, bool has_state, char **message, char **hint)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	XLogRecPtr	start;
+
+	*hint = HINT_LOST;
+	if (!slot.exists)
+	{
+		if (!has_state && sc_query_list(pipeline_id) == NIL)
+		{
+			*hint = NULL;
+			*message = "no query uses the pipeline";
+			return SC_STATUS_IDLE;
+		}
+		*message = "the pipeline's replication slot does not exist";
+		return SC_STATUS_LOST;
+	}
+	if (slot.invalidated)
+	{
+		*message = "the pipeline's replication slot was invalidated: the WAL that it needs has been removed";
+		*hint = "Increase \"max_slot_wal_keep_size\". " HINT_LOST;
+		return SC_STATUS_LOST;
+	}
+	start = sc_start_position(pipeline_id);
+	if (start < slot.confirmed_flush)
+	{
+		*message = psprintf("the replication slot stands at %X/%X, beyond the last checkpoint at %X/%X",
+							LSN_FORMAT_ARGS(slot.confirmed_flush), LSN_FORMAT_ARGS(start));
+		return SC_STATUS_LOST;
+	}
+	*hint = NULL;
+	return SC_STATUS_STARTING;
+}

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ * start.h
+ *	  May a pipeline start, and from where?
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_START_H
+#define SC_WORKER_START_H
+
+#include "access/xlogdefs.h"
+#include "worker/shared.h"
+
+/*
+ * Where reading begins: the smallest offset of a query that has one, else the
+ * pipeline's last checkpoint, else the slot's confirmed position.  Needs a
+ * transaction and snapshot.
+ */
+extern XLogRecPtr sc_start_position(int32 pipeline_id);
+
+/*
+ * Compares the catalogs, the slot and this server with one another.  Returns
+ * SC_STATUS_STARTING where the pipeline may start; otherwise the status in which it must
+ * stand, with *message and *hint in words (palloc'd or constant; may be NULL).
+ * Drops the slot of a pipeline that is gone or has nothing to do.
+ * Needs a transaction without an id, and a snapshot.
+ */
+extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
+
+#endif							/* SC_WORKER_START_H */

@@ -1,0 +1,290 @@
+/*-------------------------------------------------------------------------
+ * task_query.c
+ *	  One query in a task: loading it, running rows through it, freezing it.
+ *
+ * The owner's code runs in the owner's surroundings (base/env.h), never as
+ * superuser: that includes the planning of expressions, which evaluates constant
+ * ones.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "base/env.h"
+#include "query/analyze.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "worker/loop.h"
+#include "worker/task_internal.h"
+
+static ScTaskQuery *query_create(ScQuery *catalog, MemoryContext context,
+								 ScOutbox *outbox);
+static void query_restore(ScTaskQuery *query, const ScOffset *offset);
+static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
+static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
+static void add_chunk(void *arg, const ScChunk *chunk);
+static void add_drop(void *arg, int64 partition_key);
+
+/* Reads the catalog entry into a context of the query's own. */
+static ScTaskQuery *
+query_load(int64 query_id, ScOutbox *outbox)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	ScQuery    *catalog = sc_query_by_id(query_id, true);
+	ScTaskQuery *query = NULL;
+
+	sc_worker_context.query_id = query_id;
+	if (catalog)
+		query = query_create(catalog, context, outbox);
+	MemoryContextSwitchTo(old);
+	if (!query)
+		MemoryContextDelete(context);
+	sc_worker_context.query_id = 0;
+	return query;
+}
+
+static ScTaskQuery *
+query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
+{
+	ScTaskQuery *query = palloc0(sizeof(ScTaskQuery));
+	ScStream   *stream;
+	ScEngineOptions options = {0};
+	Relation	relation;
+	ScEnv		env;
+
+	query->context = context;
+	query->query = catalog;
+	stream = sc_stream_by_relid(catalog->source, false);
+	relation = table_open(stream->relid, AccessShareLock);
+	query->stream_desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+	table_close(relation, AccessShareLock);
+	sc_rows_init(&query->rows, outbox, catalog->query_id);
+
+	options.emit = catalog->emit;
+	options.watermark_delay = stream->watermark_delay;
+	options.allowed_lateness = catalog->allowed_lateness;
+	options.first_key_group = 0;
+	options.last_key_group = SC_MAX_PARALLELISM - 1;
+	options.emit_row = emit_row;
+	options.emit_arg = query;
+
+	sc_env_enter(&env, catalog->owner, catalog->settings);
+	query->definition = sc_definition_load(catalog->definition, catalog->emit);
+	query->engine = sc_engine_create(context, query->definition, query->stream_desc,
+									 &options);
+	sc_env_leave(&env);
+	return query;
+}
+
+List *
+sc_task_queries_restore(ScOutbox *outbox)
+{
+	List	   *queries = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(sc_my_pipeline->pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+		ScTaskQuery *query = query_load(offset->query_id, outbox);
+		MemoryContext old;
+
+		if (!query)
+			continue;
+		query_restore(query, offset);
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		queries = lappend(queries, query);
+		MemoryContextSwitchTo(old);
+	}
+	return queries;
+}
+
+/* Counters, watermark and state of the last checkpoint. */
+static void
+query_restore(ScTaskQuery *query, const ScOffset *offset)
+{
+	ScEngineCounters *counters = sc_engine_counters(query->engine);
+	ScChangelogLoader *loader;
+	ScEnv		env;
+
+	query->offset = offset->lsn;
+	query->updates_ignored = offset->updates_ignored;
+	query->deletes_ignored = offset->deletes_ignored;
+	query->truncates_ignored = offset->truncates_ignored;
+	counters->rows_in = offset->rows_in;
+	counters->late_rows = offset->late_rows;
+	counters->null_event_times = offset->null_event_times;
+	counters->result_rows = offset->result_rows;
+	sc_engine_set_max_event_time(query->engine, offset->max_event_time);
+
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	loader = sc_changelog_load_begin(query->engine);
+	sc_store_load(query->query->query_id, loader);
+	sc_changelog_load_end(loader);
+	sc_env_leave(&env);
+}
+
+ScTaskQuery *
+sc_task_query_begin(int64 query_id, XLogRecPtr start, ScOutbox *outbox)
+{
+	ScTaskQuery *query = query_load(query_id, outbox);
+
+	if (query)
+		query->offset = start;
+	return query;
+}
+
+void
+sc_task_query_free(ScTaskQuery *query)
+{
+	sc_rows_free(&query->rows);
+	sc_engine_free(query->engine);
+	MemoryContextDelete(query->context);
+}
+
+static inline void
+run_row(ScTaskQuery *query, const ScWireRecord *record)
+{
+	ScTaskLayout *layout = sc_task_layout_get(record->layout);
+
+	if (layout != query->layout)
+	{
+		query->layout = layout;
+		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
+											  query->stream_desc);
+	}
+	if (query->stream)
+		sc_engine_row(query->engine,
+					  sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record)));
+}
+
+void
+sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
+{
+	const char *end = data + len;
+	ScEnv		env;
+
+	sc_worker_context.query_id = query->query->query_id;
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	query->layout = NULL;		/* may have been replaced since */
+	for (data += sizeof(ScWireHeader); data < end; data += ((ScWireRecord *) data)->len)
+	{
+		const ScWireRecord *record = (const ScWireRecord *) data;
+
+		switch (record->op)
+		{
+			case SC_WIRE_INSERT:
+				if (!query->skipping)
+					run_row(query, record);
+				break;
+			case SC_WIRE_BEGIN:
+				query->skipping =
+					((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn <= query->offset;
+				break;
+			case SC_WIRE_COMMIT:
+				if (!query->skipping)
+					run_commit(query, record);
+				break;
+			default:
+				elog(ERROR, "unexpected record \"%c\" in a message", record->op);
+		}
+	}
+	sc_env_leave(&env);
+	sc_worker_context.query_id = 0;
+}
+
+static void
+run_commit(ScTaskQuery *query, const ScWireRecord *record)
+{
+	const ScWireCommit *commit = (const ScWireCommit *) SC_WIRE_BODY(record);
+	const ScWireSummary *summary = (const ScWireSummary *) (commit + 1);
+
+	for (uint32 i = 0; i < commit->nstreams; i++, summary++)
+	{
+		if (summary->relid != query->definition->stream_relid)
+			continue;
+		query->updates_ignored += summary->updates;
+		query->deletes_ignored += summary->deletes;
+		query->truncates_ignored += summary->truncates;
+		sc_engine_commit(query->engine, summary->max_event_time);
+	}
+}
+
+static void
+emit_row(void *arg, ScResultOp op, TupleTableSlot *row)
+{
+	sc_rows_add(&((ScTaskQuery *) arg)->rows, (char) op, row);
+}
+
+static void
+add_chunk(void *arg, const ScChunk *chunk)
+{
+	ScTaskQuery *query = arg;
+	ScMessageChunk head = {0};
+
+	head.partition_key = chunk->partition_key;
+	head.seq = chunk->seq;
+	head.key_group_min = chunk->key_group_min;
+	head.key_group_max = chunk->key_group_max;
+	head.full = chunk->full;
+	head.len = chunk->len;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_CHUNK, query->query->query_id, 0,
+				  &head, sizeof(head), chunk->data, chunk->len);
+}
+
+static void
+add_drop(void *arg, int64 partition_key)
+{
+	ScTaskQuery *query = arg;
+	ScMessageDrop drop;
+
+	drop.partition_key = partition_key;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DROP, query->query->query_id, 0,
+				  &drop, sizeof(drop), NULL, 0);
+}
+
+/* The query's offset record; call it after the changelog is written. */
+static void
+add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn, ScOutbox *outbox)
+{
+	ScEngineCounters *counters = sc_engine_counters(query->engine);
+	ScOffset	offset = {0};
+
+	/* one that is ahead of the others keeps its own place */
+	query->offset = Max(query->offset, lsn);
+	offset.query_id = query->query->query_id;
+	offset.source = query->definition->stream_relid;
+	offset.checkpoint_id = checkpoint_id;
+	offset.lsn = query->offset;
+	offset.max_event_time = sc_engine_max_event_time(query->engine);
+	offset.rows_in = counters->rows_in;
+	offset.late_rows = counters->late_rows;
+	offset.null_event_times = counters->null_event_times;
+	offset.result_rows = counters->result_rows;
+	offset.updates_ignored = query->updates_ignored;
+	offset.deletes_ignored = query->deletes_ignored;
+	offset.truncates_ignored = query->truncates_ignored;
+	offset.groups = sc_engine_groups(query->engine);
+	offset.state_bytes = sc_changelog_live_bytes(query->engine);
+	sc_outbox_add(outbox, SC_MESSAGE_OFFSET, offset.query_id, 0,
+				  &offset, sizeof(offset), NULL, 0);
+}
+
+int64
+sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn,
+					 ScOutbox *outbox)
+{
+	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
+	ScEnv		env;
+
+	sc_worker_context.query_id = query->query->query_id;
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	sc_engine_emit_changed(query->engine);
+	(void) sc_changelog_write(query->engine, &sink);
+	sc_env_leave(&env);
+	sc_rows_flush(&query->rows);
+	add_offset(query, checkpoint_id, lsn, outbox);
+	sc_worker_context.query_id = 0;
+	return sc_changelog_live_bytes(query->engine);
+}

@@ -1,0 +1,123 @@
+# A failure at each step of the checkpoint protocol, of every kind: the pipeline resumes by
+# itself, and the results are exact.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# in the order in which one checkpoint passes them
+my @points = qw(
+  reader_before_barrier
+  task_before_freeze
+  task_after_freeze
+  task_part_sent
+  coordinator_parts_collected
+  coordinator_before_write
+  coordinator_before_commit
+  coordinator_after_commit
+  coordinator_after_ack
+  reader_before_confirm
+  reader_after_confirm
+);
+my @actions = qw(error exit term kill);
+
+my $node = new_node('main');
+create_stream_table($node, 't', delay => '10 seconds');
+create_query($node, 'closed', 't', emit => 'close');
+create_query($node, 'live', 't', emit => 'update');
+wait_running($node);
+
+my $minute = 0;
+
+# One transaction of rows over three minutes of event time.  It may fail: the server may
+# be killed between its commit and the answer.
+sub insert_rows
+{
+	try_psql($node,
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $minute * interval '1 minute' + i * interval '1 second',
+			i % 7, i, $minute FROM generate_series(0, 179) i));
+	$minute += 2;
+	return;
+}
+
+# The oracles of both queries, and that each row was counted exactly once.
+sub check
+{
+	my ($what) = @_;
+
+	sync_pipelines($node);
+	is( join(' ',
+			differences($node, 'closed', table => 't', delay => '10 seconds'),
+			differences($node, 'live', emit => 'update'),
+			counter($node, 'closed', 'rows_in')
+			  - $node->safe_psql('postgres', 'SELECT count(*) FROM t'),
+			query_late_rows($node, 'live')),
+		'0 0 0 0',
+		$what);
+	return;
+}
+
+insert_rows();
+check('before any failure');
+
+for my $point (@points)
+{
+	for my $action (@actions)
+	{
+		arm($node, $point, $action);
+		insert_rows();
+		wait_reached($node, $point);
+		wait_up($node);
+		insert_rows();
+		check("$action at $point");
+	}
+}
+
+# a failure of the second attempt, too
+arm($node, 'coordinator_before_commit', 'exit');
+arm($node, 'task_after_freeze', 'exit', 2);
+insert_rows();
+wait_reached($node, 'coordinator_before_commit');
+insert_rows();
+insert_rows();
+check('failures in a row');
+disarm($node, 'task_after_freeze');
+
+# Between its commit and its acknowledgement the coordinator is held, then killed from outside.
+for my $point (qw(coordinator_before_commit coordinator_after_commit))
+{
+	arm($node, $point, 'wait');
+	insert_rows();
+	wait_reached($node, $point);
+	my $pid = pid_of($node, 'coordinator');
+	kill 'KILL', $pid;
+	disarm($node, $point);
+	wait_until(
+		$node,
+		"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)",
+		'the coordinator is gone');
+	insert_rows();
+	check("killed from outside at $point");
+}
+
+# a checkpoint that failed is in the history, with its reason
+arm($node, 'coordinator_before_commit', 'error');
+insert_rows();
+wait_reached($node, 'coordinator_before_commit');
+check('after an error at the commit');
+cmp_ok(
+	$node->safe_psql(
+		'postgres',
+		q(SELECT count(*) FROM stream_ckpt.checkpoints WHERE status = 'failed' AND failure IS NOT NULL)
+	),
+	'>', 0,
+	'failed checkpoints are shown with their reason');
+
+$node->stop;
+done_testing();

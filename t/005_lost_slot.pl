@@ -1,0 +1,124 @@
+# A slot that is ahead of the offset, or gone, is a state with a way out: never a silent gap.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main');
+create_stream_table($node, 't');
+create_query($node, 'closed', 't', emit => 'close');
+wait_running($node);
+
+my $slot = $node->safe_psql('postgres',
+	q(SELECT slot_name FROM pg_replication_slots WHERE plugin = 'stream_ckpt'));
+isnt($slot, '', 'there is a slot');
+
+# an hour of event time: 60 closed windows, but for the last
+sub insert_hour
+{
+	my ($hour) = @_;
+	$node->safe_psql('postgres',
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hour * interval '1 hour' + i * interval '10 seconds',
+			i % 3, i, $hour FROM generate_series(0, 359) i));
+	return;
+}
+
+sub hours_in_result
+{
+	return $node->safe_psql('postgres',
+		q(SELECT string_agg(DISTINCT extract(hour FROM window_start AT TIME ZONE 'UTC')::text, ' ') FROM closed)
+	);
+}
+
+sub stop_pipeline
+{
+	$node->safe_psql('postgres',
+		q(SELECT stream_ckpt.stop_pipeline('default')));
+	wait_status($node, 'stopped');
+	return;
+}
+
+insert_hour(0);
+results_ok($node, 'closed', 'before', table => 't');
+
+# the slot moves on without us
+stop_pipeline();
+insert_hour(1);
+$node->safe_psql('postgres',
+	"SELECT pg_replication_slot_advance('$slot', pg_current_wal_lsn())");
+try_psql($node, q(SELECT stream_ckpt.start_pipeline('default')));
+wait_status($node, 'lost');
+is(hours_in_result(), '0', 'nothing is written over the gap');
+
+my ($ret, $stdout, $stderr) = $node->psql('postgres', 'SELECT stream_ckpt.sync()');
+isnt($ret, 0, 'sync() is an error');
+like($stderr, qr/lost/, 'which says why');
+is( $node->safe_psql('postgres', 'SELECT count(*) FROM t'),
+	'720', 'the table is untouched');
+
+# neither a restart of the server nor another start makes it forget
+$node->restart;
+wait_status($node, 'lost');
+insert_hour(2);
+is(hours_in_result(), '0', 'still nothing');
+
+# the way out
+$node->safe_psql('postgres',
+	q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+wait_running($node);
+insert_hour(3);
+insert_hour(4);
+sync_pipelines($node);
+like(hours_in_result(), qr/\b3\b/, 'goes on after the gap');
+unlike(hours_in_result(), qr/\b1\b/, 'the gap is a gap');
+is( $node->safe_psql(
+		'postgres',
+		q(SELECT count(*) FROM
+			((SELECT * FROM closed WHERE window_start >= '2024-01-01 03:00 UTC'
+			  EXCEPT ALL
+			  SELECT * FROM closed_definition)
+			 UNION ALL
+			 (SELECT * FROM closed_definition
+			  WHERE window_start >= '2024-01-01 03:00 UTC' AND window_end <= (SELECT max(ts) FROM t)
+			  EXCEPT ALL
+			  SELECT * FROM closed)) d)
+	),
+	'0',
+	'windows after the gap are exact');
+
+# the slot is dropped
+stop_pipeline();
+insert_hour(5);
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$slot')");
+try_psql($node, q(SELECT stream_ckpt.start_pipeline('default')));
+wait_status($node, 'lost');
+unlike(hours_in_result(), qr/\b5\b/, 'nothing is written without a slot');
+$node->safe_psql('postgres',
+	q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+wait_running($node);
+insert_hour(7);
+insert_hour(8);
+sync_pipelines($node);
+like(hours_in_result(), qr/\b7\b/, 'goes on with a new slot');
+unlike(hours_in_result(), qr/\b5\b/, 'the gap is a gap');
+
+# and once more after a crash: the new slot and offset are durable
+$node->stop('immediate');
+$node->start;
+insert_hour(9);
+sync_pipelines($node);
+like(hours_in_result(), qr/\b8\b/, 'goes on after a crash');
+is( $node->safe_psql(
+		'postgres',
+		q(SELECT status FROM stream_ckpt.pipelines)),
+	'running',
+	'and is running');
+
+$node->stop;
+done_testing();

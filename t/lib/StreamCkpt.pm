@@ -1,0 +1,348 @@
+# StreamCkpt.pm - what the TAP tests share: servers with the extension, debug points,
+# waiting for conditions, and the comparison of results with their definition.
+#
+# Rules: nothing here sleeps; everything waits for a condition, asked again and again
+# until PG_TEST_TIMEOUT_DEFAULT.  What the views call their columns is known here only,
+# as far as several tests need it.
+
+package StreamCkpt;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(
+  new_node create_stream_table attach create_query
+  arm disarm wait_reached
+  wait_until wait_status wait_running wait_up sync_pipelines
+  pid_of all_pids wait_restarted
+  differences results_ok counter query_late_rows
+  try_psql start_writer finish_writer memory_of
+);
+
+my $WORKERS = 'wal_level = logical
+shared_preload_libraries = \'stream_ckpt\'
+max_worker_processes = 32
+max_replication_slots = 10
+max_wal_senders = 10
+max_prepared_transactions = 10
+max_connections = 50
+shared_buffers = 64MB
+max_wal_size = 1GB
+fsync = on
+restart_after_crash = on
+autovacuum = on
+jit = off
+log_statement = none
+log_line_prefix = \'%m [%p] %b %q%a \'
+';
+
+# A running server with the extension in database "postgres"; further settings as text.
+sub new_node
+{
+	my ($name, $conf) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(allows_streaming => 'logical');
+	$node->append_conf('postgresql.conf', $WORKERS . ($conf // ''));
+	mkdir $node->data_dir . '/stream_ckpt_debug' or die "mkdir: $!";
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION stream_ckpt');
+	$node->safe_psql('postgres',
+		q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '100 ms'))
+	);
+	return $node;
+}
+
+# Table (ts timestamptz, k int, v int, txn int), attached.
+sub create_stream_table
+{
+	my ($node, $table, %opt) = @_;
+
+	$node->safe_psql('postgres',
+		"CREATE TABLE $table (ts timestamptz, k int, v int, txn int)");
+	attach($node, $table, %opt);
+	return;
+}
+
+sub attach
+{
+	my ($node, $table, %opt) = @_;
+	my $delay = $opt{delay} // '0';
+
+	$node->safe_psql('postgres',
+		"SELECT stream_ckpt.attach_stream('$table', event_time => 'ts', watermark_delay => '$delay')"
+	);
+	return;
+}
+
+# The same query for most tests: by window and k.
+sub create_query
+{
+	my ($node, $name, $table, %opt) = @_;
+	my $emit = $opt{emit} // 'close';
+	my $size = $opt{size} // '1 minute';
+	my $select = $opt{select}
+	  // "SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total, max(v) AS greatest
+		FROM $table, stream_ckpt.tumble(ts, '$size') w
+		GROUP BY w.window_start, w.window_end, k";
+
+	$node->safe_psql('postgres',
+		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit')"
+	);
+	return;
+}
+
+#
+# Debug points
+#
+sub debug_file
+{
+	my ($node, $point) = @_;
+	return $node->data_dir . "/stream_ckpt_debug/$point";
+}
+
+# Arms "point": error, exit, kill, term or wait; at the n-th time only, if given.
+sub arm
+{
+	my ($node, $point, $action, $n) = @_;
+	my $file = debug_file($node, $point);
+
+	unlink "$file.reached";
+	# appears in one piece, whoever looks meanwhile
+	open my $fh, '>', "$file.tmp" or die "$file.tmp: $!";
+	print $fh defined $n ? "$action $n" : $action;
+	close $fh or die "$file.tmp: $!";
+	rename "$file.tmp", $file or die "$file: $!";
+	return;
+}
+
+sub disarm
+{
+	my ($node, $point) = @_;
+	unlink debug_file($node, $point);
+	return;
+}
+
+sub wait_reached
+{
+	my ($node, $point) = @_;
+	return wait_until($node,
+		"SELECT pg_stat_file('stream_ckpt_debug/$point.reached', true) IS NOT NULL",
+		"debug point $point is reached");
+}
+
+#
+# Waiting
+#
+
+# Waits until a query returns "t", also across restarts of the server.
+sub wait_until
+{
+	my ($node, $query, $what, $dbname) = @_;
+
+	return 1 if $node->poll_query_until($dbname // 'postgres', $query);
+	diag "waited in vain until $what";
+	diag scalar(
+		try_psql($node, 'SELECT * FROM stream_ckpt.pipelines', '-x'));
+	diag scalar(
+		try_psql(
+			$node,
+			'SELECT * FROM stream_ckpt.checkpoints ORDER BY 1 DESC LIMIT 3',
+			'-x'));
+	BAIL_OUT("waited in vain until $what") if $ENV{STREAM_CKPT_BAIL_OUT};
+	die "waited in vain until $what";
+}
+
+sub wait_up
+{
+	my ($node) = @_;
+	return wait_until($node, 'SELECT true', 'the server accepts connections');
+}
+
+sub wait_status
+{
+	my ($node, $status, $pipeline) = @_;
+	$pipeline //= 'default';
+	return wait_until($node,
+		"SELECT status = '$status' FROM stream_ckpt.pipelines WHERE name = '$pipeline'",
+		"pipeline $pipeline is $status");
+}
+
+sub wait_running { return wait_status($_[0], 'running'); }
+
+# All rows committed before the call are in the committed results, whatever dies meanwhile.
+sub sync_pipelines
+{
+	my ($node, $dbname) = @_;
+	return wait_until($node,
+		"SELECT stream_ckpt.sync('30 seconds') IS NOT NULL",
+		'sync() succeeds', $dbname);
+}
+
+#
+# Processes
+#
+my %pid_query = (
+	reader => 'SELECT reader_pid FROM stream_ckpt.pipelines WHERE reader_pid IS NOT NULL',
+	coordinator =>
+	  'SELECT coordinator_pid FROM stream_ckpt.pipelines WHERE coordinator_pid IS NOT NULL',
+	task => 'SELECT pid FROM stream_ckpt.tasks WHERE pid IS NOT NULL',
+	launcher =>
+	  q(SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt%launcher%'),
+);
+
+# Process id of the reader, the coordinator, a task or the launcher, once it is there.
+sub pid_of
+{
+	my ($node, $which) = @_;
+	my $query = "$pid_query{$which} LIMIT 1";
+
+	wait_until($node, "SELECT EXISTS ($query)", "there is a $which");
+	return $node->safe_psql('postgres', $query);
+}
+
+sub all_pids
+{
+	my ($node) = @_;
+	return map { $_ => pid_of($node, $_) } qw(reader task coordinator);
+}
+
+# Waits until the process of that kind is another one than "pid".
+sub wait_restarted
+{
+	my ($node, $which, $pid) = @_;
+	return wait_until($node, "SELECT EXISTS ($pid_query{$which} AND "
+		  . ($which eq 'task' || $which eq 'launcher' ? 'pid' : "${which}_pid")
+		  . " <> $pid)", "there is a new $which");
+}
+
+# Peak and present resident memory of a process that is its own, in kB.  Shared buffers
+# that it touched don't count; queues are small.
+sub memory_of
+{
+	my ($pid) = @_;
+	my %kb;
+
+	open my $fh, '<', "/proc/$pid/status" or return;
+	while (<$fh>)
+	{
+		$kb{$1} = $2 if /^(VmHWM|RssAnon):\s+(\d+) kB/;
+	}
+	close $fh;
+	return \%kb;
+}
+
+#
+# Results
+#
+
+# psql that may fail (a server that restarts); returns standard output.
+sub try_psql
+{
+	my ($node, $sql, @params) = @_;
+	my ($ret, $stdout, $stderr) =
+	  $node->psql('postgres', $sql, extra_params => \@params);
+	note $stderr if defined $stderr && $stderr ne '';
+	return wantarray ? ($ret, $stdout, $stderr) : ($stdout // '');
+}
+
+# Number of rows in which a result table differs from its definition.  With emit
+# 'close' that is about the windows which the watermark closed: window_end <= greatest
+# event time - delay, computed here from the table itself.  "where" leaves out rows
+# of the truth (late ones).
+sub differences
+{
+	my ($node, $name, %opt) = @_;
+	my $truth = $opt{truth} // "SELECT * FROM ${name}_definition";
+	my $closed = '';
+
+	if (($opt{emit} // 'close') eq 'close')
+	{
+		my $delay = $opt{delay} // '0';
+		my $table = $opt{table} // die 'table?';
+		my $time = $opt{time} // 'ts';
+		$closed =
+		  "WHERE window_end <= (SELECT max($time) FILTER (WHERE isfinite($time)) - interval '$delay' FROM $table)";
+	}
+	return $node->safe_psql(
+		'postgres', qq(
+		SET timezone = '@{[$opt{timezone} // 'UTC']}';
+		WITH truth AS MATERIALIZED (SELECT * FROM ($truth) d $closed),
+		result AS MATERIALIZED (SELECT * FROM $name)
+		SELECT count(*) FROM
+			((TABLE result EXCEPT ALL TABLE truth)
+			 UNION ALL (TABLE truth EXCEPT ALL TABLE result)) d));
+}
+
+# One test: after sync(), the result equals the definition.  Prints some rows otherwise.
+sub results_ok
+{
+	my ($node, $name, $test, %opt) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	sync_pipelines($node) unless $opt{synced};
+	my $differences = differences($node, $name, %opt);
+	my $ok = is($differences, '0', $test);
+	if (!$ok)
+	{
+		diag "result, first rows:\n",
+		  scalar(try_psql($node, "SELECT * FROM $name ORDER BY 1, 2, 3 LIMIT 20"));
+		diag "definition, first rows:\n",
+		  scalar(
+			try_psql(
+				$node,
+				"SELECT * FROM ${name}_definition ORDER BY 1, 2, 3 LIMIT 20"
+			));
+		diag scalar(try_psql($node, 'SELECT * FROM stream_ckpt.queries', '-x'));
+	}
+	return $ok;
+}
+
+# A column of view queries for one query, by the name of its result table.
+sub counter
+{
+	my ($node, $name, $column) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT $column FROM stream_ckpt.queries WHERE query = '$name'::regclass"
+	);
+}
+
+sub query_late_rows { return counter($_[0], $_[1], 'late_rows'); }
+
+#
+# A writer in the background: pgbench with one script, until it is done or the server dies.
+#
+sub start_writer
+{
+	my ($node, $script, %opt) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/writer.sql';
+	my @out = (\my $stdout, \my $stderr);
+
+	PostgreSQL::Test::Utils::append_to_file($file, $script);
+	local %ENV = $node->_get_env();
+	return IPC::Run::start(
+		[
+			$node->installed_command('pgbench'), '-n',
+			'-c', $opt{clients} // 2,
+			'-t', $opt{transactions} // 200,
+			($opt{rate} ? ('-R', $opt{rate}) : ()),
+			'-f', $file,
+			$node->connstr('postgres')
+		],
+		'>', \$stdout, '2>', \$stderr);
+}
+
+# True where the writer finished all of its transactions.
+sub finish_writer
+{
+	my ($writer) = @_;
+	return $writer->finish;
+}
+
+1;
