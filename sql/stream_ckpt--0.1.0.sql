@@ -116,3 +116,229 @@ INSERT INTO stream_ckpt.pipeline (name) VALUES ('default');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline', 'WHERE name <> ''default''');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.query', '');
+
+--
+-- Window functions: plain SQL that PostgreSQL inlines, so a definition is an
+-- ordinary query.  window_start is inclusive, window_end exclusive.
+--
+CREATE FUNCTION stream_ckpt.tumble(ts timestamptz, size interval,
+	origin timestamptz DEFAULT '1970-01-01 00:00:00+00',
+	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+	SELECT b.s, b.s + b.i, b.s + (b.i - '1 microsecond'::pg_catalog.interval)
+	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::float8) AS i) b
+	WHERE pg_catalog.isfinite(ts)
+$$;
+CREATE FUNCTION stream_ckpt.tumble(ts timestamp, size interval,
+	origin timestamp DEFAULT '1970-01-01 00:00:00',
+	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+	SELECT b.s, b.s + b.i, b.s + (b.i - '1 microsecond'::pg_catalog.interval)
+	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::float8) AS i) b
+	WHERE pg_catalog.isfinite(ts)
+$$;
+COMMENT ON FUNCTION stream_ckpt.tumble(timestamptz, interval, timestamptz)
+	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours; months and years are refused), aligned to origin; no row for a NULL or infinite ts';
+COMMENT ON FUNCTION stream_ckpt.tumble(timestamp, interval, timestamp)
+	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours; months and years are refused), aligned to origin; no row for a NULL or infinite ts';
+
+--
+-- Streams and queries
+--
+CREATE FUNCTION stream_ckpt.attach_stream(relation regclass, event_time name DEFAULT NULL,
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_attach_stream';
+COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval)
+	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be; the first call waits for all running transactions';
+
+CREATE FUNCTION stream_ckpt.detach_stream(relation regclass)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_detach_stream';
+COMMENT ON FUNCTION stream_ckpt.detach_stream(regclass)
+	IS 'undoes attach_stream; an error while queries read the stream';
+
+CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT 'close',
+	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
+	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
+	pipeline name DEFAULT 'default')
+RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
+COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name)
+	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close or update';
+
+CREATE FUNCTION stream_ckpt.drop_query(query regclass, keep_result boolean DEFAULT false)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_query';
+COMMENT ON FUNCTION stream_ckpt.drop_query(regclass, boolean)
+	IS 'ends a continuous query, named by its result table or definition view; keep_result leaves the result as a plain table';
+
+CREATE FUNCTION stream_ckpt.verify(query regclass)
+RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_verify';
+COMMENT ON FUNCTION stream_ckpt.verify(regclass)
+	IS 'number of result rows that differ from the definition run as a plain query (closed windows for emit close, floats up to rounding); an error where that truth cannot be had';
+
+--
+-- Pipelines
+--
+CREATE FUNCTION stream_ckpt.checkpoint(pipeline name DEFAULT 'default', timeout interval DEFAULT '1 minute')
+RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_checkpoint';
+COMMENT ON FUNCTION stream_ckpt.checkpoint(name, interval)
+	IS 'triggers a checkpoint and waits until it is committed and flushed; returns its id';
+CREATE FUNCTION stream_ckpt.sync(timeout interval DEFAULT '1 minute')
+RETURNS pg_lsn LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_sync';
+COMMENT ON FUNCTION stream_ckpt.sync(interval)
+	IS 'waits until all rows committed before the call are in the committed results of all pipelines that are not stopped; returns the LSN of its marker';
+CREATE FUNCTION stream_ckpt.stop_pipeline(name name)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_stop_pipeline';
+COMMENT ON FUNCTION stream_ckpt.stop_pipeline(name)
+	IS 'ends the pipeline''s workers after commit; the WAL is kept for it';
+CREATE FUNCTION stream_ckpt.start_pipeline(name name, accept_gap boolean DEFAULT false)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_start_pipeline';
+COMMENT ON FUNCTION stream_ckpt.start_pipeline(name, boolean)
+	IS 'starts a stopped pipeline after commit; accept_gap goes on from a lost one without the rows between';
+CREATE FUNCTION stream_ckpt.alter_pipeline(name name, parallelism integer DEFAULT NULL,
+	checkpoint_interval interval DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_pipeline';
+COMMENT ON FUNCTION stream_ckpt.alter_pipeline(name, integer, interval)
+	IS 'changes a pipeline; checkpoint_interval from 10 ms on';
+CREATE FUNCTION stream_ckpt.create_pipeline(name name, parallelism integer DEFAULT 1,
+	checkpoint_interval interval DEFAULT '1 second', state_backend text DEFAULT 'table')
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_create_pipeline';
+COMMENT ON FUNCTION stream_ckpt.create_pipeline(name, integer, interval, text)
+	IS 'makes a pipeline: queries of one pipeline share one decoding of the WAL and one set of workers';
+CREATE FUNCTION stream_ckpt.drop_pipeline(name name)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_pipeline';
+COMMENT ON FUNCTION stream_ckpt.drop_pipeline(name)
+	IS 'drops a pipeline without queries, and its slot';
+
+-- named by the manual, built later: they raise "not supported yet"
+CREATE FUNCTION stream_ckpt.create_stream(name text, columns text, event_time name DEFAULT NULL,
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL)
+RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_stream';
+CREATE FUNCTION stream_ckpt.drop_stream(stream regclass)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_drop_stream';
+CREATE FUNCTION stream_ckpt.pause_query(query regclass)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_pause_query';
+CREATE FUNCTION stream_ckpt.resume_query(query regclass)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
+CREATE FUNCTION stream_ckpt.create_savepoint(name text, pipeline name DEFAULT 'default')
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_savepoint';
+CREATE FUNCTION stream_ckpt.restore_savepoint(name text)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restore_savepoint';
+CREATE FUNCTION stream_ckpt.drop_savepoint(name text)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_drop_savepoint';
+
+CREATE FUNCTION stream_ckpt.on_drop()
+RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_on_drop';
+CREATE EVENT TRIGGER stream_ckpt_on_drop ON sql_drop EXECUTE FUNCTION stream_ckpt.on_drop();
+
+--
+-- Status
+--
+CREATE FUNCTION stream_ckpt.pipeline_status(OUT pipeline_id int, OUT status text, OUT message text,
+	OUT hint text, OUT status_since timestamptz, OUT attempt bigint, OUT failures int,
+	OUT restart_at timestamptz, OUT coordinator_pid int, OUT reader_pid int,
+	OUT decoded_lsn pg_lsn, OUT committed_lsn pg_lsn, OUT checkpoint_in_progress bigint,
+	OUT checkpoint_triggered_at timestamptz)
+RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_pipeline_status';
+CREATE FUNCTION stream_ckpt.task_status(OUT pipeline_id int, OUT task int, OUT pid int,
+	OUT rows_in bigint, OUT late_rows bigint, OUT watermark timestamptz, OUT lsn pg_lsn,
+	OUT commit_time timestamptz, OUT groups bigint, OUT state_bytes bigint,
+	OUT outbox_bytes bigint, OUT busy_ms float8, OUT backpressured_ms float8)
+RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_task_status';
+
+CREATE VIEW stream_ckpt.pipelines AS
+SELECT p.name AS pipeline, p.pipeline_id,
+	CASE WHEN s.status IS NOT NULL AND s.status <> 'gone' THEN s.status
+		 WHEN p.stopped THEN 'stopped'
+		 WHEN NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) THEN 'idle'
+		 WHEN l.slot_name IS NULL THEN 'lost'
+		 ELSE 'starting' END AS status,
+	s.message, s.hint, s.status_since, p.parallelism, p.checkpoint_interval, p.state_backend,
+	COALESCE(s.attempt, t.attempt) AS attempt, s.failures, s.restart_at,
+	s.coordinator_pid, s.reader_pid,
+	t.checkpoint_id AS last_checkpoint, s.checkpoint_in_progress,
+	s.decoded_lsn, COALESCE(s.committed_lsn, t.lsn) AS committed_lsn,
+	l.slot_name, l.confirmed_flush_lsn,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		 THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(s.committed_lsn, t.lsn))::bigint END AS lag_bytes,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		 THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), l.restart_lsn)::bigint END AS wal_kept_bytes
+FROM stream_ckpt.pipeline p
+LEFT JOIN stream_ckpt.pipeline_state t USING (pipeline_id)
+LEFT JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
+LEFT JOIN pg_catalog.pg_replication_slots l
+	ON l.slot_name = 'stream_ckpt_' || (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || '_' || p.pipeline_id;
+COMMENT ON VIEW stream_ckpt.pipelines IS 'pipelines: what they are doing, in words, and how far they are';
+
+CREATE VIEW stream_ckpt.queries AS
+SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline, p.status, p.message, q.emit,
+	o.max_event_time - st.watermark_delay AS watermark, o.lsn, o.checkpoint_id,
+	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
+	COALESCE(o.null_event_times, 0) AS null_event_times,
+	COALESCE(o.result_rows, 0) AS result_rows,
+	COALESCE(o.updates_ignored, 0) AS updates_ignored,
+	COALESCE(o.deletes_ignored, 0) AS deletes_ignored,
+	COALESCE(o.truncates_ignored, 0) AS truncates_ignored,
+	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
+	q.query_id, q.created_at
+FROM stream_ckpt.query q
+LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
+LEFT JOIN stream_ckpt.stream st ON st.relid = q.source
+LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id);
+COMMENT ON VIEW stream_ckpt.queries IS 'continuous queries, as of their last checkpoint';
+
+CREATE VIEW stream_ckpt.streams AS
+SELECT s.relid AS stream, s.event_time, s.watermark_delay, s.idle_timeout,
+	max(q.watermark) AS watermark, max(q.rows_in) AS rows_in,
+	max(q.null_event_times) AS null_event_times,
+	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
+	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries
+FROM stream_ckpt.stream s
+LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
+GROUP BY s.relid, s.event_time, s.watermark_delay, s.idle_timeout;
+COMMENT ON VIEW stream_ckpt.streams IS 'streams; counts are those of the oldest query that reads them';
+
+CREATE VIEW stream_ckpt.checkpoints AS
+SELECT c.checkpoint_id AS id, p.name AS pipeline, c.attempt, c.kind, c.status,
+	c.triggered_at AS trigger_time, c.completed_at - c.triggered_at AS duration,
+	c.barrier_ms, c.sync_ms, c.async_ms, c.checkpointed_bytes AS checkpointed_size,
+	c.full_bytes AS full_size, c.rows_in, c.result_rows, c.lsn, c.failure AS failure_message
+FROM stream_ckpt.checkpoint c JOIN stream_ckpt.pipeline p USING (pipeline_id)
+UNION ALL
+SELECT s.checkpoint_in_progress, p.name, s.attempt, NULL, 'in progress', s.checkpoint_triggered_at,
+	pg_catalog.clock_timestamp() - s.checkpoint_triggered_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM stream_ckpt.pipeline_status() s JOIN stream_ckpt.pipeline p USING (pipeline_id)
+WHERE s.checkpoint_triggered_at IS NOT NULL;
+COMMENT ON VIEW stream_ckpt.checkpoints IS 'the last checkpoints of each pipeline, and those in progress; sizes in bytes';
+
+CREATE VIEW stream_ckpt.checkpoint_stats AS
+SELECT p.name AS pipeline, COALESCE(t.completed, 0) AS completed, COALESCE(t.failed, 0) AS failed,
+	(SELECT count(*) FROM stream_ckpt.pipeline_status() s
+	 WHERE s.pipeline_id = p.pipeline_id AND s.checkpoint_triggered_at IS NOT NULL) AS in_progress,
+	COALESCE(t.restored, 0) AS restored,
+	d.min, d.avg, d.max, d.percentiles[1] AS p50, d.percentiles[2] AS p95, d.percentiles[3] AS p99
+FROM stream_ckpt.pipeline p
+LEFT JOIN stream_ckpt.pipeline_state t USING (pipeline_id)
+LEFT JOIN LATERAL (
+	SELECT min(c.completed_at - c.triggered_at), avg(c.completed_at - c.triggered_at),
+		max(c.completed_at - c.triggered_at),
+		pg_catalog.percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY c.completed_at - c.triggered_at) AS percentiles
+	FROM stream_ckpt.checkpoint c WHERE c.pipeline_id = p.pipeline_id AND c.status = 'completed') d ON true;
+COMMENT ON VIEW stream_ckpt.checkpoint_stats IS 'counts of checkpoints since the pipeline was made, and durations over the history that is kept';
+
+CREATE VIEW stream_ckpt.tasks AS
+SELECT p.name AS pipeline, t.task, t.pid, t.rows_in, t.late_rows, t.watermark, t.lsn, t.commit_time,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		 THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.decoded_lsn)::bigint END AS lag_bytes,
+	EXTRACT(epoch FROM pg_catalog.clock_timestamp() - t.commit_time)::float8 AS lag_seconds,
+	t.groups, t.state_bytes, t.outbox_bytes, t.busy_ms, t.backpressured_ms
+FROM stream_ckpt.task_status() t
+JOIN stream_ckpt.pipeline p USING (pipeline_id)
+JOIN stream_ckpt.pipeline_status() s USING (pipeline_id);
+COMMENT ON VIEW stream_ckpt.tasks IS 'task workers that run now; counts since their attempt began; lag_seconds: age of the last transaction processed';
+
+REVOKE ALL ON ALL TABLES IN SCHEMA stream_ckpt FROM PUBLIC;
+REVOKE ALL ON FUNCTION stream_ckpt.on_drop() FROM PUBLIC;
+GRANT USAGE ON SCHEMA stream_ckpt TO PUBLIC;
+GRANT SELECT ON stream_ckpt.pipelines, stream_ckpt.queries, stream_ckpt.streams,
+	stream_ckpt.checkpoints, stream_ckpt.checkpoint_stats, stream_ckpt.tasks TO PUBLIC;

@@ -13,12 +13,16 @@ use Test::More;
 
 # in the order in which one checkpoint passes them
 my @points = qw(
+  task_after_rows
   reader_before_barrier
+  reader_after_barrier
   task_before_freeze
   task_after_freeze
   task_part_sent
   coordinator_parts_collected
   coordinator_before_write
+  coordinator_after_rows
+  coordinator_before_record
   coordinator_before_commit
   coordinator_after_commit
   coordinator_after_ack
@@ -79,7 +83,20 @@ for my $point (@points)
 	}
 }
 
-# a failure of the second attempt, too
+# a failure while recovering from a failure
+for my $action (@actions)
+{
+	arm($node, 'task_before_restore', $action);
+	arm($node, 'coordinator_before_write', 'exit');
+	insert_rows();
+	wait_reached($node, 'coordinator_before_write');
+	wait_reached($node, 'task_before_restore');
+	wait_up($node);
+	insert_rows();
+	check("$action while restoring");
+}
+
+# failures of several attempts in a row
 arm($node, 'coordinator_before_commit', 'exit');
 arm($node, 'task_after_freeze', 'exit', 2);
 insert_rows();

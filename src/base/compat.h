@@ -140,4 +140,26 @@ typedef bool ScUpdateIndexes;
 	index_beginscan((rel), (index), (snapshot), NULL, (nkeys), 0)
 #endif
 
+#if PG_VERSION_NUM < 160000
+#define sc_owns_database(database) pg_database_ownercheck((database), GetUserId())
+#else
+#define sc_owns_database(database) \
+	object_ownercheck(DatabaseRelationId, (database), GetUserId())
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define sc_owns_relation(relid) pg_class_ownercheck((relid), GetUserId())
+#else
+#define sc_owns_relation(relid) \
+	object_ownercheck(RelationRelationId, (relid), GetUserId())
+#endif
+
+/* 16 has one function for all ownership checks (utils/acl.h) */
+#if PG_VERSION_NUM < 160000
+#define sc_relation_ownercheck(relid, role) pg_class_ownercheck((relid), (role))
+#else
+#define sc_relation_ownercheck(relid, role) \
+	object_ownercheck(RelationRelationId, (relid), (role))
+#endif
+
 #endif							/* SC_BASE_COMPAT_H */

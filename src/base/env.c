@@ -65,21 +65,14 @@ apply_setting(const char *name, const char *value)
 void
 sc_env_enter(ScEnv *env, Oid owner, List *settings)
 {
-	ListCell   *lc;
-
 	GetUserIdAndSecContext(&env->save_userid, &env->save_sec_context);
 	SetUserIdAndSecContext(owner,
 						   env->save_sec_context | SECURITY_RESTRICTED_OPERATION);
 	env->guc_nestlevel = NewGUCNestLevel();
 
 	Assert(list_length(settings) % 2 == 0);
-	foreach(lc, settings)
-	{
-		const char *name = lfirst(lc);
-
-		lc = lnext(settings, lc);
-		apply_setting(name, lfirst(lc));
-	}
+	for (int i = 0; i + 1 < list_length(settings); i += 2)
+		apply_setting(list_nth(settings, i), list_nth(settings, i + 1));
 }
 
 /* Undoes sc_env_enter.  Calls nest. */

@@ -13,6 +13,7 @@
 #include "base/process.h"
 
 ScProcess	sc_my_process = SC_PROCESS_NONE;
+bool		sc_preloaded = false;
 
 /*
  * Raises an error in one of our own workers: "function" (an SQL name, for the

@@ -22,6 +22,8 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
+
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "exec/exec_internal.h"

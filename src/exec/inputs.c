@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/tlist.h"
+#include "optimizer/optimizer.h"
 #include "utils/memutils.h"
 
 #define FIRST_INPUTS_SIZE	104 /* with ScInputs' header a round chunk */

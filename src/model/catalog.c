@@ -205,6 +205,12 @@ sc_pipeline_by_id(int32 pipeline_id, bool missing_ok)
 	return pipeline;
 }
 
+List *
+sc_pipeline_list(void)
+{
+	return scan_table("pipeline", NULL, NULL, read_pipeline);
+}
+
 /* ---------- streams ---------- */
 
 /*
@@ -332,6 +338,7 @@ read_query(HeapTuple tuple, TupleDesc desc)
 	query->query_id = DatumGetInt64(column(tuple, Anum_query_id, desc));
 	query->relid = relid;
 	query->definition = view;
+	query->source = source;
 	query->owner = owner;
 	query->pipeline_id = DatumGetInt32(column(tuple, Anum_query_pipeline_id, desc));
 	emit = TextDatumGetCString(column(tuple, Anum_query_emit, desc));

@@ -67,6 +67,8 @@ extern Oid	sc_relation_oid(const char *relname);	/* a table of our schema */
 extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);
 extern ScPipeline *sc_pipeline_by_id(int32 pipeline_id, bool missing_ok);
 
+extern List *sc_pipeline_list(void);	/* of ScPipeline * */
+
 extern List *sc_stream_list(void);	/* of ScStream * */
 extern ScStream *sc_stream_by_relid(Oid relid, bool missing_ok);
 

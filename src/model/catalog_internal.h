@@ -49,6 +49,7 @@
 #define Anum_state_database				9
 #define Anum_state_timeline				10
 #define Anum_state_server_version		11
+#define Anum_state_format				12
 #define Natts_state						12
 
 /* stream_ckpt.checkpoint_offset */
@@ -67,5 +68,8 @@
 
 /* stream_ckpt.checkpoint */
 #define Anum_checkpoint_pipeline_id		1
+
+/* stream_ckpt.state_chunk */
+#define Anum_chunk_query_id				1
 
 #endif							/* SC_MODEL_CATALOG_INTERNAL_H */

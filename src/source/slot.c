@@ -25,7 +25,7 @@
 #include "storage/lock.h"
 #include "utils/guc.h"
 
-#define SLOT_LOCK_USE	2		/* objsubid; 1 is the coordinator's */
+#define SLOT_LOCK_USE	2		/* objsubid */
 #define SLOT_LOCK_MAKE	3
 
 bool		sc_slot_creating = false;

@@ -39,7 +39,7 @@
 #include "worker/start.h"
 #include "worker/workers.h"
 
-#define LOCK_COORDINATOR	1	/* objsubid; see source/slot.c for the others */
+#define LOCK_COORDINATOR	3	/* SQL's advisory locks are 1 and 2 */
 #define NET_MS				60000
 #define RETRY_MIN_MS		1000
 #define RETRY_MAX_MS		60000
@@ -154,8 +154,9 @@ prepare(void)
 	begin_work();
 	if (sc_extension_exists())
 	{
-		SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sc_relation_oid("pipeline"),
-						   sc_my_pipeline->pipeline_id, LOCK_COORDINATOR);
+		/* an advisory lock of a kind that SQL cannot name: exit releases it */
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, sc_relation_oid("pipeline"),
+							 sc_my_pipeline->pipeline_id, LOCK_COORDINATOR);
 		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),

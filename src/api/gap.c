@@ -1,0 +1,126 @@
+/*-------------------------------------------------------------------------
+ * gap.c
+ *	  start_pipeline(accept_gap => true): going on without the rows between.
+ *
+ * A pipeline is lost where its slot is gone, invalidated, or beyond the offset of
+ * a query, or where its checkpoints come from another server, database or version
+ * (see worker/start.c).  Its rows in between can't be had any more.  Somebody who
+ * accepts that gets:
+ *
+ *	 - a slot, made again where there is none;
+ *	 - the queries behind it moved to its position, with the state that they had;
+ *	   the state itself is forgotten where another version wrote it;
+ *	 - queries that never began (a restored dump) begun at this commit, where the
+ *	   slot is new: an old slot still has their own beginning before it;
+ *	 - the mark of rows missing on all of them, so that verify() says so.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "api/api_internal.h"
+#include "api/gap.h"
+#include "ckpt/store.h"
+#include "miscadmin.h"
+#include "model/control.h"
+#include "source/slot.h"
+
+/* Where a query stands, or NULL where it has no offset. */
+static ScOffset *
+find_offset(List *offsets, int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, offsets)
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (offset->query_id == query_id)
+			return offset;
+	}
+	return NULL;
+}
+
+void
+sc_gap_prepare(const ScPipeline *pipeline)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
+
+	if (slot.active_pid != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("pipeline \"%s\" is running", pipeline->name),
+				 errdetail("Its replication slot is in use by process %d.",
+						   slot.active_pid),
+				 errhint("Only a pipeline that is lost or stopped can accept a gap.")));
+	if (slot.invalidated)
+		sc_slot_drop(MyDatabaseId, pipeline->pipeline_id);
+	sc_pipeline_prepare(pipeline);
+}
+
+/* A query that has no offset begins at the commit of this transaction. */
+static void
+begin_query(const ScQuery *query)
+{
+	ScStream   *stream = sc_stream_by_relid(query->source, false);
+	ScControl	control = {0};
+
+	control.kind = SC_CONTROL_CREATE_QUERY;
+	control.pipeline_id = query->pipeline_id;
+	control.query_id = query->query_id;
+	control.stream_relid = query->source;
+	control.event_time_attno = stream->event_time_attno;
+	(void) sc_control_log(&control);
+}
+
+static bool
+from_this_server(const ScPipelineState *state)
+{
+	return state->system_identifier == GetSystemIdentifier() &&
+		state->database == MyDatabaseId;
+}
+
+static bool
+from_this_version(const ScPipelineState *state)
+{
+	return state->server_version == PG_VERSION_NUM / 10000 &&
+		state->format == SC_STATE_FORMAT;
+}
+
+void
+sc_gap_accept(const ScPipeline *pipeline)
+{
+	ScPipelineState state = sc_store_read_state(pipeline->pipeline_id);
+	List	   *offsets = sc_store_offsets(pipeline->pipeline_id);
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
+	bool		has_state = state.checkpoint_id > 0;
+	bool		foreign = has_state && !from_this_server(&state);
+	bool		fresh = foreign || !has_state || slot.confirmed_flush > state.lsn;
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline->pipeline_id))
+	{
+		ScQuery    *query = lfirst(lc);
+		ScOffset   *offset = find_offset(offsets, query->query_id);
+
+		if (offset == NULL && !fresh)
+			continue;
+		if (offset == NULL)
+			begin_query(query);
+		else if (foreign || offset->lsn < slot.confirmed_flush)
+			sc_offset_move(query->query_id, slot.confirmed_flush);
+		else
+			continue;
+		sc_query_set_preexisting(query->query_id);
+	}
+
+	if (has_state && !from_this_version(&state))
+	{
+		foreach(lc, sc_query_list(pipeline->pipeline_id))
+			sc_query_delete_chunks(((ScQuery *) lfirst(lc))->query_id);
+	}
+	if (has_state && (foreign || !from_this_version(&state) ||
+					  state.lsn < slot.confirmed_flush))
+		sc_pipeline_state_adopt(pipeline->pipeline_id, slot.confirmed_flush,
+								SC_STATE_FORMAT);
+}

@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ * status.c
+ *	  The functions below the status views: what shared memory says of the
+ *	  current database's pipelines and tasks.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/sqlfunc.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+#include "worker/shared.h"
+
+PG_FUNCTION_INFO_V1(stream_ckpt_pipeline_status);
+PG_FUNCTION_INFO_V1(stream_ckpt_task_status);
+
+#define PIPELINE_COLUMNS 14
+#define TASK_COLUMNS 13
+
+static inline void
+set(Datum *values, bool *nulls, int column, Datum value, bool isnull)
+{
+	values[column] = value;
+	nulls[column] = isnull;
+}
+
+static void
+put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
+{
+	Datum		values[PIPELINE_COLUMNS];
+	bool		nulls[PIPELINE_COLUMNS];
+	ScPipelineShared copy;
+	XLogRecPtr	decoded = pg_atomic_read_u64(&shared->decoded_lsn);
+	uint64		trigger = pg_atomic_read_u64(&shared->trigger);
+	bool		restarting;
+
+	SpinLockAcquire(&shared->mutex);
+	memcpy(&copy, shared, sizeof(copy));
+	SpinLockRelease(&shared->mutex);
+	restarting = copy.status == SC_STATUS_RESTARTING;
+
+	set(values, nulls, 0, Int32GetDatum(copy.pipeline_id), false);
+	set(values, nulls, 1, CStringGetTextDatum(sc_status_name(copy.status)), false);
+	set(values, nulls, 2, CStringGetTextDatum(copy.message), copy.message[0] == '\0');
+	set(values, nulls, 3, CStringGetTextDatum(copy.hint), copy.hint[0] == '\0');
+	set(values, nulls, 4, TimestampTzGetDatum(copy.status_since), false);
+	set(values, nulls, 5, Int64GetDatum(copy.attempt), copy.attempt == 0);
+	set(values, nulls, 6, Int32GetDatum(copy.failures), false);
+	set(values, nulls, 7, TimestampTzGetDatum(copy.restart_at), !restarting);
+	set(values, nulls, 8, Int32GetDatum(copy.coordinator.pid), copy.coordinator.pid == 0);
+	set(values, nulls, 9, Int32GetDatum(copy.reader.pid), copy.reader.pid == 0);
+	set(values, nulls, 10, LSNGetDatum(decoded), XLogRecPtrIsInvalid(decoded));
+	set(values, nulls, 11, LSNGetDatum(copy.committed_lsn),
+		XLogRecPtrIsInvalid(copy.committed_lsn));
+	set(values, nulls, 12, Int64GetDatum((int64) trigger), copy.triggered_at == 0);
+	set(values, nulls, 13, TimestampTzGetDatum(copy.triggered_at), copy.triggered_at == 0);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+stream_ckpt_pipeline_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->database == MyDatabaseId)
+			put_pipeline(result, pipeline);
+	}
+	PG_RETURN_NULL();
+}
+
+static void
+put_task(ReturnSetInfo *result, ScPipelineShared *pipeline, int i)
+{
+	ScTaskShared *task = &pipeline->tasks[i];
+	Datum		values[TASK_COLUMNS];
+	bool		nulls[TASK_COLUMNS] = {0};
+
+	set(values, nulls, 0, Int32GetDatum(pipeline->pipeline_id), false);
+	set(values, nulls, 1, Int32GetDatum(i), false);
+	set(values, nulls, 2, Int32GetDatum(task->place.pid), false);
+	set(values, nulls, 3, Int64GetDatum(task->rows_in), false);
+	set(values, nulls, 4, Int64GetDatum(task->late_rows), false);
+	set(values, nulls, 5, TimestampTzGetDatum(task->watermark),
+		TIMESTAMP_NOT_FINITE(task->watermark));
+	set(values, nulls, 6, LSNGetDatum(task->lsn), XLogRecPtrIsInvalid(task->lsn));
+	set(values, nulls, 7, TimestampTzGetDatum(task->commit_time), task->commit_time == 0);
+	set(values, nulls, 8, Int64GetDatum(task->groups), false);
+	set(values, nulls, 9, Int64GetDatum(task->state_bytes), false);
+	set(values, nulls, 10, Int64GetDatum(task->outbox_bytes), false);
+	set(values, nulls, 11, Float8GetDatum(task->busy_us / 1000.0), false);
+	set(values, nulls, 12, Float8GetDatum(task->backpressured_us / 1000.0), false);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+Datum
+stream_ckpt_task_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (!pipeline->in_use || pipeline->database != MyDatabaseId)
+			continue;
+		for (int t = 0; t < SC_MAX_TASKS; t++)
+		{
+			if (pipeline->tasks[t].place.pid != 0)
+				put_task(result, pipeline, t);
+		}
+	}
+	PG_RETURN_NULL();
+}

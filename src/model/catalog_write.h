@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ * catalog_write.h
+ *	  Writing the extension's catalogs: what users asked for.
+ *
+ * All functions need a transaction and an active snapshot; privileges are the
+ * caller's business.  What they wrote is visible to later look-ups at once.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_MODEL_CATALOG_WRITE_H
+#define SC_MODEL_CATALOG_WRITE_H
+
+#include "model/catalog.h"
+#include "storage/lockdefs.h"
+
+/*
+ * Locks until the end of the transaction, apart from those on relations: whoever
+ * uses a stream or a pipeline takes it in ShareLock, whoever makes or removes one
+ * in ExclusiveLock, and looks it up again afterwards.
+ */
+extern void sc_stream_lock(Oid relid, LOCKMODE mode);
+extern void sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode);
+
+/* pipeline_id 0: a new one is taken.  Returns the id. */
+extern int32 sc_pipeline_insert(const ScPipeline *pipeline);
+/* Writes parallelism, checkpoint_interval and stopped. */
+extern void sc_pipeline_update(const ScPipeline *pipeline);
+/* Removes the pipeline with its state and history. */
+extern void sc_pipeline_delete(int32 pipeline_id);
+
+extern void sc_stream_insert(const ScStream *stream);
+/* False where it wasn't there. */
+extern bool sc_stream_delete(Oid relid);
+
+typedef struct ScNewQuery
+{
+	ScQuery		query;			/* query_id and owner aren't read */
+	const char *on_error;
+	bool		keep_late_rows;
+} ScNewQuery;
+
+/* Returns the new query's id. */
+extern int64 sc_query_insert(const ScNewQuery *query);
+/* "Rows of the stream are missing from the query". */
+extern void sc_query_set_preexisting(int64 query_id);
+
+/* A row of stream_ckpt.query whose relations may be gone. */
+typedef struct ScQueryRow
+{
+	int64		query_id;
+	int32		pipeline_id;
+	Oid			relid;
+	Oid			definition;
+	Oid			source;
+} ScQueryRow;
+
+/* All of them, whether their relations exist or not. */
+extern List *sc_query_rows(void);
+extern void sc_query_delete(int64 query_id);
+
+/* After a gap was accepted: the position and the server that a pipeline goes on with. */
+extern void sc_offset_move(int64 query_id, XLogRecPtr lsn);
+extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format);
+/* Forgets what a query has in memory: the chunks of its open windows. */
+extern void sc_query_delete_chunks(int64 query_id);
+
+#endif							/* SC_MODEL_CATALOG_WRITE_H */

@@ -1,0 +1,241 @@
+/*-------------------------------------------------------------------------
+ * hooks.c
+ *	  Where the server calls us: transaction ends, dropped objects, and the
+ *	  database commands that our workers and slots would make fail.
+ *
+ * DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE RENAME and SET
+ * TABLESPACE fail while a worker is connected or a slot is in use.  The hook ends
+ * the database's pipelines and keeps them from starting until the command is
+ * over.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "base/compat.h"
+#include "base/process.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "tcop/utility.h"
+#include "pgstat.h"
+#include "utils/acl.h"
+#include "worker/hooks.h"
+#include "worker/pipeline.h"
+#include "worker/shared.h"
+
+static ProcessUtility_hook_type prev_process_utility;
+static object_access_hook_type prev_object_access;
+static XLogRecPtr last_commit_seen;
+
+/*
+ * Wakes the readers of this database that sleep.  Costs a writer one atomic read
+ * where nobody sleeps.
+ */
+static void
+wake_readers(void)
+{
+	if (pg_atomic_read_u32(&sc_shared->sleeping_readers) == 0)
+		return;
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->database == MyDatabaseId &&
+			pg_atomic_read_u32(&pipeline->reader_sleeps) != 0)
+			sc_place_wake(pipeline, &pipeline->reader);
+	}
+}
+
+static void
+transaction_callback(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	sc_pipeline_at_transaction_end(event == XACT_EVENT_COMMIT);
+	/* this also notices COMMIT PREPARED, whose own transaction has no id */
+	if (sc_shared && event == XACT_EVENT_COMMIT && XactLastCommitEnd != last_commit_seen &&
+		sc_my_process == SC_PROCESS_NONE)
+	{
+		last_commit_seen = XactLastCommitEnd;
+		wake_readers();
+	}
+}
+
+/* DROP EXTENSION, also by DROP SCHEMA or DROP OWNED. */
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (prev_object_access)
+		prev_object_access(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_DROP && class_id == ExtensionRelationId)
+	{
+		char	   *name = get_extension_name(object_id);
+
+		if (name && strcmp(name, "stream_ckpt") == 0)
+			sc_pipelines_extension_dropped();
+	}
+}
+
+/* The database that a command needs to itself, or NULL. */
+static const char *
+database_of_command(Node *command)
+{
+	ListCell   *lc;
+
+	switch (nodeTag(command))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) command)->dbname;
+		case T_CreatedbStmt:
+			foreach(lc, ((CreatedbStmt *) command)->options)
+			{
+				DefElem    *option = lfirst(lc);
+
+				if (strcmp(option->defname, "template") == 0 && option->arg)
+					return defGetString(option);
+			}
+			return NULL;
+		case T_RenameStmt:
+			return ((RenameStmt *) command)->renameType == OBJECT_DATABASE ?
+				((RenameStmt *) command)->subname : NULL;
+		case T_AlterDatabaseStmt:
+			foreach(lc, ((AlterDatabaseStmt *) command)->options)
+			{
+				if (strcmp(((DefElem *) lfirst(lc))->defname, "tablespace") == 0)
+					return ((AlterDatabaseStmt *) command)->dbname;
+			}
+			return NULL;
+		default:
+			return NULL;
+	}
+}
+
+/* Keeps the database's pipelines from running, or lets them again. */
+static void
+hold_pipelines(Oid database, bool hold)
+{
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (!pipeline->in_use || pipeline->database != database)
+			continue;
+		SpinLockAcquire(&pipeline->mutex);
+		pipeline->held_by = hold ? MyProcPid : 0;
+		SpinLockRelease(&pipeline->mutex);
+	}
+}
+
+static bool
+any_worker(Oid database)
+{
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (!pipeline->in_use || pipeline->database != database)
+			continue;
+		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0)
+			return true;
+		for (int t = 0; t < SC_MAX_TASKS; t++)
+		{
+			if (pipeline->tasks[t].place.pid != 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Ends the database's workers and waits until they are gone. */
+static void
+stop_workers(Oid database)
+{
+	while (any_worker(database))
+	{
+		for (int i = 0; i < sc_shared->max_pipelines; i++)
+		{
+			ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+			pid_t		pid = pipeline->coordinator.pid;
+
+			if (pipeline->in_use && pipeline->database == database && pid != 0)
+				(void) kill(pid, SIGTERM);
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Forgets the entries of a database that is gone. */
+static void
+forget_database(Oid database)
+{
+	LWLockAcquire(sc_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		if (sc_shared->pipelines[i].in_use && sc_shared->pipelines[i].database == database)
+			sc_shared->pipelines[i].in_use = false;
+	}
+	LWLockRelease(sc_shared->lock);
+}
+
+static void
+call_next(PlannedStmt *pstmt, const char *query, bool read_only,
+		  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
+		  DestReceiver *dest, QueryCompletion *qc)
+{
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query, read_only, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only, context, params, env, dest, qc);
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	const char *name = sc_shared ? database_of_command(pstmt->utilityStmt) : NULL;
+	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
+	bool		drop = IsA(pstmt->utilityStmt, DropdbStmt);
+
+	/* nobody stops the pipelines of a database that isn't theirs to change */
+	if (!OidIsValid(database) || RecoveryInProgress() || database == MyDatabaseId ||
+		!sc_owns_database(database))
+	{
+		call_next(pstmt, query, read_only, context, params, env, dest, qc);
+		return;
+	}
+	hold_pipelines(database, true);
+	PG_TRY();
+	{
+		stop_workers(database);
+		call_next(pstmt, query, read_only, context, params, env, dest, qc);
+		if (drop)
+			forget_database(database);
+	}
+	PG_FINALLY();
+	{
+		hold_pipelines(database, false);
+		sc_shared_wake_launcher();
+	}
+	PG_END_TRY();
+}
+
+void
+sc_hooks_init(void)
+{
+	RegisterXactCallback(transaction_callback, NULL);
+	prev_object_access = object_access_hook;
+	object_access_hook = object_access;
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ * hooks.h
+ *	  Where the server calls us.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_HOOKS_H
+#define SC_WORKER_HOOKS_H
+
+/* At preloading. */
+extern void sc_hooks_init(void);
+
+/* pipeline.c's share of the transaction callback. */
+extern void sc_pipeline_at_transaction_end(bool committed);
+
+#endif							/* SC_WORKER_HOOKS_H */

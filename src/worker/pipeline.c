@@ -1,0 +1,239 @@
+/*-------------------------------------------------------------------------
+ * pipeline.c
+ *	  What a session asks of running pipelines (pipeline.h).
+ *
+ * Wake-ups happen after commit, never before: whoever is woken must see what
+ * changed.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/settings.h"
+#include "catalog/pg_namespace.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "model/control.h"
+#include "pgstat.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/hooks.h"
+#include "worker/pipeline.h"
+#include "worker/shared.h"
+
+/* Pipelines that the current transaction changed; in TopTransactionContext. */
+static List *changed;
+static bool extension_dropped;
+
+void
+sc_pipeline_changed(int32 pipeline_id)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	changed = list_append_unique_int(changed, pipeline_id);
+	MemoryContextSwitchTo(old);
+}
+
+void
+sc_pipelines_extension_dropped(void)
+{
+	extension_dropped = true;
+}
+
+/* Lets the launcher, or the coordinator that runs, look at the catalogs again. */
+static void
+notify_pipeline(ScPipelineShared *pipeline)
+{
+	SpinLockAcquire(&pipeline->mutex);
+	pipeline->requested = true;
+	pipeline->catalog_changed = true;
+	SpinLockRelease(&pipeline->mutex);
+	sc_place_wake(pipeline, &pipeline->coordinator);
+	sc_shared_wake_launcher();
+}
+
+/*
+ * The transaction is over; it changed pipelines if "committed".  Part of the
+ * transaction callback: must not fail.
+ */
+void
+sc_pipeline_at_transaction_end(bool committed)
+{
+	ListCell   *lc;
+
+	if (committed && sc_shared)
+	{
+		foreach(lc, changed)
+		{
+			ScPipelineShared *pipeline =
+				sc_shared_find_or_create(MyDatabaseId, lfirst_int(lc));
+
+			if (pipeline)
+				notify_pipeline(pipeline);
+		}
+		if (extension_dropped)
+		{
+			for (int i = 0; i < sc_shared->max_pipelines; i++)
+			{
+				ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+				if (pipeline->in_use && pipeline->database == MyDatabaseId)
+					notify_pipeline(pipeline);
+			}
+		}
+	}
+	changed = NIL;				/* freed with the transaction */
+	extension_dropped = false;
+}
+
+/* Raises the error of a pipeline that doesn't run and won't by itself. */
+static void
+check_can_run(ScPipelineShared *pipeline, const char *name)
+{
+	ScStatus	status;
+	char		message[sizeof(pipeline->message)];
+	char		hint[sizeof(pipeline->hint)];
+
+	SpinLockAcquire(&pipeline->mutex);
+	status = pipeline->requested ? SC_STATUS_STARTING : pipeline->status;
+	strlcpy(message, pipeline->message, sizeof(message));
+	strlcpy(hint, pipeline->hint, sizeof(hint));
+	SpinLockRelease(&pipeline->mutex);
+	if (status == SC_STATUS_STARTING || status == SC_STATUS_RUNNING ||
+		status == SC_STATUS_RESTARTING)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("pipeline \"%s\" is %s", name, sc_status_name(status)),
+			 message[0] ? errdetail("%s.", message) : 0,
+			 hint[0] ? errhint("%s", hint) : 0));
+}
+
+static void
+raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
+{
+	char		message[sizeof(pipeline->message)];
+	ScStatus	status;
+
+	ConditionVariableCancelSleep();
+	SpinLockAcquire(&pipeline->mutex);
+	status = pipeline->status;
+	strlcpy(message, pipeline->message, sizeof(message));
+	SpinLockRelease(&pipeline->mutex);
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("%s of pipeline \"%s\" timed out", what, name),
+			 message[0] ? errdetail("The pipeline is %s: %s.", sc_status_name(status), message) :
+			 errdetail("The pipeline is %s.", sc_status_name(status)),
+			 errhint("See the view stream_ckpt.pipelines; a larger timeout may do.")));
+}
+
+/* Sleeps until something changes; false at the deadline. */
+static bool
+wait_for_change(ScPipelineShared *pipeline, TimestampTz deadline)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now >= deadline)
+		return false;
+	(void) ConditionVariableTimedSleep(&pipeline->cv,
+									   Min(1000, (deadline - now) / 1000 + 1),
+									   PG_WAIT_EXTENSION);
+	return true;
+}
+
+static ScPipelineShared *
+running_pipeline(int32 pipeline_id, const char *name)
+{
+	ScPipelineShared *pipeline = sc_shared_find_or_create(MyDatabaseId, pipeline_id);
+
+	if (!sc_shared)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream_ckpt must be preloaded"),
+				 errhint("Add it to \"shared_preload_libraries\" and restart the server.")));
+	if (!pipeline)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no place for pipeline \"%s\"", name),
+				 errhint("Increase \"stream_ckpt.max_pipelines\".")));
+	return pipeline;
+}
+
+int64
+sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 timeout_us)
+{
+	ScPipelineShared *pipeline = running_pipeline(pipeline_id, name);
+	TimestampTz deadline = GetCurrentTimestamp() + timeout_us;
+	uint64		request;
+
+	SpinLockAcquire(&pipeline->mutex);
+	request = ++pipeline->checkpoints_requested;
+	SpinLockRelease(&pipeline->mutex);
+	sc_place_wake(pipeline, &pipeline->coordinator);
+
+	ConditionVariablePrepareToSleep(&pipeline->cv);
+	for (;;)
+	{
+		uint64		done;
+
+		SpinLockAcquire(&pipeline->mutex);
+		done = pipeline->checkpoints_done;
+		SpinLockRelease(&pipeline->mutex);
+		if (done >= request)
+			break;
+		check_can_run(pipeline, name);
+		if (!wait_for_change(pipeline, deadline))
+			raise_timeout(pipeline, name, "the checkpoint");
+	}
+	ConditionVariableCancelSleep();
+	return pg_atomic_read_u64(&pipeline->committed);
+}
+
+static void
+sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, TimestampTz deadline)
+{
+	ScPipelineShared *pipeline = running_pipeline(catalog->pipeline_id, catalog->name);
+
+	SpinLockAcquire(&pipeline->mutex);
+	if (pipeline->sync_lsn < marker)
+		pipeline->sync_lsn = marker;
+	SpinLockRelease(&pipeline->mutex);
+	sc_place_wake(pipeline, &pipeline->reader);
+
+	ConditionVariablePrepareToSleep(&pipeline->cv);
+	for (;;)
+	{
+		XLogRecPtr	committed;
+
+		SpinLockAcquire(&pipeline->mutex);
+		committed = pipeline->committed_lsn;
+		SpinLockRelease(&pipeline->mutex);
+		if (committed >= marker)
+			break;
+		check_can_run(pipeline, catalog->name);
+		if (!wait_for_change(pipeline, deadline))
+			raise_timeout(pipeline, catalog->name, "sync()");
+	}
+	ConditionVariableCancelSleep();
+}
+
+XLogRecPtr
+sc_pipelines_sync(int64 timeout_us)
+{
+	TimestampTz deadline = GetCurrentTimestamp() + timeout_us;
+	ScControl	marker = {0};
+	XLogRecPtr	lsn;
+	ListCell   *lc;
+
+	marker.kind = SC_CONTROL_MARKER;
+	lsn = sc_control_log(&marker);
+	foreach(lc, sc_pipeline_list())
+	{
+		ScPipeline *pipeline = lfirst(lc);
+
+		if (!pipeline->stopped && sc_query_list(pipeline->pipeline_id) != NIL)
+			sync_pipeline(pipeline, lsn, deadline);
+	}
+	return lsn;
+}
