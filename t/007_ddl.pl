@@ -111,7 +111,7 @@ $node->safe_psql(
 	CREATE TABLE p_1 (note text, gone int, v int, k int, ts timestamptz);
 	ALTER TABLE p_1 DROP COLUMN gone;
 	ALTER TABLE p ATTACH PARTITION p_1 FOR VALUES FROM ('2024-01-01 01:00 UTC') TO ('2024-01-01 02:00 UTC')));
-attach($node, 'p', delay => '1 hour');
+attach($node, 'p', delay => '2 hours');
 create_query($node, 'p_closed', 'p', emit => 'close');
 create_query($node, 'p_live', 'p', emit => 'update');
 
@@ -121,7 +121,7 @@ sub check_partitioned
 
 	sync_pipelines($node);
 	is( join(' ',
-			differences($node, 'p_closed', table => 'p', delay => '1 hour'),
+			differences($node, 'p_closed', table => 'p', delay => '2 hours'),
 			differences($node, 'p_live', emit => 'update')),
 		'0 0',
 		$what);

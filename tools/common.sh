@@ -91,7 +91,8 @@ stop_servers() {
 			*) continue ;;
 		esac
 		kill -QUIT "$pid" 2>/dev/null || continue
-		while [ -e "/proc/$pid" ]; do sleep 0.1; done
+		# gone, or waiting to be reaped by init
+		while readlink "/proc/$pid/cwd" >/dev/null 2>&1; do sleep 0.1; done
 	done < <(find "$SC_WORK" -name postmaster.pid 2>/dev/null)
 }
 

@@ -246,7 +246,6 @@ create_entry(NewQuery *query)
 	control.stream_relid = query->definition->stream_relid;
 	control.event_time_attno = query->definition->event_time_attno;
 	(void) sc_control_log(&control);
-	sc_pipeline_changed(query->pipeline->pipeline_id);
 }
 
 /*
@@ -269,6 +268,7 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 	query.pipeline = sc_pipeline_by_name(NameStr(*PG_GETARG_NAME(7)), false);
 	analyze_text(&query);
 	resolve_name(&query, name);
+	sc_pipeline_changed(query.pipeline->pipeline_id);
 	sc_slot_ensure(query.pipeline->pipeline_id);
 
 	SPI_connect();

@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_drop_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_on_drop);
@@ -74,6 +75,8 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 					   "WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0 "
 					   "AND s.relid = d.objid",
 					   0, NULL, NULL, NULL);
+	if (SPI_processed > 0)
+		sc_pipeline_changed(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id);
 	SPI_finish();
 	PG_RETURN_NULL();
 }

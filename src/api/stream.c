@@ -19,6 +19,7 @@
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/timestamp.h"
+#include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_attach_stream);
 PG_FUNCTION_INFO_V1(stream_ckpt_detach_stream);
@@ -94,6 +95,7 @@ Datum
 stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
+	int32		pipeline_id;
 	Relation	relation;
 	Oid			types[] = {OIDOID, NAMEOID, INT2OID, INTERVALOID};
 	Datum		values[4] = {0};
@@ -120,7 +122,9 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("\"%s\" is attached already", RelationGetRelationName(relation)),
 				 errhint("Call stream_ckpt.detach_stream() first to attach it with other options.")));
-	sc_slot_ensure(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id);
+	pipeline_id = sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id;
+	sc_pipeline_changed(pipeline_id);
+	sc_slot_ensure(pipeline_id);
 
 	values[0] = ObjectIdGetDatum(relid);
 	if (!PG_ARGISNULL(1))
@@ -162,5 +166,6 @@ stream_ckpt_detach_stream(PG_FUNCTION_ARGS)
 				 errhint("Drop them first, with stream_ckpt.drop_query().")));
 	sc_catalog_execute("DELETE FROM stream_ckpt.stream WHERE relid = $1", 1, types, values, NULL);
 	SPI_finish();
+	sc_pipeline_changed(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id);
 	PG_RETURN_VOID();
 }

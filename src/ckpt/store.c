@@ -436,3 +436,31 @@ sc_store_end(ScStore *store, const ScCheckpointRecord *record)
 	sc_store_table_close(&store->state);
 	MemoryContextDelete(store->context);
 }
+
+/*
+ * See store.h.  Needs a transaction; a pipeline that never ran has nothing to
+ * forget.
+ */
+void
+sc_store_clear_position(int32 pipeline_id)
+{
+	Datum		values[STATE_COLUMNS] = {0};
+	bool		nulls[STATE_COLUMNS] = {0};
+	bool		replace[STATE_COLUMNS] = {0};
+	StoreTable	state;
+	HeapTuple	tuple;
+
+	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, RowExclusiveLock);
+	tuple = sc_store_state_tuple(&state, pipeline_id);
+	if (tuple != NULL)
+	{
+		HeapTuple	changed;
+
+		nulls[STATE_LSN - 1] = true;
+		replace[STATE_LSN - 1] = true;
+		changed = heap_modify_tuple(tuple, RelationGetDescr(state.rel), values, nulls,
+									replace);
+		CatalogTupleUpdateWithInfo(state.rel, &tuple->t_self, changed, state.indexes);
+	}
+	sc_store_table_close(&state);
+}

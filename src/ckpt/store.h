@@ -72,6 +72,9 @@ extern ScPipelineState sc_store_read_state(int32 pipeline_id);
 /* New attempt: increments and returns the attempt number.  Own transaction by caller. */
 extern int64 sc_store_begin_attempt(int32 pipeline_id, bool restored);
 
+/* Forgets the pipeline's position: nothing counts on it, and its slot is to go. */
+extern void sc_store_clear_position(int32 pipeline_id);
+
 extern List *sc_store_offsets(int32 pipeline_id);	/* of ScOffset *, by query_id */
 
 /*

@@ -22,9 +22,11 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "base/debug.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "pgstat.h"
+#include "source/slot.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -56,6 +58,7 @@ static bool ended_well;
 
 static void coordinator_main(void);
 static bool prepare(void);
+static void give_up_slot(void);
 static void begin_attempt(void);
 static void wait_for_former_workers(void);
 static void read_catalog_again(void);
@@ -172,7 +175,46 @@ prepare(void)
 					 errhint("%s", hint)));
 	}
 	end_work();
+	if (status == SC_STATUS_IDLE)
+		give_up_slot();
 	return status == SC_STATUS_STARTING;
+}
+
+/* Removes what is left of queries that no longer exist. */
+static void
+forget_dropped_queries(void)
+{
+	static const char *const tables[] = {"checkpoint_offset", "state_chunk"};
+
+	SPI_connect();
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		char	   *command =
+			psprintf("DELETE FROM stream_ckpt.%s t WHERE NOT EXISTS "
+					 "(SELECT FROM stream_ckpt.query q WHERE q.query_id = t.query_id)",
+					 tables[i]);
+
+		if (SPI_execute(command, false, 0) != SPI_OK_DELETE)
+			elog(ERROR, "could not remove what dropped queries left");
+	}
+	SPI_finish();
+}
+
+/*
+ * Drops the slot of a pipeline with nothing to do.  The position goes first: the
+ * next slot begins elsewhere.  A transaction that counts on the slot keeps it,
+ * and asks for the pipeline when it ends.
+ */
+static void
+give_up_slot(void)
+{
+	begin_work();
+	forget_dropped_queries();
+	sc_store_clear_position(sc_my_pipeline->pipeline_id);
+	end_work();
+	begin_work();
+	(void) sc_slot_drop_if_unused(sc_my_pipeline->pipeline_id);
+	end_work();
 }
 
 /* Everything of the attempt: its number, what shared memory says, its workers. */
@@ -192,6 +234,7 @@ begin_attempt(void)
 	interval_us = pipeline->checkpoint_interval;
 	ntasks = pipeline->parallelism;
 	start = sc_start_position(sc_my_pipeline->pipeline_id);
+	forget_dropped_queries();
 	end_work();
 
 	collection = sc_collect_create(attempt);

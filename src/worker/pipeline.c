@@ -53,16 +53,16 @@ notify_pipeline(ScPipelineShared *pipeline)
 }
 
 /*
- * The transaction is over; it changed pipelines if "committed".  Part of the
- * transaction callback: must not fail.
+ * The transaction is over.  Part of the transaction callback: must not fail.
  */
 void
 sc_pipeline_at_transaction_end(bool committed)
 {
 	ListCell   *lc;
 
-	if (committed && sc_shared)
+	if (sc_shared)
 	{
+		/* after an abort too: it may leave a slot that nobody uses */
 		foreach(lc, changed)
 		{
 			ScPipelineShared *pipeline =
@@ -71,7 +71,7 @@ sc_pipeline_at_transaction_end(bool committed)
 			if (pipeline)
 				notify_pipeline(pipeline);
 		}
-		if (extension_dropped)
+		if (committed && extension_dropped)
 		{
 			for (int i = 0; i < sc_shared->max_pipelines; i++)
 			{

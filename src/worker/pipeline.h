@@ -9,7 +9,7 @@
 #include "access/xlogdefs.h"
 
 /*
- * When (and only when) the current transaction commits: the launcher looks at the
+ * When the current transaction has ended: the launcher looks at the
  * pipeline again (starts it where it should run), its coordinator reads its
  * catalog entry again (stop, new interval).
  */

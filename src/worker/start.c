@@ -58,8 +58,7 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 	if (pipeline->stopped)
 		return SC_STATUS_STOPPED;
 	if (sc_query_list(pipeline_id) == NIL &&
-		(sc_stream_list() == NIL || strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0) &&
-		sc_slot_drop_if_unused(pipeline_id))
+		(sc_stream_list() == NIL || strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0))
 	{
 		*message = "no query uses the pipeline";
 		return SC_STATUS_IDLE;

@@ -20,8 +20,8 @@ extern XLogRecPtr sc_start_position(int32 pipeline_id);
  * Compares the catalogs, the slot and this server with one another.  Returns
  * SC_STATUS_STARTING where the pipeline may start; otherwise the status in which it must
  * stand, with *message and *hint in words (palloc'd or constant; may be NULL).
- * Drops the slot of a pipeline that is gone or has nothing to do.
- * Needs a transaction without an id, and a snapshot.
+ * Drops the slot of a pipeline that is gone; that of an idle one is the caller's
+ * to drop.  Needs a transaction and snapshot.
  */
 extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
 

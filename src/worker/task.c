@@ -315,7 +315,7 @@ publish_statistics(void)
 		if (max_event_time == SC_NO_EVENT_TIME)
 			watermark = DT_NOBEGIN;
 		else if (watermark != DT_NOBEGIN)
-			watermark = Min(watermark, max_event_time);
+			watermark = Min(watermark, max_event_time - query->watermark_delay);
 	}
 	shared->late_rows = late_rows;
 	shared->groups = groups;

@@ -17,7 +17,8 @@ typedef struct ScTaskQuery
 	MemoryContext context;
 	ScQuery    *query;
 	ScDefinition *definition;
-	TupleDesc	stream_desc;	/* the stream's row type */
+	TupleDesc	stream_desc;	/* the stream's row type; lives as long as the task */
+	int64		watermark_delay;	/* microseconds */
 	ScEngine   *engine;
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */

@@ -148,6 +148,10 @@ sc_task_layout_stream(ScTaskLayout *layout, Oid relid, TupleDesc stream_desc)
 		{
 			/* first use, or by a query with another state of the row type */
 			old = MemoryContextSwitchTo(layout->context);
+			if (stream->stream_slot)
+				ExecDropSingleTupleTableSlot(stream->stream_slot);
+			if (stream->wire_slot)
+				ExecDropSingleTupleTableSlot(stream->wire_slot);
 			stream->stream_desc = stream_desc;
 			stream->stream_slot = NULL;
 			if (stream->same_columns && physically_equal(layout->desc, stream_desc))

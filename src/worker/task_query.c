@@ -45,6 +45,30 @@ query_load(int64 query_id, ScOutbox *outbox)
 	return query;
 }
 
+/*
+ * A lasting copy of a row type; the same one for all queries that see the stream
+ * in the same state, so that they share the slots of its layouts.
+ */
+static TupleDesc
+shared_desc(TupleDesc desc)
+{
+	static List *descs = NIL;
+	MemoryContext old;
+	TupleDesc	copy;
+	ListCell   *lc;
+
+	foreach(lc, descs)
+	{
+		if (equalTupleDescs(lfirst(lc), desc))
+			return lfirst(lc);
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	copy = CreateTupleDescCopyConstr(desc);
+	descs = lappend(descs, copy);
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
 static ScTaskQuery *
 query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 {
@@ -58,8 +82,9 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	query->query = catalog;
 	stream = sc_stream_by_relid(catalog->source, false);
 	relation = table_open(stream->relid, AccessShareLock);
-	query->stream_desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+	query->stream_desc = shared_desc(RelationGetDescr(relation));
 	table_close(relation, AccessShareLock);
+	query->watermark_delay = stream->watermark_delay;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 
 	options.emit = catalog->emit;

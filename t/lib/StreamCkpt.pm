@@ -133,7 +133,7 @@ sub wait_reached
 {
 	my ($node, $point) = @_;
 	return wait_until($node,
-		"SELECT pg_stat_file('stream_ckpt_debug/$point.reached', true) IS NOT NULL",
+		"SELECT size IS NOT NULL FROM pg_stat_file('stream_ckpt_debug/$point.reached', true)",
 		"debug point $point is reached");
 }
 
@@ -170,7 +170,7 @@ sub wait_status
 	my ($node, $status, $pipeline) = @_;
 	$pipeline //= 'default';
 	return wait_until($node,
-		"SELECT status = '$status' FROM stream_ckpt.pipelines WHERE name = '$pipeline'",
+		"SELECT status = '$status' FROM stream_ckpt.pipelines WHERE pipeline = '$pipeline'",
 		"pipeline $pipeline is $status");
 }
 
