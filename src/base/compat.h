@@ -154,12 +154,16 @@ typedef bool ScUpdateIndexes;
 	object_ownercheck(RelationRelationId, (relid), GetUserId())
 #endif
 
-/* 16 has one function for all ownership checks (utils/acl.h) */
+/* 18: pg_noreturn, in front of the declaration */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
+/* 16 added "escontext" to stringToQualifiedNameList (utils/regproc.h) */
 #if PG_VERSION_NUM < 160000
-#define sc_relation_ownercheck(relid, role) pg_class_ownercheck((relid), (role))
+#define sc_qualified_name_list(name) stringToQualifiedNameList(name)
 #else
-#define sc_relation_ownercheck(relid, role) \
-	object_ownercheck(RelationRelationId, (relid), (role))
+#define sc_qualified_name_list(name) stringToQualifiedNameList((name), NULL)
 #endif
 
 #endif							/* SC_BASE_COMPAT_H */

@@ -35,7 +35,7 @@
 #include "postgres.h"
 
 #include "ckpt/changelog.h"
-#include "exec/exec_internal.h"
+#include "exec/state.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "utils/memutils.h"

@@ -435,6 +435,7 @@ sc_store_end(ScStore *store, const ScCheckpointRecord *record)
 	sc_store_table_close(&store->offset);
 	sc_store_table_close(&store->state);
 	MemoryContextDelete(store->context);
+	CommandCounterIncrement();
 }
 
 /*

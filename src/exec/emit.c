@@ -10,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "exec/exec_internal.h"
+#include "exec/state.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"

@@ -21,7 +21,7 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "exec/exec_internal.h"
+#include "exec/state.h"
 #include "utils/memutils.h"
 
 #define ENTRY_EMITTED	0x01

@@ -15,7 +15,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
-#include "exec/exec_internal.h"
+#include "exec/state.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 

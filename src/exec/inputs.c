@@ -15,7 +15,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_aggregate.h"
-#include "exec/exec_internal.h"
+#include "exec/state.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/tlist.h"

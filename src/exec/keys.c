@@ -11,7 +11,7 @@
 
 #include "access/nbtree.h"
 #include "common/hashfn.h"
-#include "exec/exec_internal.h"
+#include "exec/state.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"

@@ -347,7 +347,7 @@ sc_sink_key(ScSink *sink, bool missing_ok)
 		return NULL;
 	if (!OidIsValid(sink->key.index))
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("result table \"%s\" has no unique index that identifies its rows",
 						RelationGetRelationName(sink->rel)),
 				 errhint("Create it again: CREATE UNIQUE INDEX ON %s (window and key columns) NULLS NOT DISTINCT.",

@@ -124,6 +124,9 @@ sc_sink_direct_flush(ScSink *sink)
 	ResetPerTupleExprContext(direct->estate);
 	direct->batch_rows = 0;
 	direct->batch_bytes = 0;
+
+	/* an upsert or delete of one of these rows may follow */
+	CommandCounterIncrement();
 }
 
 /* Writes what is left and closes all. */

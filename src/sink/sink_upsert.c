@@ -110,6 +110,7 @@ lookup(ScSink *sink)
 	for (;;)
 	{
 		TransactionId xwait;
+		ItemPointerData tid;
 
 		index_rescan(direct->key_scan, keys, sink->key.ncolumns, NULL, 0);
 		if (!index_getnext_slot(direct->key_scan, ForwardScanDirection, direct->found))
@@ -119,8 +120,12 @@ lookup(ScSink *sink)
 			direct->dirty.xmax;
 		if (!TransactionIdIsValid(xwait))
 			return true;
+
+		/* no buffer stays pinned while waiting */
+		tid = direct->found->tts_tid;
 		ExecClearTuple(direct->found);
-		XactLockTableWait(xwait, sink->rel, NULL, XLTW_Update);
+		index_rescan(direct->key_scan, keys, sink->key.ncolumns, NULL, 0);
+		XactLockTableWait(xwait, sink->rel, &tid, XLTW_Update);
 	}
 }
 

@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * exec_internal.h
+ * state.h
  *	  What the files of exec/ share, and what ckpt/changelog.c sees of an engine's
  *	  state.  Nobody else includes it.
  *
