@@ -20,7 +20,7 @@ sub fill
 		$db, q(
 		CREATE EXTENSION IF NOT EXISTS stream_ckpt;
 		CREATE TABLE t (ts timestamptz, k int, v int);
-		SELECT stream_ckpt.attach_stream('t', event_time => 'ts')));
+		SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => '1 day')));
 	for my $name (qw(a b))
 	{
 		$node->safe_psql(
