@@ -116,6 +116,8 @@ INSERT INTO stream_ckpt.pipeline (name) VALUES ('default');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline', 'WHERE name <> ''default''');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.query', '');
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_pipeline_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.query_query_id_seq', '');
 
 --
 -- Window functions: plain SQL that PostgreSQL inlines, so a definition is an
@@ -125,18 +127,20 @@ CREATE FUNCTION stream_ckpt.tumble(ts timestamptz, size interval,
 	origin timestamptz DEFAULT '1970-01-01 00:00:00+00',
 	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
 RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
-	SELECT b.s, b.s + b.i, b.s + (b.i - '1 microsecond'::pg_catalog.interval)
+	SELECT b.s, b.s OPERATOR(pg_catalog.+) b.i,
+		b.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
 	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s,
-				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::float8) AS i) b
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i) b
 	WHERE pg_catalog.isfinite(ts)
 $$;
 CREATE FUNCTION stream_ckpt.tumble(ts timestamp, size interval,
 	origin timestamp DEFAULT '1970-01-01 00:00:00',
 	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
 RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
-	SELECT b.s, b.s + b.i, b.s + (b.i - '1 microsecond'::pg_catalog.interval)
+	SELECT b.s, b.s OPERATOR(pg_catalog.+) b.i,
+		b.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
 	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s,
-				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::float8) AS i) b
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i) b
 	WHERE pg_catalog.isfinite(ts)
 $$;
 COMMENT ON FUNCTION stream_ckpt.tumble(timestamptz, interval, timestamptz)
@@ -213,19 +217,19 @@ COMMENT ON FUNCTION stream_ckpt.drop_pipeline(name)
 -- named by the manual, built later: they raise "not supported yet"
 CREATE FUNCTION stream_ckpt.create_stream(name text, columns text, event_time name DEFAULT NULL,
 	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL)
-RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_stream';
+RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 CREATE FUNCTION stream_ckpt.drop_stream(stream regclass)
-RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_drop_stream';
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 CREATE FUNCTION stream_ckpt.pause_query(query regclass)
-RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_pause_query';
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 CREATE FUNCTION stream_ckpt.resume_query(query regclass)
-RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 CREATE FUNCTION stream_ckpt.create_savepoint(name text, pipeline name DEFAULT 'default')
-RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_savepoint';
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 CREATE FUNCTION stream_ckpt.restore_savepoint(name text)
-RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restore_savepoint';
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 CREATE FUNCTION stream_ckpt.drop_savepoint(name text)
-RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_drop_savepoint';
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_not_supported';
 
 CREATE FUNCTION stream_ckpt.on_drop()
 RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_on_drop';
@@ -253,7 +257,9 @@ SELECT p.name AS pipeline, p.pipeline_id,
 		 WHEN NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) THEN 'idle'
 		 WHEN l.slot_name IS NULL THEN 'lost'
 		 ELSE 'starting' END AS status,
-	s.message, s.hint, s.status_since, p.parallelism, p.checkpoint_interval, p.state_backend,
+	COALESCE(s.message, CASE WHEN lost.yes THEN 'the pipeline''s replication slot does not exist' END) AS message,
+	COALESCE(s.hint, CASE WHEN lost.yes THEN 'Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.' END) AS hint,
+	s.status_since, p.parallelism, p.checkpoint_interval, p.state_backend,
 	COALESCE(s.attempt, t.attempt) AS attempt, s.failures, s.restart_at,
 	s.coordinator_pid, s.reader_pid,
 	t.checkpoint_id AS last_checkpoint, s.checkpoint_in_progress,
@@ -267,7 +273,9 @@ FROM stream_ckpt.pipeline p
 LEFT JOIN stream_ckpt.pipeline_state t USING (pipeline_id)
 LEFT JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
 LEFT JOIN pg_catalog.pg_replication_slots l
-	ON l.slot_name = 'stream_ckpt_' || (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || '_' || p.pipeline_id;
+	ON l.slot_name = 'stream_ckpt_' || (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || '_' || p.pipeline_id
+CROSS JOIN LATERAL (SELECT NOT p.stopped AND l.slot_name IS NULL AND s.pipeline_id IS NULL
+	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost;
 COMMENT ON VIEW stream_ckpt.pipelines IS 'pipelines: what they are doing, in words, and how far they are';
 
 CREATE VIEW stream_ckpt.queries AS

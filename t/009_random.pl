@@ -189,12 +189,12 @@ sub random_trouble
 	{
 		my ($which, $signal) =
 		  (pick(qw(reader task coordinator)), pick(qw(TERM TERM INT KILL)));
-		my $pid = $node->safe_psql('postgres',
+		my $pid = try_psql($node,
 			$which eq 'task'
 			? 'SELECT pid FROM stream_ckpt.tasks LIMIT 1'
 			: "SELECT ${which}_pid FROM stream_ckpt.pipelines");
 		note "trouble: SIG$signal of the $which";
-		kill $signal, $pid if $pid;
+		kill $signal, $pid if $pid =~ /^[0-9]+$/;
 	}
 	elsif ($dice < 0.9)
 	{

@@ -1,14 +1,16 @@
 /*-------------------------------------------------------------------------
  * api_internal.h
- *	  What the SQL functions share: arguments, privileges, refusals.
+ *	  What the SQL functions share: arguments, privileges, refusals, SQL.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_API_API_INTERNAL_H
 #define SC_API_API_INTERNAL_H
 
+#include "base/compat.h"
 #include "base/sqlfunc.h"
+#include "executor/spi.h"
+#include "fmgr.h"
 #include "model/catalog.h"
-#include "model/catalog_write.h"
 
 /* ---------- arguments: NULL, where it has no meaning, is an error naming it ---------- */
 
@@ -18,13 +20,15 @@ extern char *sc_arg_name(FunctionCallInfo fcinfo, int n, const char *name);
 /* Microseconds; negative ones refused. */
 extern int64 sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name);
 
-/* Raises "<parameter> is not supported yet". */
-extern void sc_refuse_parameter(const char *parameter, const char *hint) pg_attribute_noreturn();
+/* Raises "<what> is not supported yet"; hint may be NULL. */
+pg_noreturn extern void sc_not_supported(const char *what, const char *hint);
 
 /* ---------- who may do what ---------- */
 
 /* Raises an error where the caller isn't the owner of the relation. */
 extern void sc_check_relation_owner(Oid relid);
+/* The same for a pipeline; the owner of the database may too. */
+extern void sc_check_pipeline_owner(const ScPipeline *pipeline);
 /* The pipeline, for its owner. */
 extern ScPipeline *sc_owned_pipeline(const char *name);
 /* The pipeline, for whoever may put queries into it: its owner, and everybody
@@ -41,9 +45,14 @@ extern char *sc_qualified_name(Oid relid);
 /* sc_slot_ensure(), with a notice where the WAL that a new slot keeps is unbounded. */
 extern void sc_pipeline_prepare(const ScPipeline *pipeline);
 
-/* ---------- SQL ---------- */
+/* ---------- SQL, within SPI_connect() ... SPI_finish() ---------- */
 
-/* Runs a command as the caller, in his own name; connects and finishes SPI. */
-extern void sc_run_command(const char *command);
+/* Runs a command as the caller; "expected" is its SPI_OK_... */
+extern void sc_user_execute(const char *command, int expected);
+/* Column (from 1) of the first row of the last command; isnull may be NULL. */
+extern Datum sc_first_value(int column, bool *isnull);
+
+/* A query's row is gone: tells the workers, after the commit. */
+extern void sc_query_dropped(int64 query_id, int32 pipeline_id);
 
 #endif							/* SC_API_API_INTERNAL_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * args.c
- *	  What the SQL functions share: arguments, privileges, refusals.
+ *	  What the SQL functions share: their arguments, and pipelines named by them.
  *
  * SQL functions of ours aren't strict, because NULL means something for a few of
  * their parameters; for the others it is refused here.
@@ -10,15 +10,10 @@
 
 #include "access/xlog.h"
 #include "api/api_internal.h"
-#include "base/compat.h"
-#include "catalog/objectaddress.h"
-#include "catalog/pg_class.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "source/slot.h"
-#include "utils/acl.h"
+#include "worker/pipeline.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 /* ---------- arguments ---------- */
@@ -58,35 +53,14 @@ sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name)
 	return usecs;
 }
 
-void
-sc_refuse_parameter(const char *parameter, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s is not supported yet", parameter),
-			 errhint("%s", hint)));
-}
-
 /* ---------- who may do what ---------- */
-
-void
-sc_check_relation_owner(Oid relid)
-{
-	if (!sc_relation_ownercheck(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER,
-					   get_relkind_objtype(get_rel_relkind(relid)),
-					   get_rel_name(relid));
-}
 
 ScPipeline *
 sc_owned_pipeline(const char *name)
 {
 	ScPipeline *pipeline = sc_pipeline_by_name(name, false);
 
-	if (!has_privs_of_role(GetUserId(), pipeline->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be owner of pipeline \"%s\"", name)));
+	sc_check_pipeline_owner(pipeline);
 	return pipeline;
 }
 
@@ -98,15 +72,6 @@ sc_usable_pipeline(const char *name)
 	return sc_owned_pipeline(name);
 }
 
-/* ---------- names ---------- */
-
-char *
-sc_qualified_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  get_rel_name(relid));
-}
-
 /* ---------- slots ---------- */
 
 void
@@ -115,6 +80,8 @@ sc_pipeline_prepare(const ScPipeline *pipeline)
 	bool		existed = sc_slot_info(MyDatabaseId, pipeline->pipeline_id).exists;
 	NameData	name;
 
+	/* also after an abort: the slot may be there then, and nobody use it */
+	sc_pipeline_changed(pipeline->pipeline_id);
 	sc_slot_ensure(pipeline->pipeline_id);
 	if (existed || max_slot_wal_keep_size_mb >= 0)
 		return;
@@ -124,18 +91,4 @@ sc_pipeline_prepare(const ScPipeline *pipeline)
 			(errmsg("replication slot \"%s\" keeps WAL until pipeline \"%s\" has read it, without a bound",
 					NameStr(name), pipeline->name),
 			 errhint("Set \"max_slot_wal_keep_size\" to bound the disk space that a stopped pipeline can take.")));
-}
-
-/* ---------- SQL ---------- */
-
-void
-sc_run_command(const char *command)
-{
-	int			result;
-
-	SPI_connect();
-	result = SPI_execute(command, false, 0);
-	if (result < 0)
-		elog(ERROR, "\"%s\" failed: %s", command, SPI_result_code_string(result));
-	SPI_finish();
 }

@@ -9,26 +9,29 @@
  */
 #include "postgres.h"
 
-#include "api/spi_internal.h"
+#include "access/xact.h"
+#include "api/api_internal.h"
+#include "base/compat.h"
 #include "base/env.h"
 #include "base/process.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
 #include "commands/defrem.h"
+#include "executor/executor.h"
 #include "lib/stringinfo.h"
+#include "model/catalog_write.h"
 #include "model/control.h"
 #include "nodes/makefuncs.h"
-#include "parser/analyze.h"
-#include "parser/parser.h"
 #include "query/analyze.h"
-#include "source/slot.h"
-#include "tcop/tcopprot.h"
+#include "query/parse.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 #include "worker/pipeline.h"
@@ -42,39 +45,30 @@ typedef struct NewQuery
 	const char *view;			/* of the definition */
 	const char *text;
 	ScEmit		emit;
+	SelectStmt *select;
 	ScDefinition *definition;
 	ScPipeline *pipeline;
-	bool		preexisting_rows;
 	Oid			result_oid;
 	Oid			view_oid;
 } NewQuery;
-
-static char *
-text_argument(FunctionCallInfo fcinfo, int n, const char *what)
-{
-	if (PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", what)));
-	return text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
 
 /* An argument that only one of its documented values is built for. */
 static void
 check_options(FunctionCallInfo fcinfo, NewQuery *query)
 {
-	char	   *emit = text_argument(fcinfo, 2, "emit");
-	char	   *on_error = text_argument(fcinfo, 6, "on_error");
+	char	   *emit = sc_arg_text(fcinfo, 2, "emit");
+	char	   *on_error = sc_arg_text(fcinfo, 6, "on_error");
 
 	if (strcmp(emit, "close") != 0 && strcmp(emit, "update") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("emit must be 'close' or 'update', not '%s'", emit)));
+				 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit)));
 	query->emit = strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
 	if (strcmp(on_error, "stop") != 0 && strcmp(on_error, "dead_letter") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("on_error must be 'stop' or 'dead_letter', not '%s'", on_error)));
+				 errmsg("parameter \"on_error\" must be 'stop' or 'dead_letter', not '%s'",
+						on_error)));
 	if (strcmp(on_error, "stop") != 0)
 		sc_not_supported("on_error => 'dead_letter'", "Use on_error => 'stop'.");
 	if (PG_ARGISNULL(3) ||
@@ -87,57 +81,42 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 		sc_not_supported("keep_late_rows => true", "Late rows are counted in stream_ckpt.queries.");
 }
 
-/* Errors in the text show the text, not the statement that called us. */
+/*
+ * May the caller read the stream, all of it?  Also keeps it attached until the
+ * end of the transaction.
+ */
 static void
-transpose_position(void *arg)
+check_stream(NewQuery *query, Query *parsed)
 {
-	int			position = geterrposition();
+	Oid			relid = query->definition->stream_relid;
 
-	if (position > 0)
-	{
-		errposition(0);
-		internalerrposition(position);
-		internalerrquery((const char *) arg);
-	}
+	sc_check_query_permissions(parsed);
+	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("row-level security of stream \"%s\" applies to you",
+						get_rel_name(relid)),
+				 errdetail("A continuous query reads every row of its stream."),
+				 errhint("Let the owner of the table, or a role with BYPASSRLS, create the query.")));
+	sc_stream_lock(relid, ShareLock);
+	(void) sc_stream_by_relid(relid, false);
 }
 
 /* Parses, and accepts or refuses, the definition. */
 static void
 analyze_text(NewQuery *query)
 {
-	ErrorContextCallback callback;
-	List	   *statements;
-	RawStmt    *statement;
-	Query	   *parsed;
+	Query	   *parsed = sc_definition_parse(query->text, &query->select);
 
-	callback.callback = transpose_position;
-	callback.arg = (void *) query->text;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	statements = pg_parse_query(query->text);
-	if (list_length(statements) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("a continuous query must be one SELECT, not %d statements",
-						list_length(statements))));
-	statement = linitial_node(RawStmt, statements);
-	if (!IsA(statement->stmt, SelectStmt))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous query must be a SELECT"),
-				 errhint("Write SELECT ... FROM stream, stream_ckpt.tumble(...) w GROUP BY ...")));
-	parsed = parse_analyze_fixedparams(statement, query->text, NULL, 0, NULL);
-	error_context_stack = callback.previous;
 	query->definition = sc_definition_analyze(parsed, query->text, query->emit);
-	if (statement->stmt_len > 0)
-		query->text = pnstrdup(query->text + statement->stmt_location, statement->stmt_len);
+	check_stream(query, parsed);
 }
 
 /* Where the result table goes; its name leaves room for the view's and the key's. */
 static void
 resolve_name(NewQuery *query, char *name)
 {
-	RangeVar   *range = makeRangeVarFromNameList(stringToQualifiedNameList(name));
+	RangeVar   *range = makeRangeVarFromNameList(sc_qualified_name_list(name));
 	Oid			namespace = RangeVarGetCreationNamespace(range);
 
 	query->schema = get_namespace_name(namespace);
@@ -181,6 +160,48 @@ create_key(NewQuery *query, const char *table)
 	sc_user_execute(command.data, SPI_OK_UTILITY);
 }
 
+/* The view, from the parse tree itself, so that errors keep their positions. */
+static void
+create_view(NewQuery *query)
+{
+	ViewStmt   *statement = makeNode(ViewStmt);
+	PlannedStmt *wrapper = makeNode(PlannedStmt);
+	ScTextContext context;
+
+	statement->view = makeRangeVar(pstrdup(query->schema), pstrdup(query->view), -1);
+	statement->query = (Node *) query->select;
+	statement->withCheckOption = NO_CHECK_OPTION;
+	wrapper->commandType = CMD_UTILITY;
+	wrapper->utilityStmt = (Node *) statement;
+	wrapper->stmt_location = -1;
+
+	sc_text_context_push(&context, query->text);
+	ProcessUtility(wrapper, query->text, false, PROCESS_UTILITY_QUERY, NULL, NULL,
+				   None_Receiver, NULL);
+	sc_text_context_pop(&context);
+	CommandCounterIncrement();
+}
+
+/*
+ * Does the stream hold rows?  Looked for as late as can be, with a snapshot of
+ * its own: rows committed between this and our commit escape it, and verify()
+ * counts them as differences.
+ */
+static bool
+stream_has_rows(NewQuery *query)
+{
+	bool		result;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute(psprintf("SELECT EXISTS (SELECT FROM %s)",
+							 sc_qualified_name(query->definition->stream_relid)),
+					true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for rows of the stream");
+	result = DatumGetBool(sc_first_value(1, NULL));
+	PopActiveSnapshot();
+	return result;
+}
+
 /* The view, the table and its key, as the caller. */
 static void
 create_relations(NewQuery *query)
@@ -191,13 +212,9 @@ create_relations(NewQuery *query)
 	ObjectAddress result;
 	ObjectAddress definition;
 
-	sc_user_execute(psprintf("CREATE VIEW %s AS %s", view, query->text), SPI_OK_UTILITY);
-	/* may the caller read what the definition reads? */
+	create_view(query);
+	/* may the caller run what the definition calls? */
 	sc_user_execute(psprintf("SELECT FROM %s LIMIT 0", view), SPI_OK_SELECT);
-	sc_user_execute(psprintf("SELECT EXISTS (SELECT FROM %s)",
-							 sc_qualified_name(query->definition->stream_relid)),
-					SPI_OK_SELECT);
-	query->preexisting_rows = DatumGetBool(sc_first_value(1, NULL));
 	sc_user_execute(psprintf("CREATE TABLE %s AS TABLE %s WITH NO DATA", table, view),
 					SPI_OK_UTILITY);
 	create_key(query, table);
@@ -209,43 +226,41 @@ create_relations(NewQuery *query)
 	recordDependencyOn(&definition, &result, DEPENDENCY_AUTO);
 }
 
-/* The caller's settings as a text[] of names and values in turn. */
-static Datum
-settings_array(void)
-{
-	List	   *settings = sc_env_current_settings();
-	Datum	   *values = palloc(list_length(settings) * sizeof(Datum));
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, settings)
-		values[n++] = CStringGetTextDatum((char *) lfirst(lc));
-	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 static void
 create_entry(NewQuery *query)
 {
-	Oid			types[] = {OIDOID, OIDOID, OIDOID, INT4OID, TEXTOID, TEXTARRAYOID, BOOLOID};
-	Datum		values[7];
+	ScNewQuery	entry = {0};
 	ScControl	control = {0};
 
-	values[0] = ObjectIdGetDatum(query->result_oid);
-	values[1] = ObjectIdGetDatum(query->view_oid);
-	values[2] = ObjectIdGetDatum(query->definition->stream_relid);
-	values[3] = Int32GetDatum(query->pipeline->pipeline_id);
-	values[4] = CStringGetTextDatum(query->emit == SC_EMIT_UPDATE ? "update" : "close");
-	values[5] = settings_array();
-	values[6] = BoolGetDatum(query->preexisting_rows);
-	sc_catalog_execute("INSERT INTO stream_ckpt.query (relid, definition, source, pipeline_id, emit, settings, preexisting_rows) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING query_id",
-					   7, types, values, NULL);
+	entry.query.relid = query->result_oid;
+	entry.query.definition = query->view_oid;
+	entry.query.source = query->definition->stream_relid;
+	entry.query.pipeline_id = query->pipeline->pipeline_id;
+	entry.query.emit = query->emit;
+	entry.query.settings = sc_env_current_settings();
+	entry.query.preexisting_rows = stream_has_rows(query);
+	entry.on_error = "stop";
 
 	control.kind = SC_CONTROL_CREATE_QUERY;
 	control.pipeline_id = query->pipeline->pipeline_id;
-	control.query_id = DatumGetInt64(sc_first_value(1, NULL));
+	control.query_id = sc_query_insert(&entry);
 	control.stream_relid = query->definition->stream_relid;
 	control.event_time_attno = query->definition->event_time_attno;
 	(void) sc_control_log(&control);
+	sc_pipeline_changed(query->pipeline->pipeline_id);
+}
+
+/*
+ * The pipeline and its slot.  The slot comes before anything that takes a lock on
+ * a user's relation: making it waits for every transaction that has written.
+ */
+static void
+prepare_pipeline(NewQuery *query, const char *name)
+{
+	query->pipeline = sc_usable_pipeline(name);
+	sc_pipeline_prepare(query->pipeline);
+	sc_pipeline_lock(query->pipeline->pipeline_id, ShareLock);
+	query->pipeline = sc_usable_pipeline(name);
 }
 
 /*
@@ -257,19 +272,14 @@ Datum
 stream_ckpt_create_query(PG_FUNCTION_ARGS)
 {
 	NewQuery	query = {0};
-	char	   *name = text_argument(fcinfo, 0, "name");
+	char	   *name = sc_arg_text(fcinfo, 0, "name");
 
 	sc_refuse_in_worker("create_query()");
-	query.text = text_argument(fcinfo, 1, "query");
+	query.text = sc_arg_text(fcinfo, 1, "query");
 	check_options(fcinfo, &query);
-	if (PG_ARGISNULL(7))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("pipeline must not be null")));
-	query.pipeline = sc_pipeline_by_name(NameStr(*PG_GETARG_NAME(7)), false);
+	prepare_pipeline(&query, sc_arg_name(fcinfo, 7, "pipeline"));
 	analyze_text(&query);
 	resolve_name(&query, name);
-	sc_pipeline_changed(query.pipeline->pipeline_id);
-	sc_slot_ensure(query.pipeline->pipeline_id);
 
 	SPI_connect();
 	create_relations(&query);

@@ -3,21 +3,29 @@
  *	  drop_query, and the event trigger that notices dropped parts.
  *
  * Dropping the result table or the definition view is dropping the query; the
- * event trigger keeps the catalogs true, whichever way it came about.
+ * event trigger keeps the catalogs true, whichever way it came about.  Nothing
+ * here waits for workers or slots: they are told after the commit.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "api/spi_internal.h"
+#include "api/api_internal.h"
 #include "base/process.h"
+#include "catalog/pg_class.h"
 #include "commands/event_trigger.h"
-#include "miscadmin.h"
-#include "utils/builtins.h"
+#include "model/catalog_write.h"
 #include "utils/lsyscache.h"
-#include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_drop_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_on_drop);
+
+/* Removes a query from the catalogs, and its workers' minds after the commit. */
+static void
+forget_query(int64 query_id, int32 pipeline_id)
+{
+	sc_query_delete(query_id);
+	sc_query_dropped(query_id, pipeline_id);
+}
 
 /*
  * drop_query(query regclass, keep_result boolean): "query" is the result table or
@@ -32,23 +40,85 @@ stream_ckpt_drop_query(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("drop_query()");
 	query = sc_query_by_relid(PG_GETARG_OID(0), false);
-	sc_check_relation_owner(query->relid);
+	sc_check_relation_owner(query->definition);
+	if (!keep_result)
+		sc_check_relation_owner(query->relid);
 	table = sc_qualified_name(query->relid);
+
+	/* here too, because event triggers can be off */
+	forget_query(query->query_id, query->pipeline_id);
 	SPI_connect();
-	/* the table takes the view with it */
-	if (keep_result)
-		sc_user_execute(psprintf("DROP VIEW %s", sc_qualified_name(query->definition)),
-						SPI_OK_UTILITY);
-	else
+	sc_user_execute(psprintf("DROP VIEW %s", sc_qualified_name(query->definition)),
+					SPI_OK_UTILITY);
+	if (!keep_result)
 		sc_user_execute(psprintf("DROP TABLE %s", table), SPI_OK_UTILITY);
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/* OIDs of the relations that the command dropped.  Needs SPI. */
+static List *
+dropped_relations(MemoryContext context)
+{
+	List	   *result = NIL;
+
+	if (SPI_execute("SELECT d.objid FROM pg_catalog.pg_event_trigger_dropped_objects() d "
+					"WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid "
+					"AND d.objsubid OPERATOR(pg_catalog.=) 0", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the dropped objects");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Datum		relid = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+										  1, &isnull);
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+		result = lappend_oid(result, DatumGetObjectId(relid));
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return result;
+}
+
+/*
+ * A definition without its result table is dropped too.  Usually the dependency
+ * between them has done that; a restored dump hasn't got it.  Needs SPI.
+ */
+static void
+drop_definition(const ScQueryRow *row)
+{
+	if (get_rel_relkind(row->definition) == RELKIND_VIEW &&
+		get_rel_name(row->relid) == NULL)
+		sc_user_execute(psprintf("DROP VIEW %s", sc_qualified_name(row->definition)),
+						SPI_OK_UTILITY);
+}
+
+static void
+forget_dropped(List *dropped)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_rows())
+	{
+		ScQueryRow *row = lfirst(lc);
+
+		if (!list_member_oid(dropped, row->relid) &&
+			!list_member_oid(dropped, row->definition) &&
+			!list_member_oid(dropped, row->source))
+			continue;
+		forget_query(row->query_id, row->pipeline_id);
+		drop_definition(row);
+	}
+	foreach(lc, dropped)
+		(void) sc_stream_delete(lfirst_oid(lc));
 }
 
 /* The event trigger of sql_drop. */
 Datum
 stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 {
+	List	   *dropped;
+	MemoryContext context = CurrentMemoryContext;
+
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
@@ -57,26 +127,9 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();		/* DROP EXTENSION has taken the catalogs */
 
 	SPI_connect();
-	sc_catalog_execute("DELETE FROM stream_ckpt.query q USING pg_catalog.pg_event_trigger_dropped_objects() d "
-					   "WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0 "
-					   "AND (q.relid = d.objid OR q.definition = d.objid) "
-					   "RETURNING q.query_id, q.pipeline_id",
-					   0, NULL, NULL, NULL);
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-
-		sc_query_dropped(DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)),
-						 DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull)));
-	}
-	sc_catalog_execute("DELETE FROM stream_ckpt.stream s USING pg_catalog.pg_event_trigger_dropped_objects() d "
-					   "WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0 "
-					   "AND s.relid = d.objid",
-					   0, NULL, NULL, NULL);
-	if (SPI_processed > 0)
-		sc_pipeline_changed(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id);
+	dropped = dropped_relations(context);
+	if (dropped != NIL)
+		forget_dropped(dropped);
 	SPI_finish();
 	PG_RETURN_NULL();
 }

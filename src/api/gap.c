@@ -22,6 +22,7 @@
 #include "api/gap.h"
 #include "ckpt/store.h"
 #include "miscadmin.h"
+#include "model/catalog_write.h"
 #include "model/control.h"
 #include "source/slot.h"
 

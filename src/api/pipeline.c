@@ -12,6 +12,7 @@
 #include "api/gap.h"
 #include "base/process.h"
 #include "miscadmin.h"
+#include "model/catalog_write.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "worker/pipeline.h"
@@ -38,7 +39,7 @@ parallelism_arg(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"parallelism\" must be at least 1")));
 	if (parallelism != 1)
-		sc_refuse_parameter("parameter \"parallelism\" other than 1",
+		sc_not_supported("parameter \"parallelism\" other than 1",
 							"Put queries into several pipelines to use more processors.");
 	return parallelism;
 }
@@ -61,7 +62,7 @@ state_backend_arg(FunctionCallInfo fcinfo, int n)
 	char	   *backend = sc_arg_text(fcinfo, n, "state_backend");
 
 	if (strcmp(backend, "file") == 0 || strcmp(backend, "memory") == 0)
-		sc_refuse_parameter(psprintf("state backend \"%s\"", backend),
+		sc_not_supported(psprintf("state backend \"%s\"", backend),
 							"Use state_backend => 'table'.");
 	if (strcmp(backend, "table") != 0)
 		ereport(ERROR,

@@ -6,19 +6,19 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "api/spi_internal.h"
+#include "api/api_internal.h"
 #include "base/process.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
-#include "commands/tablecmds.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "source/slot.h"
+#include "model/catalog_write.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
-#include "utils/timestamp.h"
 #include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_attach_stream);
@@ -76,6 +76,14 @@ check_event_time(Relation relation, Name event_time)
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("event_time: column \"%s\" of \"%s\" does not exist",
 						NameStr(*event_time), RelationGetRelationName(relation))));
+#if PG_VERSION_NUM >= 180000
+	if (TupleDescAttr(RelationGetDescr(relation), attno - 1)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("event_time: column \"%s\" is a virtual generated column",
+						NameStr(*event_time)),
+				 errhint("Its values are not in the WAL: make it a stored one.")));
+#endif
 	type = get_atttype(RelationGetRelid(relation), attno);
 	if (type != TIMESTAMPTZOID && type != TIMESTAMPOID)
 		ereport(ERROR,
@@ -86,86 +94,121 @@ check_event_time(Relation relation, Name event_time)
 	return attno;
 }
 
-/*
- * attach_stream(relation regclass, event_time name, watermark_delay interval,
- * idle_timeout interval): captures an existing table's rows from the WAL.  Makes
- * the default pipeline's slot first, before this transaction has an id.
- */
-Datum
-stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
+/* Partitions that exist must be in the WAL too; later ones can't be foreseen. */
+static void
+check_partitions(Relation relation)
 {
-	Oid			relid;
-	int32		pipeline_id;
-	Relation	relation;
-	Oid			types[] = {OIDOID, NAMEOID, INT2OID, INTERVALOID};
-	Datum		values[4] = {0};
-	char		nulls[4] = {' ', 'n', 'n', ' '};
+	ListCell   *lc;
 
-	sc_refuse_in_worker("attach_stream()");
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("relation must not be null")));
-	if (PG_ARGISNULL(2))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("watermark_delay must not be null")));
-	if (!PG_ARGISNULL(3))
-		sc_not_supported("idle_timeout", "Leave it out: windows close when later rows come.");
-	relid = PG_GETARG_OID(0);
-	if (sc_interval_usecs(PG_GETARG_INTERVAL_P(2), "watermark_delay") < 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("watermark_delay must not be negative")));
+	if (relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	foreach(lc, find_all_inheritors(RelationGetRelid(relation), AccessShareLock, NULL))
+	{
+		Oid			relid = lfirst_oid(lc);
 
-	relation = table_open(relid, AccessShareLock);
+		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
+			refuse_relation(relation,
+							psprintf("Its partition \"%s\" is a foreign table.", get_rel_name(relid)),
+							"Detach the partition, or attach other partitions one by one.");
+		if (get_rel_persistence(relid) == RELPERSISTENCE_UNLOGGED)
+			refuse_relation(relation,
+							psprintf("Its partition \"%s\" is unlogged.", get_rel_name(relid)),
+							"Use ALTER TABLE ... SET LOGGED.");
+	}
+}
+
+/* Everything that can be refused; the stream's row, ready to be inserted. */
+static ScStream
+check_stream(Oid relid, FunctionCallInfo fcinfo)
+{
+	Relation	relation = table_open(relid, AccessShareLock);
+	ScStream	stream = {0};
+
 	check_relation(relation);
+	check_partitions(relation);
 	if (sc_stream_by_relid(relid, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("\"%s\" is attached already", RelationGetRelationName(relation)),
 				 errhint("Call stream_ckpt.detach_stream() first to attach it with other options.")));
-	pipeline_id = sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id;
-	sc_pipeline_changed(pipeline_id);
-	sc_slot_ensure(pipeline_id);
-
-	values[0] = ObjectIdGetDatum(relid);
+	stream.relid = relid;
+	stream.watermark_delay = sc_arg_usecs(fcinfo, 2, "watermark_delay");
 	if (!PG_ARGISNULL(1))
-	{
-		values[1] = PG_GETARG_DATUM(1);
-		values[2] = Int16GetDatum(check_event_time(relation, PG_GETARG_NAME(1)));
-		nulls[1] = nulls[2] = ' ';
-	}
-	values[3] = PG_GETARG_DATUM(2);
-	SPI_connect();
-	sc_catalog_execute("INSERT INTO stream_ckpt.stream (relid, event_time, event_time_attnum, watermark_delay) VALUES ($1, $2, $3, $4)",
-					   4, types, values, nulls);
-	SPI_finish();
+		stream.event_time_attno = check_event_time(relation, PG_GETARG_NAME(1));
 	table_close(relation, NoLock);
+	return stream;
+}
+
+/*
+ * attach_stream(relation regclass, event_time name, watermark_delay interval,
+ * idle_timeout interval): captures an existing table's rows from the WAL.  Makes
+ * the default pipeline's slot first, before this transaction has an id or a lock
+ * on the table.
+ */
+Datum
+stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
+{
+	Oid			relid;
+	ScStream	stream;
+
+	sc_refuse_in_worker("attach_stream()");
+	relid = DatumGetObjectId(sc_arg(fcinfo, 0, "relation"));
+	(void) sc_arg_usecs(fcinfo, 2, "watermark_delay");
+	if (!PG_ARGISNULL(3))
+		sc_not_supported("parameter \"idle_timeout\"",
+						 "Leave it out: windows close when later rows come.");
+
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	sc_check_relation_owner(relid);
+	sc_pipeline_prepare(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false));
+
+	sc_stream_lock(relid, ExclusiveLock);
+	stream = check_stream(relid, fcinfo);
+	sc_stream_insert(&stream);
 	PG_RETURN_VOID();
+}
+
+/* The queries that read a stream, by name, or NULL. */
+static char *
+stream_readers(Oid relid)
+{
+	StringInfoData names;
+	ListCell   *lc;
+
+	initStringInfo(&names);
+	foreach(lc, sc_query_rows())
+	{
+		ScQueryRow *row = lfirst(lc);
+
+		if (row->source == relid && get_rel_name(row->relid) != NULL)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
+							 sc_qualified_name(row->relid));
+	}
+	return names.len > 0 ? names.data : NULL;
 }
 
 /* detach_stream(relation regclass): no row of it is captured any more. */
 Datum
 stream_ckpt_detach_stream(PG_FUNCTION_ARGS)
 {
-	Oid			types[] = {OIDOID};
-	Datum		values[1] = {PG_GETARG_DATUM(0)};
 	Oid			relid = PG_GETARG_OID(0);
-	bool		isnull;
-	Datum		readers;
+	char	   *readers;
 
 	sc_refuse_in_worker("detach_stream()");
 	sc_check_relation_owner(sc_stream_by_relid(relid, false)->relid);
-	SPI_connect();
-	sc_catalog_execute("SELECT pg_catalog.string_agg(relid::text, ', ' ORDER BY query_id) FROM stream_ckpt.query WHERE source = $1",
-					   1, types, values, NULL);
-	readers = sc_first_value(1, &isnull);
-	if (!isnull)
+	sc_stream_lock(relid, ExclusiveLock);
+	readers = stream_readers(relid);
+	if (readers != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot detach \"%s\": queries read it", get_rel_name(relid)),
-				 errdetail("Queries: %s.", TextDatumGetCString(readers)),
+				 errdetail("Queries: %s.", readers),
 				 errhint("Drop them first, with stream_ckpt.drop_query().")));
-	sc_catalog_execute("DELETE FROM stream_ckpt.stream WHERE relid = $1", 1, types, values, NULL);
-	SPI_finish();
+	if (!sc_stream_delete(relid))
+		(void) sc_stream_by_relid(relid, false);
 	sc_pipeline_changed(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id);
 	PG_RETURN_VOID();
 }

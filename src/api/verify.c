@@ -4,177 +4,286 @@
  *
  * The truth is the definition run as a plain query over the stream's table, in
  * one snapshot with the result.  It can be had only where every row that the
- * table has went through the query, and no other.
+ * table has went through the query, and no other.  The counters that tell are
+ * read before that snapshot is taken: what the watermark closed by then stays
+ * as it is.
+ *
+ * Columns are compared by their types' own equality, those of types without an
+ * order (json, point) as text, and float columns up to rounding: an aggregate may
+ * have added up the same values in another order.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "api/spi_internal.h"
+#include "api/api_internal.h"
 #include "base/env.h"
 #include "base/process.h"
 #include "catalog/pg_type.h"
+#include "ckpt/store.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "query/analyze.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_verify);
 
-/* An error where "count" rows make the batch truth another one. */
+/* relative differences that pass as rounding */
+#define FLOAT4_TOLERANCE "1e-5"
+#define FLOAT8_TOLERANCE "1e-9"
+
+/* The comparison's parts of SQL. */
+typedef struct Comparison
+{
+	char	   *columns;		/* the result's columns as c1, c2, ... */
+	char	   *key;			/* ROW(...) of the columns that must be equal */
+	char	   *order;			/* "" or ", c2, c5": the float columns */
+	char	   *close;			/* condition: the float columns of x and y agree */
+	bool		has_floats;
+} Comparison;
+
+/* ---------- can the truth be had? ---------- */
+
 static void
-refuse(ScQuery *query, int64 count, const char *what)
+refuse(ScQuery *query, const char *detail, const char *hint)
 {
-	if (count > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the batch truth of \"%s\" cannot be had", get_rel_name(query->relid)),
-				 errdetail(what, (long long) count)));
-}
-
-/*
- * Reads the counters; returns the watermark as a literal in UTC, or NULL where
- * there is none yet.
- */
-static char *
-check_counters(ScQuery *query)
-{
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(query->query_id)};
-	bool		isnull;
-
-	if (query->preexisting_rows)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the batch truth of \"%s\" cannot be had", get_rel_name(query->relid)),
-				 errdetail("The stream held rows when the query began; they are not part of it.")));
-	sc_catalog_execute("SELECT late_rows, updates_ignored, deletes_ignored, truncates_ignored, "
-					   "((max_event_time - s.watermark_delay) AT TIME ZONE 'UTC')::pg_catalog.text "
-					   "FROM stream_ckpt.checkpoint_offset o JOIN stream_ckpt.stream s ON s.relid = o.source "
-					   "WHERE query_id = $1", 1, types, values, NULL);
-	if (SPI_processed == 0)
-		return NULL;
-	refuse(query, DatumGetInt64(sc_first_value(1, NULL)), "%lld late rows were dropped.");
-	refuse(query, DatumGetInt64(sc_first_value(2, NULL)), "%lld updates of the stream were ignored.");
-	refuse(query, DatumGetInt64(sc_first_value(3, NULL)), "%lld deletes of the stream were ignored.");
-	refuse(query, DatumGetInt64(sc_first_value(4, NULL)), "%lld truncations of the stream were ignored.");
-	values[0] = sc_first_value(5, &isnull);
-	return isnull ? NULL : TextDatumGetCString(values[0]);
-}
-
-/* The columns of a row in a form that EXCEPT can compare; floats up to rounding. */
-static char *
-compared_columns(ScDefinition *definition)
-{
-	StringInfoData columns;
-	ListCell   *lc;
-
-	initStringInfo(&columns);
-	foreach(lc, definition->target)
-	{
-		TargetEntry *target = lfirst(lc);
-		Oid			type = exprType((Node *) target->expr);
-		const char *name = quote_identifier(target->resname);
-
-		if (columns.len > 0)
-			appendStringInfoString(&columns, ", ");
-		if (type == FLOAT4OID || type == FLOAT8OID)
-			appendStringInfo(&columns, "pg_catalog.to_char(%s, '%s')", name,
-							 type == FLOAT4OID ? "9.9999EEEE" : "9.99999999EEEE");
-		else if (!OidIsValid(lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr))
-			appendStringInfo(&columns, "%s::pg_catalog.text", name);
-		else
-			appendStringInfoString(&columns, name);
-	}
-	return columns.data;
-}
-
-/* A condition on the result's columns that holds for closed windows. */
-static char *
-closed_condition(ScQuery *query, ScDefinition *definition, const char *watermark)
-{
-	static const char *const ends[] = {
-		"%s + pg_catalog.make_interval(secs => %.6f)", "%s",
-		"%s + '1 microsecond'::pg_catalog.interval"
-	};
-	ListCell   *lc;
-
-	foreach(lc, definition->target)
-	{
-		TargetEntry *target = lfirst(lc);
-		Var		   *var = (Var *) target->expr;
-		char	   *end;
-
-		if (!IsA(var, Var) || var->varattno > SC_WINDOW_COLUMNS)
-			continue;
-		end = var->varattno == SC_WINDOW_START ?
-			psprintf(ends[0], quote_identifier(target->resname), definition->window.size / 1e6) :
-			psprintf(ends[var->varattno - 1], quote_identifier(target->resname));
-		return psprintf("%s <= %s'%s%s'", end,
-						var->vartype == TIMESTAMPTZOID ? "timestamptz " : "timestamp ",
-						watermark, var->vartype == TIMESTAMPTZOID ? "+00" : "");
-	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the batch truth of \"%s\" cannot be had", get_rel_name(query->relid)),
-			 errdetail("Its select list has no column of the window, so closed windows cannot be told from open ones.")));
+			 errdetail("%s", detail),
+			 hint ? errhint("%s", hint) : 0));
 }
 
-/* Applies the query's settings until the caller's nest level ends. */
+/* An error where "count" rows make the batch truth another one. */
 static void
-apply_settings(ScQuery *query)
+refuse_counted(ScQuery *query, int64 count, const char *what)
 {
-	ListCell   *lc = list_head(query->settings);
-
-	while (lc)
-	{
-		char	   *name = lfirst(lc);
-
-		lc = lnext(query->settings, lc);
-		(void) set_config_option(name, lfirst(lc), PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		lc = lnext(query->settings, lc);
-	}
+	if (count > 0)
+		refuse(query, psprintf("%lld %s.", (long long) count, what), NULL);
 }
 
-/* verify(query regclass) -> bigint; "query": the result table or the definition. */
+/* The query's offset; an error where the stream had other rows than the query. */
+static ScOffset *
+check_counters(ScQuery *query)
+{
+	ListCell   *lc;
+
+	if (query->preexisting_rows)
+		refuse(query, "The stream held rows when the query began, or lost some since; they are not part of it.",
+			   "Compare with a query over the rows since then.");
+	foreach(lc, sc_store_offsets(query->pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (offset->query_id != query->query_id)
+			continue;
+		refuse_counted(query, offset->late_rows, "late rows were dropped");
+		refuse_counted(query, offset->updates_ignored, "updates of the stream were ignored");
+		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
+		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
+		return offset;
+	}
+	refuse(query, "No checkpoint of the query has been committed yet.",
+		   "Call stream_ckpt.sync() first.");
+	return NULL;
+}
+
+/* ---------- which rows ---------- */
+
+/* The greatest value of a window's column in a closed window. */
+static int64
+greatest_closed(ScDefinition *definition, AttrNumber column, int64 watermark)
+{
+	if (column == SC_WINDOW_START)
+		return watermark - definition->window.size;
+	if (column == SC_WINDOW_TIME)
+		return watermark - 1;
+	return watermark;
+}
+
+static char *
+timestamp_literal(Oid type, int64 value)
+{
+	Oid			output;
+	bool		varlena;
+
+	getTypeOutputInfo(type, &output, &varlena);
+	return psprintf("%s::%s",
+					quote_literal_cstr(OidOutputFunctionCall(output, TimestampTzGetDatum(value))),
+					type == TIMESTAMPTZOID ? "pg_catalog.timestamptz" : "pg_catalog.timestamp");
+}
+
+/*
+ * A condition on the definition's columns that holds for the windows which are
+ * closed.  The result has no others.
+ */
+static char *
+closed_condition(ScQuery *query, ScDefinition *definition, ScOffset *offset)
+{
+	ScStream   *stream = sc_stream_by_relid(query->source, false);
+	ListCell   *lc;
+
+	if (offset->max_event_time == SC_NO_EVENT_TIME)
+		return "false";
+	foreach(lc, definition->target)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) target->expr;
+		int64		greatest;
+
+		if (!IsA(var, Var) || var->varattno > SC_WINDOW_COLUMNS)
+			continue;
+		greatest = greatest_closed(definition, var->varattno,
+								   offset->max_event_time - stream->watermark_delay);
+		return psprintf("%s OPERATOR(pg_catalog.<=) %s",
+						quote_identifier(target->resname),
+						timestamp_literal(var->vartype, greatest));
+	}
+	refuse(query, "Its select list has no column of the window, so closed windows cannot be told from open ones.",
+		   "Add window_start to the select list.");
+	return NULL;
+}
+
+/* ---------- comparing ---------- */
+
+static bool
+is_float(Oid type)
+{
+	return type == FLOAT4OID || type == FLOAT8OID;
+}
+
+/*
+ * Every operator and function is named with its schema: the text is parsed under
+ * the search_path of the query's owner.
+ */
+#define OP(operator) " OPERATOR(pg_catalog." operator ") "
+
+/* "x agrees with y": equal, or so near that rounding explains it. */
+static void
+append_close(StringInfo close, int column, Oid type)
+{
+	const char *tolerance = type == FLOAT4OID ? FLOAT4_TOLERANCE : FLOAT8_TOLERANCE;
+	char	   *x = psprintf("x.c%d::pg_catalog.float8", column);
+	char	   *y = psprintf("y.c%d::pg_catalog.float8", column);
+	char	   *margin = psprintf("(pg_catalog.abs(%s)" OP("*") "'%s'::pg_catalog.float8)", y, tolerance);
+
+	appendStringInfo(close,
+					 " AND ((%s IS NULL AND %s IS NULL) OR %s" OP("=") "%s"
+					 " OR (%s" OP(">=") "(%s" OP("-") "%s) AND %s" OP("<=") "(%s" OP("+") "%s)))",
+					 x, y, x, y, x, y, margin, x, y, margin);
+}
+
+static Comparison
+make_comparison(ScDefinition *definition)
+{
+	Comparison	result = {0};
+	StringInfoData columns;
+	StringInfoData key;
+	StringInfoData order;
+	StringInfoData close;
+	ListCell   *lc;
+
+	initStringInfo(&columns);
+	initStringInfo(&key);
+	initStringInfo(&order);
+	initStringInfo(&close);
+	foreach(lc, definition->target)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		Oid			type = exprType((Node *) target->expr);
+		int			column = target->resno;
+		bool		ordered = OidIsValid(lookup_type_cache(type, TYPECACHE_LT_OPR)->lt_opr);
+
+		appendStringInfo(&columns, "%s%s%s AS c%d", column > 1 ? ", " : "",
+						 quote_identifier(target->resname),
+						 ordered ? "" : "::pg_catalog.text", column);
+		if (is_float(type))
+		{
+			result.has_floats = true;
+			appendStringInfo(&order, ", c%d", column);
+			append_close(&close, column, type);
+		}
+		else
+			appendStringInfo(&key, ", c%d", column);
+	}
+	result.columns = columns.data;
+	result.key = psprintf("ROW(0%s)", key.data);
+	result.order = order.data;
+	result.close = close.data;
+	return result;
+}
+
+/* The rows of "side" with their key k, and n, which counts those of one key. */
+static char *
+numbered_rows(Comparison *comparison, const char *side)
+{
+	return psprintf("SELECT *, %s AS k, pg_catalog.row_number() OVER (ORDER BY %s%s)"
+					OP("-") "pg_catalog.rank() OVER (ORDER BY %s) AS n FROM %s",
+					comparison->key, comparison->key, comparison->order,
+					comparison->key, side);
+}
+
+/*
+ * Rows of one side that the other hasn't; where there are floats, less those that
+ * differ by rounding only: they are paired by their other columns, in the order
+ * of the floats.
+ */
+static char *
+comparison_command(ScQuery *query, Comparison *comparison, const char *condition)
+{
+	StringInfoData command;
+
+	initStringInfo(&command);
+	appendStringInfo(&command,
+					 "WITH result AS MATERIALIZED (SELECT %s FROM %s),"
+					 " truth AS MATERIALIZED (SELECT %s FROM %s WHERE %s),"
+					 " a AS MATERIALIZED (SELECT * FROM result EXCEPT ALL SELECT * FROM truth),"
+					 " b AS MATERIALIZED (SELECT * FROM truth EXCEPT ALL SELECT * FROM result)"
+					 " SELECT (SELECT pg_catalog.count(*) FROM a)" OP("+") "(SELECT pg_catalog.count(*) FROM b)",
+					 comparison->columns, sc_qualified_name(query->relid),
+					 comparison->columns, sc_qualified_name(query->definition),
+					 condition);
+	if (comparison->has_floats)
+		appendStringInfo(&command,
+						 OP("-") "(2" OP("*") "(SELECT pg_catalog.count(*) FROM (%s) x JOIN (%s) y"
+						 " ON x.k" OP("=") "y.k AND (x.n" OP("-") "y.n)" OP("=") "0%s))",
+						 numbered_rows(comparison, "a"), numbered_rows(comparison, "b"),
+						 comparison->close);
+	return command.data;
+}
+
+/*
+ * verify(query regclass) -> bigint; "query": the result table or the definition.
+ * Runs as the caller, who needs SELECT on both, with the query's settings.
+ */
 Datum
 stream_ckpt_verify(PG_FUNCTION_ARGS)
 {
 	ScQuery    *query;
 	ScDefinition *definition;
-	char	   *watermark;
+	ScOffset   *offset;
+	Comparison	comparison;
+	ScEnv		env;
 	char	   *condition = "true";
-	char	   *columns;
-	char	   *result;
-	char	   *truth;
-	int64		differences = 0;
-	int			nest_level;
+	int64		differences;
 
 	sc_refuse_in_worker("verify()");
 	query = sc_query_by_relid(PG_GETARG_OID(0), false);
 	definition = sc_definition_load(query->definition, query->emit);
-	SPI_connect();
-	watermark = check_counters(query);
-	if (query->emit == SC_EMIT_CLOSE)
-		condition = watermark ? closed_condition(query, definition, watermark) : "false";
-	columns = compared_columns(definition);
-	result = psprintf("SELECT %s FROM %s WHERE %s", columns, sc_qualified_name(query->relid),
-					  query->emit == SC_EMIT_CLOSE && watermark == NULL ? "true" : condition);
-	truth = psprintf("SELECT %s FROM %s WHERE %s", columns,
-					 sc_qualified_name(query->definition), condition);
+	offset = check_counters(query);
 
-	nest_level = NewGUCNestLevel();
-	apply_settings(query);
-	if (SPI_execute(psprintf("SELECT (SELECT pg_catalog.count(*) FROM (%s EXCEPT ALL %s) a) + "
-							 "(SELECT pg_catalog.count(*) FROM (%s EXCEPT ALL %s) b)",
-							 result, truth, truth, result), true, 0) != SPI_OK_SELECT)
+	sc_env_enter(&env, GetUserId(), query->settings);
+	if (query->emit == SC_EMIT_CLOSE)
+		condition = closed_condition(query, definition, offset);
+	comparison = make_comparison(definition);
+	SPI_connect();
+	if (SPI_execute(comparison_command(query, &comparison, condition), false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
 	differences = DatumGetInt64(sc_first_value(1, NULL));
-	AtEOXact_GUC(false, nest_level);
 	SPI_finish();
+	sc_env_leave(&env);
 	PG_RETURN_INT64(differences);
 }

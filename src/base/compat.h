@@ -166,4 +166,18 @@ typedef bool ScUpdateIndexes;
 #define sc_qualified_name_list(name) stringToQualifiedNameList((name), NULL)
 #endif
 
+/* 18: attcacheoff is the compact copy's, a third argument of ReplicationSlotAcquire
+ * (an error where the slot was invalidated), room before a minimal tuple */
+#if PG_VERSION_NUM >= 180000
+#define sc_slot_acquire(name) ReplicationSlotAcquire((name), true, true)
+#define sc_form_minimal_tuple(desc, values, isnull) \
+	heap_form_minimal_tuple((desc), (values), (isnull), 0)
+#define sc_clear_attcacheoff(att) ((void) 0)
+#else
+#define sc_slot_acquire(name) ReplicationSlotAcquire((name), true)
+#define sc_form_minimal_tuple(desc, values, isnull) \
+	heap_form_minimal_tuple((desc), (values), (isnull))
+#define sc_clear_attcacheoff(att) ((att)->attcacheoff = -1)
+#endif
+
 #endif							/* SC_BASE_COMPAT_H */

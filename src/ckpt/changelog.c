@@ -34,6 +34,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "ckpt/changelog.h"
 #include "exec/state.h"
 #include "miscadmin.h"
@@ -316,7 +317,7 @@ struct ScChangelogLoader
 	Size		max_pending;
 };
 
-static void fail_chunk(const ScChunk *chunk, const char *what) pg_attribute_noreturn();
+pg_noreturn static void fail_chunk(const ScChunk *chunk, const char *what);
 
 static void
 fail_chunk(const ScChunk *chunk, const char *what)

@@ -15,6 +15,7 @@
 #ifndef SC_EXEC_INTERNAL_H
 #define SC_EXEC_INTERNAL_H
 
+#include "base/compat.h"
 #include "exec/engine.h"
 #include "executor/executor.h"
 #include "executor/nodeAgg.h"
@@ -289,7 +290,7 @@ typedef struct ScReader
 	const char *end;
 } ScReader;
 
-extern void sc_reader_fail(void) pg_attribute_noreturn();
+pg_noreturn extern void sc_reader_fail(void);
 extern const char *sc_read_bytes(ScReader *reader, Size len);
 extern uint64 sc_read_varint(ScReader *reader);
 extern Datum sc_datum_read(ScReader *reader, const ScType *type);

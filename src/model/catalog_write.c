@@ -97,7 +97,10 @@ begin_scan(Relation rel, ScanKey key)
 	return systable_beginscan(rel, InvalidOid, false, NULL, key ? 1 : 0, key);
 }
 
-/* Deletes the rows that match "key"; returns how many. */
+/*
+ * Deletes the rows that match "key"; returns how many.  Where there are none, the
+ * transaction gets no id.
+ */
 static int
 delete_rows(const char *table, ScanKey key)
 {
@@ -113,7 +116,8 @@ delete_rows(const char *table, ScanKey key)
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
-	CommandCounterIncrement();
+	if (count > 0)
+		CommandCounterIncrement();
 	return count;
 }
 

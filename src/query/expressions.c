@@ -25,9 +25,9 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-/* Functions of pg_catalog whose answers depend on the run; all are stable. */
+/* Functions of pg_catalog whose answers depend on the run, stable or volatile. */
 static const char *const run_dependent[] = {
-	"now", "transaction_timestamp", "statement_timestamp",
+	"now", "transaction_timestamp", "statement_timestamp", "clock_timestamp", "timeofday",
 	"txid_current", "txid_current_if_assigned", "txid_current_snapshot",
 	"pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_current_snapshot",
 	"pg_backend_pid", "pg_is_in_recovery", "pg_postmaster_start_time",
@@ -66,6 +66,22 @@ is_run_dependent(Oid funcid, const char *name)
 	return false;
 }
 
+static void
+refuse_volatile(ScAnalysis *an, Oid funcid, int location, const char *role)
+{
+	bool		builtin = get_func_namespace(funcid) == PG_CATALOG_NAMESPACE;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("volatile function %s()%s is not supported in a continuous query",
+					get_func_name(funcid), role),
+			 errdetail("The result may depend on the rows of the stream only."),
+			 builtin ?
+			 errhint("Compute its value when the row is inserted, into a column of the stream.") :
+			 errhint("If the function always returns the same for the same arguments, declare it so with ALTER FUNCTION ... IMMUTABLE or STABLE."),
+			 sc_errposition(an, location)));
+}
+
 /* "role" says in an error what the function is for, "" where that is plain. */
 static void
 check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
@@ -74,16 +90,10 @@ check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
 
 	if (name == NULL)
 		elog(ERROR, "cache lookup failed for function %u", funcid);
-	if (func_volatile(funcid) == PROVOLATILE_VOLATILE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("volatile function %s()%s is not supported in a continuous query",
-						name, role),
-				 errdetail("The result may depend on the rows of the stream only."),
-				 errhint("If the function always returns the same for the same arguments, declare it so with ALTER FUNCTION ... IMMUTABLE or STABLE."),
-				 sc_errposition(an, location)));
 	if (is_run_dependent(funcid, name))
 		refuse_run_dependent(an, psprintf("function %s()", name), location);
+	if (func_volatile(funcid) == PROVOLATILE_VOLATILE)
+		refuse_volatile(an, funcid, location, role);
 }
 
 typedef struct FunctionCheck

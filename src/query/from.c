@@ -110,14 +110,18 @@ static void
 refuse_other_item(ScAnalysis *an, RangeTblEntry *rte, int ordinal)
 {
 	const char *what = "this kind of item in FROM";
+	int			location = sc_from_item_location(an, ordinal);
 
 	if (rte->rtekind == RTE_SUBQUERY)
 		what = "a subquery in FROM";
 	else if (rte->rtekind == RTE_VALUES)
+	{
 		what = "VALUES";
+		location = exprLocation((Node *) rte->values_lists);
+	}
 	else if (rte->rtekind == RTE_TABLEFUNC)
 		what = "a table function (XMLTABLE, JSON_TABLE)";
-	sc_refuse_clause(an, sc_from_item_location(an, ordinal), what,
+	sc_refuse_clause(an, location, what,
 					 "FROM holds one stream and stream_ckpt.tumble(...).");
 }
 

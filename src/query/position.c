@@ -37,9 +37,11 @@ raw_item_location(Node *item)
 	}
 	if (IsA(item, RangeSubselect))
 	{
-		RangeSubselect *subselect = (RangeSubselect *) item;
+		SelectStmt *select = (SelectStmt *) ((RangeSubselect *) item)->subquery;
 
-		return exprLocation((Node *) ((SelectStmt *) subselect->subquery)->targetList);
+		if (select->valuesLists != NIL)
+			return exprLocation((Node *) select->valuesLists);
+		return exprLocation((Node *) select->targetList);
 	}
 	if (IsA(item, RangeTableSample))
 		return exprLocation(((RangeTableSample *) item)->relation);

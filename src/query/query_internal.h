@@ -17,6 +17,7 @@
 #ifndef SC_QUERY_QUERY_INTERNAL_H
 #define SC_QUERY_QUERY_INTERNAL_H
 
+#include "base/compat.h"
 #include "model/catalog.h"
 #include "model/definition.h"
 #include "nodes/parsenodes.h"
@@ -48,8 +49,8 @@ typedef struct ScAnalysis
 /* clauses.c */
 extern void sc_check_clauses(ScAnalysis *an);
 /* Raises "<clause> is not supported in a continuous query". */
-extern void sc_refuse_clause(ScAnalysis *an, int location, const char *clause,
-							 const char *hint) pg_attribute_noreturn();
+pg_noreturn extern void sc_refuse_clause(ScAnalysis *an, int location,
+										 const char *clause, const char *hint);
 
 /* from.c */
 extern void sc_analyze_from(ScAnalysis *an);

@@ -99,15 +99,15 @@ check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
 	const char *lacks = NULL;
 
 	if (!OidIsValid(clause->sortop))
-		lacks = "a btree order";
+		lacks = "btree order";
 	else if (!clause->hashable)
-		lacks = "a hash function";
+		lacks = "hash function";
 	if (lacks != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("type %s is not supported in GROUP BY of a continuous query",
 						format_type_be(exprType(expr))),
-				 errdetail("The type has not %s.", lacks),
+				 errdetail("The type has no %s.", lacks),
 				 errhint("Group by a cast to another type, such as text."),
 				 sc_errposition(an, exprLocation(expr))));
 }

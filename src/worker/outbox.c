@@ -11,6 +11,7 @@
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
+#include "base/compat.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "storage/ipc.h"
@@ -154,7 +155,7 @@ sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot)
 	Size		padding;
 
 	inline_values(slot);
-	tuple = heap_form_minimal_tuple(desc, slot->tts_values, slot->tts_isnull);
+	tuple = sc_form_minimal_tuple(desc, slot->tts_values, slot->tts_isnull);
 	padding = MAXALIGN(tuple->t_len) - tuple->t_len;
 	row.len = sizeof(ScMessageRow) + tuple->t_len + padding;
 	row.op = op;

@@ -16,6 +16,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/compat.h"
 #include "base/debug.h"
 #include "ckpt/store.h"
 #include "miscadmin.h"
@@ -121,7 +122,7 @@ prepare(void)
 	CommitTransactionCommand();
 
 	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
-	ReplicationSlotAcquire(NameStr(name), true);
+	sc_slot_acquire(NameStr(name));
 	return start;
 }
 
@@ -143,7 +144,7 @@ send_to_tasks(void *arg, const char *data, Size len)
 			if (result == SHM_MQ_DETACHED)
 				proc_exit(1);	/* the task's end ends the attempt */
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 POLL_MS, WAIT_EVENT_MQ_SEND);
+							 POLL_MS, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 			CHECK_FOR_INTERRUPTS();
 			(void) confirm();

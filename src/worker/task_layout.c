@@ -110,7 +110,7 @@ physical_desc(const ScWireAttr *attrs, int natts)
 		att->attalign = attrs[i].align;
 		att->attbyval = attrs[i].byval;
 		att->attisdropped = attrs[i].dropped;
-		att->attcacheoff = -1;
+		sc_clear_attcacheoff(att);
 		att->attstorage = TYPSTORAGE_PLAIN;
 		sc_populate_compact_attribute(desc, i);
 	}

@@ -246,8 +246,14 @@ sub memory_of
 sub try_psql
 {
 	my ($node, $sql, @params) = @_;
-	my ($ret, $stdout, $stderr) =
-	  $node->psql('postgres', $sql, extra_params => \@params);
+	my ($ret, $stdout, $stderr);
+
+	# a psql that ends while it is still being written to makes IPC::Run die
+	eval {
+		($ret, $stdout, $stderr) =
+		  $node->psql('postgres', $sql, extra_params => \@params);
+		1;
+	} or ($ret, $stdout, $stderr) = (2, '', 'psql ended early');
 	note $stderr if defined $stderr && $stderr ne '';
 	return wantarray ? ($ret, $stdout, $stderr) : ($stdout // '');
 }

@@ -1,52 +1,25 @@
 /*-------------------------------------------------------------------------
- * spi.c
- *	  Commands that SQL functions run, as the caller or on the extension's
- *	  catalogs.
+ * common.c
+ *	  What the SQL functions share: commands in the caller's name, names,
+ *	  ownership, and telling the workers.
  *
  * Users have no privileges on the extension's tables.  The functions check what
- * the caller may do, and then write as the extension's owner.
+ * the caller may do, and then write through model/catalog_write.h; SPI runs
+ * what is done in the caller's own name, and nothing else.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "api/spi_internal.h"
+#include "api/api_internal.h"
+#include "base/compat.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "model/control.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/syscache.h"
+#include "utils/lsyscache.h"
 #include "worker/pipeline.h"
-
-static Oid
-relation_owner(Oid relid)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relid);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
-void
-sc_catalog_execute(const char *command, int nargs, Oid *types, Datum *values,
-				   const char *nulls)
-{
-	Oid			userid;
-	int			sec_context;
-	int			result;
-
-	GetUserIdAndSecContext(&userid, &sec_context);
-	SetUserIdAndSecContext(relation_owner(sc_relation_oid("pipeline")),
-						   sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	result = SPI_execute_with_args(command, nargs, types, values, nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "\"%s\" failed: %s", command, SPI_result_code_string(result));
-	SetUserIdAndSecContext(userid, sec_context);
-}
 
 void
 sc_user_execute(const char *command, int expected)
@@ -68,6 +41,31 @@ sc_first_value(int column, bool *isnull)
 	if (isnull)
 		*isnull = null;
 	return value;
+}
+
+char *
+sc_qualified_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
+void
+sc_check_relation_owner(Oid relid)
+{
+	if (!sc_owns_relation(relid))
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
+}
+
+void
+sc_check_pipeline_owner(const ScPipeline *pipeline)
+{
+	if (!has_privs_of_role(GetUserId(), pipeline->owner) &&
+		!sc_owns_database(MyDatabaseId))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of pipeline \"%s\"", pipeline->name)));
 }
 
 void

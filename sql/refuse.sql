@@ -1,0 +1,164 @@
+-- What a definition can't hold is refused, with the clause, its position and a hint.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS stream_ckpt;
+SELECT stream_ckpt.stop_pipeline('default');
+CREATE SCHEMA refuse;
+SET search_path = refuse, public;
+CREATE TABLE clicks (ts timestamptz, user_id bigint, url text, ms int, extra json, price money, x xid);
+CREATE TABLE plain (ts timestamptz, id int);
+CREATE TABLE timeless (id int);
+CREATE TABLE keyed (id int PRIMARY KEY, ts timestamptz, name text);
+CREATE VIEW clicks_view AS SELECT * FROM clicks;
+SELECT stream_ckpt.attach_stream('clicks', event_time => 'ts');
+SELECT stream_ckpt.attach_stream('timeless');
+SELECT stream_ckpt.attach_stream('keyed', event_time => 'ts');
+RESET client_min_messages;
+
+CREATE FUNCTION volatile_fn(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+CREATE FUNCTION plus_volatile(bigint, int) RETURNS bigint LANGUAGE sql AS 'SELECT $1 + $2';
+CREATE AGGREGATE sum_volatile(int) (sfunc = plus_volatile, stype = bigint, initcond = '0');
+
+-- Tries a definition; what is accepted is dropped again.
+CREATE FUNCTION try(definition text, emit text = 'close') RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM stream_ckpt.create_query('tried', definition, emit => emit);
+	DROP TABLE tried;
+	RETURN 'accepted';
+END $$;
+\set SHOW_CONTEXT never
+
+-- the text
+SELECT stream_ckpt.create_query('q', '');
+SELECT stream_ckpt.create_query('q', 'SELEC 1');
+SELECT stream_ckpt.create_query('q', 'SELECT nothing FROM clicks');
+SELECT stream_ckpt.create_query('q', 'SELECT 1; SELECT 2');
+SELECT stream_ckpt.create_query('q', 'DELETE FROM clicks');
+SELECT stream_ckpt.create_query('q', 'INSERT INTO clicks DEFAULT VALUES RETURNING ts');
+SELECT stream_ckpt.create_query('q', 'DROP TABLE clicks');
+SELECT stream_ckpt.create_query('q', 'VALUES (1)');
+SELECT stream_ckpt.create_query('q', 'SELECT count(*) INTO other FROM clicks');
+SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM clicks WHERE ms = $1');
+
+-- clauses
+SELECT try('WITH c AS (SELECT 1) SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('WITH c AS (DELETE FROM plain RETURNING 1) SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 UNION SELECT now()');
+SELECT try('SELECT w.window_start FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 INTERSECT SELECT now()');
+SELECT try('SELECT w.window_start FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 EXCEPT ALL SELECT now()');
+SELECT try('SELECT DISTINCT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT DISTINCT ON (w.window_start) w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 ORDER BY count(*) DESC');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 LIMIT 10');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 OFFSET 10');
+SELECT try('SELECT w.window_start, 1 AS one FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w FOR UPDATE OF clicks');
+SELECT try('SELECT w.window_start, rank() OVER (ORDER BY count(*)) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 WINDOW v AS ()');
+SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY GROUPING SETS ((1), (1, 2))');
+SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY ROLLUP (1, 2)');
+SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY CUBE (1, 2)');
+SELECT try('SELECT w.window_start, generate_series(1, 2) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, GROUPING(w.window_start) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+
+-- FROM
+SELECT try('SELECT 1 AS one');
+SELECT try('SELECT url, count(*) FROM clicks GROUP BY url');
+SELECT try('SELECT w.window_start, count(*) FROM plain, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks_view, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, plain, stream_ckpt.tumble(clicks.ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks LEFT JOIN LATERAL stream_ckpt.tumble(ts, ''1 min'') w ON true GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks c FULL JOIN keyed k ON k.id = c.ms, stream_ckpt.tumble(c.ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM (SELECT * FROM clicks) c, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks TABLESAMPLE system (10), stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM ONLY clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w, generate_series(1, 2) GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w, stream_ckpt.tumble(ts, ''1 h'') v GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') WITH ORDINALITY w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w, (VALUES (1)) v GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.hop(ts, ''1 min'', ''5 min'') w GROUP BY 1');
+
+-- the window
+SELECT try('SELECT w.window_start, count(*) FROM timeless, stream_ckpt.tumble(now(), ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM timeless, stream_ckpt.tumble(''2024-01-01''::timestamptz, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts + ''1 s'', ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts::timestamp, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ms * ''1 min''::interval) w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, NULL) w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 month'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''0'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''-1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'', NULL) w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'', ''infinity'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'', ts) w GROUP BY 1');
+
+-- GROUP BY
+SELECT try('SELECT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w');
+SELECT try('SELECT url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY url');
+SELECT try('SELECT date_trunc(''hour'', w.window_start), count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, price, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
+SELECT try('SELECT w.window_start, x, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
+SELECT try('SELECT w.window_start, extra, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
+SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, id, name FROM keyed, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start, url', 'update');
+SELECT try('SELECT url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start, url', 'update');
+
+-- expressions
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w WHERE EXISTS (SELECT 1) GROUP BY 1');
+SELECT try('SELECT w.window_start, (SELECT 1) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w WHERE ms IN (SELECT id FROM plain) GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 HAVING count(*) > (SELECT 1)');
+SELECT try('SELECT w.window_start, sum(ms) FILTER (WHERE random() < 0.5) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, sum(volatile_fn(ms)) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, sum_volatile(ms) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w WHERE ts > now() - interval ''1 h'' GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w WHERE ts > CURRENT_TIMESTAMP GROUP BY 1');
+SELECT try('SELECT w.window_start, max(CURRENT_DATE) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, max(age(ts)) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w WHERE CURRENT_USER = url GROUP BY 1');
+SELECT try('SELECT w.window_start, max(pg_backend_pid()) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, max(txid_current()) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, bool_or(pg_is_in_recovery()) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, max(ctid::text) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(w) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w WHERE generate_series(1, 2) = 1 GROUP BY 1');
+
+-- the position is the definition's, lines included
+SELECT stream_ckpt.create_query('q', $$
+  SELECT w.window_start, 'abc' AS letters, count(*)
+  FROM clicks,
+       stream_ckpt.tumble(ts, '1 year') w
+  GROUP BY 1
+$$);
+
+-- parameters
+SELECT stream_ckpt.create_query('q', 'SELECT 1', emit => 'sometimes');
+SELECT stream_ckpt.create_query('q', 'SELECT 1', allowed_lateness => '1 s');
+SELECT stream_ckpt.create_query('q', 'SELECT 1', backfill => true);
+SELECT stream_ckpt.create_query('q', 'SELECT 1', keep_late_rows => true);
+SELECT stream_ckpt.create_query('q', 'SELECT 1', on_error => 'dead_letter');
+SELECT stream_ckpt.create_query('q', 'SELECT 1', on_error => 'ignore');
+SELECT stream_ckpt.create_query('q', 'SELECT 1', pipeline => 'nowhere');
+
+-- what isn't built yet says so
+SELECT stream_ckpt.create_stream('s', 'ts timestamptz');
+SELECT stream_ckpt.drop_stream('clicks');
+SELECT stream_ckpt.pause_query('clicks');
+SELECT stream_ckpt.resume_query('clicks');
+SELECT stream_ckpt.create_savepoint('s');
+SELECT stream_ckpt.restore_savepoint('s');
+SELECT stream_ckpt.drop_savepoint('s');
+
+-- accepted
+SELECT try('SELECT * FROM (SELECT 1) x') IS NULL;
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start', 'update');
+SELECT try('SELECT w.window_end, url, count(*) FROM clicks c CROSS JOIN LATERAL stream_ckpt.tumble(c.ts, ''1 min'') w GROUP BY 1, 2', 'update');
+SELECT try('SELECT w.window_time, count(*) FROM clicks c JOIN stream_ckpt.tumble(c.ts, size => ''1 min'', origin => ''2024-01-01'') w ON c.ms > 0 WHERE url IS NOT NULL GROUP BY w.window_time HAVING sum(ms) > 10;', 'update');
+SELECT try('SELECT window_start, user_id % 10 AS bucket, count(DISTINCT url), string_agg(url, '','' ORDER BY ts), sum(ms) FILTER (WHERE ms > 5) + 1 AS more, percentile_cont(0.5) WITHIN GROUP (ORDER BY ms) AS median, max(window_start - ts) AS since FROM clicks, stream_ckpt.tumble(ts, ''1 day'') GROUP BY window_start, window_end, user_id % 10', 'update');
+SELECT try('SELECT j.window_start, j.url, count(j.*) FROM (clicks CROSS JOIN stream_ckpt.tumble(ts, make_interval(mins => 5))) AS j GROUP BY 1, 2');
+SELECT try('SELECT to_char(w.window_start, ''YYYY'') AS y, lower(url) || '' '' || count(*) AS t FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start, lower(url)');
+
+SET client_min_messages = warning;
+SELECT stream_ckpt.start_pipeline('default');
+DROP SCHEMA refuse CASCADE;
+SELECT count(*) AS left FROM stream_ckpt.query;
+SELECT count(*) AS left FROM stream_ckpt.stream;
