@@ -403,6 +403,19 @@ commit_checkpoint(void)
 	sc_worker_context.checkpoint_id = 0;
 }
 
+/* False where another attempt has begun, or the extension is gone. */
+static bool
+still_ours(void)
+{
+	bool		ours;
+
+	begin_work();
+	ours = sc_extension_exists() &&
+		sc_store_read_state(sc_my_pipeline->pipeline_id).attempt == attempt;
+	end_work();
+	return ours;
+}
+
 /* False where the transaction failed, and may succeed another time. */
 static bool
 try_commit(ScCheckpointRecord *record)
@@ -425,12 +438,13 @@ try_commit(ScCheckpointRecord *record)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			PG_RE_THROW();
 		EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
+		if (!still_ours())
+			proc_exit(1);
 		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING,
 					  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
 							   record->checkpoint_id, error->message), error->hint);
