@@ -32,8 +32,8 @@ missing_prerequisites() {
 		lib/pgxs/src/test/isolation/pg_isolation_regress; do
 		[ -e "$lib/$f" ] || echo "$lib/$f"
 	done
-	[ -e "/usr/include/postgresql/$PG_MAJOR/server/postgres.h" ] ||
-		echo "/usr/include/postgresql/$PG_MAJOR/server/postgres.h"
+	[ -e "$PG_PREFIX/include/postgresql/$PG_MAJOR/server/postgres.h" ] ||
+		echo "$PG_PREFIX/include/postgresql/$PG_MAJOR/server/postgres.h"
 	for f in make gcc prove setpriv tar; do
 		command -v "$f" >/dev/null || echo "$f"
 	done

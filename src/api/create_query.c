@@ -229,17 +229,16 @@ create_relations(NewQuery *query)
 static void
 create_entry(NewQuery *query)
 {
-	ScNewQuery	entry = {0};
+	ScQuery		entry = {0};
 	ScControl	control = {0};
 
-	entry.query.relid = query->result_oid;
-	entry.query.definition = query->view_oid;
-	entry.query.source = query->definition->stream_relid;
-	entry.query.pipeline_id = query->pipeline->pipeline_id;
-	entry.query.emit = query->emit;
-	entry.query.settings = sc_env_current_settings();
-	entry.query.preexisting_rows = stream_has_rows(query);
-	entry.on_error = "stop";
+	entry.relid = query->result_oid;
+	entry.definition = query->view_oid;
+	entry.source = query->definition->stream_relid;
+	entry.pipeline_id = query->pipeline->pipeline_id;
+	entry.emit = query->emit;
+	entry.settings = sc_env_current_settings();
+	entry.preexisting_rows = stream_has_rows(query);
 
 	control.kind = SC_CONTROL_CREATE_QUERY;
 	control.pipeline_id = query->pipeline->pipeline_id;

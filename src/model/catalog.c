@@ -238,6 +238,7 @@ read_stream(HeapTuple tuple, TupleDesc desc)
 {
 	ScStream   *stream;
 	Oid			relid = DatumGetObjectId(column(tuple, Anum_stream_relid, desc));
+	Datum		idle_timeout;
 	Datum		name;
 	bool		isnull;
 
@@ -249,6 +250,10 @@ read_stream(HeapTuple tuple, TupleDesc desc)
 	stream->watermark_delay =
 		sc_interval_usecs(DatumGetIntervalP(column(tuple, Anum_stream_watermark_delay, desc)),
 						  "watermark_delay");
+	idle_timeout = heap_getattr(tuple, Anum_stream_idle_timeout, desc, &isnull);
+	if (!isnull)
+		stream->idle_timeout =
+			sc_interval_usecs(DatumGetIntervalP(idle_timeout), "idle_timeout");
 	name = heap_getattr(tuple, Anum_stream_event_time, desc, &isnull);
 	if (!isnull)
 	{
@@ -349,6 +354,11 @@ read_query(HeapTuple tuple, TupleDesc desc)
 	query->settings = read_settings(column(tuple, Anum_query_settings, desc));
 	query->preexisting_rows =
 		DatumGetBool(column(tuple, Anum_query_preexisting_rows, desc));
+	query->keep_late_rows =
+		DatumGetBool(column(tuple, Anum_query_keep_late_rows, desc));
+	query->dead_letter =
+		strcmp(TextDatumGetCString(column(tuple, Anum_query_on_error, desc)), "dead_letter") == 0;
+	query->paused = DatumGetBool(column(tuple, Anum_query_paused, desc));
 	return query;
 }
 

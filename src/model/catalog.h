@@ -43,6 +43,7 @@ typedef struct ScStream
 	Oid			relid;			/* the root, where the relation is partitioned */
 	AttrNumber	event_time_attno;	/* 0: the stream has no event time */
 	int64		watermark_delay;	/* microseconds, >= 0 */
+	int64		idle_timeout;	/* microseconds, > 0; 0: none */
 } ScStream;
 
 /* stream_ckpt.query */
@@ -58,6 +59,9 @@ typedef struct ScQuery
 	List	   *settings;		/* alternating char * name, char * value */
 	Oid			source;			/* the stream it reads */
 	bool		preexisting_rows;	/* the stream held rows when the query began */
+	bool		keep_late_rows;
+	bool		dead_letter;	/* on_error => 'dead_letter' */
+	bool		paused;			/* wish: pause_query() was called */
 } ScQuery;
 
 extern Oid	sc_extension_schema(void);	/* errors where the extension is absent */

@@ -40,7 +40,8 @@
 #define Anum_query_settings				10
 #define Anum_query_preexisting_rows		11
 #define Anum_query_created_at			12
-#define Natts_query						12
+#define Anum_query_paused				13
+#define Natts_query						13
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id			1

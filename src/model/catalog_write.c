@@ -255,7 +255,10 @@ sc_stream_insert(const ScStream *stream)
 	}
 	set_column(&row, Anum_stream_watermark_delay,
 			   interval_datum(stream->watermark_delay));
-	set_null(&row, Anum_stream_idle_timeout);
+	if (stream->idle_timeout > 0)
+		set_column(&row, Anum_stream_idle_timeout, interval_datum(stream->idle_timeout));
+	else
+		set_null(&row, Anum_stream_idle_timeout);
 	insert_row("stream", &row);
 }
 
@@ -306,9 +309,8 @@ settings_datum(List *settings)
 }
 
 int64
-sc_query_insert(const ScNewQuery *new_query)
+sc_query_insert(const ScQuery *query)
 {
-	const ScQuery *query = &new_query->query;
 	RowChange	row = {0};
 	int64		query_id = new_query_id();
 	const char *emit = query->emit == SC_EMIT_UPDATE ? "update" : "close";
@@ -321,12 +323,14 @@ sc_query_insert(const ScNewQuery *new_query)
 	set_column(&row, Anum_query_emit, CStringGetTextDatum(emit));
 	set_column(&row, Anum_query_allowed_lateness,
 			   interval_datum(query->allowed_lateness));
-	set_column(&row, Anum_query_keep_late_rows, BoolGetDatum(new_query->keep_late_rows));
-	set_column(&row, Anum_query_on_error, CStringGetTextDatum(new_query->on_error));
+	set_column(&row, Anum_query_keep_late_rows, BoolGetDatum(query->keep_late_rows));
+	set_column(&row, Anum_query_on_error, 
+			   CStringGetTextDatum(query->dead_letter ? "dead_letter" : "stop"));
 	set_column(&row, Anum_query_settings, settings_datum(query->settings));
 	set_column(&row, Anum_query_preexisting_rows, BoolGetDatum(query->preexisting_rows));
 	set_column(&row, Anum_query_created_at,
 			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+	set_column(&row, Anum_query_paused, BoolGetDatum(query->paused));
 	insert_row("query", &row);
 	return query_id;
 }

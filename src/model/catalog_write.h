@@ -31,15 +31,8 @@ extern void sc_stream_insert(const ScStream *stream);
 /* False where it wasn't there. */
 extern bool sc_stream_delete(Oid relid);
 
-typedef struct ScNewQuery
-{
-	ScQuery		query;			/* query_id and owner aren't read */
-	const char *on_error;
-	bool		keep_late_rows;
-} ScNewQuery;
-
-/* Returns the new query's id. */
-extern int64 sc_query_insert(const ScNewQuery *query);
+/* query_id and owner aren't read.  Returns the new query's id. */
+extern int64 sc_query_insert(const ScQuery *query);
 /* "Rows of the stream are missing from the query". */
 extern void sc_query_set_preexisting(int64 query_id);
 
