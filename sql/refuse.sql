@@ -132,7 +132,6 @@ $$);
 
 -- parameters
 SELECT stream_ckpt.create_query('q', 'SELECT 1', emit => 'sometimes');
-SELECT stream_ckpt.create_query('q', 'SELECT 1', allowed_lateness => '1 s');
 SELECT stream_ckpt.create_query('q', 'SELECT 1', backfill => true);
 SELECT stream_ckpt.create_query('q', 'SELECT 1', keep_late_rows => true);
 SELECT stream_ckpt.create_query('q', 'SELECT 1', on_error => 'dead_letter');

@@ -45,6 +45,7 @@ typedef struct NewQuery
 	const char *view;			/* of the definition */
 	const char *text;
 	ScEmit		emit;
+	int64		allowed_lateness;	/* microseconds */
 	SelectStmt *select;
 	ScDefinition *definition;
 	ScPipeline *pipeline;
@@ -71,9 +72,7 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 						on_error)));
 	if (strcmp(on_error, "stop") != 0)
 		sc_not_supported("on_error => 'dead_letter'", "Use on_error => 'stop'.");
-	if (PG_ARGISNULL(3) ||
-		sc_interval_usecs(PG_GETARG_INTERVAL_P(3), "allowed_lateness") != 0)
-		sc_not_supported("allowed_lateness", "Use a larger watermark_delay of the stream.");
+	query->allowed_lateness = sc_arg_usecs(fcinfo, 3, "allowed_lateness");
 	if (!PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
 		sc_not_supported("backfill => true",
 						 "With backfill => false the query begins with the rows committed after it.");
@@ -108,7 +107,8 @@ analyze_text(NewQuery *query)
 {
 	Query	   *parsed = sc_definition_parse(query->text, &query->select);
 
-	query->definition = sc_definition_analyze(parsed, query->text, query->emit);
+	query->definition = sc_definition_analyze(parsed, query->text, query->emit,
+											  query->allowed_lateness);
 	check_stream(query, parsed);
 }
 
@@ -237,6 +237,7 @@ create_entry(NewQuery *query)
 	entry.source = query->definition->stream_relid;
 	entry.pipeline_id = query->pipeline->pipeline_id;
 	entry.emit = query->emit;
+	entry.allowed_lateness = query->allowed_lateness;
 	entry.settings = sc_env_current_settings();
 	entry.preexisting_rows = stream_has_rows(query);
 

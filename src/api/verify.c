@@ -272,7 +272,7 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("verify()");
 	query = sc_query_by_relid(PG_GETARG_OID(0), false);
-	definition = sc_definition_load(query->definition, query->emit);
+	definition = sc_definition_load(query);
 	offset = check_counters(query);
 
 	sc_env_enter(&env, GetUserId(), query->settings);

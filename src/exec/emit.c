@@ -2,10 +2,11 @@
  * emit.c
  *	  The final part: from the groups of a partition to result rows, in key order.
  *
- * With emit close a partition's groups are emitted once, when its window closes
- * (engine.c); with emit update the changed ones are, at each barrier and at the
- * end.  A group remembers whether its row is in the result, so that a row that
- * HAVING no longer accepts is deleted, and one that it never accepted isn't.
+ * With emit close a partition's groups are emitted as a whole when its window
+ * closes (engine.c), and those that late rows change afterwards again; with emit
+ * update the changed ones are, at each barrier and at the end.  A group
+ * remembers whether its row is in the result, so that a row that HAVING no longer
+ * accepts is deleted, and one that it never accepted isn't.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -125,8 +126,8 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 {
 	TupleTableSlot *slot = engine->group_slot;
 	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
-	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
-	ScResultOp	op = update ? SC_RESULT_UPSERT : SC_RESULT_INSERT;
+	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !part->emitted);
+	ScResultOp	op = first ? SC_RESULT_INSERT : SC_RESULT_UPSERT;
 
 	load_group(engine, part, group);
 	for (int i = 0; i < engine->naggs; i++)
@@ -136,7 +137,7 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 
 	if (engine->having && !ExecQual(engine->having, engine->outcontext))
 	{
-		if (!update || !(group->flags & SC_GROUP_EMITTED))
+		if (first || !(group->flags & SC_GROUP_EMITTED))
 			return;
 		op = SC_RESULT_DELETE;
 		group->flags &= ~SC_GROUP_EMITTED;
@@ -149,51 +150,57 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 							 ExecProject(engine->projection));
 }
 
-/* The groups to emit, in key order, allocated in the current context. */
-static EmitItem *
-sorted_items(ScEngine *engine, ScPartition *part, uint32 n)
+/*
+ * Fills in the groups to emit, all or the changed ones, in key order.  Returns
+ * their number.
+ */
+static uint32
+sorted_items(ScEngine *engine, ScPartition *part, bool all, EmitItem *items)
 {
-	EmitItem   *items = MemoryContextAllocHuge(CurrentMemoryContext,
-											   sizeof(EmitItem) * Max(n, 1));
+	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
 	EmitOrder	order = {engine, part};
+	uint32		n = 0;
 
-	for (uint32 i = 0; i < n; i++)
+	for (uint32 i = 0; i < candidates; i++)
 	{
-		ScGroup    *group;
+		uint32		number = all ? i : sc_partition_changed(part, i);
+		ScGroup    *group = sc_partition_group(engine, part, number);
 
-		items[i].number = engine->options.emit == SC_EMIT_UPDATE ?
-			sc_partition_changed(part, i) : i;
-		if (engine->nkeys == 0)
-			continue;			/* there is one group only */
-		group = sc_partition_group(engine, part, items[i].number);
-		items[i].key = sc_group_keys(engine, group)[0];
-		items[i].isnull = group->nulls[0];
+		if (!all && !(group->flags & SC_GROUP_CHANGED))
+			continue;
+		items[n].number = number;
+		if (engine->nkeys > 0)
+		{
+			items[n].key = sc_group_keys(engine, group)[0];
+			items[n].isnull = group->nulls[0];
+		}
+		n++;
 	}
-	if (engine->nkeys > 0)
+	if (engine->nkeys > 0)		/* else there is one group only */
 		qsort_arg(items, n, sizeof(EmitItem), compare_items, &order);
-	return items;
+	return n;
 }
 
-/*
- * Emits a partition's rows: all groups with emit close, the changed ones with
- * emit update.  Changes stay marked.
- */
-void
-sc_emit_partition(ScEngine *engine, ScPartition *part)
+/* Emits groups, which then count as unchanged as far as emitting goes. */
+static void
+emit_groups(ScEngine *engine, ScPartition *part, bool all)
 {
-	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
-	uint32		n = update ? sc_partition_nchanged(part) : part->ngroups;
-	EmitItem   *items = sorted_items(engine, part, n);
+	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
+	EmitItem   *items = MemoryContextAllocHuge(CurrentMemoryContext,
+											   sizeof(EmitItem) * Max(candidates, 1));
+	uint32		n = sorted_items(engine, part, all, items);
 	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
 
 	engine->aggstate->curaggcontext = part->aggcontext;
 	for (uint32 i = 0; i < n; i++)
 	{
+		ScGroup    *group = sc_partition_group(engine, part, items[i].number);
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
-		emit_group(engine, part, sc_partition_group(engine, part, items[i].number));
+		emit_group(engine, part, group);
+		group->flags &= ~SC_GROUP_CHANGED;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(outcontext);
 		if (engine->has_inputs)
@@ -202,4 +209,23 @@ sc_emit_partition(ScEngine *engine, ScPartition *part)
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
 	pfree(items);
+}
+
+/* emit close: the rows of a window that closes. */
+void
+sc_emit_partition(ScEngine *engine, ScPartition *part)
+{
+	emit_groups(engine, part, true);
+	part->emitted = true;
+}
+
+/*
+ * The rows of groups that changed since they were emitted.  They stay in the
+ * list of what the changelog has to write.
+ */
+void
+sc_emit_changes(ScEngine *engine, ScPartition *part)
+{
+	if (sc_partition_nchanged(part) > 0)
+		emit_groups(engine, part, false);
 }

@@ -314,6 +314,10 @@ sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len)
 /*
  * All entries of a partition are read: makes states of serialised ones, and
  * marks everything as unchanged.  Deserialisation functions run.
+ *
+ * Groups of a window that was emitted when it closed may have been written before
+ * that, so their entries don't tell whether they have a row: it is assumed, and a
+ * deletion that finds none does no harm.
  */
 void
 sc_partition_loaded(ScEngine *engine, ScPartition *part)
@@ -326,6 +330,8 @@ sc_partition_loaded(ScEngine *engine, ScPartition *part)
 	{
 		ScGroup    *group = sc_partition_group(engine, part, n);
 
+		if (part->emitted)
+			group->flags |= SC_GROUP_EMITTED;
 		for (int t = 0; t < engine->ntrans; t++)
 		{
 			Datum	   *state = &sc_group_states(engine, group)[t];

@@ -4,8 +4,10 @@
  *
  * A row goes through sc_engine_row: its window by integer arithmetic, WHERE,
  * lateness, its keys (keys.c), its group (partition.c), the transition functions
- * (transition.c).  sc_engine_commit moves the watermark, and emits and frees the
- * partitions that it passes (emit.c).
+ * (transition.c).  sc_engine_commit moves the watermark: with emit close it emits
+ * the partitions whose end it passes (emit.c), and frees those that are past
+ * their allowed lateness too.  What late rows change between the two is
+ * emitted at barriers, and before the partition is freed.
  *
  * Rules that must hold: the watermark moves in sc_engine_commit only and never
  * back, so that results depend on the log alone; and no window that is late has
@@ -275,14 +277,45 @@ sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
  * Event time
  * --------------------------------------------------------------------- */
 
-/* Emits and frees the windows that the watermark has passed. */
+/*
+ * The number of partitions that were emitted as their windows closed: as all
+ * windows have one length, they are the head of the array.
+ */
+static int
+emitted_partitions(const ScEngine *engine)
+{
+	int			low = 0;
+	int			high = engine->npartitions;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+
+		if (engine->partitions[middle]->emitted)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Emits the windows whose end the watermark has passed, frees those past lateness. */
 static void
 close_windows(ScEngine *engine)
 {
+	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
+	int			nemitted = update ? engine->npartitions : emitted_partitions(engine);
 	int			n = 0;
 
 	while (n < engine->npartitions && passed(engine, engine->partitions[n]->end))
-		sc_emit_partition(engine, engine->partitions[n++]);
+	{
+		if (n < nemitted)
+			sc_emit_changes(engine, engine->partitions[n]);
+		n++;
+	}
+	for (int i = nemitted; i < engine->npartitions &&
+		 engine->partitions[i]->end <= engine->watermark; i++)
+		sc_emit_partition(engine, engine->partitions[i]);
 	if (n > 0)
 		sc_partitions_close_first(engine, n);
 }
@@ -322,14 +355,12 @@ sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time)
 void
 sc_engine_emit_changed(ScEngine *engine)
 {
-	if (engine->options.emit != SC_EMIT_UPDATE)
-		return;
+	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
+	int			n = update ? engine->npartitions : emitted_partitions(engine);
+
 	engine->running = true;
-	for (int i = 0; i < engine->npartitions; i++)
-	{
-		if (sc_partition_nchanged(engine->partitions[i]) > 0)
-			sc_emit_partition(engine, engine->partitions[i]);
-	}
+	for (int i = 0; i < n; i++)
+		sc_emit_changes(engine, engine->partitions[i]);
 	engine->running = false;
 }
 

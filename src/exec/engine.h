@@ -23,7 +23,7 @@ typedef struct ScEngine ScEngine;
 
 typedef enum ScResultOp
 {
-	SC_RESULT_INSERT = 'I',		/* never conflicts (emit close) */
+	SC_RESULT_INSERT = 'I',		/* never conflicts (emit close, a window's first time) */
 	SC_RESULT_UPSERT = 'U',
 	SC_RESULT_DELETE = 'D'		/* by the result's key columns */
 } ScResultOp;
@@ -70,8 +70,9 @@ extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 /*
  * A transaction ends.  max_event_time is the greatest event time of its rows in
  * this stream (all rows, WHERE or not, finite ones only), or SC_NO_EVENT_TIME.
- * Advances the watermark, closes windows in order of their starts; a closed window emits
- * its rows in key order, and its partition is freed.
+ * Advances the watermark.  With emit close, each window whose end it passes emits
+ * its rows in key order; a window past its allowed lateness emits what changed
+ * since, and is freed.
  */
 extern void sc_engine_commit(ScEngine *engine, int64 max_event_time);
 
@@ -89,9 +90,10 @@ extern Size sc_engine_memory(const ScEngine *engine);
 extern int64 sc_engine_groups(const ScEngine *engine);
 
 /*
- * First part of a barrier: with emit => 'update', emits the rows of the groups
- * changed since the last call (upsert, or delete where HAVING stopped holding).
- * With 'close' it does nothing.  ckpt/changelog.h writes the state itself.
+ * First part of a barrier: emits the rows of the groups changed since the last call
+ * (upsert, or delete where HAVING stopped holding): all of them with emit =>
+ * 'update', with 'close' those of closed windows that late rows changed.
+ * ckpt/changelog.h writes the state itself.
  */
 extern void sc_engine_emit_changed(ScEngine *engine);
 

@@ -103,7 +103,11 @@ make_aggcontext(ScEngine *engine, MemoryContext context)
 	return econtext;
 }
 
-/* Opens a partition without groups. */
+/*
+ * Opens a partition without groups.  One whose window's end the watermark has
+ * passed already (a row within the allowed lateness, or a restored state) counts
+ * as emitted.
+ */
 ScPartition *
 sc_partition_open(ScEngine *engine, int64 start, int64 end)
 {
@@ -116,6 +120,7 @@ sc_partition_open(ScEngine *engine, int64 start, int64 end)
 										  0, 1024, ALLOCSET_DEFAULT_MAXSIZE);
 	part->aggcontext = make_aggcontext(engine, part->context);
 	part->all_changed = true;
+	part->emitted = (engine->options.emit == SC_EMIT_CLOSE && end <= engine->watermark);
 	allocate_buckets(part, FIRST_BUCKETS);
 	insert_partition(engine, part);
 	sc_partition_account(engine, part);
@@ -298,13 +303,17 @@ sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash, bool *isne
 	return group;
 }
 
-/* Marks a group, which isn't marked yet, as changed since the last checkpoint. */
+/*
+ * Marks a group, which isn't marked yet, as changed.  It may be in the list
+ * already: what is emitted between two checkpoints is marked anew.
+ */
 void
 sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 number)
 {
 	group->flags |= SC_GROUP_CHANGED;
-	if (part->all_changed)
+	if (part->all_changed || (group->flags & SC_GROUP_LISTED))
 		return;
+	group->flags |= SC_GROUP_LISTED;
 	if (part->nchanged == part->max_changed)
 	{
 		Size		max = Max((Size) part->max_changed * 2, 16);
@@ -339,7 +348,7 @@ sc_partition_unchanged(ScEngine *engine, ScPartition *part)
 
 	for (uint32 i = 0; i < n; i++)
 		sc_partition_group(engine, part, sc_partition_changed(part, i))->flags &=
-			~SC_GROUP_CHANGED;
+			~(SC_GROUP_CHANGED | SC_GROUP_LISTED);
 	part->all_changed = false;
 	part->nchanged = 0;
 }

@@ -107,8 +107,9 @@ typedef struct ScAgg
 #define SC_STATE_UNSET	0x02	/* the first input becomes the state */
 #define SC_STATE_BYTES	0x04	/* being loaded: still the bytea of serialfn */
 
-#define SC_GROUP_CHANGED	0x01	/* since the last checkpoint */
-#define SC_GROUP_EMITTED	0x02	/* its row is in the result (emit update) */
+#define SC_GROUP_CHANGED	0x01	/* since the last checkpoint, or since it was emitted */
+#define SC_GROUP_EMITTED	0x02	/* its row is, or may be, in the result */
+#define SC_GROUP_LISTED		0x04	/* in its partition's list of changes */
 
 /*
  * A group: a record of engine->record_size bytes, which never moves once its
@@ -166,6 +167,12 @@ typedef struct ScPartition
 	uint32		bucket_mask;
 	int			bucket_shift;	/* 32 - log2(number of buckets) */
 	uint32		grow_at;
+
+	/*
+	 * emit close: its window's rows were emitted, as the watermark has passed
+	 * its end; it is open for rows within the allowed lateness only.
+	 */
+	bool		emitted;
 
 	/*
 	 * Groups changed since the last checkpoint.  A partition that was never
@@ -359,6 +366,7 @@ extern void sc_partitions_shutdown(ScEngine *engine);
 /* emit.c */
 extern void sc_emit_compile(ScEngine *engine);
 extern void sc_emit_partition(ScEngine *engine, ScPartition *part);
+extern void sc_emit_changes(ScEngine *engine, ScPartition *part);
 
 /* encode.c: a group as an entry of the changelog */
 extern uint32 sc_signature(const ScEngine *engine);

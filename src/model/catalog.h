@@ -55,7 +55,7 @@ typedef struct ScQuery
 	Oid			owner;			/* owner of the view: whom its expressions run as */
 	int32		pipeline_id;
 	ScEmit		emit;
-	int64		allowed_lateness;	/* microseconds; 0 until lateness is built */
+	int64		allowed_lateness;	/* microseconds, >= 0 */
 	List	   *settings;		/* alternating char * name, char * value */
 	Oid			source;			/* the stream it reads */
 	bool		preexisting_rows;	/* the stream held rows when the query began */

@@ -73,7 +73,7 @@ typedef struct ScDefinition
 	/*
 	 * The result columns (1-based positions in "target") that identify a row:
 	 * one or more window columns and every key.  nresult_key 0: the select list
-	 * leaves one out (allowed for emit => 'close' only).
+	 * leaves one out (allowed for emit => 'close' without allowed lateness only).
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;

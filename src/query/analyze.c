@@ -57,7 +57,8 @@ flatten_aliases(ScAnalysis *an)
 }
 
 ScDefinition *
-sc_definition_analyze(Query *query, const char *source_text, ScEmit emit)
+sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
+					  int64 allowed_lateness)
 {
 	ScAnalysis	an;
 
@@ -65,6 +66,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit)
 	an.query = copyObject(query);
 	an.source_text = source_text;
 	an.emit = emit;
+	an.allowed_lateness = allowed_lateness;
 	an.def = palloc0(sizeof(ScDefinition));
 
 	sc_check_clauses(&an);
@@ -78,10 +80,10 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit)
 }
 
 ScDefinition *
-sc_definition_load(Oid view, ScEmit emit)
+sc_definition_load(const ScQuery *query)
 {
-	Relation	rel = relation_open(view, AccessShareLock);
-	Query	   *query;
+	Relation	rel = relation_open(query->definition, AccessShareLock);
+	Query	   *parsed;
 	ScDefinition *def;
 
 	if (rel->rd_rel->relkind != RELKIND_VIEW)
@@ -91,9 +93,9 @@ sc_definition_load(Oid view, ScEmit emit)
 				 errhint("The definition of a continuous query is kept as a view.")));
 
 	/* locks the stream, and marks columns of joins that were dropped */
-	query = copyObject(get_view_query(rel));
-	AcquireRewriteLocks(query, true, false);
-	def = sc_definition_analyze(query, NULL, emit);
+	parsed = copyObject(get_view_query(rel));
+	AcquireRewriteLocks(parsed, true, false);
+	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness);
 	relation_close(rel, AccessShareLock);
 	return def;
 }

@@ -19,9 +19,9 @@
  * Needs a transaction; takes no lock beyond AccessShare on what it looks up.
  */
 extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text,
-										   ScEmit emit);
+										   ScEmit emit, int64 allowed_lateness);
 
-/* The same for a stored definition: opens the view, analyzes its rule. */
-extern ScDefinition *sc_definition_load(Oid view, ScEmit emit);
+/* The same for a query's stored definition: opens its view, analyzes the rule. */
+extern ScDefinition *sc_definition_load(const ScQuery *query);
 
 #endif							/* SC_QUERY_ANALYZE_H */

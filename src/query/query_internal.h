@@ -28,6 +28,7 @@ typedef struct ScAnalysis
 								 * replaced by what they stand for */
 	const char *source_text;	/* NULL: a stored definition */
 	ScEmit		emit;
+	int64		allowed_lateness;
 
 	/* from.c */
 	int			stream_varno;	/* 0: not met yet */

@@ -395,11 +395,15 @@ find_result_column(ScDefinition *def, AttrNumber first, AttrNumber last)
 static void
 refuse_missing_key(ScAnalysis *an, const char *what, int location)
 {
+	bool		update = (an->emit == SC_EMIT_UPDATE);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("emit 'update' needs %s in the select list", what),
+			 errmsg("%s needs %s in the select list",
+					update ? "emit 'update'" : "allowed_lateness", what),
 			 errdetail("The rows of the result table are updated by the window and all keys of GROUP BY."),
-			 errhint("Add it to the select list, or use emit => 'close'."),
+			 update ? errhint("Add it to the select list, or use emit => 'close'.") :
+			 errhint("Add it to the select list, or use a larger watermark_delay of the stream instead."),
 			 sc_errposition(an, location)));
 }
 
@@ -412,10 +416,10 @@ build_result_key(ScAnalysis *an)
 {
 	ScDefinition *def = an->def;
 	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 1));
-	bool		update = (an->emit == SC_EMIT_UPDATE);
+	bool		needed = (an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0);
 
 	columns[0] = find_result_column(def, SC_WINDOW_START, SC_WINDOW_TIME);
-	if (columns[0] == 0 && update)
+	if (columns[0] == 0 && needed)
 		refuse_missing_key(an, "a column of the window",
 						   exprLocation((Node *) an->query->targetList));
 	for (int i = 0; i < def->nkeys; i++)
@@ -423,7 +427,7 @@ build_result_key(ScAnalysis *an)
 		AttrNumber	attno = SC_WINDOW_COLUMNS + i + 1;
 
 		columns[i + 1] = find_result_column(def, attno, attno);
-		if (columns[i + 1] == 0 && update)
+		if (columns[i + 1] == 0 && needed)
 			refuse_missing_key(an, "every key of GROUP BY",
 							   exprLocation(list_nth(an->key_exprs, i)));
 	}

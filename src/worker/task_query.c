@@ -96,7 +96,7 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	options.emit_arg = query;
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
-	query->definition = sc_definition_load(catalog->definition, catalog->emit);
+	query->definition = sc_definition_load(catalog);
 	query->engine = sc_engine_create(context, query->definition, query->stream_desc,
 									 &options);
 	sc_env_leave(&env);

@@ -81,7 +81,8 @@ sub attach
 	return;
 }
 
-# The same query for most tests: by window and k.
+# The same query for most tests: by window and k.  "options": further named parameters, as
+# text.
 sub create_query
 {
 	my ($node, $name, $table, %opt) = @_;
@@ -93,7 +94,8 @@ sub create_query
 		GROUP BY w.window_start, w.window_end, k";
 
 	$node->safe_psql('postgres',
-		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit')"
+		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit'"
+		  . ($opt{options} ? ", $opt{options}" : '') . ')'
 	);
 	return;
 }
