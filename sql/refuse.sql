@@ -94,7 +94,7 @@ SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, 
 SELECT try('SELECT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w');
 SELECT try('SELECT url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY url');
 SELECT try('SELECT date_trunc(''hour'', w.window_start), count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
-SELECT try('SELECT w.window_start, price, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
+SELECT try('SELECT w.window_start, price::text::tsvector, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
 SELECT try('SELECT w.window_start, x, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
 SELECT try('SELECT w.window_start, extra, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, 2');
 SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');

@@ -9,13 +9,11 @@
  */
 #include "postgres.h"
 
-#include "access/nbtree.h"
 #include "common/hashfn.h"
 #include "exec/state.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/typcache.h"
 
 #define NULL_KEY_HASH	UINT64CONST(0x5bf03635f0935ad1)
 
@@ -31,30 +29,11 @@ mix64(uint64 h)
 	return h;
 }
 
-/*
- * Does the operator family of the key's type promise that equal values have
- * equal bytes (btree support function 4), for the key's equality operator?
- */
-static bool
-equal_is_image(const ScKey *key)
-{
-	TypeCacheEntry *cache = lookup_type_cache(key->type,
-											  TYPECACHE_EQ_OPR | TYPECACHE_BTREE_OPFAMILY);
-	Oid			proc;
-
-	if (!OidIsValid(cache->btree_opf) || cache->eq_opr != key->eq_operator)
-		return false;
-	proc = get_opfamily_proc(cache->btree_opf, cache->btree_opintype,
-							 cache->btree_opintype, BTEQUALIMAGE_PROC);
-	return OidIsValid(proc) &&
-		DatumGetBool(OidFunctionCall1Coll(proc, key->collation,
-										  ObjectIdGetDatum(cache->btree_opintype)));
-}
-
 static ScKeyKind
 choose_kind(const ScKey *key, const ScType *type)
 {
-	if (type->record || type->len == -2 || !equal_is_image(key))
+	if (type->record || type->len == -2 ||
+		!sc_key_equal_is_image(key->type, key->eq_operator, key->collation))
 		return SC_KEY_GENERAL;
 	if (type->byval)
 		return SC_KEY_BYVAL;
@@ -69,19 +48,21 @@ compile_key(ScEngine *engine, ScKeyState *state, const ScKey *key)
 
 	sc_source_compile(engine, &state->source, key->expr);
 	state->collation = key->collation;
-
-	if (!op_hashjoinable(key->eq_operator, key->type) ||
-		!get_op_hash_functions(key->eq_operator, &hash_left, &hash_right))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("GROUP BY of a continuous query cannot use type %s: it has no hash function",
-						format_type_be(key->type)),
-				 errhint("Group by a cast of it to a type with a hash operator class, such as text.")));
-
 	sc_type_init(&state->type, key->type);
 	state->kind = choose_kind(key, &state->type);
-	fmgr_info(get_opcode(key->eq_operator), &state->eq);
-	fmgr_info(hash_left, &state->hash);
+
+	if (state->kind == SC_KEY_GENERAL)
+	{
+		if (!op_hashjoinable(key->eq_operator, key->type) ||
+			!get_op_hash_functions(key->eq_operator, &hash_left, &hash_right))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("GROUP BY of a continuous query cannot use type %s: it has no hash function",
+							format_type_be(key->type)),
+					 errhint("Group by a cast of it to a type with a hash operator class, such as text.")));
+		fmgr_info(get_opcode(key->eq_operator), &state->eq);
+		fmgr_info(hash_left, &state->hash);
+	}
 
 	memset(&state->sort, 0, sizeof(SortSupportData));
 	state->sort.ssup_cxt = engine->context;

@@ -79,4 +79,11 @@ typedef struct ScDefinition
 	AttrNumber *result_key;
 } ScDefinition;
 
+/*
+ * Does the type's btree operator family promise that values which eq_operator
+ * calls equal have equal bytes (support function 4)?  Such keys need no hash function of
+ * their own.
+ */
+extern bool sc_key_equal_is_image(Oid type, Oid eq_operator, Oid collation);
+
 #endif							/* SC_MODEL_DEFINITION_H */

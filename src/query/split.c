@@ -92,7 +92,10 @@ source_quals(ScAnalysis *an)
 
 /* ---------- keys ---------- */
 
-/* A key needs an order (checkpoints, results) and a hash (the engine's table). */
+/*
+ * A key needs an order (checkpoints, results) and a hash (the engine's table): the
+ * type's own, or one of the bytes where equal values have equal ones (money, bit).
+ */
 static void
 check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
 {
@@ -100,7 +103,8 @@ check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
 
 	if (!OidIsValid(clause->sortop))
 		lacks = "btree order";
-	else if (!clause->hashable)
+	else if (!clause->hashable &&
+			 !sc_key_equal_is_image(exprType(expr), clause->eqop, exprCollation(expr)))
 		lacks = "hash function";
 	if (lacks != NULL)
 		ereport(ERROR,
