@@ -18,7 +18,7 @@ DATA = sql/stream_ckpt--0.1.0.sql sql/stream_ckpt--0.1.0--0.2.0.sql
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
 
 # Every test of sql/ and of specs/, by hand, in the order in which they run.
-REGRESS = tumble refuse catalog time
+REGRESS = tumble refuse catalog time log_stream
 REGRESS_OPTS =
 ISOLATION =
 ISOLATION_OPTS =

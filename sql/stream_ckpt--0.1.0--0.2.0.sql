@@ -7,3 +7,74 @@
 --
 ALTER TABLE stream_ckpt.query ADD COLUMN paused boolean NOT NULL DEFAULT false;
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
+
+--
+-- Log streams: foreign tables whose rows are in the WAL only.
+--
+CREATE FUNCTION stream_ckpt.fdw_handler()
+RETURNS fdw_handler LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_fdw_handler';
+CREATE FUNCTION stream_ckpt.fdw_validator(options text[], catalog oid)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_fdw_validator';
+REVOKE ALL ON FUNCTION stream_ckpt.fdw_handler(), stream_ckpt.fdw_validator(text[], oid) FROM PUBLIC;
+CREATE FOREIGN DATA WRAPPER stream_ckpt
+	HANDLER stream_ckpt.fdw_handler VALIDATOR stream_ckpt.fdw_validator;
+COMMENT ON FOREIGN DATA WRAPPER stream_ckpt IS 'log streams of stream_ckpt';
+CREATE SERVER stream_ckpt FOREIGN DATA WRAPPER stream_ckpt;
+COMMENT ON SERVER stream_ckpt
+	IS 'the server of log streams: CREATE FOREIGN TABLE ... SERVER stream_ckpt OPTIONS (event_time ''ts'', watermark_delay ''5 seconds'')';
+GRANT USAGE ON FOREIGN SERVER stream_ckpt TO PUBLIC;
+
+CREATE OR REPLACE FUNCTION stream_ckpt.create_stream(name text, columns text, event_time name DEFAULT NULL,
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL)
+RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_stream';
+COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval)
+	IS 'makes a log stream: a foreign table whose rows are in the WAL only, until the queries that read it have taken them';
+CREATE OR REPLACE FUNCTION stream_ckpt.drop_stream(stream regclass)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_stream';
+COMMENT ON FUNCTION stream_ckpt.drop_stream(regclass)
+	IS 'drops a log stream; an error while queries read it';
+
+-- All streams.  A log stream's options are those of its foreign table, and nowhere else.
+CREATE VIEW stream_ckpt.any_stream AS
+SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout FROM stream_ckpt.stream
+UNION ALL
+SELECT t.ftrelid::regclass, 'log', o.event_time::name, COALESCE(o.watermark_delay, '0')::interval, o.idle_timeout::interval
+FROM pg_catalog.pg_foreign_table t
+JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
+JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'stream_ckpt'
+CROSS JOIN LATERAL (
+	SELECT max(option_value) FILTER (WHERE option_name = 'event_time') AS event_time,
+		max(option_value) FILTER (WHERE option_name = 'watermark_delay') AS watermark_delay,
+		max(option_value) FILTER (WHERE option_name = 'idle_timeout') AS idle_timeout
+	FROM pg_catalog.pg_options_to_table(t.ftoptions)) o;
+REVOKE ALL ON stream_ckpt.any_stream FROM PUBLIC;
+
+CREATE OR REPLACE VIEW stream_ckpt.queries AS
+SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline, p.status, p.message, q.emit,
+	o.max_event_time - st.watermark_delay AS watermark, o.lsn, o.checkpoint_id,
+	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
+	COALESCE(o.null_event_times, 0) AS null_event_times,
+	COALESCE(o.result_rows, 0) AS result_rows,
+	COALESCE(o.updates_ignored, 0) AS updates_ignored,
+	COALESCE(o.deletes_ignored, 0) AS deletes_ignored,
+	COALESCE(o.truncates_ignored, 0) AS truncates_ignored,
+	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
+	q.query_id, q.created_at
+FROM stream_ckpt.query q
+LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
+LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
+LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id);
+
+DROP VIEW stream_ckpt.streams;
+CREATE VIEW stream_ckpt.streams AS
+SELECT s.relid AS stream, s.kind, s.event_time, s.watermark_delay, s.idle_timeout,
+	max(q.watermark) AS watermark, max(q.rows_in) AS rows_in,
+	max(q.null_event_times) AS null_event_times,
+	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
+	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries
+FROM stream_ckpt.any_stream s
+LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
+GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout;
+COMMENT ON VIEW stream_ckpt.streams
+	IS 'streams, attached tables and log streams; counts are those of the oldest query that reads them';
+GRANT SELECT ON stream_ckpt.streams TO PUBLIC;

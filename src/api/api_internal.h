@@ -35,6 +35,9 @@ extern ScPipeline *sc_owned_pipeline(const char *name);
  * where it is the default one. */
 extern ScPipeline *sc_usable_pipeline(const char *name);
 
+/* Raises "cannot <what> ...: queries read it" where queries read the stream. */
+extern void sc_refuse_stream_with_readers(Oid relid, const char *what);
+
 /* ---------- names ---------- */
 
 /* schema.name, quoted where needed. */

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "api/api_internal.h"
 #include "base/compat.h"
@@ -18,11 +20,13 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "commands/defrem.h"
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
+#include "model/log_stream.h"
 #include "nodes/makefuncs.h"
 #include "query/analyze.h"
 #include "query/parse.h"
@@ -182,23 +186,46 @@ create_view(NewQuery *query)
 	CommandCounterIncrement();
 }
 
+/* Does one table hold rows that "snapshot" shows? */
+static bool
+table_has_rows(Oid relid, Snapshot snapshot)
+{
+	Relation	relation = table_open(relid, AccessShareLock);
+	bool		result = false;
+
+	if (relation->rd_rel->relkind == RELKIND_RELATION)
+	{
+		TupleTableSlot *slot = table_slot_create(relation, NULL);
+		TableScanDesc scan = table_beginscan(relation, snapshot, 0, NULL);
+
+		result = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+		table_endscan(scan);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	table_close(relation, NoLock);
+	return result;
+}
+
 /*
- * Does the stream hold rows?  Looked for as late as can be, with a snapshot of
- * its own: rows committed between this and our commit escape it, and verify()
- * counts them as differences.
+ * Does the stream hold rows?  Log streams never do.  Looked for as late as can
+ * be, with a snapshot of its own: rows committed between this and our commit escape
+ * it, and verify() counts them as differences.  That the caller may read the
+ * stream has been checked.
  */
 static bool
 stream_has_rows(NewQuery *query)
 {
-	bool		result;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		result = false;
+	ListCell   *lc;
 
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute(psprintf("SELECT EXISTS (SELECT FROM %s)",
-							 sc_qualified_name(query->definition->stream_relid)),
-					true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not look for rows of the stream");
-	result = DatumGetBool(sc_first_value(1, NULL));
-	PopActiveSnapshot();
+	foreach(lc, find_all_inheritors(query->definition->stream_relid, AccessShareLock, NULL))
+	{
+		result = table_has_rows(lfirst_oid(lc), snapshot);
+		if (result)
+			break;
+	}
+	UnregisterSnapshot(snapshot);
 	return result;
 }
 
@@ -240,6 +267,9 @@ create_entry(NewQuery *query)
 	entry.allowed_lateness = query->allowed_lateness;
 	entry.settings = sc_env_current_settings();
 	entry.preexisting_rows = stream_has_rows(query);
+
+	/* from here on no writer drops rows of the stream, and none has */
+	sc_stream_lock_read(entry.source);
 
 	control.kind = SC_CONTROL_CREATE_QUERY;
 	control.pipeline_id = query->pipeline->pipeline_id;

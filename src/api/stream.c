@@ -10,10 +10,10 @@
 #include "base/process.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
+#include "model/log_stream.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -42,6 +42,9 @@ check_relation(Relation relation)
 	const char *table_hint = "Attach an ordinary or partitioned table.";
 
 	sc_check_relation_owner(RelationGetRelid(relation));
+	if (sc_is_log_stream(RelationGetRelid(relation)))
+		refuse_relation(relation, "It is a log stream: a stream already.",
+						"Its event time and its delays are options: ALTER FOREIGN TABLE ... OPTIONS (...).");
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		refuse_relation(relation, "It is not a table.", table_hint);
 	if (IsCatalogRelation(relation) || RelationGetNamespace(relation) == sc_extension_schema())
@@ -64,36 +67,6 @@ check_relation(Relation relation)
 						"Use ALTER TABLE ... NO FORCE ROW LEVEL SECURITY.");
 }
 
-/* The number of the event-time column. */
-static AttrNumber
-check_event_time(Relation relation, Name event_time)
-{
-	AttrNumber	attno = get_attnum(RelationGetRelid(relation), NameStr(*event_time));
-	Oid			type;
-
-	if (attno <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("event_time: column \"%s\" of \"%s\" does not exist",
-						NameStr(*event_time), RelationGetRelationName(relation))));
-#if PG_VERSION_NUM >= 180000
-	if (TupleDescAttr(RelationGetDescr(relation), attno - 1)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("event_time: column \"%s\" is a virtual generated column",
-						NameStr(*event_time)),
-				 errhint("Its values are not in the WAL: make it a stored one.")));
-#endif
-	type = get_atttype(RelationGetRelid(relation), attno);
-	if (type != TIMESTAMPTZOID && type != TIMESTAMPOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("event_time: column \"%s\" has type %s", NameStr(*event_time),
-						format_type_be(type)),
-				 errhint("The event time must be a timestamp with or without time zone.")));
-	return attno;
-}
-
 /* Partitions that exist must be in the WAL too; later ones can't be foreseen. */
 static void
 check_partitions(Relation relation)
@@ -106,7 +79,7 @@ check_partitions(Relation relation)
 	{
 		Oid			relid = lfirst_oid(lc);
 
-		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
+		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE && !sc_is_log_stream(relid))
 			refuse_relation(relation,
 							psprintf("Its partition \"%s\" is a foreign table.", get_rel_name(relid)),
 							"Detach the partition, or attach other partitions one by one.");
@@ -134,7 +107,7 @@ check_stream(Oid relid, FunctionCallInfo fcinfo)
 	stream.relid = relid;
 	stream.watermark_delay = sc_arg_usecs(fcinfo, 2, "watermark_delay");
 	if (!PG_ARGISNULL(1))
-		stream.event_time_attno = check_event_time(relation, PG_GETARG_NAME(1));
+		stream.event_time_attno = sc_event_time_attno(relid, NameStr(*PG_GETARG_NAME(1)));
 	table_close(relation, NoLock);
 	return stream;
 }
@@ -190,23 +163,34 @@ stream_readers(Oid relid)
 	return names.len > 0 ? names.data : NULL;
 }
 
+void
+sc_refuse_stream_with_readers(Oid relid, const char *what)
+{
+	char	   *readers = stream_readers(relid);
+
+	if (readers != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot %s \"%s\": queries read it", what, get_rel_name(relid)),
+				 errdetail("Queries: %s.", readers),
+				 errhint("Drop them first, with stream_ckpt.drop_query().")));
+}
+
 /* detach_stream(relation regclass): no row of it is captured any more. */
 Datum
 stream_ckpt_detach_stream(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	char	   *readers;
 
 	sc_refuse_in_worker("detach_stream()");
 	sc_check_relation_owner(sc_stream_by_relid(relid, false)->relid);
-	sc_stream_lock(relid, ExclusiveLock);
-	readers = stream_readers(relid);
-	if (readers != NULL)
+	if (sc_is_log_stream(relid))
 		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot detach \"%s\": queries read it", get_rel_name(relid)),
-				 errdetail("Queries: %s.", readers),
-				 errhint("Drop them first, with stream_ckpt.drop_query().")));
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a log stream, not an attached table", get_rel_name(relid)),
+				 errhint("Drop it with stream_ckpt.drop_stream().")));
+	sc_stream_lock(relid, ExclusiveLock);
+	sc_refuse_stream_with_readers(relid, "detach");
 	if (!sc_stream_delete(relid))
 		(void) sc_stream_by_relid(relid, false);
 	sc_pipeline_changed(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false)->pipeline_id);

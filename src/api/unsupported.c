@@ -17,8 +17,6 @@ static const struct
 	const char *function;
 	const char *hint;
 }			functions[] = {
-	{"create_stream", "Create a table and attach it with stream_ckpt.attach_stream()."},
-	{"drop_stream", "Detach an attached table with stream_ckpt.detach_stream()."},
 	{"pause_query", "Stop the whole pipeline with stream_ckpt.stop_pipeline()."},
 	{"resume_query", "Start a stopped pipeline with stream_ckpt.start_pipeline()."},
 	{"create_savepoint", "stream_ckpt.checkpoint() writes a checkpoint now."},

@@ -22,6 +22,7 @@
 #include "ckpt/store.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "model/log_stream.h"
 #include "nodes/nodeFuncs.h"
 #include "query/analyze.h"
 #include "utils/builtins.h"
@@ -71,6 +72,9 @@ check_counters(ScQuery *query)
 {
 	ListCell   *lc;
 
+	if (sc_is_log_stream(query->source) || sc_has_log_stream_partition(query->source))
+		refuse(query, "Log streams keep their rows in the write-ahead log only.",
+			   "Compare with a query over a table that gets the same rows.");
 	if (query->preexisting_rows)
 		refuse(query, "The stream held rows when the query began, or lost some since; they are not part of it.",
 			   "Compare with a query over the rows since then.");

@@ -180,4 +180,27 @@ typedef bool ScUpdateIndexes;
 #define sc_clear_attcacheoff(att) ((att)->attcacheoff = -1)
 #endif
 
+/* 17 added the restrictions to create_foreignscan_path, 18 the disabled nodes */
+#if PG_VERSION_NUM < 170000
+#define sc_create_foreignscan_path(root, rel, cost) \
+	create_foreignscan_path((root), (rel), NULL, (rel)->rows, (cost), (cost), NIL, NULL, \
+							NULL, NIL)
+#elif PG_VERSION_NUM < 180000
+#define sc_create_foreignscan_path(root, rel, cost) \
+	create_foreignscan_path((root), (rel), NULL, (rel)->rows, (cost), (cost), NIL, NULL, \
+							NULL, NIL, NIL)
+#else
+#define sc_create_foreignscan_path(root, rel, cost) \
+	create_foreignscan_path((root), (rel), NULL, (rel)->rows, 0, (cost), (cost), NIL, NULL, \
+							NULL, NIL, NIL)
+#endif
+
+/* 18 has generated columns that are not stored (utils/lsyscache.h) */
+#if PG_VERSION_NUM < 180000
+#define sc_attribute_is_virtual(relid, attno) false
+#else
+#define sc_attribute_is_virtual(relid, attno) \
+	(get_attgenerated((relid), (attno)) == ATTRIBUTE_GENERATED_VIRTUAL)
+#endif
+
 #endif							/* SC_BASE_COMPAT_H */

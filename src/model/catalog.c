@@ -26,6 +26,7 @@
 #include "commands/extension.h"
 #include "model/catalog.h"
 #include "model/catalog_internal.h"
+#include "model/log_stream.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -271,7 +272,8 @@ read_stream(HeapTuple tuple, TupleDesc desc)
 List *
 sc_stream_list(void)
 {
-	return scan_table("stream", NULL, NULL, read_stream);
+	return list_concat(scan_table("stream", NULL, NULL, read_stream),
+					   sc_log_stream_list());
 }
 
 ScStream *
@@ -283,6 +285,8 @@ sc_stream_by_relid(Oid relid, bool missing_ok)
 	ScanKeyInit(&key, Anum_stream_relid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relid));
 	stream = scan_one("stream", "stream_pkey", &key, read_stream);
+	if (stream == NULL)
+		stream = sc_log_stream_read(relid);
 	if (stream == NULL && !missing_ok)
 	{
 		char	   *name = get_rel_name(relid);

@@ -37,10 +37,11 @@ typedef struct ScPipeline
 	bool		stopped;		/* wish: stop_pipeline() was called */
 } ScPipeline;
 
-/* stream_ckpt.stream */
+/* stream_ckpt.stream, or the options of a log stream (model/log_stream.h) */
 typedef struct ScStream
 {
 	Oid			relid;			/* the root, where the relation is partitioned */
+	bool		is_log;			/* a foreign table: its rows are in the WAL only */
 	AttrNumber	event_time_attno;	/* 0: the stream has no event time */
 	int64		watermark_delay;	/* microseconds, >= 0 */
 	int64		idle_timeout;	/* microseconds, > 0; 0: none */

@@ -14,6 +14,7 @@
 #include "access/attnum.h"
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
+#include "model/log_stream.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -46,7 +47,7 @@ refuse_not_attached(ScAnalysis *an, Oid relid, int ordinal)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("relation \"%s\" is not a stream", name),
 			 errdetail("A continuous query reads the rows of one stream."),
-			 errhint("Only ordinary and partitioned tables can be attached as streams: name such a table in FROM."),
+			 errhint("Name a stream in FROM: a table that is attached, or one made by stream_ckpt.create_stream()."),
 			 sc_errposition(an, location)));
 }
 
@@ -80,6 +81,8 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 	an->stream = sc_stream_by_relid(rte->relid, true);
 	if (an->stream == NULL)
 		refuse_not_attached(an, rte->relid, ordinal);
+	if (an->stream->is_log)
+		(void) sc_log_stream_event_time(rte->relid);
 	an->stream_varno = varno;
 	an->stream_natts = count_columns(rte->relid);
 }
@@ -184,7 +187,7 @@ sc_analyze_from(ScAnalysis *an)
 
 	if (an->stream_varno == 0)
 		sc_refuse_clause(an, -1, "a SELECT without a stream",
-						 "Name an attached table in FROM.");
+						 "Name a stream in FROM.");
 	if (an->window_varno == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -47,6 +47,8 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream \"%s\" has no event time", stream),
 				 errdetail("A window needs the stream's event-time column."),
+				 an->stream->is_log ?
+				 errhint("Name it: ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '<column>').") :
 				 errhint("Detach the table and attach it again with event_time => '<column>'."),
 				 sc_errposition(an, exprLocation(arg))));
 

@@ -92,6 +92,63 @@ sc_batch_add(ScBatch *batch, ScWireOp op, uint16 layout, Size body)
 	return SC_WIRE_BODY(record);
 }
 
+/* Bytes of the next record of [data, end). */
+static inline Size
+record_len(const char *data, const char *end)
+{
+	Size		left = end - data;
+	Size		len = left < sizeof(ScWireRecord) ? 0 : ((const ScWireRecord *) data)->len;
+
+	if (len <= sizeof(ScWireRecord) || len > left || len % 8 != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a message of rows in the WAL has an invalid format")));
+	return len;
+}
+
+/* As many records as the batch has room for; returns their bytes. */
+static Size
+add_run(ScBatch *batch, uint16 layout, const char *data, const char *end)
+{
+	char	   *target = batch->buf + batch->used;
+	Size		room = batch->size - batch->used;
+	Size		run = 0;
+
+	while (data + run < end)
+	{
+		Size		len = record_len(data + run, end);
+
+		if (run + len > room ||
+			(batch->max_rows > 0 && batch->nrows >= batch->max_rows))
+			break;
+		batch->nrows++;
+		run += len;
+	}
+	memcpy(target, data, run);
+	for (Size done = 0; done < run; done += ((ScWireRecord *) (target + done))->len)
+		((ScWireRecord *) (target + done))->layout = layout;
+	batch->used += run;
+	return run;
+}
+
+void
+sc_batch_add_rows(ScBatch *batch, uint16 layout, const char *records, Size len)
+{
+	const char *end = records + len;
+
+	while (records < end)
+	{
+		Size		run = add_run(batch, layout, records, end);
+
+		if (run == 0)
+		{
+			sc_batch_flush(batch);
+			batch_enlarge(batch, batch->used + record_len(records, end));
+		}
+		records += run;
+	}
+}
+
 void
 sc_batch_flush(ScBatch *batch)
 {

@@ -16,10 +16,12 @@
 #include "access/sysattr.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "replication/message.h"
 #include "replication/origin.h"
 #include "replication/output_plugin.h"
 #include "source/capture.h"
 #include "source/decode_internal.h"
+#include "source/rows.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -44,6 +46,8 @@ static void write_begin(ScDecoder *decoder, ReorderBufferTXN *txn);
 static void write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation,
 						 HeapTuple tuple);
 static HeapTuple flatten(HeapTuple tuple, TupleDesc desc);
+static void take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message,
+					  Size size);
 static void write_commit(ScDecoder *decoder, ReorderBufferTXN *txn);
 static void write_controls(ScDecoder *decoder, ReorderBufferTXN *txn);
 static void remember_xid(ScDecoder *decoder, TransactionId xid);
@@ -73,11 +77,26 @@ plugin_startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool i
 	options->receive_rewrites = false;
 }
 
-/* State chunks are written with this origin: dropped before they are queued. */
+/* A message of rows that isn't ours: anybody may log messages (rows.h). */
+static bool
+is_forged(XLogReaderState *record, RepOriginId origin)
+{
+	xl_logical_message *message;
+
+	if (XLogRecGetRmid(record) != RM_LOGICALMSG_ID || origin == SC_ROWS_ORIGIN)
+		return false;
+	message = (xl_logical_message *) XLogRecGetData(record);
+	return strcmp(message->message, SC_ROWS_PREFIX) == 0;
+}
+
+/*
+ * What is dropped before it is queued: state chunks, which are written with that
+ * origin, and forged rows.
+ */
 static bool
 plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin)
 {
-	return origin == DoNotReplicateId;
+	return origin == DoNotReplicateId || is_forged(ctx->reader, origin);
 }
 
 static void
@@ -212,7 +231,94 @@ plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelatio
 	}
 }
 
-/* Control messages wait for the end of their transaction. */
+static inline void
+note_event_time(ScWireSummary *summary, int64 event_time)
+{
+	if (event_time > summary->max_event_time)
+		summary->max_event_time = event_time;
+}
+
+/* The greatest event time of a message's rows, one by one. */
+static int64
+greatest_event_time(const char *records, const char *end, AttrNumber attno, TupleDesc desc)
+{
+	int64		greatest = SC_NO_EVENT_TIME;
+
+	for (; records < end; records += ((const ScWireRecord *) records)->len)
+	{
+		MinimalTuple row = SC_WIRE_TUPLE(records);
+		HeapTupleData tuple;
+		bool		isnull;
+		Timestamp	ts;
+
+		tuple.t_len = row->t_len + MINIMAL_TUPLE_OFFSET;
+		tuple.t_data = (HeapTupleHeader) ((char *) row - MINIMAL_TUPLE_OFFSET);
+		ts = DatumGetTimestamp(heap_getattr(&tuple, attno, desc, &isnull));
+		if (!isnull && ts > greatest && !TIMESTAMP_NOT_FINITE(ts))
+			greatest = ts;
+	}
+	return greatest;
+}
+
+/*
+ * Rows of a log stream.  They pass as they are; their writer has noted the
+ * greatest event time, of one column: another is asked for where the stream's
+ * options have changed since, or differ from a partitioned table's.
+ */
+static void
+write_rows(ScDecoder *decoder, ScLayout *layout, Relation relation, const char *message,
+		   Size size)
+{
+	const ScRowsHeader *header = (const ScRowsHeader *) message;
+	const char *records = message + sizeof(ScRowsHeader);
+
+	sc_batch_add_rows(decoder->batch, layout->number, records, size - sizeof(ScRowsHeader));
+	for (int i = 0; i < layout->nstreams; i++)
+	{
+		ScWireSummary *summary = &layout->streams[i].capture->summary;
+		AttrNumber	attno = layout->streams[i].event_time_attno;
+
+		summary->rows += header->nrows;
+		if (attno == header->event_time_attno)
+			note_event_time(summary, header->max_event_time);
+		else if (attno != 0)
+			note_event_time(summary, greatest_event_time(records, message + size, attno,
+														 RelationGetDescr(relation)));
+	}
+}
+
+static void
+take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size size)
+{
+	const ScRowsHeader *header = (const ScRowsHeader *) message;
+	Relation	relation;
+	ScLayout   *layout;
+
+	if (size < sizeof(ScRowsHeader) || header->magic != SC_ROWS_MAGIC)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a message of rows in the WAL has an invalid format")));
+
+	/*
+	 * The catalogs are those of the message's place in its transaction: a stream
+	 * that is dropped later is there.  What isn't there cannot be captured.
+	 */
+	relation = RelationIdGetRelation(header->relid);
+	if (!RelationIsValid(relation))
+		return;
+	layout = sc_capture_layout(relation, decoder->batch);
+	if (layout->nstreams > 0)
+	{
+		for (int i = 0; i < layout->nstreams; i++)
+			sc_capture_touch(layout->streams[i].capture);
+		if (!decoder->begun)
+			write_begin(decoder, txn);
+		write_rows(decoder, layout, relation, message, size);
+	}
+	RelationClose(relation);
+}
+
+/* Rows pass at once; control messages wait for the end of their transaction. */
 static void
 plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 			   bool transactional, const char *prefix, Size size, const char *message)
@@ -220,6 +326,11 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	ScControl	control;
 	MemoryContext old;
 
+	if (transactional && strcmp(prefix, SC_ROWS_PREFIX) == 0)
+	{
+		take_rows(sc_decoder, txn, message, size);
+		return;
+	}
 	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
 		!sc_control_parse(message, size, &control))
 		return;

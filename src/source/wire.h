@@ -157,6 +157,12 @@ extern ScBatch *sc_batch_create(int64 attempt,
  */
 extern char *sc_batch_add(ScBatch *batch, ScWireOp op, uint16 layout, Size body);
 
+/*
+ * Adds 'I' records that are there already, as in rows.h: "len" bytes, 8-byte
+ * aligned, with the layout's number filled in.  Sends as often as it takes.
+ */
+extern void sc_batch_add_rows(ScBatch *batch, uint16 layout, const char *records, Size len);
+
 /* Sends what there is; nothing where the batch is empty. */
 extern void sc_batch_flush(ScBatch *batch);
 

@@ -93,7 +93,7 @@ check_slot(int32 pipeline_id, bool has_state, char **message, char **hint)
 	*hint = HINT_LOST;
 	if (!slot.exists)
 	{
-		if (!has_state && sc_query_list(pipeline_id) == NIL)
+		if (sc_query_list(pipeline_id) == NIL)
 		{
 			*hint = NULL;
 			*message = "no query uses the pipeline";

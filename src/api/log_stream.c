@@ -1,0 +1,180 @@
+/*-------------------------------------------------------------------------
+ * log_stream.c
+ *	  create_stream, drop_stream, and the validator of a log stream's options.
+ *
+ * The functions are a convenience: a log stream is a foreign table of server
+ * stream_ckpt, however it was made.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/reloptions.h"
+#include "api/api_internal.h"
+#include "base/process.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_foreign_table.h"
+#include "lib/stringinfo.h"
+#include "model/catalog_write.h"
+#include "model/log_stream.h"
+#include "nodes/makefuncs.h"
+#include "parser/parser.h"
+#include "query/parse.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+
+PG_FUNCTION_INFO_V1(stream_ckpt_create_stream);
+PG_FUNCTION_INFO_V1(stream_ckpt_drop_stream);
+PG_FUNCTION_INFO_V1(stream_ckpt_fdw_validator);
+
+/* The validator of the foreign-data wrapper: (options text[], catalog oid). */
+Datum
+stream_ckpt_fdw_validator(PG_FUNCTION_ARGS)
+{
+	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid			catalog = PG_GETARG_OID(1);
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (catalog != ForeignTableRelationId)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+					 errmsg("invalid option \"%s\"", option->defname),
+					 errhint("stream_ckpt has options of foreign tables only.")));
+		sc_log_stream_check_option(option);
+	}
+	PG_RETURN_VOID();
+}
+
+/* ---------- create_stream ---------- */
+
+/* "5 seconds", "0.25 seconds": the same under every IntervalStyle. */
+static char *
+seconds_text(int64 usecs)
+{
+	char	   *fraction = psprintf(".%06d", (int) (usecs % USECS_PER_SEC));
+	int			len = strlen(fraction);
+
+	while (len > 0 && fraction[len - 1] == '0')
+		fraction[--len] = '\0';
+	return psprintf("%lld%s seconds", (long long) (usecs / USECS_PER_SEC),
+					len > 1 ? fraction : "");
+}
+
+/* The name with its schema. */
+static RangeVar *
+resolve_name(const char *name)
+{
+	RangeVar   *range = makeRangeVarFromNameList(sc_qualified_name_list(name));
+	Oid			namespace = RangeVarGetCreationNamespace(range);
+
+	if (isTempNamespace(namespace))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("a stream cannot be temporary")));
+	range->schemaname = get_namespace_name(namespace);
+	return range;
+}
+
+static void
+append_option(StringInfo command, int *noptions, const char *name, const char *value)
+{
+	appendStringInfo(command, "%s%s %s", (*noptions)++ == 0 ? " OPTIONS (" : ", ", name,
+					 quote_literal_cstr(value));
+}
+
+static char *
+create_command(RangeVar *range, const char *columns, FunctionCallInfo fcinfo)
+{
+	StringInfoData command;
+	int			noptions = 0;
+	int64		delay = sc_arg_usecs(fcinfo, 3, "watermark_delay");
+	int64		idle = PG_ARGISNULL(4) ? 0 : sc_arg_usecs(fcinfo, 4, "idle_timeout");
+
+	initStringInfo(&command);
+	appendStringInfo(&command, "CREATE FOREIGN TABLE %s (%s\n) SERVER %s",
+					 quote_qualified_identifier(range->schemaname, range->relname),
+					 columns, SC_FOREIGN_SERVER);
+	if (!PG_ARGISNULL(2))
+		append_option(&command, &noptions, SC_OPTION_EVENT_TIME,
+					  NameStr(*PG_GETARG_NAME(2)));
+	if (delay > 0)
+		append_option(&command, &noptions, SC_OPTION_WATERMARK_DELAY, seconds_text(delay));
+	if (!PG_ARGISNULL(4))
+		append_option(&command, &noptions, SC_OPTION_IDLE_TIMEOUT, seconds_text(idle));
+	if (noptions > 0)
+		appendStringInfoChar(&command, ')');
+	return command.data;
+}
+
+/* "columns" is a list of columns, and not the end of the command and another. */
+static void
+check_command(const char *command)
+{
+	ScTextContext context;
+	List	   *statements;
+	Node	   *statement;
+
+	sc_text_context_push(&context, command);
+	statements = raw_parser(command, RAW_PARSE_DEFAULT);
+	sc_text_context_pop(&context);
+	statement = linitial_node(RawStmt, statements)->stmt;
+	if (list_length(statements) != 1 || !IsA(statement, CreateForeignTableStmt) ||
+		strcmp(((CreateForeignTableStmt *) statement)->servername, SC_FOREIGN_SERVER) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("parameter \"columns\" must be a list of columns, as in CREATE FOREIGN TABLE")));
+}
+
+/*
+ * create_stream(name text, columns text, event_time name, watermark_delay interval,
+ * idle_timeout interval) -> regclass.  Makes the default pipeline's slot first, as
+ * attach_stream does.
+ */
+Datum
+stream_ckpt_create_stream(PG_FUNCTION_ARGS)
+{
+	RangeVar   *range;
+	char	   *command;
+	Oid			relid;
+
+	sc_refuse_in_worker("create_stream()");
+	range = resolve_name(sc_arg_text(fcinfo, 0, "name"));
+	command = create_command(range, sc_arg_text(fcinfo, 1, "columns"), fcinfo);
+	check_command(command);
+	sc_pipeline_prepare(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false));
+
+	SPI_connect();
+	sc_user_execute(command, SPI_OK_UTILITY);
+	SPI_finish();
+	relid = RangeVarGetRelid(range, NoLock, false);
+	(void) sc_log_stream_event_time(relid);
+	PG_RETURN_OID(relid);
+}
+
+/* ---------- drop_stream ---------- */
+
+/* drop_stream(stream regclass): an error while queries read it. */
+Datum
+stream_ckpt_drop_stream(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+
+	sc_refuse_in_worker("drop_stream()");
+	sc_check_relation_owner(sc_stream_by_relid(relid, false)->relid);
+	if (!sc_is_log_stream(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("stream \"%s\" is an attached table", get_rel_name(relid)),
+				 errhint("Detach it with stream_ckpt.detach_stream().")));
+	sc_stream_lock(relid, ExclusiveLock);
+	sc_refuse_stream_with_readers(relid, "drop");
+	SPI_connect();
+	sc_user_execute(psprintf("DROP FOREIGN TABLE %s", sc_qualified_name(relid)),
+					SPI_OK_UTILITY);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
