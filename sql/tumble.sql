@@ -33,8 +33,13 @@ INSERT INTO tumble_test SELECT t, t, extract(second FROM t)::int % 3
 FROM generate_series('2024-01-01'::timestamp, '2024-01-01 02:00', '17 s') t;
 INSERT INTO tumble_test VALUES (NULL, NULL, 0), ('infinity', '-infinity', 1);
 -- nothing is left of the function in a plan
-EXPLAIN (COSTS OFF) SELECT w.window_start, k, count(*) FROM tumble_test, stream_ckpt.tumble(ts, '10 minutes') w GROUP BY 1, 2;
-EXPLAIN (COSTS OFF) SELECT w.window_start, k, count(*) FROM tumble_test CROSS JOIN LATERAL stream_ckpt.tumble(local, '10 minutes') w GROUP BY 1, 2;
+CREATE FUNCTION plan_of(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN RETURN QUERY EXECUTE 'EXPLAIN (COSTS OFF, VERBOSE) ' || query; END $$;
+SELECT bool_or(l LIKE '%Group Key: date_bin(%') AS inlined, bool_or(l ~ 'Function Scan|tumble\(') AS called
+FROM plan_of('SELECT w.window_start, k, count(*) FROM tumble_test, stream_ckpt.tumble(ts, ''10 minutes'') w GROUP BY 1, 2') l;
+SELECT bool_or(l LIKE '%Group Key: date_bin(%') AS inlined, bool_or(l ~ 'Function Scan|tumble\(') AS called
+FROM plan_of('SELECT w.window_start, k, count(*) FROM tumble_test CROSS JOIN LATERAL stream_ckpt.tumble(local, ''10 minutes'') w GROUP BY 1, 2') l;
+DROP FUNCTION plan_of(text);
 -- and it equals date_bin
 SELECT window_start, window_end, window_time, k, count(*) FROM tumble_test, stream_ckpt.tumble(ts, '10 minutes') GROUP BY 1, 2, 3, 4
 EXCEPT ALL

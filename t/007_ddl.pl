@@ -89,6 +89,36 @@ $node->safe_psql(
 	COMMIT));
 check('DDL between the rows of one transaction');
 
+# Generated columns: stored ones are in the WAL; virtual ones (18) are not, and become their expression.
+{
+	my $virtual = $node->pg_version >= 18 ? 'VIRTUAL' : 'STORED';
+
+	$node->safe_psql(
+		'postgres', qq(
+		CREATE TABLE generated (ts timestamptz, a int, twice int GENERATED ALWAYS AS (a * 2) $virtual,
+			stored int GENERATED ALWAYS AS (a * 3) STORED, digit text GENERATED ALWAYS AS ('d' || (a % 3)::text) $virtual)));
+	attach($node, 'generated');
+	create_query(
+		$node, 'of_generated', 'generated',
+		select =>
+		  q(SELECT w.window_start, w.window_end, digit, count(twice) AS n, sum(twice) AS twice, sum(stored) AS stored,
+				max(digit || twice) AS both, sum(a) FILTER (WHERE twice % 4 = 0) AS filtered
+			FROM generated, stream_ckpt.tumble(ts, '1 minute') w
+			WHERE twice > 5
+			GROUP BY w.window_start, w.window_end, digit
+			HAVING sum(twice) > 100));
+	$node->safe_psql(
+		'postgres', q(
+		INSERT INTO generated (ts, a) SELECT timestamptz '2024-01-01 00:00 UTC' + i * interval '2 seconds', i
+			FROM generate_series(0, 300) i));
+	sync_pipelines($node);
+	is(differences($node, 'of_generated', table => 'generated'),
+		'0', 'generated columns, ' . lc $virtual);
+	cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM of_generated'),
+		'>', 20, 'and there are results');
+	$node->safe_psql('postgres', 'DROP TABLE generated CASCADE');
+}
+
 # What the query uses is protected by its definition's view.
 my ($ret) = $node->psql('postgres', 'ALTER TABLE t ALTER COLUMN v TYPE bigint');
 isnt($ret, 0, "a used column's type can't be changed");

@@ -7,6 +7,8 @@
 #ifndef SC_BASE_COMPAT_H
 #define SC_BASE_COMPAT_H
 
+#include "nodes/parsenodes.h"
+
 #if PG_VERSION_NUM < 150000
 #error "stream_ckpt needs PostgreSQL 15 or later"
 #endif
@@ -68,12 +70,21 @@
 	flatten_join_alias_vars(NULL, (query), (node))
 #endif
 
-/* 18 puts the expressions of GROUP BY into a range-table entry of their own */
+/* 18 puts the expressions of GROUP BY into a range-table entry of their own: columns
+ * of that entry become what they stand for */
 #if PG_VERSION_NUM < 180000
 #define sc_flatten_group_exprs(query, node) (node)
 #else
-#define sc_flatten_group_exprs(query, node) \
-	((query)->hasGroupRTE ? flatten_group_exprs(NULL, (query), (node)) : (node))
+extern Node *sc_flatten_group_exprs(Query *query, Node *node);
+#endif
+
+/* 18: virtual generated columns are neither in the table nor in the WAL: what a query
+ * reads of them is their expression (rewrite/rewriteHandler.h) */
+#if PG_VERSION_NUM < 180000
+#define sc_expand_generated(node, relation, varno) (node)
+#else
+#define sc_expand_generated(node, relation, varno) \
+	expand_generated_columns_in_expr((node), (relation), (varno))
 #endif
 
 /* 16 moved permissions out of the range table (executor/executor.h) */

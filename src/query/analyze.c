@@ -34,18 +34,23 @@ has_join(Query *query)
 	return false;
 }
 
-/*
- * Columns that name a column of a join, or (18) an expression of GROUP BY, become
- * what they stand for.
- */
+/* Columns that name an expression of GROUP BY (18) become what they stand for. */
 static void
-flatten_aliases(ScAnalysis *an)
+flatten_groups(ScAnalysis *an)
 {
 	Query	   *query = an->query;
 
 	query->targetList = (List *)
 		sc_flatten_group_exprs(query, (Node *) query->targetList);
 	query->havingQual = sc_flatten_group_exprs(query, query->havingQual);
+}
+
+/* Columns that name a column of a join become what they stand for. */
+static void
+flatten_aliases(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
 	if (has_join(query))
 	{
 		query->targetList = (List *)
@@ -54,6 +59,21 @@ flatten_aliases(ScAnalysis *an)
 		an->quals = (List *)
 			sc_flatten_join_alias_vars(query, (Node *) an->quals);
 	}
+}
+
+/* The stream's virtual generated columns (18) become their expressions. */
+static void
+expand_generated(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+	Relation	stream = relation_open(an->stream->relid, AccessShareLock);
+
+	query->targetList = (List *)
+		sc_expand_generated((Node *) query->targetList, stream, an->stream_varno);
+	query->havingQual = sc_expand_generated(query->havingQual, stream, an->stream_varno);
+	an->quals = (List *)
+		sc_expand_generated((Node *) an->quals, stream, an->stream_varno);
+	relation_close(stream, AccessShareLock);
 }
 
 ScDefinition *
@@ -69,10 +89,12 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	an.allowed_lateness = allowed_lateness;
 	an.def = palloc0(sizeof(ScDefinition));
 
+	flatten_groups(&an);
 	sc_check_clauses(&an);
 	sc_analyze_from(&an);
 	an.def->stream_relid = an.stream->relid;
 	flatten_aliases(&an);
+	expand_generated(&an);
 	sc_check_expressions(&an);
 	sc_analyze_window(&an);
 	sc_split_definition(&an);

@@ -147,8 +147,17 @@ sub wait_reached
 sub wait_until
 {
 	my ($node, $query, $what, $dbname) = @_;
+	my $result;
 
-	return 1 if $node->poll_query_until($dbname // 'postgres', $query);
+	# a psql that the server leaves while it is still being written to makes IPC::Run
+	# die: ask again
+	for (1 .. 20)
+	{
+		$result = eval { $node->poll_query_until($dbname // 'postgres', $query); };
+		last if defined $result;
+		note $@;
+	}
+	return 1 if $result;
 	diag "waited in vain until $what";
 	diag scalar(
 		try_psql($node, 'SELECT * FROM stream_ckpt.pipelines', '-x'));
