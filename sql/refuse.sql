@@ -139,8 +139,6 @@ SELECT stream_ckpt.create_query('q', 'SELECT 1', on_error => 'ignore');
 SELECT stream_ckpt.create_query('q', 'SELECT 1', pipeline => 'nowhere');
 
 -- what isn't built yet says so
-SELECT stream_ckpt.pause_query('clicks');
-SELECT stream_ckpt.resume_query('clicks');
 SELECT stream_ckpt.create_savepoint('s');
 SELECT stream_ckpt.restore_savepoint('s');
 SELECT stream_ckpt.drop_savepoint('s');

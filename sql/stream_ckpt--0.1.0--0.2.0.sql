@@ -49,8 +49,41 @@ CROSS JOIN LATERAL (
 	FROM pg_catalog.pg_options_to_table(t.ftoptions)) o;
 REVOKE ALL ON stream_ckpt.any_stream FROM PUBLIC;
 
+--
+-- Queries that fail: written by checkpoints, and by resume_query().  A healthy query
+-- has no row.
+--
+CREATE TABLE stream_ckpt.query_failure (
+	query_id		bigint PRIMARY KEY,
+	status			text NOT NULL,
+	failures		integer NOT NULL,
+	failed_at		timestamptz NOT NULL,
+	sqlstate		text NOT NULL,
+	message			text NOT NULL,
+	detail			text,
+	hint			text,
+	context			text,
+	row_lsn			pg_lsn,
+	row_ordinal		bigint
+);
+REVOKE ALL ON stream_ckpt.query_failure FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION stream_ckpt.pause_query(query regclass)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_pause_query';
+COMMENT ON FUNCTION stream_ckpt.pause_query(regclass)
+	IS 'stops a query at the commit of this transaction; its state is kept, and the WAL from there on';
+CREATE OR REPLACE FUNCTION stream_ckpt.resume_query(query regclass)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
+COMMENT ON FUNCTION stream_ckpt.resume_query(regclass)
+	IS 'lets a paused or failed query go on from where it stopped';
+
 CREATE OR REPLACE VIEW stream_ckpt.queries AS
-SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline, p.status, p.message, q.emit,
+SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
+	CASE WHEN q.paused THEN 'paused'
+		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
+		 WHEN p.status = 'running' AND o.lsn > p.decoded_lsn THEN 'catching up'
+		 ELSE p.status END AS status,
+	COALESCE(f.message, p.message) AS message, q.emit,
 	o.max_event_time - st.watermark_delay AS watermark, o.lsn, o.checkpoint_id,
 	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
 	COALESCE(o.null_event_times, 0) AS null_event_times,
@@ -59,9 +92,12 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline, p.status,
 	COALESCE(o.deletes_ignored, 0) AS deletes_ignored,
 	COALESCE(o.truncates_ignored, 0) AS truncates_ignored,
 	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
-	q.query_id, q.created_at
+	q.query_id, q.created_at,
+	f.sqlstate, f.detail, f.hint, f.context AS error_context, f.failures, f.failed_at,
+	f.row_lsn, f.row_ordinal
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
+LEFT JOIN stream_ckpt.query_failure f USING (query_id)
 LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id);
 

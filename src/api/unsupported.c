@@ -17,8 +17,6 @@ static const struct
 	const char *function;
 	const char *hint;
 }			functions[] = {
-	{"pause_query", "Stop the whole pipeline with stream_ckpt.stop_pipeline()."},
-	{"resume_query", "Start a stopped pipeline with stream_ckpt.start_pipeline()."},
 	{"create_savepoint", "stream_ckpt.checkpoint() writes a checkpoint now."},
 	{"restore_savepoint", "A pipeline goes on from its last checkpoint by itself."},
 	{"drop_savepoint", "There are no savepoints to drop."}

@@ -15,6 +15,7 @@ int			sc_task_memory = 1024;
 int			sc_checkpoint_memory = 64;
 int			sc_checkpoint_history = 1000;
 int			sc_result_lock_timeout = 5000;
+int			sc_query_time_limit = 10000;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 #endif
@@ -51,6 +52,11 @@ sc_settings_init(void)
 							"Longest wait of a checkpoint for the lock on a result table.",
 							"Past it the checkpoint fails and is tried again; the reason is in the views.",
 							&sc_result_lock_timeout, 5000, 10, 600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.query_time_limit",
+							"Longest time that a query's expressions may take for one batch of rows, and a checkpoint's writes to its result table where they run triggers or other code.",
+							"Past it the work is interrupted, and counts as an error of that query. 0: no limit.",
+							&sc_query_time_limit, 10000, 0, 24 * 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 #ifdef SC_DEBUG
 	DefineCustomIntVariable("stream_ckpt.debug_batch_rows",

@@ -11,7 +11,8 @@ extern int	sc_queue_size;		/* kB, each reader-to-task queue */
 extern int	sc_task_memory;		/* MB, state and outbox of one task */
 extern int	sc_checkpoint_memory;	/* MB, parts that the coordinator holds in memory */
 extern int	sc_checkpoint_history;	/* records kept per pipeline */
-extern int	sc_result_lock_timeout; /* ms */
+extern int	sc_result_lock_timeout;
+extern int	sc_query_time_limit; /* ms */
 #ifdef SC_DEBUG
 extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */
 #endif

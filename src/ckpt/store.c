@@ -283,6 +283,24 @@ sc_store_offsets(int32 pipeline_id)
 	return result;
 }
 
+bool
+sc_store_has_offset(int64 query_id)
+{
+	StoreTable	table;
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		result;
+
+	sc_store_table_open(&table, "checkpoint_offset", OFFSET_COLUMNS, AccessShareLock);
+	ScanKeyInit(&key, OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	scan = sc_store_scan(&table, 1, &key);
+	result = systable_getnext_ordered(scan, ForwardScanDirection) != NULL;
+	systable_endscan_ordered(scan);
+	sc_store_table_close(&table);
+	return result;
+}
+
 /*
  * See store.h.  To be called in the checkpoint's top transaction, with an active
  * snapshot, before the first subtransaction; sc_store_end there too.  After an

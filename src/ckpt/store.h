@@ -76,13 +76,17 @@ extern int64 sc_store_begin_attempt(int32 pipeline_id, bool restored);
 extern void sc_store_clear_position(int32 pipeline_id);
 
 extern List *sc_store_offsets(int32 pipeline_id);	/* of ScOffset *, by query_id */
+extern bool sc_store_has_offset(int64 query_id);
 
 /*
  * Opens the catalogs and locks the pipeline's state row; errors with
  * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE where its attempt isn't ours any more.
  */
 extern ScStore *sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id);
-extern void sc_store_chunk(ScStore *store, int64 query_id, const ScChunk *chunk);	/* full: drops the partition's older chunks first */
+/* checkpoint_id: of the barrier that the chunk was written at, which can be an
+ * earlier one than the store's.  full: drops the partition's older chunks first. */
+extern void sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
+						   const ScChunk *chunk);
 extern void sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key);
 extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, source) */
 /* Removes chunks and offsets of queries of the pipeline that no longer exist. */

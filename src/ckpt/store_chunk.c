@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "ckpt/failure.h"
 #include "ckpt/store_internal.h"
 #include "miscadmin.h"
 #include "replication/origin.h"
@@ -72,7 +73,7 @@ sc_store_flush(ScStore *store)
 
 /* A heap tuple of the chunk, in the batch's context. */
 static HeapTuple
-form_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
+form_chunk(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk *chunk)
 {
 	Datum		values[CHUNK_COLUMNS];
 	bool		nulls[CHUNK_COLUMNS] = {0};
@@ -85,7 +86,7 @@ form_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
 
 	values[CHUNK_QUERY_ID - 1] = Int64GetDatum(query_id);
 	values[CHUNK_PARTITION_KEY - 1] = Int64GetDatum(chunk->partition_key);
-	values[CHUNK_CHECKPOINT_ID - 1] = Int64GetDatum(store->checkpoint_id);
+	values[CHUNK_CHECKPOINT_ID - 1] = Int64GetDatum(checkpoint_id);
 	values[CHUNK_SEQ - 1] = Int32GetDatum(chunk->seq);
 	values[CHUNK_KEY_GROUP_MIN - 1] = Int16GetDatum(chunk->key_group_min);
 	values[CHUNK_KEY_GROUP_MAX - 1] = Int16GetDatum(chunk->key_group_max);
@@ -98,7 +99,7 @@ form_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
 
 /* Puts a chunk's tuple into the batch, which has room for it. */
 static void
-add_to_batch(ScStore *store, int64 query_id, const ScChunk *chunk)
+add_to_batch(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk *chunk)
 {
 	int			row = store->batch_rows;
 
@@ -110,7 +111,8 @@ add_to_batch(ScStore *store, int64 query_id, const ScChunk *chunk)
 													 &TTSOpsHeapTuple);
 		MemoryContextSwitchTo(oldcontext);
 	}
-	ExecStoreHeapTuple(form_chunk(store, query_id, chunk), store->batch[row], true);
+	ExecStoreHeapTuple(form_chunk(store, query_id, checkpoint_id, chunk),
+					   store->batch[row], true);
 	store->batch_query[row] = query_id;
 	store->batch_partition[row] = chunk->partition_key;
 	store->batch_bytes += chunk->len;
@@ -157,12 +159,28 @@ partition_keys(ScanKey keys, int64 query_id, int64 partition_key)
 	return 2;
 }
 
+/* Chunks of the partition that are still in the batch are written. */
+static void
+flush_partition(ScStore *store, int64 query_id, int64 partition_key)
+{
+	for (int i = 0; i < store->batch_rows; i++)
+	{
+		if (store->batch_query[i] == query_id &&
+			store->batch_partition[i] == partition_key)
+		{
+			sc_store_flush(store);
+			return;
+		}
+	}
+}
+
 /*
  * See store.h.  The chunk's bytes are copied.  Errors where they are more than a
  * page holds.
  */
 void
-sc_store_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
+sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
+			   const ScChunk *chunk)
 {
 	if (chunk->len > SC_CHUNK_BYTES)
 		elog(ERROR, "changelog chunk of %zu bytes is too long", chunk->len);
@@ -174,15 +192,16 @@ sc_store_chunk(ScStore *store, int64 query_id, const ScChunk *chunk)
 		ScanKeyData keys[3];
 		int			nkeys = partition_keys(keys, query_id, chunk->partition_key);
 
+		flush_partition(store, query_id, chunk->partition_key);
 		ScanKeyInit(&keys[nkeys], CHUNK_CHECKPOINT_ID, BTLessStrategyNumber,
-					F_INT8LT, Int64GetDatum(store->checkpoint_id));
+					F_INT8LT, Int64GetDatum(checkpoint_id));
 		delete_chunks(store, nkeys + 1, keys);
 	}
 
 	if (store->batch_rows == CHUNK_BATCH_ROWS ||
 		store->batch_bytes + chunk->len > CHUNK_BATCH_BYTES)
 		sc_store_flush(store);
-	add_to_batch(store, query_id, chunk);
+	add_to_batch(store, query_id, checkpoint_id, chunk);
 }
 
 /*
@@ -195,15 +214,7 @@ sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key)
 	ScanKeyData keys[2];
 
 	forget_aborted_batch(store);
-	for (int i = 0; i < store->batch_rows; i++)
-	{
-		if (store->batch_query[i] == query_id &&
-			store->batch_partition[i] == partition_key)
-		{
-			sc_store_flush(store);
-			break;
-		}
-	}
+	flush_partition(store, query_id, partition_key);
 	delete_chunks(store, partition_keys(keys, query_id, partition_key), keys);
 }
 
@@ -218,6 +229,7 @@ sc_store_forget_query(ScStore *store, int64 query_id)
 				Int64GetDatum(query_id));
 	delete_chunks(store, 1, &key);
 	sc_store_delete_offsets(store, query_id);
+	sc_store_failure_clear(query_id);
 }
 
 /* The chunk that a row of state_chunk holds; its data stay the tuple's. */

@@ -61,6 +61,12 @@ sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode)
 	LockDatabaseObject(sc_relation_oid("pipeline"), (Oid) pipeline_id, 0, mode);
 }
 
+void
+sc_query_lock(int64 query_id, LOCKMODE mode)
+{
+	LockDatabaseObject(sc_relation_oid("query"), (Oid) query_id, 0, mode);
+}
+
 /* ---------- rows ---------- */
 
 static void
@@ -342,6 +348,17 @@ sc_query_set_preexisting(int64 query_id)
 	ScanKeyData key;
 
 	set_column(&row, Anum_query_preexisting_rows, BoolGetDatum(true));
+	key_int8(&key, Anum_query_id, query_id);
+	update_rows("query", &key, &row);
+}
+
+void
+sc_query_set_paused(int64 query_id, bool paused)
+{
+	RowChange	row = {0};
+	ScanKeyData key;
+
+	set_column(&row, Anum_query_paused, BoolGetDatum(paused));
 	key_int8(&key, Anum_query_id, query_id);
 	update_rows("query", &key, &row);
 }

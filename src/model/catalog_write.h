@@ -19,6 +19,8 @@
  */
 extern void sc_stream_lock(Oid relid, LOCKMODE mode);
 extern void sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode);
+/* For those who pause and resume a query. */
+extern void sc_query_lock(int64 query_id, LOCKMODE mode);
 
 /* pipeline_id 0: a new one is taken.  Returns the id. */
 extern int32 sc_pipeline_insert(const ScPipeline *pipeline);
@@ -35,6 +37,8 @@ extern bool sc_stream_delete(Oid relid);
 extern int64 sc_query_insert(const ScQuery *query);
 /* "Rows of the stream are missing from the query". */
 extern void sc_query_set_preexisting(int64 query_id);
+
+extern void sc_query_set_paused(int64 query_id, bool paused);
 
 /* A row of stream_ckpt.query whose relations may be gone. */
 typedef struct ScQueryRow

@@ -41,7 +41,7 @@ typedef struct ControlWire
 StaticAssertDecl(sizeof(ControlWire) == 24, "ControlWire has no padding");
 
 /*
- * Logs "control" and returns its end LSN.  Creating and dropping belong to the
+ * Logs "control" and returns its end LSN.  Those about a query belong to the
  * current (sub)transaction, which gets an id; a marker stands for itself and is
  * flushed, so that a reader that waits for flushed WAL finds it.
  */
@@ -72,6 +72,7 @@ known_kind(uint8 kind)
 {
 	return kind == SC_CONTROL_CREATE_QUERY ||
 		kind == SC_CONTROL_DROP_QUERY ||
+		kind == SC_CONTROL_PAUSE_QUERY ||
 		kind == SC_CONTROL_MARKER;
 }
 

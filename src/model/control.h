@@ -19,6 +19,7 @@ typedef enum ScControlKind
 {
 	SC_CONTROL_CREATE_QUERY = 'Q',	/* transactional */
 	SC_CONTROL_DROP_QUERY = 'X',	/* transactional */
+	SC_CONTROL_PAUSE_QUERY = 'P',	/* transactional */
 	SC_CONTROL_MARKER = 'M'		/* not transactional: sync() */
 } ScControlKind;
 

@@ -398,6 +398,12 @@ sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 	sink->rows++;
 }
 
+bool
+sc_sink_runs_user_code(const ScSink *sink)
+{
+	return sink->direct == NULL;
+}
+
 /* See sink.h.  The lock on the table stays until the end of the transaction. */
 int64
 sc_sink_close(ScSink *sink)

@@ -30,6 +30,9 @@ extern ScSink *sc_sink_open(const ScQuery *query);
  * table's in order; the tuple is copied where it must outlive the call. */
 extern void sc_sink_put(ScSink *sink, char op, MinimalTuple row);
 
+/* Does writing run code of the user's own (triggers, rules, defaults...)? */
+extern bool sc_sink_runs_user_code(const ScSink *sink);
+
 /* Flushes and closes.  Returns the number of rows put. */
 extern int64 sc_sink_close(ScSink *sink);
 

@@ -5,7 +5,10 @@
  *
  * Each query's rows, chunks and offset are written in a subtransaction of their
  * own.  Rows go first, as the query's owner; the extension's catalogs follow as
- * ourselves.
+ * ourselves.  An error in writing the rows concerns that query alone: the others
+ * commit without it.  Where the same rows may go through another time (a lock, a
+ * full disk), its part is kept and written with a later checkpoint; otherwise the
+ * query stands, at its last committed offset.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -14,14 +17,28 @@
 #include "access/xact.h"
 #include "base/debug.h"
 #include "base/env.h"
+#include "base/limit.h"
+#include "base/settings.h"
 #include "miscadmin.h"
 #include "sink/sink.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 #include "worker/collect.h"
 #include "worker/loop.h"
+#include "worker/progress.h"
+
+/* A part that waits may grow to so many bytes; then the query begins anew from its
+ * last checkpoint. */
+#define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
+
+/* Failures in a row after which a query that is tried again stands. */
+#define MAX_FAILURES	5
 
 static void write_query(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
+static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
+					   ScCheckpointRecord *record);
+static ScFailure *try_rows(ScQuery *query, ScPart *part, int64 *nrows);
 static int64 write_rows(ScQuery *query, ScPart *part);
 static int64 write_state(ScStore *store, ScPart *part);
 
@@ -43,31 +60,133 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 	sc_store_end(store, record);
 }
 
+/* Notes why the query isn't in this checkpoint, and decides what is next. */
+static void
+note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_part)
+{
+	ScProgress *progress = sc_progress_get(collected->query_id);
+	int			failures = progress->failures + 1;
+	bool		transient = sc_failure_is_transient(failure->sqlerrcode);
+	ScFailureStatus status = SC_FAILURE_FAILED;
+
+	collected->outcome = SC_OUTCOME_FAILED;
+	collected->failed_lsn = failure->row_lsn;
+	if (transient && keep_part &&
+		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory) &&
+		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < MAX_FAILURES))
+	{
+		status = SC_FAILURE_WAITING;
+		collected->outcome = SC_OUTCOME_WAITING;
+	}
+	else if (transient && failures < MAX_FAILURES)
+	{
+		status = SC_FAILURE_RETRYING;
+		collected->outcome = SC_OUTCOME_RETRYING;
+	}
+	sc_store_failure_set(collected->query_id, status, failures, failure);
+}
+
 static void
 write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
+	ScProgress *progress = sc_progress_get(collected->query_id);
 	ScQuery    *query;
 
 	sc_worker_context.query_id = collected->query_id;
+	collected->by_sink = collected->cleared = false;
 	query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!query)
+	{
 		sc_store_forget_query(store, collected->query_id);
+		collected->outcome = SC_OUTCOME_FORGOTTEN;
+	}
+	else if (collected->failure)
+	{
+		/* its first offset, where it has none: it begins there when it is resumed */
+		if (XLogRecPtrIsInvalid(progress->lsn))
+			(void) write_state(store, collected->part);
+		note_failure(collected, collected->failure, false);
+	}
+	else if (progress->wait_until > GetCurrentTimestamp())
+		collected->outcome = SC_OUTCOME_WAITING;
+	else
+		write_part(store, query, collected, record);
+	sc_worker_context.query_id = 0;
+}
+
+/* A query that was failing is healthy again, once it is past the row that failed. */
+static bool
+recovered(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return progress->failing &&
+		(XLogRecPtrIsInvalid(progress->failed_lsn) ||
+		 collected->lsn >= progress->failed_lsn);
+}
+
+static void
+write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
+		   ScCheckpointRecord *record)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *failure = NULL;
+	int64		nrows = 0;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	if (collected->has_rows)
+		failure = try_rows(query, collected->part, &nrows);
+	if (failure)
+		RollbackAndReleaseCurrentSubTransaction();
 	else
 	{
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		if (collected->has_rows)
-			record->result_rows += write_rows(query, collected->part);
 		SC_DEBUG_POINT("coordinator_after_rows");
 		record->checkpointed_bytes += write_state(store, collected->part);
 		sc_store_flush(store);
 		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
 	}
-	sc_worker_context.query_id = 0;
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (failure)
+	{
+		collected->by_sink = true;
+		note_failure(collected, failure, true);
+		return;
+	}
+	record->result_rows += nrows;
+	collected->outcome = SC_OUTCOME_COMMITTED;
+	collected->cleared = recovered(collected);
+	if (collected->cleared)
+		sc_store_failure_clear(collected->query_id);
+}
+
+/*
+ * Writes the part's rows, "*nrows" of them.  An error in that is the query's: it
+ * is returned (in the current memory context), and the caller rolls back to
+ * before.  A cancel of this process is thrown on.
+ */
+static ScFailure *
+try_rows(ScQuery *query, ScPart *part, int64 *nrows)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		*nrows = write_rows(query, part);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		failure = sc_failure_from_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return failure;
 }
 
 /* Puts the rows of one message into the sink. */
@@ -98,14 +217,19 @@ write_rows(ScQuery *query, ScPart *part)
 
 	sc_env_enter(&env, query->owner, query->settings);
 	sink = sc_sink_open(query);
+	sc_limit_begin();
 	sc_part_rewind(part);
 	while ((message = sc_part_next(part, &len)) != NULL)
 	{
 		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
 			put_rows(sink, message, len);
 		CHECK_FOR_INTERRUPTS();
+		/* writing many rows may take long; code of the owner's may not */
+		if (!sc_sink_runs_user_code(sink))
+			sc_limit_renew();
 	}
 	nrows = sc_sink_close(sink);
+	sc_limit_end();
 	sc_env_leave(&env);
 	return nrows;
 }
@@ -123,7 +247,7 @@ write_chunk(ScStore *store, const ScMessage *message)
 	chunk.key_group_max = head->key_group_max;
 	chunk.data = (const char *) (head + 1);
 	chunk.len = head->len;
-	sc_store_chunk(store, message->query_id, &chunk);
+	sc_store_chunk(store, message->query_id, head->checkpoint_id, &chunk);
 	return chunk.len;
 }
 

@@ -61,6 +61,15 @@ sc_collect_pump(ScCollection *collection)
 	return collection->nended == collection->nqueues;
 }
 
+static ScPart *
+new_part(ScCollection *collection)
+{
+	/* not the collection's context: a part that waits outlives it */
+	return sc_part_create(TopMemoryContext,
+						  (Size) sc_checkpoint_memory * 1024 * 1024 /
+						  (list_length(collection->queries) + 1));
+}
+
 static ScCollectedQuery *
 find_query(ScCollection *collection, int64 query_id)
 {
@@ -76,15 +85,29 @@ find_query(ScCollection *collection, int64 query_id)
 		if (query->query_id == query_id)
 			return collection->last = query;
 	}
-	old = MemoryContextSwitchTo(collection->context);
+	old = MemoryContextSwitchTo(TopMemoryContext);
 	query = palloc0(sizeof(ScCollectedQuery));
 	query->query_id = query_id;
-	query->part = sc_part_create(collection->context,
-								 (Size) sc_checkpoint_memory * 1024 * 1024 /
-								 (list_length(collection->queries) + 1));
+	query->part = new_part(collection);
 	collection->queries = lappend(collection->queries, query);
 	MemoryContextSwitchTo(old);
 	return collection->last = query;
+}
+
+/* The query stands at its last checkpoint: what arrived since then is void. */
+static void
+take_failure(ScCollection *collection, ScCollectedQuery *query, const char *body, Size len)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	sc_part_free(query->part);
+	query->part = new_part(collection);
+	query->has_rows = false;
+	query->lsn = InvalidXLogRecPtr;
+	query->failure_data = memcpy(palloc(len), body, len);
+	query->failure = sc_failure_read(query->failure_data, len);
+	collection->urgent = true;
+	MemoryContextSwitchTo(old);
 }
 
 static void
@@ -101,13 +124,39 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 		return;
 	}
 	query = find_query(collection, message->query_id);
-	if (message->kind == SC_MESSAGE_FORGET)
-		query->forget = true;
-	else
+	switch (message->kind)
 	{
-		query->has_rows |= message->kind == SC_MESSAGE_ROWS;
-		sc_part_append(query->part, data, len);
+		case SC_MESSAGE_FORGET:
+			query->forget = true;
+			break;
+		case SC_MESSAGE_PAUSED:
+			query->paused = true;
+			break;
+		case SC_MESSAGE_FAILED:
+			take_failure(collection, query, SC_MESSAGE_BODY(message),
+						 len - sizeof(ScMessage));
+			break;
+		case SC_MESSAGE_OFFSET:
+			query->lsn = ((const ScOffset *) SC_MESSAGE_BODY(message))->lsn;
+			sc_part_append(query->part, data, len);
+			break;
+		default:
+			query->has_rows |= message->kind == SC_MESSAGE_ROWS;
+			sc_part_append(query->part, data, len);
+			break;
 	}
+}
+
+static void
+free_query(ScCollectedQuery *query)
+{
+	sc_part_free(query->part);
+	if (query->failure)
+	{
+		pfree(query->failure);
+		pfree(query->failure_data);
+	}
+	pfree(query);
 }
 
 static void
@@ -140,14 +189,26 @@ take_end(ScCollection *collection, int task, const ScMessageEnd *end)
 void
 sc_collect_reset(ScCollection *collection)
 {
+	List	   *waiting = NIL;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	ListCell   *lc;
 
 	foreach(lc, collection->queries)
-		sc_part_free(((ScCollectedQuery *) lfirst(lc))->part);
+	{
+		ScCollectedQuery *query = lfirst(lc);
+
+		if (query->outcome == SC_OUTCOME_WAITING)
+			waiting = lappend(waiting, query);
+		else
+			free_query(query);
+	}
+	list_free(collection->queries);
+	collection->queries = waiting;
+	MemoryContextSwitchTo(old);
 	MemoryContextReset(collection->context);
 	memset(collection->ended, 0, sizeof(collection->ended));
-	collection->queries = NIL;
 	collection->last = NULL;
+	collection->urgent = false;
 	collection->nended = 0;
 	collection->nxids = 0;
 	collection->barrier_at = 0;

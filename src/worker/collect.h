@@ -6,24 +6,46 @@
 #ifndef SC_WORKER_COLLECT_H
 #define SC_WORKER_COLLECT_H
 
+#include "ckpt/failure.h"
 #include "ckpt/part.h"
 #include "ckpt/store.h"
 #include "storage/shm_mq.h"
 #include "worker/message.h"
 #include "worker/shared.h"
 
+/* What became of a query's part in a checkpoint's transaction. */
+typedef enum ScOutcome
+{
+	SC_OUTCOME_NONE,			/* not written yet */
+	SC_OUTCOME_COMMITTED,
+	SC_OUTCOME_FORGOTTEN,		/* the query is gone */
+	SC_OUTCOME_WAITING,			/* kept, to be written with the next checkpoint */
+	SC_OUTCOME_RETRYING,		/* void; the query goes on from its last checkpoint */
+	SC_OUTCOME_FAILED			/* void; the query stands */
+} ScOutcome;
+
 /* What arrived for one query. */
 typedef struct ScCollectedQuery
 {
 	int64		query_id;
-	ScPart	   *part;
+	ScPart	   *part;			/* outlives the collection where it waits */
 	bool		has_rows;		/* result rows among it */
 	bool		forget;			/* the query was dropped */
+	bool		paused;			/* this is its last part */
+	ScFailure  *failure;		/* of the task; NULL: none */
+	char	   *failure_data;	/* what it points into */
+	XLogRecPtr	lsn;			/* of its last offset */
+
+	/* set by sc_checkpoint_write */
+	ScOutcome	outcome;
+	bool		by_sink;		/* failed in writing, not in the task */
+	bool		cleared;		/* its row of query_failure was removed */
+	XLogRecPtr	failed_lsn;		/* of the row that failed */
 } ScCollectedQuery;
 
 typedef struct ScCollection
 {
-	MemoryContext context;		/* of the parts; reset by sc_collect_reset */
+	MemoryContext context;		/* of what only this checkpoint needs */
 	int64		attempt;
 	int			nqueues;
 	shm_mq_handle *queues[SC_MAX_TASKS];
@@ -31,6 +53,7 @@ typedef struct ScCollection
 	int			nended;
 	List	   *queries;		/* ScCollectedQuery *, in order of arrival */
 	ScCollectedQuery *last;		/* of the last message */
+	bool		urgent;			/* a query failed: a checkpoint should say so */
 
 	/* of all tasks' ends */
 	int64		checkpoint_id;
@@ -52,6 +75,8 @@ extern ScCollection *sc_collect_create(int64 attempt);
  * sc_collect_reset.  Ends the process where a task has gone.
  */
 extern bool sc_collect_pump(ScCollection *collection);
+
+/* The checkpoint is committed: what waits stays for the next one. */
 extern void sc_collect_reset(ScCollection *collection);
 
 /*

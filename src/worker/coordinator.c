@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 #include "worker/collect.h"
 #include "worker/loop.h"
+#include "worker/progress.h"
 #include "worker/queues.h"
 #include "worker/start.h"
 #include "worker/workers.h"
@@ -62,6 +63,8 @@ static void give_up_slot(void);
 static void begin_attempt(void);
 static void wait_for_former_workers(void);
 static void read_catalog_again(void);
+static void restart_attempt(const char *why) pg_attribute_noreturn();
+static void restart_if_due(void);
 static void trigger_if_due(void);
 static const char *due_kind(long *timeout);
 static void commit_checkpoint(void);
@@ -77,20 +80,6 @@ stream_ckpt_coordinator_main(Datum arg)
 
 	sc_worker_run(SC_PROCESS_COORDINATOR, DatumGetInt32(arg), &pipeline->coordinator,
 				  coordinator_main);
-}
-
-static void
-begin_work(void)
-{
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-end_work(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
 }
 
 static void
@@ -114,6 +103,7 @@ coordinator_main(void)
 			read_catalog_again();
 		if (sc_collect_pump(collection))
 			commit_checkpoint();
+		restart_if_due();
 		trigger_if_due();
 		sc_worker_wait(loop_timeout);
 	}
@@ -154,7 +144,7 @@ prepare(void)
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
 
-	begin_work();
+	sc_begin_work();
 	if (sc_extension_exists())
 	{
 		/* an advisory lock of a kind that SQL cannot name: exit releases it */
@@ -174,7 +164,7 @@ prepare(void)
 					(errmsg("pipeline %d is lost: %s", sc_my_pipeline->pipeline_id, message),
 					 errhint("%s", hint)));
 	}
-	end_work();
+	sc_end_work();
 	if (status == SC_STATUS_IDLE)
 		give_up_slot();
 	return status == SC_STATUS_STARTING;
@@ -184,7 +174,7 @@ prepare(void)
 static void
 forget_dropped_queries(void)
 {
-	static const char *const tables[] = {"checkpoint_offset", "state_chunk"};
+	static const char *const tables[] = {"checkpoint_offset", "state_chunk", "query_failure"};
 
 	SPI_connect();
 	for (int i = 0; i < lengthof(tables); i++)
@@ -208,13 +198,13 @@ forget_dropped_queries(void)
 static void
 give_up_slot(void)
 {
-	begin_work();
+	sc_begin_work();
 	forget_dropped_queries();
 	sc_store_clear_position(sc_my_pipeline->pipeline_id);
-	end_work();
-	begin_work();
+	sc_end_work();
+	sc_begin_work();
 	(void) sc_slot_drop_if_unused(sc_my_pipeline->pipeline_id);
-	end_work();
+	sc_end_work();
 }
 
 /* Everything of the attempt: its number, what shared memory says, its workers. */
@@ -227,7 +217,8 @@ begin_attempt(void)
 	dsm_segment *segment;
 	int			ntasks;
 
-	begin_work();
+	sc_begin_work();
+	sc_progress_load(sc_my_pipeline->pipeline_id);
 	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
@@ -235,14 +226,16 @@ begin_attempt(void)
 	ntasks = pipeline->parallelism;
 	start = sc_start_position(sc_my_pipeline->pipeline_id);
 	forget_dropped_queries();
-	end_work();
+	sc_end_work();
 
 	collection = sc_collect_create(attempt);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sc_my_pipeline->attempt = attempt;
 	sc_my_pipeline->ntasks = ntasks;
 	memset(sc_my_pipeline->tasks, 0, sizeof(sc_my_pipeline->tasks));
+	sc_my_pipeline->checkpoint_lsn = start;
 	sc_my_pipeline->committed_lsn = start;
+	sc_my_pipeline->confirm_lsn = sc_progress_held(start);
 	sc_my_pipeline->commit_end = InvalidXLogRecPtr;
 	sc_my_pipeline->triggered_at = 0;
 	SpinLockRelease(&sc_my_pipeline->mutex);
@@ -264,17 +257,23 @@ static void
 read_catalog_again(void)
 {
 	ScPipeline *pipeline = NULL;
+	bool		restart = false;
 	bool		go_on;
 
 	sc_my_pipeline->catalog_changed = false;
-	begin_work();
+	sc_begin_work();
 	if (sc_extension_exists())
 		pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, true);
 	go_on = pipeline && !pipeline->stopped &&
 		(sc_query_list(pipeline->pipeline_id) != NIL || sc_stream_list() != NIL);
 	if (go_on)
+	{
 		interval_us = pipeline->checkpoint_interval;
-	end_work();
+		restart = sc_progress_wants_restart(pipeline->pipeline_id);
+	}
+	sc_end_work();
+	if (restart)
+		restart_attempt("a query is taken in again");
 	if (go_on)
 		return;
 
@@ -286,18 +285,60 @@ read_catalog_again(void)
 	proc_exit(0);
 }
 
+/*
+ * Ends the attempt for another one that begins at once.  The reader goes back to where the
+ * query that is furthest behind stands, and the others ignore what they have seen.
+ */
+static void
+restart_attempt(const char *why)
+{
+	sc_children_stop();
+	ended_well = true;
+	sc_status_set(sc_my_pipeline, SC_STATUS_RESTARTING, why, NULL);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->restart_at = GetCurrentTimestamp();
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	proc_exit(1);
+}
+
+/* Milliseconds until "at", rounded up; 0: it has come. */
+static long
+milliseconds_until(TimestampTz at)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return at <= now ? 0 : (at - now + 999) / 1000;
+}
+
+/* A query that failed for a while is tried again; sets loop_timeout. */
+static void
+restart_if_due(void)
+{
+	TimestampTz retry_at = sc_progress_next_retry();
+
+	loop_timeout = -1;
+	if (retry_at == 0 || kind != NULL)
+		return;					/* the end of the checkpoint in flight wakes us */
+	loop_timeout = milliseconds_until(retry_at);
+	if (loop_timeout == 0)
+		restart_attempt("a query is tried again");
+}
+
+/* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
 static void
 trigger_if_due(void)
 {
 	uint64		next;
+	long		timeout = NET_MS;
 
-	loop_timeout = -1;
 	if (kind != NULL)
 		return;
-	kind = due_kind(&loop_timeout);
+	kind = due_kind(&timeout);
 	if (kind == NULL)
+	{
+		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 		return;
-	loop_timeout = -1;
+	}
 	last_trigger = GetCurrentTimestamp();
 	next = pg_atomic_read_u64(&sc_my_pipeline->committed) + 1;
 	SpinLockAcquire(&sc_my_pipeline->mutex);
@@ -319,29 +360,38 @@ due_kind(long *timeout)
 	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
 	bool		requested;
 	XLogRecPtr	sync_lsn;
-	XLogRecPtr	committed_lsn;
+	XLogRecPtr	checkpoint_lsn;
 	bool		progress;
+	TimestampTz wait_until = sc_progress_next_wait();
 	TimestampTz due = last_trigger + interval_us;
 	TimestampTz now;
 
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	requested = sc_my_pipeline->checkpoints_requested > sc_my_pipeline->checkpoints_done;
 	sync_lsn = sc_my_pipeline->sync_lsn;
-	committed_lsn = sc_my_pipeline->committed_lsn;
+	checkpoint_lsn = sc_my_pipeline->checkpoint_lsn;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 
 	*timeout = NET_MS;
 	if (requested)
 		return "manual";
-	if (sync_lsn > committed_lsn && decoded >= sync_lsn)
+	if (sync_lsn > checkpoint_lsn && decoded >= sync_lsn)
 		return "manual";
-	progress = decoded > committed_lsn && decoded - committed_lsn >= wal_segment_size;
+	if (collection->urgent)
+		return "periodic";
+	if (wait_until != 0)
+	{
+		*timeout = Min(*timeout, milliseconds_until(wait_until));
+		if (*timeout == 0)
+			return "retry";
+	}
+	progress = decoded > checkpoint_lsn && decoded - checkpoint_lsn >= wal_segment_size;
 	if (!work && !progress)
 		return NULL;
 	now = GetCurrentTimestamp();
 	if (now < due)
 	{
-		*timeout = Min(NET_MS, (due - now + 999) / 1000);
+		*timeout = Min(*timeout, (due - now + 999) / 1000);
 		return NULL;
 	}
 	return work ? "periodic" : "progress";
@@ -409,10 +459,10 @@ still_ours(void)
 {
 	bool		ours;
 
-	begin_work();
+	sc_begin_work();
 	ours = sc_extension_exists() &&
 		sc_store_read_state(sc_my_pipeline->pipeline_id).attempt == attempt;
-	end_work();
+	sc_end_work();
 	return ours;
 }
 
@@ -426,10 +476,10 @@ try_commit(ScCheckpointRecord *record)
 	PG_TRY();
 	{
 		SC_DEBUG_POINT("coordinator_before_write");
-		begin_work();
+		sc_begin_work();
 		sc_checkpoint_write(collection, record);
 		SC_DEBUG_POINT("coordinator_before_commit");
-		end_work();
+		sc_end_work();
 		committed = true;
 	}
 	PG_CATCH();
@@ -448,13 +498,69 @@ try_commit(ScCheckpointRecord *record)
 		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING,
 					  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
 							   record->checkpoint_id, error->message), error->hint);
-		begin_work();
+		sc_begin_work();
 		sc_store_failed(record, error->message);
-		end_work();
+		sc_end_work();
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
 	return committed;
+}
+
+/* What became of one query, now that it is committed. */
+static void
+note_outcome(const ScCollectedQuery *collected, bool *restart)
+{
+	ScProgress *progress = sc_progress_get(collected->query_id);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
+	bool		waited = progress->wait_until > now;
+
+	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
+	{
+		sc_progress_forget(collected->query_id);
+		return;
+	}
+	/* of a query that fails only its first offset is written */
+	if (!XLogRecPtrIsInvalid(collected->lsn) && collected->outcome != SC_OUTCOME_WAITING &&
+		(collected->outcome == SC_OUTCOME_COMMITTED || XLogRecPtrIsInvalid(progress->lsn)))
+		progress->lsn = collected->lsn;
+	switch (collected->outcome)
+	{
+		case SC_OUTCOME_COMMITTED:
+			progress->wait_until = 0;
+			if (collected->cleared)
+			{
+				progress->failing = false;
+				progress->failures = 0;
+				progress->failed_lsn = InvalidXLogRecPtr;
+			}
+			break;
+		case SC_OUTCOME_WAITING:
+			if (waited)
+				break;			/* it wasn't tried */
+			progress->wait_until = next;
+			progress->failing = true;
+			progress->failures++;
+			break;
+		default:
+			progress->wait_until = 0;
+			progress->active = false;
+			progress->failing = true;
+			progress->failures++;
+			progress->failed_lsn = collected->failed_lsn;
+			if (collected->outcome == SC_OUTCOME_RETRYING)
+				progress->retry_at = next;
+			/* its task goes on with it: only a new attempt is without it */
+			*restart |= collected->by_sink;
+			break;
+	}
+	if (collected->paused && collected->outcome == SC_OUTCOME_COMMITTED)
+	{
+		progress->active = false;
+		/* it may have been resumed already */
+		sc_my_pipeline->catalog_changed = true;
+	}
 }
 
 /* Tells everybody that the checkpoint is committed. */
@@ -463,14 +569,20 @@ publish_commit(const ScCheckpointRecord *record)
 {
 	XLogRecPtr	commit_end = XactLastCommitEnd;
 	TimestampTz now = GetCurrentTimestamp();
+	bool		restart = false;
+	ListCell   *lc;
 
 	SC_DEBUG_POINT("coordinator_after_commit");
+	foreach(lc, collection->queries)
+		note_outcome(lfirst(lc), &restart);
 	if (requests_taken > sc_my_pipeline->checkpoints_done)
 		XLogFlush(commit_end);
 	if (sc_my_pipeline->message[0] != '\0')
 		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
-	sc_my_pipeline->committed_lsn = record->lsn;
+	sc_my_pipeline->checkpoint_lsn = record->lsn;
+	sc_my_pipeline->committed_lsn = sc_progress_committed(record->lsn);
+	sc_my_pipeline->confirm_lsn = sc_progress_held(record->lsn);
 	sc_my_pipeline->commit_end = commit_end;
 	sc_my_pipeline->checkpoints_done = requests_taken;
 	sc_my_pipeline->triggered_at = 0;
@@ -490,6 +602,8 @@ publish_commit(const ScCheckpointRecord *record)
 		last_standby_snapshot = now;
 	}
 	pgstat_report_stat(false);
+	if (restart)
+		restart_attempt("a query's result could not be written");
 }
 
 /*

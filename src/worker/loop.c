@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/limit.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -17,6 +18,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "worker/loop.h"
 
 ScPipelineShared *sc_my_pipeline = NULL;
@@ -134,6 +136,40 @@ sc_worker_wait(long timeout_ms)
 					 timeout_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	sc_worker_check();
+}
+
+void
+sc_begin_work(void)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+sc_end_work(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+ErrorData *
+sc_take_query_error(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	{
+		if (!sc_limit_reached())
+			PG_RE_THROW();
+		error->message = pstrdup("the query's code took longer than \"stream_ckpt.query_time_limit\" allows");
+		error->hint = pstrdup("Make its expressions or triggers faster, or increase \"stream_ckpt.query_time_limit\".");
+	}
+	sc_limit_end();
+	EmitErrorReport();
+	FlushErrorState();
+	return error;
 }
 
 void

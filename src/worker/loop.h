@@ -47,6 +47,18 @@ extern void sc_worker_check(void);
  */
 extern void sc_worker_wait(long timeout_ms);
 
+/* A transaction with a snapshot, and its end: what work needs, never held across
+ * a wait. */
+extern void sc_begin_work(void);
+extern void sc_end_work(void);
+
+/*
+ * In the handler of an error that code of a query's owner raised: logs it and
+ * returns it in "context", which becomes the current one; the caller aborts the
+ * (sub)transaction.  A cancel of this process isn't the query's error, and is thrown on.
+ */
+extern ErrorData *sc_take_query_error(MemoryContext context);
+
 /* Fills in what is the same in all our workers. */
 extern void sc_worker_describe(BackgroundWorker *worker, const char *function,
 							   int pipeline_index);

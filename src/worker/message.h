@@ -11,6 +11,9 @@
  *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
  *	 'O'  ScOffset (ckpt/store.h)
  *	 'F'  nothing: the query was dropped, forget all of it
+ *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
+ *	      came of it since then is void
+ *	 'P'  nothing: the query is paused, its part is the last one
  *	 'E'  ScMessageEnd and xids: this task's part of the checkpoint ends
  *-------------------------------------------------------------------------
  */
@@ -27,6 +30,8 @@ typedef enum ScMessageKind
 	SC_MESSAGE_DROP = 'D',
 	SC_MESSAGE_OFFSET = 'O',
 	SC_MESSAGE_FORGET = 'F',
+	SC_MESSAGE_FAILED = 'X',
+	SC_MESSAGE_PAUSED = 'P',
 	SC_MESSAGE_END = 'E'
 } ScMessageKind;
 
@@ -51,6 +56,7 @@ typedef struct ScMessageRow
 
 typedef struct ScMessageChunk
 {
+	int64		checkpoint_id;
 	int64		partition_key;
 	int32		seq;
 	int16		key_group_min;

@@ -11,10 +11,12 @@
 #include "access/xact.h"
 #include "base/settings.h"
 #include "catalog/pg_namespace.h"
+#include "ckpt/failure.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/control.h"
 #include "pgstat.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/hooks.h"
@@ -218,6 +220,26 @@ sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, TimestampTz deadline)
 	ConditionVariableCancelSleep();
 }
 
+/* Says which queries' results lack rows all the same. */
+static void
+warn_of_failed(List *queries)
+{
+	List	   *failures = sc_store_failures();
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		ScQuery    *query = lfirst(lc);
+		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
+
+		if (failure && failure->status != SC_FAILURE_WAITING && !query->paused)
+			ereport(WARNING,
+					(errmsg("query \"%s\" has failed: rows are missing from its result",
+							get_rel_name(query->relid)),
+					 errhint("See stream_ckpt.queries, and call stream_ckpt.resume_query() when the reason is gone.")));
+	}
+}
+
 XLogRecPtr
 sc_pipelines_sync(int64 timeout_us)
 {
@@ -232,8 +254,12 @@ sc_pipelines_sync(int64 timeout_us)
 	{
 		ScPipeline *pipeline = lfirst(lc);
 
-		if (!pipeline->stopped && sc_query_list(pipeline->pipeline_id) != NIL)
-			sync_pipeline(pipeline, lsn, deadline);
+		List	   *queries = sc_query_list(pipeline->pipeline_id);
+
+		if (pipeline->stopped || queries == NIL)
+			continue;
+		sync_pipeline(pipeline, lsn, deadline);
+		warn_of_failed(queries);
 	}
 	return lsn;
 }

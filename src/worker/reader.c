@@ -235,14 +235,16 @@ confirm(void)
 	if (committed == confirmed)
 		return true;
 	SpinLockAcquire(&sc_my_pipeline->mutex);
-	lsn = sc_my_pipeline->committed_lsn;
+	lsn = sc_my_pipeline->confirm_lsn;
 	commit_end = sc_my_pipeline->commit_end;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	if (GetFlushRecPtr(NULL) < commit_end)
 		return false;
 
 	SC_DEBUG_POINT("reader_before_confirm");
-	LogicalConfirmReceivedLocation(lsn);
+	/* a query that stands keeps it where it is */
+	if (lsn > MyReplicationSlot->data.confirmed_flush)
+		LogicalConfirmReceivedLocation(lsn);
 	confirmed = committed;
 	SC_DEBUG_POINT("reader_after_confirm");
 	return true;
@@ -258,17 +260,17 @@ publish_position(void)
 	XLogRecPtr	position = sc_decoder_position(decoder);
 	XLogRecPtr	before = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
 	XLogRecPtr	sync_lsn;
-	XLogRecPtr	committed_lsn;
+	XLogRecPtr	checkpoint_lsn;
 
 	if (position == before)
 		return;
 	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, position);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sync_lsn = sc_my_pipeline->sync_lsn;
-	committed_lsn = sc_my_pipeline->committed_lsn;
+	checkpoint_lsn = sc_my_pipeline->checkpoint_lsn;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	if ((sync_lsn > before && sync_lsn <= position) ||
-		(position - committed_lsn >= wal_segment_size &&
+		(position - checkpoint_lsn >= wal_segment_size &&
 		 before / wal_segment_size != position / wal_segment_size))
 		sc_place_wake(sc_my_pipeline, &sc_my_pipeline->coordinator);
 }

@@ -95,7 +95,9 @@ typedef struct ScPipelineShared
 	pg_atomic_uint64 trigger;	/* id of the checkpoint whose barrier is due */
 	TimestampTz triggered_at;	/* of "trigger"; 0: none in flight */
 	pg_atomic_uint64 committed;	/* id of the last committed checkpoint */
-	XLogRecPtr	committed_lsn;	/* its LSN */
+	XLogRecPtr	checkpoint_lsn; /* its LSN */
+	XLogRecPtr	committed_lsn;	/* up to which every query that runs is committed */
+	XLogRecPtr	confirm_lsn;	/* up to which no query needs the WAL */
 	XLogRecPtr	commit_end;		/* end of its commit record */
 	uint64		checkpoints_done;	/* requests that it served */
 

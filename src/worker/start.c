@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "ckpt/failure.h"
 #include "ckpt/store.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
@@ -22,24 +23,56 @@
 static bool same_server(const ScPipelineState *state);
 static ScStatus check_slot(int32 pipeline_id, bool has_state, char **message, char **hint);
 
-XLogRecPtr
-sc_start_position(int32 pipeline_id)
+List *
+sc_active_offsets(int32 pipeline_id)
 {
-	XLogRecPtr	start = InvalidXLogRecPtr;
+	List	   *failures = sc_store_failures();
+	List	   *result = NIL;
 	ListCell   *lc;
 
 	foreach(lc, sc_store_offsets(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
+		ScQuery    *query = sc_query_by_id(offset->query_id, true);
+		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
 
-		if (XLogRecPtrIsInvalid(start) || offset->lsn < start)
-			start = offset->lsn;
+		if (query && !query->paused &&
+			!(failure && failure->status == SC_FAILURE_FAILED))
+			result = lappend(result, offset);
 	}
-	if (XLogRecPtrIsInvalid(start))
-		start = sc_store_read_state(pipeline_id).lsn;
-	if (XLogRecPtrIsInvalid(start))
-		start = sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush;
-	return start;
+	return result;
+}
+
+static XLogRecPtr
+smallest_position(int32 pipeline_id, List *offsets)
+{
+	XLogRecPtr	position = InvalidXLogRecPtr;
+	ListCell   *lc;
+
+	foreach(lc, offsets)
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (XLogRecPtrIsInvalid(position) || offset->lsn < position)
+			position = offset->lsn;
+	}
+	if (XLogRecPtrIsInvalid(position))
+		position = sc_store_read_state(pipeline_id).lsn;
+	if (XLogRecPtrIsInvalid(position))
+		position = sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush;
+	return position;
+}
+
+XLogRecPtr
+sc_start_position(int32 pipeline_id)
+{
+	return smallest_position(pipeline_id, sc_active_offsets(pipeline_id));
+}
+
+XLogRecPtr
+sc_held_position(int32 pipeline_id)
+{
+	return smallest_position(pipeline_id, sc_store_offsets(pipeline_id));
 }
 
 ScStatus
@@ -108,7 +141,7 @@ check_slot(int32 pipeline_id, bool has_state, char **message, char **hint)
 		*hint = "Increase \"max_slot_wal_keep_size\". " HINT_LOST;
 		return SC_STATUS_LOST;
 	}
-	start = sc_start_position(pipeline_id);
+	start = sc_held_position(pipeline_id);
 	if (start < slot.confirmed_flush)
 	{
 		*message = psprintf("the replication slot stands at %X/%X, beyond the last checkpoint at %X/%X",

@@ -7,14 +7,24 @@
 #define SC_WORKER_START_H
 
 #include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
 #include "worker/shared.h"
 
 /*
- * Where reading begins: the smallest offset of a query that has one, else the
+ * Offsets (ScOffset *) of the queries that run when the pipeline starts: those
+ * that have one, aren't paused and haven't failed.
+ */
+extern List *sc_active_offsets(int32 pipeline_id);
+
+/*
+ * Where reading begins: the smallest offset of a query that runs, else the
  * pipeline's last checkpoint, else the slot's confirmed position.  Needs a
  * transaction and snapshot.
  */
 extern XLogRecPtr sc_start_position(int32 pipeline_id);
+
+/* The same over all queries, those that stand too: what the slot must keep. */
+extern XLogRecPtr sc_held_position(int32 pipeline_id);
 
 /*
  * Compares the catalogs, the slot and this server with one another.  Returns

@@ -33,7 +33,6 @@
 
 static shm_mq_handle *input;
 static ScOutbox *outbox;
-static List *queries;			/* ScTaskQuery * */
 static ScTaskShared *shared;	/* our statistics */
 static int64 attempt;
 static int64 rows_since_barrier;
@@ -60,20 +59,6 @@ stream_ckpt_task_main(Datum arg)
 }
 
 static void
-begin_work(void)
-{
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-end_work(void)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-static void
 attach(void)
 {
 	dsm_segment *segment = sc_queues_attach(sc_my_pipeline);
@@ -96,9 +81,9 @@ task_main(void)
 {
 	attach();
 	SC_DEBUG_POINT("task_before_restore");
-	begin_work();
-	queries = sc_task_queries_restore(outbox);
-	end_work();
+	sc_begin_work();
+	sc_task_queries_restore(outbox);
+	sc_end_work();
 	publish_statistics();
 
 	for (;;)
@@ -183,12 +168,10 @@ static void
 process_rows(const char *data, Size len)
 {
 	uint32		nrows = ((const ScWireHeader *) data)->nrows;
-	ListCell   *lc;
 
-	begin_work();
-	foreach(lc, queries)
-		sc_task_query_run(lfirst(lc), data, len);
-	end_work();
+	sc_begin_work();
+	sc_task_queries_run(data, len);
+	sc_end_work();
 	SC_DEBUG_POINT("task_after_rows");
 	rows_since_barrier += nrows;
 	shared->rows_in += nrows;
@@ -208,54 +191,25 @@ wait_until_visible(TransactionId xid)
 }
 
 static void
-drop_query(int64 query_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, queries)
-	{
-		ScTaskQuery *query = lfirst(lc);
-
-		if (query->query->query_id == query_id)
-		{
-			queries = foreach_delete_current(queries, lc);
-			sc_task_query_free(query);
-		}
-	}
-	sc_outbox_add(outbox, SC_MESSAGE_FORGET, query_id, 0, NULL, 0, NULL, 0);
-}
-
-static void
-create_query(int64 query_id, XLogRecPtr start)
-{
-	ScTaskQuery *query;
-	MemoryContext old;
-	ListCell   *lc;
-
-	foreach(lc, queries)
-	{
-		/* restored: the message is being read again */
-		if (((ScTaskQuery *) lfirst(lc))->query->query_id == query_id)
-			return;
-	}
-	query = sc_task_query_begin(query_id, start, outbox);
-	if (!query)
-		return;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	queries = lappend(queries, query);
-	MemoryContextSwitchTo(old);
-}
-
-static void
 process_control(const ScWireControl *control)
 {
 	wait_until_visible(control->xid);
-	begin_work();
-	if (control->control.kind == SC_CONTROL_CREATE_QUERY)
-		create_query(control->control.query_id, control->end_lsn);
-	else if (control->control.kind == SC_CONTROL_DROP_QUERY)
-		drop_query(control->control.query_id);
-	end_work();
+	sc_begin_work();
+	switch (control->control.kind)
+	{
+		case SC_CONTROL_CREATE_QUERY:
+			sc_task_query_create(control->control.query_id, control->end_lsn);
+			break;
+		case SC_CONTROL_DROP_QUERY:
+			sc_task_query_drop(control->control.query_id);
+			break;
+		case SC_CONTROL_PAUSE_QUERY:
+			sc_task_query_pause(control->control.query_id, control->end_lsn);
+			break;
+		case SC_CONTROL_MARKER:
+			break;
+	}
+	sc_end_work();
 	publish_statistics();
 }
 
@@ -265,18 +219,15 @@ process_barrier(const ScWireBarrier *barrier)
 	ScMessageEnd end = {0};
 	instr_time	start;
 	instr_time	stop;
-	ListCell   *lc;
 
 	end.barrier_at = GetCurrentTimestamp();
 	INSTR_TIME_SET_CURRENT(start);
 	sc_worker_context.checkpoint_id = barrier->checkpoint_id;
 	sc_worker_context.lsn = barrier->lsn;
 	SC_DEBUG_POINT("task_before_freeze");
-	begin_work();
-	foreach(lc, queries)
-		end.state_bytes += sc_task_query_freeze(lfirst(lc), barrier->checkpoint_id,
-												barrier->lsn, outbox);
-	end_work();
+	sc_begin_work();
+	end.state_bytes = sc_task_queries_freeze(barrier->checkpoint_id, barrier->lsn);
+	sc_end_work();
 	INSTR_TIME_SET_CURRENT(stop);
 	INSTR_TIME_SUBTRACT(stop, start);
 
@@ -304,7 +255,7 @@ publish_statistics(void)
 	int64		watermark = DT_NOEND;
 	ListCell   *lc;
 
-	foreach(lc, queries)
+	foreach(lc, sc_task_queries())
 	{
 		ScTaskQuery *query = lfirst(lc);
 		int64		max_event_time = sc_engine_max_event_time(query->engine);

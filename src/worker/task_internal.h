@@ -21,8 +21,16 @@ typedef struct ScTaskQuery
 	int64		watermark_delay;	/* microseconds */
 	ScEngine   *engine;
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
+	XLogRecPtr	begun_at;		/* of a query without a committed offset */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
 	bool		skipping;		/* the transaction being read is one of those */
+	int64		checkpoint_id;	/* being frozen */
+	bool		paused;			/* takes no more rows; "offset" is its last */
+
+	/* where it is, for a failure */
+	XLogRecPtr	transaction;	/* end of the transaction being read */
+	int64		ordinal;		/* rows of the stream seen in it */
+	bool		in_row;			/* at the last one of them */
 	int64		updates_ignored;	/* since the query began, as the next two */
 	int64		deletes_ignored;
 	int64		truncates_ignored;
@@ -33,23 +41,45 @@ typedef struct ScTaskQuery
 	struct ScTaskStream *stream;
 } ScTaskQuery;
 
-/* task_query.c: all of them need a transaction and a snapshot */
+/*
+ * task_queries.c: the task's queries, and the rule that an error in one of them
+ * concerns it alone.  All need a transaction and a snapshot (sc_begin_work), which
+ * an error replaces by new ones: nothing of the caller's may depend on them.
+ */
 
-/* The queries that have an offset, with their state. */
-extern List *sc_task_queries_restore(ScOutbox *outbox);
+/* Loads the queries that are active, with their state. */
+extern void sc_task_queries_restore(ScOutbox *outbox);
+extern List *sc_task_queries(void); /* of ScTaskQuery * */
 
-/* A query that begins at "start"; NULL where it has been dropped since. */
-extern ScTaskQuery *sc_task_query_begin(int64 query_id, XLogRecPtr start,
-										ScOutbox *outbox);
-extern void sc_task_query_free(ScTaskQuery *query);
+/* Runs one message's rows and transaction ends through all queries. */
+extern void sc_task_queries_run(const char *data, Size len);
 
-/* Runs one message's rows and transaction ends through one query. */
-extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
-
-/* Puts the query's part of a checkpoint into the outbox; returns the bytes of its
+/* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
  * live chunks. */
+extern int64 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn);
+
+/* Control messages: what happens to a query at "lsn". */
+extern void sc_task_query_create(int64 query_id, XLogRecPtr lsn);
+extern void sc_task_query_drop(int64 query_id);
+extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
+
+/* task_query.c: one query; errors go through */
+
+/*
+ * Reads the catalog entry and compiles the query; NULL where it has been dropped
+ * since.  "context" is the query's own from then on.
+ */
+extern ScTaskQuery *sc_task_query_load(int64 query_id, MemoryContext context,
+									   ScOutbox *outbox);
+/* Counters, watermark and state of the last checkpoint. */
+extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
+extern void sc_task_query_free(ScTaskQuery *query);
+extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
 extern int64 sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id,
-								  XLogRecPtr lsn, ScOutbox *outbox);
+								  XLogRecPtr lsn);
+/* The offset of a query that begins at "start". */
+extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
+									   ScOutbox *outbox);
 
 /* task_layout.c */
 

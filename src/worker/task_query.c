@@ -19,29 +19,21 @@
 
 static ScTaskQuery *query_create(ScQuery *catalog, MemoryContext context,
 								 ScOutbox *outbox);
-static void query_restore(ScTaskQuery *query, const ScOffset *offset);
 static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
 static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
 static void add_chunk(void *arg, const ScChunk *chunk);
 static void add_drop(void *arg, int64 partition_key);
 
-/* Reads the catalog entry into a context of the query's own. */
-static ScTaskQuery *
-query_load(int64 query_id, ScOutbox *outbox)
+ScTaskQuery *
+sc_task_query_load(int64 query_id, MemoryContext context, ScOutbox *outbox)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
-												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	ScQuery    *catalog = sc_query_by_id(query_id, true);
 	ScTaskQuery *query = NULL;
 
-	sc_worker_context.query_id = query_id;
 	if (catalog)
 		query = query_create(catalog, context, outbox);
 	MemoryContextSwitchTo(old);
-	if (!query)
-		MemoryContextDelete(context);
-	sc_worker_context.query_id = 0;
 	return query;
 }
 
@@ -103,31 +95,8 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	return query;
 }
 
-List *
-sc_task_queries_restore(ScOutbox *outbox)
-{
-	List	   *queries = NIL;
-	ListCell   *lc;
-
-	foreach(lc, sc_store_offsets(sc_my_pipeline->pipeline_id))
-	{
-		ScOffset   *offset = lfirst(lc);
-		ScTaskQuery *query = query_load(offset->query_id, outbox);
-		MemoryContext old;
-
-		if (!query)
-			continue;
-		query_restore(query, offset);
-		old = MemoryContextSwitchTo(TopMemoryContext);
-		queries = lappend(queries, query);
-		MemoryContextSwitchTo(old);
-	}
-	return queries;
-}
-
-/* Counters, watermark and state of the last checkpoint. */
-static void
-query_restore(ScTaskQuery *query, const ScOffset *offset)
+void
+sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 {
 	ScEngineCounters *counters = sc_engine_counters(query->engine);
 	ScChangelogLoader *loader;
@@ -150,16 +119,6 @@ query_restore(ScTaskQuery *query, const ScOffset *offset)
 	sc_env_leave(&env);
 }
 
-ScTaskQuery *
-sc_task_query_begin(int64 query_id, XLogRecPtr start, ScOutbox *outbox)
-{
-	ScTaskQuery *query = query_load(query_id, outbox);
-
-	if (query)
-		query->offset = start;
-	return query;
-}
-
 void
 sc_task_query_free(ScTaskQuery *query)
 {
@@ -180,8 +139,13 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 											  query->stream_desc);
 	}
 	if (query->stream)
+	{
+		query->ordinal++;
+		query->in_row = true;
 		sc_engine_row(query->engine,
 					  sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record)));
+		query->in_row = false;
+	}
 }
 
 void
@@ -190,7 +154,6 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 	const char *end = data + len;
 	ScEnv		env;
 
-	sc_worker_context.query_id = query->query->query_id;
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	query->layout = NULL;		/* may have been replaced since */
 	for (data += sizeof(ScWireHeader); data < end; data += ((ScWireRecord *) data)->len)
@@ -204,8 +167,9 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 					run_row(query, record);
 				break;
 			case SC_WIRE_BEGIN:
-				query->skipping =
-					((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn <= query->offset;
+				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
+				query->ordinal = 0;
+				query->skipping = query->paused || query->transaction <= query->offset;
 				break;
 			case SC_WIRE_COMMIT:
 				if (!query->skipping)
@@ -216,7 +180,6 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 		}
 	}
 	sc_env_leave(&env);
-	sc_worker_context.query_id = 0;
 }
 
 static void
@@ -248,6 +211,7 @@ add_chunk(void *arg, const ScChunk *chunk)
 	ScTaskQuery *query = arg;
 	ScMessageChunk head = {0};
 
+	head.checkpoint_id = query->checkpoint_id;
 	head.partition_key = chunk->partition_key;
 	head.seq = chunk->seq;
 	head.key_group_min = chunk->key_group_min;
@@ -269,15 +233,30 @@ add_drop(void *arg, int64 partition_key)
 				  &drop, sizeof(drop), NULL, 0);
 }
 
+void
+sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
+						   ScOutbox *outbox)
+{
+	ScOffset	offset = {0};
+
+	offset.query_id = query_id;
+	offset.source = source;
+	offset.lsn = start;
+	offset.max_event_time = SC_NO_EVENT_TIME;
+	sc_outbox_add(outbox, SC_MESSAGE_OFFSET, query_id, 0, &offset, sizeof(offset),
+				  NULL, 0);
+}
+
 /* The query's offset record; call it after the changelog is written. */
 static void
-add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn, ScOutbox *outbox)
+add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
 	ScEngineCounters *counters = sc_engine_counters(query->engine);
 	ScOffset	offset = {0};
 
-	/* one that is ahead of the others keeps its own place */
-	query->offset = Max(query->offset, lsn);
+	/* one that is ahead of the others keeps its own place, as one that is paused */
+	if (!query->paused)
+		query->offset = Max(query->offset, lsn);
 	offset.query_id = query->query->query_id;
 	offset.source = query->definition->stream_relid;
 	offset.checkpoint_id = checkpoint_id;
@@ -292,24 +271,22 @@ add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn, ScOutbox *ou
 	offset.truncates_ignored = query->truncates_ignored;
 	offset.groups = sc_engine_groups(query->engine);
 	offset.state_bytes = sc_changelog_live_bytes(query->engine);
-	sc_outbox_add(outbox, SC_MESSAGE_OFFSET, offset.query_id, 0,
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, offset.query_id, 0,
 				  &offset, sizeof(offset), NULL, 0);
 }
 
 int64
-sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn,
-					 ScOutbox *outbox)
+sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
 	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
 	ScEnv		env;
 
-	sc_worker_context.query_id = query->query->query_id;
+	query->checkpoint_id = checkpoint_id;
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	sc_engine_emit_changed(query->engine);
 	(void) sc_changelog_write(query->engine, &sink);
 	sc_env_leave(&env);
 	sc_rows_flush(&query->rows);
-	add_offset(query, checkpoint_id, lsn, outbox);
-	sc_worker_context.query_id = 0;
+	add_offset(query, checkpoint_id, lsn);
 	return sc_changelog_live_bytes(query->engine);
 }

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ * pause.c
+ *	  pause_query and resume_query.
+ *
+ * A pause is a wish in the catalogs and a message in the WAL: the query stops at
+ * the commit of the transaction, and its offset stays there.  To go on, the reader has to
+ * come back to that place: the coordinator, woken after the commit, begins a
+ * new attempt.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "api/api_internal.h"
+#include "base/process.h"
+#include "ckpt/failure.h"
+#include "model/catalog_write.h"
+#include "model/control.h"
+#include "utils/lsyscache.h"
+#include "worker/pipeline.h"
+
+PG_FUNCTION_INFO_V1(stream_ckpt_pause_query);
+PG_FUNCTION_INFO_V1(stream_ckpt_resume_query);
+
+/* The query, for its owner, locked against others who pause and resume it. */
+static ScQuery *
+lock_owned_query(Oid relid)
+{
+	ScQuery    *query = sc_query_by_relid(relid, false);
+
+	sc_check_relation_owner(query->definition);
+	sc_query_lock(query->query_id, ExclusiveLock);
+	return sc_query_by_relid(relid, false);
+}
+
+/* pause_query(query regclass); of a paused query: nothing */
+Datum
+stream_ckpt_pause_query(PG_FUNCTION_ARGS)
+{
+	ScControl	control = {0};
+	ScQuery    *query;
+
+	sc_refuse_in_worker("pause_query()");
+	query = lock_owned_query(PG_GETARG_OID(0));
+	if (query->paused)
+		PG_RETURN_VOID();
+	sc_query_set_paused(query->query_id, true);
+	control.kind = SC_CONTROL_PAUSE_QUERY;
+	control.pipeline_id = query->pipeline_id;
+	control.query_id = query->query_id;
+	(void) sc_control_log(&control);
+	PG_RETURN_VOID();
+}
+
+/* resume_query(query regclass); of a healthy query that isn't paused: nothing */
+Datum
+stream_ckpt_resume_query(PG_FUNCTION_ARGS)
+{
+	ScQuery    *query;
+
+	sc_refuse_in_worker("resume_query()");
+	query = lock_owned_query(PG_GETARG_OID(0));
+	if (query->paused)
+		sc_query_set_paused(query->query_id, false);
+	sc_store_failure_clear(query->query_id);
+	sc_pipeline_changed(query->pipeline_id);
+	PG_RETURN_VOID();
+}

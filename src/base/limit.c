@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ * limit.c
+ *	  A time limit for code of a query's owner (limit.h).
+ *
+ * The timer's handler does what SIGINT's does.  A cancel that arrives after the
+ * code has ended would hit somebody else, so sc_limit_end takes it back.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/limit.h"
+#include "base/settings.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timeout.h"
+
+static TimeoutId limit_timeout;
+static bool registered;
+static bool in_force;
+static volatile sig_atomic_t reached;
+
+static void
+limit_handler(void)
+{
+	reached = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+void
+sc_limit_begin(void)
+{
+	if (!registered)
+	{
+		limit_timeout = RegisterTimeout(USER_TIMEOUT, limit_handler);
+		registered = true;
+	}
+	reached = false;
+	in_force = sc_query_time_limit > 0;
+	if (in_force)
+		enable_timeout_after(limit_timeout, sc_query_time_limit);
+}
+
+void
+sc_limit_renew(void)
+{
+	if (in_force && !reached)
+		enable_timeout_after(limit_timeout, sc_query_time_limit);
+}
+
+void
+sc_limit_end(void)
+{
+	if (!in_force)
+		return;
+	in_force = false;
+	disable_timeout(limit_timeout, false);
+	if (reached)
+		QueryCancelPending = false;
+	reached = false;
+}
+
+bool
+sc_limit_reached(void)
+{
+	bool		result = reached;
+
+	sc_limit_end();
+	return result;
+}

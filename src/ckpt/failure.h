@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ * failure.h
+ *	  The failure of one query: what is known of it, and where it is kept.
+ *
+ * An error that concerns one query alone (in its expressions, or in writing its
+ * result) is a value here, not an exception: it travels from the task or the sink
+ * to the coordinator, who keeps it in stream_ckpt.query_failure while the other
+ * queries go on.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_CKPT_FAILURE_H
+#define SC_CKPT_FAILURE_H
+
+#include "access/xlogdefs.h"
+#include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
+#include "utils/elog.h"
+
+typedef enum ScFailureStatus
+{
+	SC_FAILURE_WAITING = 'w',	/* its part of a checkpoint is kept and tried again */
+	SC_FAILURE_RETRYING = 'r',	/* it goes on from its last checkpoint by itself */
+	SC_FAILURE_FAILED = 'f'		/* it stands until resume_query() */
+} ScFailureStatus;
+
+typedef struct ScFailure
+{
+	int			sqlerrcode;
+	const char *message;
+	const char *detail;			/* or NULL, as the next two */
+	const char *hint;
+	const char *context;
+	XLogRecPtr	row_lsn;		/* end of the row's transaction; invalid: no row */
+	int64		row_ordinal;	/* of the row in it, among those of the stream, from 1 */
+} ScFailure;
+
+/* A row of stream_ckpt.query_failure. */
+typedef struct ScFailureRow
+{
+	int64		query_id;
+	ScFailureStatus status;
+	int			failures;		/* in a row */
+	XLogRecPtr	row_lsn;
+} ScFailureRow;
+
+/* May the same work succeed another time (locks, resources, time limits)? */
+extern bool sc_failure_is_transient(int sqlerrcode);
+
+/* A failure made of an error, in the current memory context. */
+extern ScFailure *sc_failure_from_error(const ErrorData *error);
+
+/* The same as bytes, and back (pointers into "data", which must be MAXALIGNed). */
+extern void sc_failure_write(StringInfo buf, const ScFailure *failure);
+extern ScFailure *sc_failure_read(const char *data, Size len);
+
+/* All rows, ScFailureRow *.  Needs a transaction. */
+extern List *sc_store_failures(void);
+/* NULL where the query is healthy. */
+extern ScFailureRow *sc_failure_find(List *failures, int64 query_id);
+/* Writes the query's row, in place of an older one. */
+extern void sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
+								 const ScFailure *failure);
+/* The query is healthy again, or gone. */
+extern void sc_store_failure_clear(int64 query_id);
+
+#endif							/* SC_CKPT_FAILURE_H */

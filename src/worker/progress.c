@@ -1,0 +1,175 @@
+/*-------------------------------------------------------------------------
+ * progress.c
+ *	  What a coordinator knows of each query (progress.h).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "ckpt/failure.h"
+#include "ckpt/store.h"
+#include "utils/memutils.h"
+#include "worker/progress.h"
+
+#define MAX_DELAY_S	60
+
+static List *entries;			/* ScProgress *, in TopMemoryContext */
+
+static ScProgress *
+find(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		ScProgress *entry = lfirst(lc);
+
+		if (entry->query_id == query_id)
+			return entry;
+	}
+	return NULL;
+}
+
+ScProgress *
+sc_progress_get(int64 query_id)
+{
+	ScProgress *entry = find(query_id);
+	MemoryContext old;
+
+	if (entry)
+		return entry;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	entry = palloc0(sizeof(ScProgress));
+	entry->query_id = query_id;
+	entry->active = true;
+	entries = lappend(entries, entry);
+	MemoryContextSwitchTo(old);
+	return entry;
+}
+
+void
+sc_progress_forget(int64 query_id)
+{
+	ScProgress *entry = find(query_id);
+
+	if (!entry)
+		return;
+	entries = list_delete_ptr(entries, entry);
+	pfree(entry);
+}
+
+/* Should the query run, by what is wished and what it did? */
+static bool
+should_run(const ScQuery *query, const ScFailureRow *failure)
+{
+	return !query->paused && !(failure && failure->status == SC_FAILURE_FAILED);
+}
+
+void
+sc_progress_load(int32 pipeline_id)
+{
+	List	   *failures = sc_store_failures();
+	ListCell   *lc;
+
+	list_free_deep(entries);
+	entries = NIL;
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+		ScQuery    *query = sc_query_by_id(offset->query_id, true);
+		ScProgress *entry;
+
+		if (!query)
+			continue;
+		entry = sc_progress_get(offset->query_id);
+		entry->lsn = offset->lsn;
+		entry->active = should_run(query, failure);
+		if (failure)
+		{
+			entry->failing = true;
+			entry->failures = failure->failures;
+			entry->failed_lsn = failure->row_lsn;
+		}
+	}
+}
+
+static XLogRecPtr
+smallest(XLogRecPtr lsn, bool all)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		ScProgress *entry = lfirst(lc);
+
+		if ((all || entry->active) && !XLogRecPtrIsInvalid(entry->lsn))
+			lsn = Min(lsn, entry->lsn);
+	}
+	return lsn;
+}
+
+XLogRecPtr
+sc_progress_committed(XLogRecPtr lsn)
+{
+	return smallest(lsn, false);
+}
+
+XLogRecPtr
+sc_progress_held(XLogRecPtr lsn)
+{
+	return smallest(lsn, true);
+}
+
+static inline TimestampTz
+earlier(TimestampTz a, TimestampTz b)
+{
+	return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+TimestampTz
+sc_progress_next_wait(void)
+{
+	TimestampTz result = 0;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+		result = earlier(result, ((ScProgress *) lfirst(lc))->wait_until);
+	return result;
+}
+
+TimestampTz
+sc_progress_next_retry(void)
+{
+	TimestampTz result = 0;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+		result = earlier(result, ((ScProgress *) lfirst(lc))->retry_at);
+	return result;
+}
+
+bool
+sc_progress_wants_restart(int32 pipeline_id)
+{
+	List	   *failures = sc_store_failures();
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline_id))
+	{
+		ScQuery    *query = lfirst(lc);
+		ScProgress *entry = find(query->query_id);
+		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
+
+		/* one that is tried again by itself has its own time */
+		if (entry && !entry->active && should_run(query, failure) &&
+			!(failure && entry->retry_at != 0))
+			return true;
+	}
+	return false;
+}
+
+int
+sc_progress_delay(int failures)
+{
+	return Min(MAX_DELAY_S, 1 << Min(failures, 6));
+}

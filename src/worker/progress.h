@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ * progress.h
+ *	  What a coordinator knows of each query of its pipeline: how far its committed
+ *	  results are, and whether it runs.
+ *
+ * Normally all queries stand at the last checkpoint's LSN.  One that is paused, has
+ * failed, or whose part of a checkpoint waits, keeps its own, and with it the WAL.
+ * Lives in the coordinator's process; changes after a commit only, so that it
+ * never says more than the catalogs do.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_PROGRESS_H
+#define SC_WORKER_PROGRESS_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+
+typedef struct ScProgress
+{
+	int64		query_id;
+	XLogRecPtr	lsn;			/* committed offset; invalid: none yet */
+	bool		active;			/* the tasks run it */
+	bool		failing;		/* it has a row in query_failure */
+	int			failures;		/* in a row */
+	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */
+	TimestampTz wait_until;		/* its part is tried again then; 0: none waits */
+	TimestampTz retry_at;		/* the attempt restarts for its sake then; 0: no */
+} ScProgress;
+
+/* What the catalogs say, at the beginning of an attempt. */
+extern void sc_progress_load(int32 pipeline_id);
+
+/* The query's entry, made where there is none: active, without an offset. */
+extern ScProgress *sc_progress_get(int64 query_id);
+extern void sc_progress_forget(int64 query_id);
+
+/* "lsn", or what is behind it: of the queries that run, and of all. */
+extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
+extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
+
+/* The next wait_until and retry_at; 0: none. */
+extern TimestampTz sc_progress_next_wait(void);
+extern TimestampTz sc_progress_next_retry(void);
+
+/*
+ * Does a query stand that should run (it was resumed)?  Only a new attempt takes
+ * it in, because the reader has to go back.  Needs a transaction.
+ */
+extern bool sc_progress_wants_restart(int32 pipeline_id);
+
+/* Seconds until the next try after so many failures: 1 doubling to 60. */
+extern int	sc_progress_delay(int failures);
+
+#endif							/* SC_WORKER_PROGRESS_H */

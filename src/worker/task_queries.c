@@ -1,0 +1,324 @@
+/*-------------------------------------------------------------------------
+ * task_queries.c
+ *	  The queries of a task, and the rule that an error in one of them concerns it
+ *	  alone.
+ *
+ * Whatever runs code of a query's owner does it as a step under guard(): an error
+ * there is caught, the message's transaction is aborted and begun anew, the
+ * failure goes to the coordinator, and the query is gone from this task.  Its
+ * state is the last checkpoint's again: what came of it since then, and waits in
+ * the outbox or with the coordinator, is void.  The coordinator decides when it
+ * is tried again.
+ *
+ * Not an error of a query: a cancel (SIGINT) of the process, which ends the
+ * attempt as any signal does.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/debug.h"
+#include "base/limit.h"
+#include "ckpt/failure.h"
+#include "utils/memutils.h"
+#include "worker/loop.h"
+#include "worker/start.h"
+#include "worker/task_internal.h"
+
+static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
+static ScOutbox *outbox;
+
+/* What a step works on; "query" is the step's to fill in where it loads one. */
+typedef struct Step
+{
+	int64		query_id;
+	ScTaskQuery *query;
+	MemoryContext context;		/* of a query that is being loaded */
+	const ScOffset *offset;		/* of a query that is restored */
+	const char *data;			/* of a message */
+	Size		len;
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;
+	int64		state_bytes;	/* result of freezing */
+} Step;
+
+static void load_step(Step *step);
+static void run_step(Step *step);
+static void freeze_step(Step *step);
+
+/* ---------------------------------------------------------------------
+ * Errors
+ * --------------------------------------------------------------------- */
+
+/*
+ * Tells the coordinator.  A query that has no offset yet gets its first one: it
+ * must not begin anywhere else when it is tried again.
+ */
+static void
+send_failure(const Step *step, ErrorData *error)
+{
+	ScTaskQuery *query = step->query;
+	ScFailure  *failure = sc_failure_from_error(error);
+	StringInfoData buf;
+
+	if (query && query->in_row)
+	{
+		failure->row_lsn = query->transaction;
+		failure->row_ordinal = query->ordinal;
+	}
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	sc_outbox_add(outbox, SC_MESSAGE_FAILED, step->query_id, 0, NULL, 0, buf.data,
+				  buf.len);
+	if (query && !XLogRecPtrIsInvalid(query->begun_at))
+		sc_task_query_first_offset(step->query_id, query->query->source, query->begun_at,
+								   outbox);
+}
+
+/* Removes a query from the list and frees it. */
+static void
+forget(ScTaskQuery *query)
+{
+	queries = list_delete_ptr(queries, query);
+	sc_task_query_free(query);
+}
+
+/*
+ * Runs "perform" on the step's query.  False: it failed, and is forgotten; the
+ * transaction is another one.
+ */
+static bool
+guard(void (*perform) (Step *step), Step *step)
+{
+	static MemoryContext context = NULL;
+	volatile bool done = false;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt failure",
+										ALLOCSET_SMALL_SIZES);
+	sc_worker_context.query_id = step->query_id;
+	PG_TRY();
+	{
+		sc_limit_begin();
+		perform(step);
+		sc_limit_end();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		send_failure(step, error);
+		if (step->query && list_member_ptr(queries, step->query))
+			forget(step->query);
+		sc_begin_work();
+		MemoryContextReset(context);
+	}
+	PG_END_TRY();
+	sc_worker_context.query_id = 0;
+	return done;
+}
+
+/* ---------------------------------------------------------------------
+ * Loading
+ * --------------------------------------------------------------------- */
+
+static void
+load_step(Step *step)
+{
+	ScTaskQuery *query = sc_task_query_load(step->query_id, step->context, outbox);
+
+	if (query && step->offset)
+		sc_task_query_restore(query, step->offset);
+	step->query = query;
+}
+
+/* Loads a query and puts it into the list; NULL where it failed or is gone. */
+static ScTaskQuery *
+load(Step *step, bool *failed)
+{
+	MemoryContext old;
+
+	step->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
+										  ALLOCSET_DEFAULT_SIZES);
+	*failed = !guard(load_step, step);
+	if (*failed || !step->query)
+	{
+		MemoryContextDelete(step->context);
+		return NULL;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	queries = lappend(queries, step->query);
+	MemoryContextSwitchTo(old);
+	return step->query;
+}
+
+/* A copy of a list of offsets that outlives the transaction. */
+static List *
+keep_offsets(List *offsets, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, offsets)
+		result = lappend(result, memcpy(palloc(sizeof(ScOffset)), lfirst(lc),
+										sizeof(ScOffset)));
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+void
+sc_task_queries_restore(ScOutbox *task_outbox)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt restore",
+												  ALLOCSET_SMALL_SIZES);
+	List	   *offsets = keep_offsets(sc_active_offsets(sc_my_pipeline->pipeline_id),
+									   context);
+	ListCell   *lc;
+
+	outbox = task_outbox;
+	foreach(lc, offsets)
+	{
+		Step		step = {0};
+		bool		failed;
+
+		step.offset = lfirst(lc);
+		step.query_id = step.offset->query_id;
+		(void) load(&step, &failed);
+	}
+	MemoryContextDelete(context);
+}
+
+List *
+sc_task_queries(void)
+{
+	return queries;
+}
+
+static ScTaskQuery *
+find(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		if (((ScTaskQuery *) lfirst(lc))->query->query_id == query_id)
+			return lfirst(lc);
+	}
+	return NULL;
+}
+
+/* ---------------------------------------------------------------------
+ * Control messages
+ * --------------------------------------------------------------------- */
+
+void
+sc_task_query_create(int64 query_id, XLogRecPtr lsn)
+{
+	Step		step = {0};
+	ScTaskQuery *query;
+	bool		failed;
+
+	/* restored, or standing at its offset: the message is being read again */
+	if (find(query_id) || sc_store_has_offset(query_id))
+		return;
+	step.query_id = query_id;
+	query = load(&step, &failed);
+	if (query)
+		query->offset = query->begun_at = lsn;
+	else if (failed)
+	{
+		ScQuery    *catalog = sc_query_by_id(query_id, true);
+
+		if (catalog)
+			sc_task_query_first_offset(query_id, catalog->source, lsn, outbox);
+	}
+}
+
+void
+sc_task_query_drop(int64 query_id)
+{
+	ScTaskQuery *query = find(query_id);
+
+	if (query)
+		forget(query);
+	sc_outbox_add(outbox, SC_MESSAGE_FORGET, query_id, 0, NULL, 0, NULL, 0);
+}
+
+/* Takes no more rows; the next barrier is its last. */
+void
+sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
+{
+	ScTaskQuery *query = find(query_id);
+
+	/* a query that was resumed since may read the message again */
+	if (!query || lsn <= query->offset)
+		return;
+	query->paused = true;
+	query->offset = lsn;
+}
+
+/* ---------------------------------------------------------------------
+ * Rows and barriers
+ * --------------------------------------------------------------------- */
+
+static void
+run_step(Step *step)
+{
+	sc_task_query_run(step->query, step->data, step->len);
+}
+
+void
+sc_task_queries_run(const char *data, Size len)
+{
+	int			i = 0;
+
+	while (i < list_length(queries))
+	{
+		Step		step = {0};
+
+		step.query = list_nth(queries, i);
+		step.query_id = step.query->query->query_id;
+		step.data = data;
+		step.len = len;
+		if (guard(run_step, &step))
+			i++;				/* else it is gone from the list */
+	}
+}
+
+static void
+freeze_step(Step *step)
+{
+	step->state_bytes = sc_task_query_freeze(step->query, step->checkpoint_id, step->lsn);
+}
+
+int64
+sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn)
+{
+	int64		state_bytes = 0;
+	int			i = 0;
+
+	while (i < list_length(queries))
+	{
+		Step		step = {0};
+
+		step.query = list_nth(queries, i);
+		step.query_id = step.query->query->query_id;
+		step.checkpoint_id = checkpoint_id;
+		step.lsn = lsn;
+		if (!guard(freeze_step, &step))
+			continue;			/* it is gone from the list */
+		state_bytes += step.state_bytes;
+		if (!step.query->paused)
+		{
+			i++;
+			continue;
+		}
+		sc_outbox_add(outbox, SC_MESSAGE_PAUSED, step.query_id, 0, NULL, 0, NULL, 0);
+		forget(step.query);
+	}
+	return state_bytes;
+}
