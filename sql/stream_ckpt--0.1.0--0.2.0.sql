@@ -114,3 +114,39 @@ GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout;
 COMMENT ON VIEW stream_ckpt.streams
 	IS 'streams, attached tables and log streams; counts are those of the oldest query that reads them';
 GRANT SELECT ON stream_ckpt.streams TO PUBLIC;
+
+--
+-- Late rows, of queries with keep_late_rows: written by checkpoints, with the offset that
+-- covers them.  Each role sees and may delete those of its own queries.
+--
+CREATE TABLE stream_ckpt.late_rows (
+	query			regclass NOT NULL,
+	row				jsonb NOT NULL,
+	window_start	timestamptz NOT NULL,
+	window_end		timestamptz NOT NULL,
+	watermark		timestamptz NOT NULL,
+	lsn				pg_lsn NOT NULL,
+	ordinal			bigint NOT NULL,
+	query_id		bigint NOT NULL,
+	PRIMARY KEY (query_id, lsn, ordinal, window_start)
+);
+COMMENT ON TABLE stream_ckpt.late_rows
+	IS 'rows that queries with keep_late_rows dropped as late, one for each window; yours to read and delete';
+
+CREATE FUNCTION stream_ckpt.query_owner(query_id bigint) RETURNS oid
+LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT c.relowner FROM stream_ckpt.query q JOIN pg_catalog.pg_class c ON c.oid = q.definition
+WHERE q.query_id = $1
+$$;
+COMMENT ON FUNCTION stream_ckpt.query_owner(bigint)
+	IS 'owner of a query''s definition: whom its rows in late_rows belong to';
+
+ALTER TABLE stream_ckpt.late_rows ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owners_see ON stream_ckpt.late_rows FOR SELECT
+	USING (pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR
+		pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
+CREATE POLICY owners_delete ON stream_ckpt.late_rows FOR DELETE
+	USING (pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
+REVOKE ALL ON stream_ckpt.late_rows FROM PUBLIC;
+GRANT SELECT, DELETE ON stream_ckpt.late_rows TO PUBLIC;

@@ -23,6 +23,13 @@ SELECT relid, emit, allowed_lateness FROM stream_ckpt.query WHERE source = 'even
 DROP TABLE q;
 DROP TABLE u;
 
+-- keep_late_rows
+SELECT stream_ckpt.create_query('q', :'full', keep_late_rows => NULL);
+SELECT stream_ckpt.create_query('q', :'full', keep_late_rows => true);
+SELECT keep_late_rows FROM stream_ckpt.query WHERE relid = 'q'::regclass;
+\d stream_ckpt.late_rows
+DROP TABLE q;
+
 SET client_min_messages = warning;
 SELECT stream_ckpt.start_pipeline('default');
 DROP SCHEMA timing CASCADE;

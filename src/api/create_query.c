@@ -50,6 +50,7 @@ typedef struct NewQuery
 	const char *text;
 	ScEmit		emit;
 	int64		allowed_lateness;	/* microseconds */
+	bool		keep_late_rows;
 	SelectStmt *select;
 	ScDefinition *definition;
 	ScPipeline *pipeline;
@@ -80,8 +81,7 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 	if (!PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
 		sc_not_supported("backfill => true",
 						 "With backfill => false the query begins with the rows committed after it.");
-	if (!PG_ARGISNULL(5) && PG_GETARG_BOOL(5))
-		sc_not_supported("keep_late_rows => true", "Late rows are counted in stream_ckpt.queries.");
+	query->keep_late_rows = DatumGetBool(sc_arg(fcinfo, 5, "keep_late_rows"));
 }
 
 /*
@@ -265,6 +265,7 @@ create_entry(NewQuery *query)
 	entry.pipeline_id = query->pipeline->pipeline_id;
 	entry.emit = query->emit;
 	entry.allowed_lateness = query->allowed_lateness;
+	entry.keep_late_rows = query->keep_late_rows;
 	entry.settings = sc_env_current_settings();
 	entry.preexisting_rows = stream_has_rows(query);
 

@@ -12,6 +12,7 @@
 #include "api/api_internal.h"
 #include "base/process.h"
 #include "catalog/pg_class.h"
+#include "ckpt/late.h"
 #include "commands/event_trigger.h"
 #include "model/catalog_write.h"
 #include "utils/lsyscache.h"
@@ -24,6 +25,7 @@ static void
 forget_query(int64 query_id, int32 pipeline_id)
 {
 	sc_query_delete(query_id);
+	sc_late_delete(query_id);
 	sc_query_dropped(query_id, pipeline_id);
 }
 

@@ -89,7 +89,7 @@ extern void sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 						   const ScChunk *chunk);
 extern void sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key);
 extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, source) */
-/* Removes chunks and offsets of queries of the pipeline that no longer exist. */
+/* Removes chunks, offsets and late rows of queries of the pipeline that no longer exist. */
 extern void sc_store_forget_query(ScStore *store, int64 query_id);
 /*
  * Writes the buffered chunks.  To be called before a subtransaction that called

@@ -18,6 +18,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "ckpt/failure.h"
+#include "ckpt/late.h"
 #include "ckpt/store_internal.h"
 #include "miscadmin.h"
 #include "replication/origin.h"
@@ -230,6 +231,7 @@ sc_store_forget_query(ScStore *store, int64 query_id)
 	delete_chunks(store, 1, &key);
 	sc_store_delete_offsets(store, query_id);
 	sc_store_failure_clear(query_id);
+	sc_late_delete(query_id);
 }
 
 /* The chunk that a row of state_chunk holds; its data stay the tuple's. */

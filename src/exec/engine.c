@@ -199,6 +199,17 @@ drop_timeless(ScEngine *engine)
 	set_window_slot(engine, engine->window_start, engine->window_end, false);
 }
 
+/* The row is late for the current window. */
+static void
+drop_late(ScEngine *engine)
+{
+	engine->counters.late_rows++;
+	if (engine->options.late_row)
+		engine->options.late_row(engine->options.late_arg,
+								 engine->tmpcontext->ecxt_scantuple, engine->window_start,
+								 engine->window_end, engine->watermark);
+}
+
 /* A row of the current window.  The current context is the row's. */
 static inline void
 add_row(ScEngine *engine)
@@ -212,7 +223,7 @@ add_row(ScEngine *engine)
 	if (unlikely(engine->current == NULL) && engine->all_key_groups &&
 		passed(engine, engine->window_end))
 	{
-		engine->counters.late_rows++;
+		drop_late(engine);
 		return;
 	}
 	hash = sc_keys_load(engine);
@@ -222,7 +233,7 @@ add_row(ScEngine *engine)
 	{
 		if (passed(engine, engine->window_end))
 		{
-			engine->counters.late_rows++;
+			drop_late(engine);
 			return;
 		}
 		engine->current = sc_partition_open(engine, engine->window_start,

@@ -34,6 +34,13 @@ typedef enum ScResultOp
  */
 typedef void (*ScEmitRow) (void *arg, ScResultOp op, TupleTableSlot *row);
 
+/*
+ * A row is dropped as late for one window: the slot that sc_engine_row got, valid
+ * during the call only.  May evaluate code of the owner's.
+ */
+typedef void (*ScLateRowDropped) (void *arg, TupleTableSlot *row, int64 window_start,
+								  int64 window_end, int64 watermark);
+
 typedef struct ScEngineOptions
 {
 	ScEmit		emit;
@@ -43,6 +50,8 @@ typedef struct ScEngineOptions
 	int32		last_key_group;
 	ScEmitRow	emit_row;
 	void	   *emit_arg;
+	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
+	void	   *late_arg;
 } ScEngineOptions;
 
 /* Counters since the query began (restored with the state by the caller). */

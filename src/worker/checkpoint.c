@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/settings.h"
+#include "ckpt/late.h"
 #include "miscadmin.h"
 #include "sink/sink.h"
 #include "utils/resowner.h"
@@ -40,7 +41,7 @@ static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collect
 					   ScCheckpointRecord *record);
 static ScFailure *try_rows(ScQuery *query, ScPart *part, int64 *nrows);
 static int64 write_rows(ScQuery *query, ScPart *part);
-static int64 write_state(ScStore *store, ScPart *part);
+static int64 write_state(ScStore *store, ScQuery *query, ScPart *part);
 
 void
 sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
@@ -104,7 +105,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 	{
 		/* its first offset, where it has none: it begins there when it is resumed */
 		if (XLogRecPtrIsInvalid(progress->lsn))
-			(void) write_state(store, collected->part);
+			(void) write_state(store, query, collected->part);
 		note_failure(collected, collected->failure, false);
 	}
 	else if (progress->wait_until > GetCurrentTimestamp())
@@ -143,7 +144,7 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	else
 	{
 		SC_DEBUG_POINT("coordinator_after_rows");
-		record->checkpointed_bytes += write_state(store, collected->part);
+		record->checkpointed_bytes += write_state(store, query, collected->part);
 		sc_store_flush(store);
 		ReleaseCurrentSubTransaction();
 	}
@@ -251,10 +252,26 @@ write_chunk(ScStore *store, const ScMessage *message)
 	return chunk.len;
 }
 
-/* Writes the part's chunks and offset; returns the chunks' bytes. */
-static int64
-write_state(ScStore *store, ScPart *part)
+static void
+write_late_row(ScLateWriter *writer, const ScMessage *message)
 {
+	const ScMessageLate *head = (const ScMessageLate *) SC_MESSAGE_BODY(message);
+	ScLateRow	row;
+
+	row.row = PointerGetDatum(head + 1);
+	row.window_start = head->window_start;
+	row.window_end = head->window_end;
+	row.watermark = head->watermark;
+	row.lsn = head->lsn;
+	row.ordinal = head->ordinal;
+	sc_late_add(writer, &row);
+}
+
+/* Writes the part's chunks, late rows and offset; returns the chunks' bytes. */
+static int64
+write_state(ScStore *store, ScQuery *query, ScPart *part)
+{
+	ScLateWriter *late = NULL;
 	const char *data;
 	Size		len;
 	int64		bytes = 0;
@@ -273,6 +290,11 @@ write_state(ScStore *store, ScPart *part)
 				sc_store_drop_partition(store, message->query_id,
 										((const ScMessageDrop *) SC_MESSAGE_BODY(message))->partition_key);
 				break;
+			case SC_MESSAGE_LATE:
+				if (!late)
+					late = sc_late_begin(query);
+				write_late_row(late, message);
+				break;
 			case SC_MESSAGE_OFFSET:
 				sc_store_offset(store, (const ScOffset *) SC_MESSAGE_BODY(message));
 				break;
@@ -282,5 +304,7 @@ write_state(ScStore *store, ScPart *part)
 				elog(ERROR, "unexpected message \"%c\" from a task", message->kind);
 		}
 	}
+	if (late)
+		sc_late_end(late);
 	return bytes;
 }

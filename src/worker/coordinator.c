@@ -174,7 +174,8 @@ prepare(void)
 static void
 forget_dropped_queries(void)
 {
-	static const char *const tables[] = {"checkpoint_offset", "state_chunk", "query_failure"};
+	static const char *const tables[] = {"checkpoint_offset", "state_chunk", "query_failure",
+		"late_rows"};
 
 	SPI_connect();
 	for (int i = 0; i < lengthof(tables); i++)

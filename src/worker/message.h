@@ -9,6 +9,7 @@
  *	      beginning at a multiple of 8.  Sent as windows close, and at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
  *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
+ *	 'L'  ScMessageLate and a jsonb: a late row to keep
  *	 'O'  ScOffset (ckpt/store.h)
  *	 'F'  nothing: the query was dropped, forget all of it
  *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
@@ -28,6 +29,7 @@ typedef enum ScMessageKind
 	SC_MESSAGE_ROWS = 'R',
 	SC_MESSAGE_CHUNK = 'K',
 	SC_MESSAGE_DROP = 'D',
+	SC_MESSAGE_LATE = 'L',
 	SC_MESSAGE_OFFSET = 'O',
 	SC_MESSAGE_FORGET = 'F',
 	SC_MESSAGE_FAILED = 'X',
@@ -71,6 +73,16 @@ typedef struct ScMessageDrop
 {
 	int64		partition_key;
 } ScMessageDrop;
+
+typedef struct ScMessageLate
+{
+	int64		window_start;
+	int64		window_end;
+	int64		watermark;		/* before the row's transaction */
+	XLogRecPtr	lsn;			/* end of the row's transaction */
+	int64		ordinal;		/* the row's number among the stream's rows in it */
+	/* the row as a jsonb datum */
+} ScMessageLate;
 
 typedef struct ScMessageEnd
 {

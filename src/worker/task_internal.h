@@ -81,6 +81,16 @@ extern int64 sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id,
 extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 									   ScOutbox *outbox);
 
+/* task_late.c: an ScLateRowDropped; "arg" is the ScTaskQuery */
+extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,
+							 int64 window_end, int64 watermark);
+
+/*
+ * task_json.c: a row of a stream as jsonb, in the current memory context.  Runs
+ * output functions and casts: to be called as the query's owner, as expressions are.
+ */
+extern Datum sc_task_row_jsonb(TupleTableSlot *slot);
+
 /* task_layout.c */
 
 /* How the rows of one relation lie in messages. */

@@ -86,6 +86,8 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	options.last_key_group = SC_MAX_PARALLELISM - 1;
 	options.emit_row = emit_row;
 	options.emit_arg = query;
+	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
+	options.late_arg = query;
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	query->definition = sc_definition_load(catalog);
@@ -127,6 +129,21 @@ sc_task_query_free(ScTaskQuery *query)
 	MemoryContextDelete(query->context);
 }
 
+/*
+ * A query that keeps rows keeps all columns that they have by now.  Without a lock,
+ * which somebody may hold for long: all that is taken is a copy.
+ */
+static void
+refresh_stream_desc(ScTaskQuery *query)
+{
+	Relation	relation = RelationIdGetRelation(query->definition->stream_relid);
+
+	if (!RelationIsValid(relation))
+		return;
+	query->stream_desc = shared_desc(RelationGetDescr(relation));
+	RelationClose(relation);
+}
+
 static inline void
 run_row(ScTaskQuery *query, const ScWireRecord *record)
 {
@@ -135,6 +152,8 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	if (layout != query->layout)
 	{
 		query->layout = layout;
+		if (query->query->keep_late_rows)
+			refresh_stream_desc(query);
 		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
 											  query->stream_desc);
 	}

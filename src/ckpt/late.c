@@ -1,0 +1,110 @@
+/*-------------------------------------------------------------------------
+ * late.c
+ *	  Writing and removing rows of stream_ckpt.late_rows (late.h).
+ *
+ * Direct access, past row-level security: who may see or delete a row is for
+ * users' commands only (the policies are in the install script).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "ckpt/late.h"
+#include "ckpt/store_internal.h"
+#include "utils/fmgroids.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* Columns of stream_ckpt.late_rows. */
+#define LATE_QUERY			1
+#define LATE_ROW			2
+#define LATE_WINDOW_START	3
+#define LATE_WINDOW_END		4
+#define LATE_WATERMARK		5
+#define LATE_LSN			6
+#define LATE_ORDINAL		7
+#define LATE_QUERY_ID		8
+#define LATE_COLUMNS		8
+
+struct ScLateWriter
+{
+	StoreTable	table;
+	Oid			relid;			/* the query's result table */
+	int64		query_id;
+};
+
+ScLateWriter *
+sc_late_begin(const ScQuery *query)
+{
+	ScLateWriter *writer = palloc0(sizeof(ScLateWriter));
+
+	writer->relid = query->relid;
+	writer->query_id = query->query_id;
+	sc_store_table_open(&writer->table, "late_rows", LATE_COLUMNS, RowExclusiveLock);
+	return writer;
+}
+
+void
+sc_late_add(ScLateWriter *writer, const ScLateRow *row)
+{
+	Datum		values[LATE_COLUMNS];
+	bool		nulls[LATE_COLUMNS] = {0};
+	HeapTuple	tuple;
+
+	values[LATE_QUERY - 1] = ObjectIdGetDatum(writer->relid);
+	values[LATE_ROW - 1] = row->row;
+	values[LATE_WINDOW_START - 1] = TimestampTzGetDatum(row->window_start);
+	values[LATE_WINDOW_END - 1] = TimestampTzGetDatum(row->window_end);
+	values[LATE_WATERMARK - 1] = TimestampTzGetDatum(row->watermark);
+	values[LATE_LSN - 1] = LSNGetDatum(row->lsn);
+	values[LATE_ORDINAL - 1] = Int64GetDatum(row->ordinal);
+	values[LATE_QUERY_ID - 1] = Int64GetDatum(writer->query_id);
+	tuple = heap_form_tuple(RelationGetDescr(writer->table.rel), values, nulls);
+	CatalogTupleInsertWithInfo(writer->table.rel, tuple, writer->table.indexes);
+	heap_freetuple(tuple);
+}
+
+void
+sc_late_end(ScLateWriter *writer)
+{
+	sc_store_table_close(&writer->table);
+	pfree(writer);
+}
+
+/* Deletes a row, unless somebody else does. */
+static void
+delete_row(Relation rel, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result	result = table_tuple_delete(rel, tid, GetCurrentCommandId(true),
+											GetActiveSnapshot(), InvalidSnapshot, true,
+											&failure, false);
+
+	if (result != TM_Ok && result != TM_Deleted && result != TM_SelfModified)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a late row was changed by another transaction")));
+}
+
+void
+sc_late_delete(int64 query_id)
+{
+	bool		pushed = sc_store_push_snapshot();
+	StoreTable	table;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	sc_store_table_open(&table, "late_rows", LATE_COLUMNS, RowExclusiveLock);
+	ScanKeyInit(&key, LATE_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	scan = sc_store_scan(&table, 1, &key);
+	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+		delete_row(table.rel, &tuple->t_self);
+	systable_endscan_ordered(scan);
+	sc_store_table_close(&table);
+	sc_store_pop_snapshot(pushed);
+}
