@@ -20,7 +20,7 @@ OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir
 # Every test of sql/ and of specs/, by hand, in the order in which they run.
 REGRESS = tumble refuse catalog time log_stream
 REGRESS_OPTS =
-ISOLATION =
+ISOLATION = log_stream_unread
 ISOLATION_OPTS =
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \

@@ -140,6 +140,21 @@ SELECT url, twice FROM seen ORDER BY id;
 DROP TRIGGER a ON clicks;
 DROP TRIGGER b ON clicks;
 
+-- options stay while a query reads them; the event time follows its column
+ALTER FOREIGN TABLE clicks OPTIONS (SET watermark_delay '1 h');
+ALTER FOREIGN TABLE clicks OPTIONS (DROP idle_timeout);
+ALTER FOREIGN TABLE clicks RENAME ts TO at;
+SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'clicks'::regclass;
+INSERT INTO clicks (at, url, ms) VALUES ('2024-01-01 00:15:00', 'renamed', 3);
+ALTER TABLE clicks RENAME COLUMN url TO link;
+ALTER TABLE clicks RENAME COLUMN link TO url;
+ALTER TABLE clicks RENAME at TO ts;
+ALTER FOREIGN TABLE clicks DROP COLUMN ts;
+ALTER FOREIGN TABLE plain RENAME ts TO "At";
+SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'plain'::regclass;
+ALTER FOREIGN TABLE plain RENAME "At" TO ts;
+ALTER FOREIGN TABLE plain OPTIONS (ADD watermark_delay '1 h');
+
 -- what a transaction leaves
 BEGIN;
 INSERT INTO clicks (ts, url, ms) VALUES ('2024-01-01 00:20:00', 'kept', 1);

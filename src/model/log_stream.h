@@ -46,6 +46,14 @@ extern AttrNumber sc_event_time_attno(Oid relid, const char *name);
 extern AttrNumber sc_log_stream_event_time(Oid relid);
 
 /*
+ * Within an ALTER of any relation, before its changes are visible: raises an error
+ * where options of a stream were changed that queries read; lets the event
+ * time follow its column's new name.
+ */
+extern void sc_log_stream_options_altered(Oid relid);
+extern void sc_log_stream_column_altered(Oid relid, AttrNumber attno);
+
+/*
  * Is there a query that reads one of the streams (OIDs)?  What is committed now
  * counts, and what this transaction did.
  */

@@ -17,11 +17,14 @@
 #include "base/process.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_foreign_table.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "model/log_stream.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "pgstat.h"
@@ -68,12 +71,19 @@ transaction_callback(XactEvent event, void *arg)
 	}
 }
 
-/* DROP EXTENSION, also by DROP SCHEMA or DROP OWNED. */
+/*
+ * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED; changed options and columns of
+ * log streams.
+ */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
 {
 	if (prev_object_access)
 		prev_object_access(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_POST_ALTER && class_id == ForeignTableRelationId)
+		sc_log_stream_options_altered(object_id);
+	if (access == OAT_POST_ALTER && class_id == RelationRelationId && sub_id > 0)
+		sc_log_stream_column_altered(object_id, sub_id);
 	if (access == OAT_DROP && class_id == ExtensionRelationId)
 	{
 		char	   *name = get_extension_name(object_id);
