@@ -35,6 +35,7 @@
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "base/limit.h"
 #include "ckpt/changelog.h"
 #include "exec/state.h"
 #include "miscadmin.h"
@@ -48,6 +49,9 @@
 
 /* Live chunks beyond twice the full size by less than this stay */
 #define COMPACT_SLACK	(64 * 1024)
+
+/* Groups between two of which a time limit begins anew */
+#define RENEW_GROUPS	4096
 
 #define LONG_ENTRY		PG_UINT32_MAX
 
@@ -251,6 +255,8 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		CHECK_FOR_INTERRUPTS();
+		if (i % RENEW_GROUPS == RENEW_GROUPS - 1)
+			sc_limit_renew();
 		inputs += write_group(writer, sc_partition_group(engine, part, order[i]), &head);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);

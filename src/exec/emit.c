@@ -11,12 +11,16 @@
  */
 #include "postgres.h"
 
+#include "base/limit.h"
 #include "exec/state.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/memutils.h"
+
+/* Groups between two of which a time limit begins anew: many of them may take long */
+#define RENEW_GROUPS 1024
 
 /* A group to be emitted, with its first key at hand. */
 typedef struct EmitItem
@@ -54,6 +58,34 @@ group_desc(const ScEngine *engine)
 
 		TupleDescInitEntry(desc, ++attno, NULL, aggref->aggtype, -1, 0);
 		TupleDescInitEntryCollation(desc, attno, aggref->aggcollid);
+	}
+	return desc;
+}
+
+/* What identifies a group whose result row can't be made, by the names of the result. */
+static TupleDesc
+failed_desc(const ScEngine *engine)
+{
+	const ScDefinition *def = engine->def;
+	TupleDesc	desc = CreateTemplateTupleDesc(2 + def->nkeys);
+
+	TupleDescInitEntry(desc, 1, "window_start", def->event_time_type, -1, 0);
+	TupleDescInitEntry(desc, 2, "window_end", def->event_time_type, -1, 0);
+	for (int i = 0; i < def->nkeys; i++)
+	{
+		char	   *name = psprintf("key_%d", i + 1);
+		ListCell   *lc;
+
+		foreach(lc, def->target)
+		{
+			TargetEntry *entry = lfirst_node(TargetEntry, lc);
+
+			if (IsA(entry->expr, Var) &&
+				((Var *) entry->expr)->varattno == SC_WINDOW_COLUMNS + i + 1)
+				name = entry->resname;
+		}
+		TupleDescInitEntry(desc, 3 + i, name, def->keys[i].type, def->keys[i].typmod, 0);
+		TupleDescInitEntryCollation(desc, 3 + i, def->keys[i].collation);
 	}
 	return desc;
 }
@@ -181,21 +213,91 @@ sorted_items(ScEngine *engine, ScPartition *part, bool all, EmitItem *items)
 	return n;
 }
 
-/* Emits groups, which then count as unchanged as far as emitting goes. */
+/* Chooses what is to be emitted; it stays chosen through an error. */
+static void
+begin_emission(ScEngine *engine, ScPartition *part, bool all)
+{
+	ScEmission *emission = &engine->emission;
+	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
+
+	emission->items = MemoryContextAllocHuge(engine->context,
+											 sizeof(EmitItem) * Max(candidates, 1));
+	emission->n = sorted_items(engine, part, all, emission->items);
+	emission->at = 0;
+	emission->part = part;
+}
+
+static ScGroup *
+group_at(ScEngine *engine)
+{
+	const ScEmission *emission = &engine->emission;
+
+	return sc_partition_group(engine, emission->part,
+							  emission->items[emission->at].number);
+}
+
+/* The group at which an error was raised stays without a result row. */
+void
+sc_emit_skip_group(ScEngine *engine)
+{
+	group_at(engine)->flags &= ~SC_GROUP_CHANGED;
+	engine->emission.at++;
+	MemoryContextReset(engine->outcontext->ecxt_per_tuple_memory);
+	if (engine->has_inputs)
+		ReScanExprContext(engine->replaycontext);
+}
+
+TupleTableSlot *
+sc_engine_failed_group(ScEngine *engine)
+{
+	const ScEmission *emission = &engine->emission;
+	const ScGroup *group = sc_partition_group(engine, emission->part,
+											  emission->items[emission->at - 1].number);
+	TupleTableSlot *slot = engine->failed_slot;
+
+	if (slot == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(engine->context);
+
+		slot = engine->failed_slot = MakeSingleTupleTableSlot(failed_desc(engine),
+															  &TTSOpsVirtual);
+		MemoryContextSwitchTo(old);
+	}
+	ExecClearTuple(slot);
+	slot->tts_values[0] = Int64GetDatum(emission->part->start);
+	slot->tts_values[1] = Int64GetDatum(emission->part->end);
+	slot->tts_isnull[0] = slot->tts_isnull[1] = false;
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		slot->tts_values[2 + i] = sc_group_keys(engine, group)[i];
+		slot->tts_isnull[2 + i] = group->nulls[i];
+	}
+	return ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * Emits groups, which then count as unchanged as far as emitting goes; after an
+ * error, the rest of them.
+ */
 static void
 emit_groups(ScEngine *engine, ScPartition *part, bool all)
 {
-	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
-	EmitItem   *items = MemoryContextAllocHuge(CurrentMemoryContext,
-											   sizeof(EmitItem) * Max(candidates, 1));
-	uint32		n = sorted_items(engine, part, all, items);
+	ScEmission *emission = &engine->emission;
 	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
 
+	/* what comes before the partition that an error left has been emitted */
+	if (emission->part != NULL && emission->part != part)
+		return;
+	if (emission->part == NULL)
+		begin_emission(engine, part, all);
 	engine->aggstate->curaggcontext = part->aggcontext;
-	for (uint32 i = 0; i < n; i++)
+	for (; emission->at < emission->n; emission->at++)
 	{
-		ScGroup    *group = sc_partition_group(engine, part, items[i].number);
+		ScGroup    *group = group_at(engine);
 		MemoryContext old;
+
+		if (emission->at % RENEW_GROUPS == RENEW_GROUPS - 1)
+			sc_limit_renew();
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
@@ -208,7 +310,8 @@ emit_groups(ScEngine *engine, ScPartition *part, bool all)
 	}
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
-	pfree(items);
+	pfree(emission->items);
+	emission->part = NULL;
 }
 
 /* emit close: the rows of a window that closes. */
@@ -226,6 +329,6 @@ sc_emit_partition(ScEngine *engine, ScPartition *part)
 void
 sc_emit_changes(ScEngine *engine, ScPartition *part)
 {
-	if (sc_partition_nchanged(part) > 0)
+	if (engine->emission.part == part || sc_partition_nchanged(part) > 0)
 		emit_groups(engine, part, false);
 }

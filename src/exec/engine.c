@@ -88,6 +88,8 @@ compile(ScEngine *engine)
 	sc_emit_compile(engine);
 	set_layout(engine);
 	engine->signature = sc_signature(engine);
+	if (engine->options.undo)
+		sc_undo_compile(engine);
 }
 
 ScEngine *
@@ -240,6 +242,8 @@ add_row(ScEngine *engine)
 											engine->window_end);
 	}
 	group = sc_partition_lookup(engine, engine->current, hash, &isnew);
+	if (unlikely(engine->undo != NULL))
+		sc_undo_save(engine, engine->current, group, hash, isnew);
 	sc_transitions_advance(engine, engine->current, group);
 }
 
@@ -263,6 +267,8 @@ sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
 
 	engine->running = true;
 	engine->counters.rows_in++;
+	if (unlikely(engine->undo != NULL))
+		sc_undo_begin_row(engine);
 	slot_getsomeattrs(slot, engine->last_attno);
 	engine->tmpcontext->ecxt_scantuple = slot;
 	old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
@@ -281,6 +287,8 @@ sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
 
 	MemoryContextSwitchTo(old);
 	reset_row_context(engine);
+	if (unlikely(engine->undo != NULL))
+		sc_undo_end_row(engine);
 	engine->running = false;
 }
 
@@ -340,8 +348,11 @@ sc_engine_commit(ScEngine *engine, int64 max_event_time)
 	if (max_event_time > engine->max_event_time)
 	{
 		sc_engine_set_max_event_time(engine, max_event_time);
-		close_windows(engine);
+		engine->closing = true;
 	}
+	if (engine->closing)
+		close_windows(engine);
+	engine->closing = false;
 	engine->running = false;
 }
 

@@ -52,6 +52,7 @@ typedef struct ScEngineOptions
 	void	   *emit_arg;
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
 	void	   *late_arg;
+	bool		undo;			/* sc_engine_after_error can go on */
 } ScEngineOptions;
 
 /* Counters since the query began (restored with the state by the caller). */
@@ -105,6 +106,26 @@ extern int64 sc_engine_groups(const ScEngine *engine);
  * ckpt/changelog.h writes the state itself.
  */
 extern void sc_engine_emit_changed(ScEngine *engine);
+
+/* What an error in sc_engine_row, _commit or _emit_changed has spoilt. */
+typedef enum ScEngineFault
+{
+	SC_FAULT_ENGINE,			/* all: free it, and load the last checkpoint */
+	SC_FAULT_ROW,				/* nothing: the row has left no trace */
+	SC_FAULT_GROUP				/* a group's result row isn't emitted: call the function
+								 * again with the same arguments, and it goes on behind it */
+} ScEngineFault;
+
+/*
+ * To be called after the (sub)transaction of an error was aborted, with
+ * options.undo; in the owner's surroundings, as it may call serialisation
+ * functions.  An error in it leaves the engine unusable.
+ */
+extern ScEngineFault sc_engine_after_error(ScEngine *engine);
+
+/* After SC_FAULT_GROUP: a slot with the group's window_start, window_end and keys,
+ * valid until the next call. */
+extern TupleTableSlot *sc_engine_failed_group(ScEngine *engine);
 
 /* The result row type (the target list's). */
 extern TupleDesc sc_engine_result_desc(const ScEngine *engine);

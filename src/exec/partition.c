@@ -304,6 +304,30 @@ sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash, bool *isne
 }
 
 /*
+ * Removes the group that the last sc_partition_lookup made, with this hash.  Its
+ * bucket ended its probe sequence, and nothing was added since: no other group
+ * is found through it.  By-reference keys stay until the partition is freed.
+ */
+void
+sc_partition_remove_last(ScEngine *engine, ScPartition *part, uint32 hash)
+{
+	uint32		at = bucket_of(part, hash);
+	ScGroup    *group = sc_partition_group(engine, part, part->ngroups - 1);
+
+	while (part->buckets[at].number != part->ngroups)
+	{
+		if (part->buckets[at].number == 0)
+			elog(ERROR, "group not found in its partition");
+		at = (at + 1) & part->bucket_mask;
+	}
+	part->buckets[at].number = 0;
+	if ((group->flags & SC_GROUP_LISTED) && !part->all_changed)
+		part->nchanged--;
+	part->ngroups--;
+	engine->ngroups--;
+}
+
+/*
  * Marks a group, which isn't marked yet, as changed.  It may be in the list
  * already: what is emitted between two checkpoints is marked anew.
  */

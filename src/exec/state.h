@@ -189,6 +189,17 @@ typedef struct ScPartition
 	int64		entry_bytes;	/* average of an entry without kept inputs */
 } ScPartition;
 
+/* Result rows being emitted; "items" in the engine's context. */
+typedef struct ScEmission
+{
+	ScPartition *part;			/* NULL: none is */
+	struct EmitItem *items;		/* in key order */
+	uint32		n;
+	uint32		at;				/* the group being emitted */
+} ScEmission;
+
+typedef struct ScUndo ScUndo;
+
 struct ScEngine
 {
 	MemoryContext context;
@@ -229,6 +240,11 @@ struct ScEngine
 	ExprState  *having;
 	ProjectionInfo *projection;
 	TupleDesc	result_desc;
+
+	ScEmission	emission;
+	bool		closing;		/* windows are to be closed: an error came between */
+	ScUndo	   *undo;			/* NULL: errors spoil the engine */
+	TupleTableSlot *failed_slot;	/* see sc_engine_failed_group; NULL: not made yet */
 
 	/* layout of a group */
 	Size		keys_offset;
@@ -353,6 +369,7 @@ extern ScPartition *sc_partition_find(ScEngine *engine, int64 start);
 extern ScPartition *sc_partition_open(ScEngine *engine, int64 start, int64 end);
 extern ScGroup *sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash,
 									bool *isnew);
+extern void sc_partition_remove_last(ScEngine *engine, ScPartition *part, uint32 hash);
 extern void sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group,
 							 uint32 number);
 extern uint32 sc_partition_nchanged(const ScPartition *part);
@@ -363,7 +380,15 @@ extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
 extern void sc_partitions_close_first(ScEngine *engine, int n);
 extern void sc_partitions_shutdown(ScEngine *engine);
 
+/* undo.c */
+extern void sc_undo_compile(ScEngine *engine);
+extern void sc_undo_begin_row(ScEngine *engine);
+extern void sc_undo_save(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 hash,
+						 bool isnew);
+extern void sc_undo_end_row(ScEngine *engine);
+
 /* emit.c */
+extern void sc_emit_skip_group(ScEngine *engine);
 extern void sc_emit_compile(ScEngine *engine);
 extern void sc_emit_partition(ScEngine *engine, ScPartition *part);
 extern void sc_emit_changes(ScEngine *engine, ScPartition *part);

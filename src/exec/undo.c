@@ -1,0 +1,217 @@
+/*-------------------------------------------------------------------------
+ * undo.c
+ *	  Taking back what one row did to its group, when it raised an error.
+ *
+ * An abort doesn't undo what happened in memory.  A query with on_error =>
+ * 'dead_letter' goes on without exactly the row that failed, so before each row
+ * the states of its group are saved (options.undo): by value, by a copy, or, where they can only be
+ * serialised, as serialfn's bytes; kept inputs by their length.  An error before
+ * that (in WHERE, a key, the window) has changed nothing.
+ *
+ * The same for result rows: emission remembers the group that it is at (emit.c),
+ * and goes on behind it.
+ *
+ * Limit: memory of an internal state that is replaced by its saved form can't be
+ * freed before its window closes.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "exec/state.h"
+#include "utils/expandeddatum.h"
+#include "utils/memutils.h"
+
+/* One state as it was. */
+typedef struct SavedState
+{
+	Datum		value;			/* SERIAL: bytea; by reference: a copy */
+	uint8		flags;
+	bool		isnull;			/* SERIAL: there are no bytes */
+	uint64		rows;			/* INPUTS */
+	Size		len;			/* INPUTS */
+} SavedState;
+
+struct ScUndo
+{
+	MemoryContext context;		/* copies; reset for each row */
+	bool		in_row;
+	ScPartition *part;			/* NULL: the row has changed nothing yet */
+	ScGroup    *group;
+	uint32		hash;
+	bool		isnew;			/* the row has made the group */
+	int			nsaved;			/* states saved */
+	SavedState *states;
+};
+
+/* The current context is the engine's. */
+void
+sc_undo_compile(ScEngine *engine)
+{
+	engine->undo = palloc0(sizeof(ScUndo));
+	engine->undo->context = AllocSetContextCreate(engine->context, "stream_ckpt undo",
+												  ALLOCSET_DEFAULT_SIZES);
+	engine->undo->states = palloc0(sizeof(SavedState) * Max(engine->ntrans, 1));
+}
+
+void
+sc_undo_begin_row(ScEngine *engine)
+{
+	engine->undo->in_row = true;
+	engine->undo->part = NULL;
+}
+
+void
+sc_undo_end_row(ScEngine *engine)
+{
+	engine->undo->in_row = false;
+}
+
+static void
+save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedState *saved)
+{
+	saved->flags = flags;
+	saved->value = state;
+	switch (trans->kind)
+	{
+		case SC_TRANS_DATUM:
+			if (!trans->byval && !(flags & SC_STATE_NULL))
+				saved->value = sc_datum_keep(state, &trans->type);
+			break;
+		case SC_TRANS_SERIAL:
+			saved->value = sc_state_serialize(engine, trans, state, flags, &saved->isnull);
+			break;
+		case SC_TRANS_INPUTS:
+			{
+				const ScInputs *inputs = (const ScInputs *) DatumGetPointer(state);
+
+				saved->rows = inputs ? inputs->rows : 0;
+				saved->len = inputs ? inputs->len : 0;
+				break;
+			}
+	}
+}
+
+/* The row is about to advance the states of "group". */
+void
+sc_undo_save(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 hash, bool isnew)
+{
+	ScUndo	   *undo = engine->undo;
+	MemoryContext old;
+
+	undo->part = part;
+	undo->group = group;
+	undo->hash = hash;
+	undo->isnew = isnew;
+	undo->nsaved = 0;
+	if (isnew)
+		return;
+	MemoryContextReset(undo->context);
+	old = MemoryContextSwitchTo(undo->context);
+	engine->aggstate->curaggcontext = part->aggcontext;
+	for (int t = 0; t < engine->ntrans; t++)
+	{
+		save_state(engine, &engine->trans[t], sc_group_states(engine, group)[t],
+				   sc_group_state_flags(engine, group)[t], &undo->states[t]);
+		undo->nsaved++;
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static void
+free_state(ScTrans *trans, Datum state, uint8 flags)
+{
+	int16		len = trans->pertrans->transtypeLen;
+
+	if (trans->kind != SC_TRANS_DATUM || trans->byval || (flags & SC_STATE_NULL))
+		return;
+	if (DatumIsReadWriteExpandedObject(state, false, len))
+		DeleteExpandedObject(state);
+	else
+		pfree(DatumGetPointer(state));
+}
+
+static void
+restore_inputs(ScPartition *part, Datum state, const SavedState *saved)
+{
+	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
+
+	if (!inputs)
+		return;
+	part->inputs_bytes -= inputs->len - saved->len;
+	inputs->len = saved->len;
+	inputs->rows = saved->rows;
+}
+
+static void
+restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
+			  const SavedState *saved)
+{
+	ScPartition *part = engine->undo->part;
+	MemoryContext old;
+
+	if (trans->kind == SC_TRANS_INPUTS)
+	{
+		restore_inputs(part, *state, saved);
+		return;
+	}
+	free_state(trans, *state, *flags);
+	*state = saved->value;
+	*flags = saved->flags;
+	if (trans->kind == SC_TRANS_SERIAL)
+	{
+		*state = (Datum) 0;
+		if (!saved->isnull)
+			sc_state_deserialize(engine, trans, saved->value, state, flags);
+	}
+	else if (!trans->byval && !(saved->flags & SC_STATE_NULL))
+	{
+		old = MemoryContextSwitchTo(part->context);
+		*state = sc_datum_keep(saved->value, &trans->type);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+restore_group(ScEngine *engine)
+{
+	ScUndo	   *undo = engine->undo;
+	MemoryContext old;
+
+	if (undo->isnew)
+	{
+		sc_partition_remove_last(engine, undo->part, undo->hash);
+		return;
+	}
+	old = MemoryContextSwitchTo(undo->context);
+	engine->aggstate->curaggcontext = undo->part->aggcontext;
+	for (int t = 0; t < undo->nsaved; t++)
+		restore_state(engine, &engine->trans[t], &sc_group_states(engine, undo->group)[t],
+					  &sc_group_state_flags(engine, undo->group)[t], &undo->states[t]);
+	MemoryContextSwitchTo(old);
+}
+
+ScEngineFault
+sc_engine_after_error(ScEngine *engine)
+{
+	ScUndo	   *undo = engine->undo;
+
+	if (!undo)
+		return SC_FAULT_ENGINE;
+	engine->aggstate->curperagg = NULL;
+	MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
+	engine->rows_since_reset = 0;
+	if (engine->emission.part)
+	{
+		sc_emit_skip_group(engine);
+		engine->running = false;
+		return SC_FAULT_GROUP;
+	}
+	if (!undo->in_row)
+		return SC_FAULT_ENGINE;
+	undo->in_row = false;
+	if (undo->part)
+		restore_group(engine);
+	undo->part = NULL;
+	engine->running = false;
+	return SC_FAULT_ROW;
+}
