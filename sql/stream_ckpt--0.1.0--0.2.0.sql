@@ -150,3 +150,34 @@ CREATE POLICY owners_delete ON stream_ckpt.late_rows FOR DELETE
 	USING (pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
 REVOKE ALL ON stream_ckpt.late_rows FROM PUBLIC;
 GRANT SELECT, DELETE ON stream_ckpt.late_rows TO PUBLIC;
+
+--
+-- Dead letters, of queries with on_error => 'dead_letter': what they went on without, written
+-- by checkpoints, with the offset that covers it.
+--
+CREATE TABLE stream_ckpt.dead_letter (
+	query			regclass NOT NULL,
+	kind			text NOT NULL,
+	row				jsonb,
+	sqlstate		text NOT NULL,
+	message			text NOT NULL,
+	detail			text,
+	hint			text,
+	lsn				pg_lsn,
+	ordinal			bigint,
+	failed_at		timestamptz NOT NULL,
+	query_id		bigint NOT NULL,
+	checkpoint_id	bigint NOT NULL,
+	seq				integer NOT NULL,
+	PRIMARY KEY (query_id, checkpoint_id, seq)
+);
+COMMENT ON TABLE stream_ckpt.dead_letter
+	IS 'rows, groups and result rows that queries with on_error => ''dead_letter'' went on without, each with its error; yours to read and delete';
+ALTER TABLE stream_ckpt.dead_letter ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owners_see ON stream_ckpt.dead_letter FOR SELECT
+	USING (pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR
+		pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
+CREATE POLICY owners_delete ON stream_ckpt.dead_letter FOR DELETE
+	USING (pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
+REVOKE ALL ON stream_ckpt.dead_letter FROM PUBLIC;
+GRANT SELECT, DELETE ON stream_ckpt.dead_letter TO PUBLIC;

@@ -51,6 +51,7 @@ typedef struct NewQuery
 	ScEmit		emit;
 	int64		allowed_lateness;	/* microseconds */
 	bool		keep_late_rows;
+	bool		dead_letter;	/* on_error => 'dead_letter' */
 	SelectStmt *select;
 	ScDefinition *definition;
 	ScPipeline *pipeline;
@@ -75,8 +76,7 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"on_error\" must be 'stop' or 'dead_letter', not '%s'",
 						on_error)));
-	if (strcmp(on_error, "stop") != 0)
-		sc_not_supported("on_error => 'dead_letter'", "Use on_error => 'stop'.");
+	query->dead_letter = strcmp(on_error, "dead_letter") == 0;
 	query->allowed_lateness = sc_arg_usecs(fcinfo, 3, "allowed_lateness");
 	if (!PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
 		sc_not_supported("backfill => true",
@@ -266,6 +266,7 @@ create_entry(NewQuery *query)
 	entry.emit = query->emit;
 	entry.allowed_lateness = query->allowed_lateness;
 	entry.keep_late_rows = query->keep_late_rows;
+	entry.dead_letter = query->dead_letter;
 	entry.settings = sc_env_current_settings();
 	entry.preexisting_rows = stream_has_rows(query);
 

@@ -12,6 +12,8 @@
 #include "api/api_internal.h"
 #include "base/process.h"
 #include "catalog/pg_class.h"
+#include "ckpt/dead_letter.h"
+#include "ckpt/failure.h"
 #include "ckpt/late.h"
 #include "commands/event_trigger.h"
 #include "model/catalog_write.h"
@@ -26,6 +28,8 @@ forget_query(int64 query_id, int32 pipeline_id)
 {
 	sc_query_delete(query_id);
 	sc_late_delete(query_id);
+	sc_dead_letter_delete(query_id);
+	sc_store_failure_clear(query_id);
 	sc_query_dropped(query_id, pipeline_id);
 }
 

@@ -9,13 +9,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/tableam.h"
-#include "access/xact.h"
 #include "ckpt/late.h"
 #include "ckpt/store_internal.h"
-#include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* Columns of stream_ckpt.late_rows. */
@@ -74,37 +70,8 @@ sc_late_end(ScLateWriter *writer)
 	pfree(writer);
 }
 
-/* Deletes a row, unless somebody else does. */
-static void
-delete_row(Relation rel, ItemPointer tid)
-{
-	TM_FailureData failure;
-	TM_Result	result = table_tuple_delete(rel, tid, GetCurrentCommandId(true),
-											GetActiveSnapshot(), InvalidSnapshot, true,
-											&failure, false);
-
-	if (result != TM_Ok && result != TM_Deleted && result != TM_SelfModified)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("a late row was changed by another transaction")));
-}
-
 void
 sc_late_delete(int64 query_id)
 {
-	bool		pushed = sc_store_push_snapshot();
-	StoreTable	table;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	sc_store_table_open(&table, "late_rows", LATE_COLUMNS, RowExclusiveLock);
-	ScanKeyInit(&key, LATE_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(query_id));
-	scan = sc_store_scan(&table, 1, &key);
-	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
-		delete_row(table.rel, &tuple->t_self);
-	systable_endscan_ordered(scan);
-	sc_store_table_close(&table);
-	sc_store_pop_snapshot(pushed);
+	sc_store_delete_kept("late_rows", LATE_COLUMNS, LATE_QUERY_ID, query_id);
 }

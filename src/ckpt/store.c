@@ -347,6 +347,12 @@ sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id)
 	return store;
 }
 
+int64
+sc_store_checkpoint_id(const ScStore *store)
+{
+	return store->checkpoint_id;
+}
+
 /*
  * See store.h.  The last call for a query in its subtransaction: what is
  * buffered of its chunks is written first.

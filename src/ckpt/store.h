@@ -88,6 +88,7 @@ extern ScStore *sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoin
 extern void sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 						   const ScChunk *chunk);
 extern void sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key);
+extern int64 sc_store_checkpoint_id(const ScStore *store);
 extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, source) */
 /* Removes chunks, offsets and late rows of queries of the pipeline that no longer exist. */
 extern void sc_store_forget_query(ScStore *store, int64 query_id);

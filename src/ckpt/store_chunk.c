@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "ckpt/dead_letter.h"
 #include "ckpt/failure.h"
 #include "ckpt/late.h"
 #include "ckpt/store_internal.h"
@@ -232,6 +233,7 @@ sc_store_forget_query(ScStore *store, int64 query_id)
 	sc_store_delete_offsets(store, query_id);
 	sc_store_failure_clear(query_id);
 	sc_late_delete(query_id);
+	sc_dead_letter_delete(query_id);
 }
 
 /* The chunk that a row of state_chunk holds; its data stay the tuple's. */

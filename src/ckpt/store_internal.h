@@ -126,6 +126,11 @@ extern void sc_store_pop_snapshot(bool pushed);
 extern HeapTuple sc_store_state_tuple(StoreTable *state, int32 pipeline_id);
 extern void sc_store_delete_offsets(ScStore *store, int64 query_id);
 
+/* store_kept.c: removes a query's rows of a table that users delete from, too; those that
+ * somebody else removes are waited for */
+extern void sc_store_delete_kept(const char *relname, int columns, AttrNumber query_id_attno,
+								 int64 query_id);
+
 /* store_history.c */
 extern void sc_store_record(const ScCheckpointRecord *record, const char *failure);
 extern void sc_store_prune_history(int32 pipeline_id, int64 checkpoint_id);

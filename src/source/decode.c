@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "access/xlogutils.h"
 #include "base/compat.h"
 #include "base/process.h"
@@ -85,6 +87,20 @@ sc_decoder_start(int32 pipeline_id, XLogRecPtr start, ScBatch *batch)
 	return decoder;
 }
 
+/*
+ * Where the next record begins that follows one which ends at "lsn": at the end of a
+ * page that is behind the next page's header.
+ */
+static XLogRecPtr
+behind_page_header(XLogRecPtr lsn)
+{
+	if (XLogSegmentOffset(lsn, wal_segment_size) == 0)
+		return lsn + SizeOfXLogLongPHD;
+	if (lsn % XLOG_BLCKSZ == 0)
+		return lsn + SizeOfXLogShortPHD;
+	return lsn;
+}
+
 bool
 sc_decoder_step(ScDecoder *decoder)
 {
@@ -100,7 +116,7 @@ sc_decoder_step(ScDecoder *decoder)
 						LSN_FORMAT_ARGS(reader->EndRecPtr), message)));
 	if (!record)
 	{
-		XLogBeginRead(reader, reader->EndRecPtr);
+		XLogBeginRead(reader, behind_page_header(reader->EndRecPtr));
 		return false;
 	}
 	LogicalDecodingProcessRecord(decoder->ctx, reader);

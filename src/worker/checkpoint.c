@@ -13,17 +13,14 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "base/debug.h"
-#include "base/env.h"
-#include "base/limit.h"
 #include "base/settings.h"
 #include "ckpt/late.h"
 #include "miscadmin.h"
-#include "sink/sink.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
+#include "worker/checkpoint_internal.h"
 #include "worker/collect.h"
 #include "worker/loop.h"
 #include "worker/progress.h"
@@ -39,9 +36,8 @@ static void write_query(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
 static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 					   ScCheckpointRecord *record);
-static ScFailure *try_rows(ScQuery *query, ScPart *part, int64 *nrows);
-static int64 write_rows(ScQuery *query, ScPart *part);
-static int64 write_state(ScStore *store, ScQuery *query, ScPart *part);
+static int64 write_state(ScStore *store, ScQuery *query, ScPart *part,
+						 ScDeadLetterWriter **letters);
 
 void
 sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
@@ -91,6 +87,7 @@ static void
 write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
+	ScDeadLetterWriter *letters = NULL;
 	ScQuery    *query;
 
 	sc_worker_context.query_id = collected->query_id;
@@ -105,7 +102,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 	{
 		/* its first offset, where it has none: it begins there when it is resumed */
 		if (XLogRecPtrIsInvalid(progress->lsn))
-			(void) write_state(store, query, collected->part);
+			(void) write_state(store, query, collected->part, &letters);
 		note_failure(collected, collected->failure, false);
 	}
 	else if (progress->wait_until > GetCurrentTimestamp())
@@ -132,19 +129,31 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 {
 	ResourceOwner owner = CurrentResourceOwner;
 	MemoryContext context = CurrentMemoryContext;
+	ScDeadLetterWriter *letters = NULL;
 	ScFailure  *failure = NULL;
 	int64		nrows = 0;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	if (collected->has_rows)
-		failure = try_rows(query, collected->part, &nrows);
+		failure = sc_checkpoint_rows(query, collected->part, &nrows);
+	if (failure && query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
+	{
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(context);
+		letters = sc_dead_letter_begin(query, record->checkpoint_id);
+		failure = sc_checkpoint_rows_around(query, collected->part, letters, &nrows);
+	}
 	if (failure)
 		RollbackAndReleaseCurrentSubTransaction();
 	else
 	{
 		SC_DEBUG_POINT("coordinator_after_rows");
-		record->checkpointed_bytes += write_state(store, query, collected->part);
+		record->checkpointed_bytes += write_state(store, query, collected->part, &letters);
+		if (letters)
+			sc_dead_letter_end(letters);
 		sc_store_flush(store);
 		ReleaseCurrentSubTransaction();
 	}
@@ -162,77 +171,6 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	collected->cleared = recovered(collected);
 	if (collected->cleared)
 		sc_store_failure_clear(collected->query_id);
-}
-
-/*
- * Writes the part's rows, "*nrows" of them.  An error in that is the query's: it
- * is returned (in the current memory context), and the caller rolls back to
- * before.  A cancel of this process is thrown on.
- */
-static ScFailure *
-try_rows(ScQuery *query, ScPart *part, int64 *nrows)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
-
-	PG_TRY();
-	{
-		*nrows = write_rows(query, part);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error = sc_take_query_error(context);
-
-		failure = sc_failure_from_error(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	return failure;
-}
-
-/* Puts the rows of one message into the sink. */
-static void
-put_rows(ScSink *sink, const char *message, Size len)
-{
-	const char *end = message + len;
-	const char *row = SC_MESSAGE_BODY(message);
-
-	while (row < end)
-	{
-		const ScMessageRow *head = (const ScMessageRow *) row;
-
-		sc_sink_put(sink, head->op, (MinimalTuple) (head + 1));
-		row += head->len;
-	}
-}
-
-/* Writes the part's result rows as the query's owner; returns their number. */
-static int64
-write_rows(ScQuery *query, ScPart *part)
-{
-	ScEnv		env;
-	ScSink	   *sink;
-	const char *message;
-	Size		len;
-	int64		nrows;
-
-	sc_env_enter(&env, query->owner, query->settings);
-	sink = sc_sink_open(query);
-	sc_limit_begin();
-	sc_part_rewind(part);
-	while ((message = sc_part_next(part, &len)) != NULL)
-	{
-		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
-			put_rows(sink, message, len);
-		CHECK_FOR_INTERRUPTS();
-		/* writing many rows may take long; code of the owner's may not */
-		if (!sc_sink_runs_user_code(sink))
-			sc_limit_renew();
-	}
-	nrows = sc_sink_close(sink);
-	sc_limit_end();
-	sc_env_leave(&env);
-	return nrows;
 }
 
 static Size
@@ -267,9 +205,24 @@ write_late_row(ScLateWriter *writer, const ScMessage *message)
 	sc_late_add(writer, &row);
 }
 
-/* Writes the part's chunks, late rows and offset; returns the chunks' bytes. */
+static void
+write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len)
+{
+	const ScMessageDead *head = (const ScMessageDead *) SC_MESSAGE_BODY(message);
+	const char *row = (const char *) (head + 1);
+	const char *failure = row + MAXALIGN(head->row_len);
+
+	sc_dead_letter_add(letters, (ScDeadKind) head->kind,
+					   head->row_len > 0 ? PointerGetDatum(row) : (Datum) 0,
+					   sc_failure_read(failure, (const char *) message + len - failure));
+}
+
+/*
+ * Writes the part's chunks, late rows, dead letters and offset; returns the chunks'
+ * bytes.  "*letters" is made where it is needed, and the caller's to end.
+ */
 static int64
-write_state(ScStore *store, ScQuery *query, ScPart *part)
+write_state(ScStore *store, ScQuery *query, ScPart *part, ScDeadLetterWriter **letters)
 {
 	ScLateWriter *late = NULL;
 	const char *data;
@@ -294,6 +247,11 @@ write_state(ScStore *store, ScQuery *query, ScPart *part)
 				if (!late)
 					late = sc_late_begin(query);
 				write_late_row(late, message);
+				break;
+			case SC_MESSAGE_DEAD:
+				if (!*letters)
+					*letters = sc_dead_letter_begin(query, sc_store_checkpoint_id(store));
+				write_dead_letter(*letters, message, len);
 				break;
 			case SC_MESSAGE_OFFSET:
 				sc_store_offset(store, (const ScOffset *) SC_MESSAGE_BODY(message));

@@ -175,7 +175,7 @@ static void
 forget_dropped_queries(void)
 {
 	static const char *const tables[] = {"checkpoint_offset", "state_chunk", "query_failure",
-		"late_rows"};
+		"late_rows", "dead_letter"};
 
 	SPI_connect();
 	for (int i = 0; i < lengthof(tables); i++)

@@ -10,6 +10,7 @@
  *	 'K'  ScMessageChunk and the chunk's bytes
  *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
  *	 'L'  ScMessageLate and a jsonb: a late row to keep
+ *	 'W'  ScMessageDead, a jsonb (padded) and a failure: a dead letter
  *	 'O'  ScOffset (ckpt/store.h)
  *	 'F'  nothing: the query was dropped, forget all of it
  *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
@@ -30,6 +31,7 @@ typedef enum ScMessageKind
 	SC_MESSAGE_CHUNK = 'K',
 	SC_MESSAGE_DROP = 'D',
 	SC_MESSAGE_LATE = 'L',
+	SC_MESSAGE_DEAD = 'W',
 	SC_MESSAGE_OFFSET = 'O',
 	SC_MESSAGE_FORGET = 'F',
 	SC_MESSAGE_FAILED = 'X',
@@ -83,6 +85,14 @@ typedef struct ScMessageLate
 	int64		ordinal;		/* the row's number among the stream's rows in it */
 	/* the row as a jsonb datum */
 } ScMessageLate;
+
+typedef struct ScMessageDead
+{
+	uint32		row_len;		/* of the jsonb; 0: there is none */
+	char		kind;			/* ScDeadKind */
+	uint8		unused[3];
+	/* the jsonb datum, padded to MAXALIGN; a failure as sc_failure_write makes it */
+} ScMessageDead;
 
 typedef struct ScMessageEnd
 {

@@ -31,6 +31,9 @@ typedef struct ScTaskQuery
 	XLogRecPtr	transaction;	/* end of the transaction being read */
 	int64		ordinal;		/* rows of the stream seen in it */
 	bool		in_row;			/* at the last one of them */
+	TupleTableSlot *row;		/* that row */
+	const char *at;				/* the record being read, in the message */
+	const char *end;			/* of the message */
 	int64		updates_ignored;	/* since the query began, as the next two */
 	int64		deletes_ignored;
 	int64		truncates_ignored;
@@ -86,10 +89,11 @@ extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,
 							 int64 window_end, int64 watermark);
 
 /*
- * task_json.c: a row of a stream as jsonb, in the current memory context.  Runs
- * output functions and casts: to be called as the query's owner, as expressions are.
+ * task_dead.c: runs "perform" in the owner's surroundings until it is through, stepping
+ * over rows and groups that raise errors.  "perform" begins at query->at, or where it was
+ * left.
  */
-extern Datum sc_task_row_jsonb(TupleTableSlot *slot);
+extern void sc_task_dead_run(ScTaskQuery *query, void (*perform) (ScTaskQuery *query));
 
 /* task_layout.c */
 

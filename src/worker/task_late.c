@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "worker/row_json.h"
 #include "worker/task_internal.h"
 
 void
@@ -17,7 +18,7 @@ sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start, int64 windo
 {
 	ScTaskQuery *query = arg;
 	ScMessageLate late = {0};
-	Pointer		json = DatumGetPointer(sc_task_row_jsonb(row));
+	Pointer		json = DatumGetPointer(sc_row_jsonb(row));
 
 	late.window_start = window_start;
 	late.window_end = window_end;

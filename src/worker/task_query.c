@@ -88,6 +88,7 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	options.emit_arg = query;
 	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.late_arg = query;
+	options.undo = catalog->dead_letter;
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	query->definition = sc_definition_load(catalog);
@@ -161,23 +162,19 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	{
 		query->ordinal++;
 		query->in_row = true;
-		sc_engine_row(query->engine,
-					  sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record)));
+		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
+		sc_engine_row(query->engine, query->row);
 		query->in_row = false;
 	}
 }
 
-void
-sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
+/* The records of the message from query->at on, which follows. */
+static void
+run_records(ScTaskQuery *query)
 {
-	const char *end = data + len;
-	ScEnv		env;
-
-	sc_env_enter(&env, query->query->owner, query->query->settings);
-	query->layout = NULL;		/* may have been replaced since */
-	for (data += sizeof(ScWireHeader); data < end; data += ((ScWireRecord *) data)->len)
+	for (; query->at < query->end; query->at += ((const ScWireRecord *) query->at)->len)
 	{
-		const ScWireRecord *record = (const ScWireRecord *) data;
+		const ScWireRecord *record = (const ScWireRecord *) query->at;
 
 		switch (record->op)
 		{
@@ -198,9 +195,34 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 				elog(ERROR, "unexpected record \"%c\" in a message", record->op);
 		}
 	}
+}
+
+/* Runs "perform" as the owner. */
+static void
+run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+{
+	ScEnv		env;
+
+	if (query->query->dead_letter)
+	{
+		sc_task_dead_run(query, perform);
+		return;
+	}
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	perform(query);
 	sc_env_leave(&env);
 }
 
+void
+sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
+{
+	query->layout = NULL;		/* may have been replaced since */
+	query->at = data + sizeof(ScWireHeader);
+	query->end = data + len;
+	run_as_owner(query, run_records);
+}
+
+/* May be called again for the same record, after an error in emitting. */
 static void
 run_commit(ScTaskQuery *query, const ScWireRecord *record)
 {
@@ -211,10 +233,10 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 	{
 		if (summary->relid != query->definition->stream_relid)
 			continue;
+		sc_engine_commit(query->engine, summary->max_event_time);
 		query->updates_ignored += summary->updates;
 		query->deletes_ignored += summary->deletes;
 		query->truncates_ignored += summary->truncates;
-		sc_engine_commit(query->engine, summary->max_event_time);
 	}
 }
 
@@ -294,6 +316,12 @@ add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 				  &offset, sizeof(offset), NULL, 0);
 }
 
+static void
+emit_changed(ScTaskQuery *query)
+{
+	sc_engine_emit_changed(query->engine);
+}
+
 int64
 sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
@@ -301,8 +329,8 @@ sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	ScEnv		env;
 
 	query->checkpoint_id = checkpoint_id;
+	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	sc_engine_emit_changed(query->engine);
 	(void) sc_changelog_write(query->engine, &sink);
 	sc_env_leave(&env);
 	sc_rows_flush(&query->rows);

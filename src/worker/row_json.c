@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
- * task_json.c
- *	  A row of a stream as jsonb, for the tables that keep rows: such as
+ * row_json.c
+ *	  A row as jsonb (row_json.h), for the tables that keep rows: such as
  *	  jsonb_populate_record() makes a row of again.
  *
  * row_to_json() looks the row's columns up by its type.  The stream's own row type
@@ -15,7 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "worker/task_internal.h"
+#include "worker/row_json.h"
 
 /* Row types met, each with its anonymous copy; they live as long as the task */
 typedef struct RowType
@@ -51,7 +51,7 @@ anonymous_type(TupleDesc desc)
 }
 
 Datum
-sc_task_row_jsonb(TupleTableSlot *slot)
+sc_row_jsonb(TupleTableSlot *slot)
 {
 	TupleDesc	desc = anonymous_type(slot->tts_tupleDescriptor);
 	HeapTuple	tuple;

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ * checkpoint_internal.h
+ *	  What checkpoint.c and checkpoint_rows.c share.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_CHECKPOINT_INTERNAL_H
+#define SC_WORKER_CHECKPOINT_INTERNAL_H
+
+#include "ckpt/dead_letter.h"
+#include "ckpt/failure.h"
+#include "ckpt/part.h"
+#include "model/catalog.h"
+
+/*
+ * Writes the part's result rows, "*nrows" of them, in the current
+ * subtransaction.  An error in that is the query's: it is returned, and the
+ * caller rolls back.  A cancel of this process is thrown on.
+ */
+extern ScFailure *sc_checkpoint_rows(ScQuery *query, ScPart *part, int64 *nrows);
+
+/*
+ * The same around rows that fail, which become dead letters.  Returns a failure
+ * only where it may pass another time.
+ */
+extern ScFailure *sc_checkpoint_rows_around(ScQuery *query, ScPart *part,
+											ScDeadLetterWriter *letters, int64 *nrows);
+
+#endif							/* SC_WORKER_CHECKPOINT_INTERNAL_H */

@@ -1,0 +1,249 @@
+/*-------------------------------------------------------------------------
+ * checkpoint_rows.c
+ *	  Writing one query's result rows of a checkpoint, as its owner, and what
+ *	  becomes of errors in that.
+ *
+ * An error is the query's: it is returned as a value.  With on_error =>
+ * 'dead_letter' the rows are then written again in subtransactions, message by
+ * message, and a message that fails is halved again and again: what is left are the
+ * rows at fault, which become dead letters.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "base/env.h"
+#include "base/limit.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "sink/sink.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "worker/checkpoint_internal.h"
+#include "worker/loop.h"
+#include "worker/message.h"
+#include "worker/row_json.h"
+
+/* Rows of one message. */
+typedef struct RowRange
+{
+	const ScQuery *query;
+	const ScMessageRow **rows;
+	int			nrows;
+} RowRange;
+
+/* ---------------------------------------------------------------------
+ * All of them at once
+ * --------------------------------------------------------------------- */
+
+/* Puts the rows of one message into the sink. */
+static void
+put_rows(ScSink *sink, const char *message, Size len)
+{
+	const char *end = message + len;
+	const char *row = SC_MESSAGE_BODY(message);
+
+	while (row < end)
+	{
+		const ScMessageRow *head = (const ScMessageRow *) row;
+
+		sc_sink_put(sink, head->op, (MinimalTuple) (head + 1));
+		row += head->len;
+	}
+}
+
+/* Writes the part's result rows as the query's owner; returns their number. */
+static int64
+write_rows(ScQuery *query, ScPart *part)
+{
+	ScEnv		env;
+	ScSink	   *sink;
+	const char *message;
+	Size		len;
+	int64		nrows;
+
+	sc_env_enter(&env, query->owner, query->settings);
+	sink = sc_sink_open(query);
+	sc_limit_begin();
+	sc_part_rewind(part);
+	while ((message = sc_part_next(part, &len)) != NULL)
+	{
+		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
+			put_rows(sink, message, len);
+		CHECK_FOR_INTERRUPTS();
+		/* writing many rows may take long; code of the owner's may not */
+		if (!sc_sink_runs_user_code(sink))
+			sc_limit_renew();
+	}
+	nrows = sc_sink_close(sink);
+	sc_limit_end();
+	sc_env_leave(&env);
+	return nrows;
+}
+
+ScFailure *
+sc_checkpoint_rows(ScQuery *query, ScPart *part, int64 *nrows)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		*nrows = write_rows(query, part);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		failure = sc_failure_from_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
+/* ---------------------------------------------------------------------
+ * Around the rows at fault
+ * --------------------------------------------------------------------- */
+
+static void
+put_range(const RowRange *range)
+{
+	ScSink	   *sink = sc_sink_open(range->query);
+
+	for (int i = 0; i < range->nrows; i++)
+		sc_sink_put(sink, range->rows[i]->op, (MinimalTuple) (range->rows[i] + 1));
+	(void) sc_sink_close(sink);
+}
+
+/*
+ * Performs "step" as the owner in a subtransaction of its own; returns the failure
+ * that undid it, or NULL.
+ */
+static ScFailure *
+try_step(void (*step) (const RowRange *range), const RowRange *range)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+	ScEnv		env;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		sc_env_enter(&env, range->query->owner, range->query->settings);
+		sc_limit_begin();
+		step(range);
+		sc_limit_end();
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !sc_limit_reached())
+			PG_RE_THROW();
+		sc_limit_end();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		failure = sc_failure_from_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return failure;
+}
+
+static Datum row_json;			/* result of make_json */
+
+/* The range's only row as jsonb. */
+static void
+make_json(const RowRange *range)
+{
+	Relation	view = relation_open(range->query->definition, AccessShareLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(view)),
+													&TTSOpsMinimalTuple);
+
+	relation_close(view, NoLock);
+	ExecStoreMinimalTuple((MinimalTuple) (range->rows[0] + 1), slot, false);
+	row_json = sc_row_jsonb(slot);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Writes the range, around the rows at fault.  Returns a failure that may pass
+ * another time: nothing is decided then.
+ */
+static ScFailure *
+write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
+{
+	ScFailure  *failure = try_step(put_range, range);
+	RowRange	half = *range;
+
+	if (!failure)
+	{
+		*nrows += range->nrows;
+		return NULL;
+	}
+	if (sc_failure_is_transient(failure->sqlerrcode))
+		return failure;
+	if (range->nrows == 1)
+	{
+		row_json = (Datum) 0;
+		(void) try_step(make_json, range);
+		sc_dead_letter_add(letters, SC_DEAD_RESULT, row_json, failure);
+		return NULL;
+	}
+	half.nrows = range->nrows / 2;
+	failure = write_range(&half, letters, nrows);
+	if (failure)
+		return failure;
+	half.rows += half.nrows;
+	half.nrows = range->nrows - half.nrows;
+	return write_range(&half, letters, nrows);
+}
+
+ScFailure *
+sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *letters,
+						  int64 *nrows)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "stream_ckpt rows of a message",
+												  ALLOCSET_DEFAULT_SIZES);
+	ScFailure  *failure = NULL;
+	const char *message;
+	Size		len;
+
+	*nrows = 0;
+	sc_part_rewind(part);
+	while (!failure && (message = sc_part_next(part, &len)) != NULL)
+	{
+		const ScMessage *head = (const ScMessage *) message;
+		const char *row = SC_MESSAGE_BODY(message);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		RowRange	range = {.query = query};
+
+		MemoryContextReset(context);
+		if (head->kind == SC_MESSAGE_ROWS)
+		{
+			range.rows = palloc(sizeof(ScMessageRow *) * head->nrows);
+			for (; row < message + len; row += ((const ScMessageRow *) row)->len)
+				range.rows[range.nrows++] = (const ScMessageRow *) row;
+			failure = write_range(&range, letters, nrows);
+		}
+		MemoryContextSwitchTo(old);
+		CHECK_FOR_INTERRUPTS();
+	}
+	/* a failure's memory is the context's, which goes with its parent */
+	if (!failure)
+		MemoryContextDelete(context);
+	return failure;
+}

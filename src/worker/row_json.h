@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ * row_json.h
+ *	  A row as jsonb, for the tables that keep rows.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_ROW_JSON_H
+#define SC_WORKER_ROW_JSON_H
+
+#include "executor/tuptable.h"
+
+/*
+ * The row in "slot" as a jsonb object, in the current memory context.  Runs
+ * output functions and casts: to be called as the query's owner, as expressions are.
+ */
+extern Datum sc_row_jsonb(TupleTableSlot *slot);
+
+#endif							/* SC_WORKER_ROW_JSON_H */

@@ -1,0 +1,158 @@
+/*-------------------------------------------------------------------------
+ * task_dead.c
+ *	  A query with on_error => 'dead_letter' in a task: it goes on without exactly
+ *	  the rows and groups that raise errors, and sends them to the coordinator,
+ *	  which keeps them in stream_ckpt.dead_letter (ckpt/dead_letter.h).
+ *
+ * The work on a message is a subtransaction.  An error ends it; the engine takes
+ * back what the row at fault did to its group (exec/undo.c); and the work goes
+ * on behind it in another one.  So rows without an error cost nothing but the
+ * saving of their group's states.
+ *
+ * What may pass another time (no memory, a time limit) isn't the row's fault: such
+ * an error is the query's, as without dead letters.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/env.h"
+#include "ckpt/dead_letter.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "worker/row_json.h"
+#include "worker/task_internal.h"
+
+/* The row as jsonb, or 0 where even that fails: values of its own can be at fault. */
+static Datum
+row_or_nothing(ScTaskQuery *query, TupleTableSlot *slot)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	volatile Datum result = (Datum) 0;
+	ScEnv		env;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		result = sc_row_jsonb(slot);
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (sc_failure_is_transient(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		FreeErrorData(error);
+		result = (Datum) 0;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+static void
+send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData *error)
+{
+	ScFailure  *failure = sc_failure_from_error(error);
+	Datum		row = row_or_nothing(query, slot);
+	ScMessageDead head = {0};
+	StringInfoData body;
+
+	if (kind == SC_DEAD_ROW)
+	{
+		failure->row_lsn = query->transaction;
+		failure->row_ordinal = query->ordinal;
+	}
+	initStringInfo(&body);
+	if (row != (Datum) 0)
+		appendBinaryStringInfo(&body, DatumGetPointer(row),
+							   VARSIZE(DatumGetPointer(row)));
+	head.kind = (char) kind;
+	head.row_len = body.len;
+	appendBinaryStringInfo(&body, "\0\0\0\0\0\0\0", MAXALIGN(body.len) - body.len);
+	sc_failure_write(&body, failure);
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DEAD, query->query->query_id, 0,
+				  &head, sizeof(head), body.data, body.len);
+	pfree(body.data);
+}
+
+/* Sends what is at fault, and steps over it; throws the error on where it can't. */
+static void
+step_over(ScTaskQuery *query, ErrorData *error)
+{
+	ScEngineFault fault = SC_FAULT_ENGINE;
+	ScEnv		env;
+
+	if (!sc_failure_is_transient(error->sqlerrcode))
+	{
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		fault = sc_engine_after_error(query->engine);
+		sc_env_leave(&env);
+	}
+	switch (fault)
+	{
+		case SC_FAULT_ROW:
+			send_letter(query, SC_DEAD_ROW, query->row, error);
+			query->in_row = false;
+			query->at += ((const ScWireRecord *) query->at)->len;
+			break;
+		case SC_FAULT_GROUP:
+			send_letter(query, SC_DEAD_GROUP, sc_engine_failed_group(query->engine), error);
+			break;
+		case SC_FAULT_ENGINE:
+			ReThrowError(error);
+			break;
+	}
+}
+
+/* One try; false: something was stepped over, and there is more to do. */
+static bool
+try_once(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	ScEnv		env;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		perform(query);
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (!error)
+		return true;
+	step_over(query, error);
+	FreeErrorData(error);
+	return false;
+}
+
+void
+sc_task_dead_run(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+{
+	while (!try_once(query, perform))
+		;
+}
