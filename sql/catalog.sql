@@ -38,7 +38,6 @@ SELECT stream_ckpt.attach_stream('t', event_time => 'day');
 SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => '-1 s');
 SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => '1 month');
 SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => NULL);
-SELECT stream_ckpt.attach_stream('t', event_time => 'ts', idle_timeout => '1 s');
 
 -- partitioned tables and leaves can
 CREATE TABLE parted (ts timestamptz, k int) PARTITION BY LIST (k);

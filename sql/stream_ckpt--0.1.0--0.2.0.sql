@@ -9,6 +9,11 @@ ALTER TABLE stream_ckpt.query ADD COLUMN paused boolean NOT NULL DEFAULT false;
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
 
 --
+-- What is: the last transaction with rows of the stream, or idle message.
+--
+ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN active_lsn pg_lsn, ADD COLUMN active_at timestamptz;
+
+--
 -- Log streams: foreign tables whose rows are in the WAL only.
 --
 CREATE FUNCTION stream_ckpt.fdw_handler()

@@ -30,6 +30,15 @@ SELECT keep_late_rows FROM stream_ckpt.query WHERE relid = 'q'::regclass;
 \d stream_ckpt.late_rows
 DROP TABLE q;
 
+-- idle_timeout
+CREATE TABLE idle (ts timestamptz, k int);
+SELECT stream_ckpt.attach_stream('idle', event_time => 'ts', idle_timeout => '0');
+SELECT stream_ckpt.attach_stream('idle', event_time => 'ts', idle_timeout => '-1 s');
+SELECT stream_ckpt.attach_stream('idle', event_time => 'ts', idle_timeout => '1 month');
+SELECT stream_ckpt.attach_stream('idle', idle_timeout => '1 s');
+SELECT stream_ckpt.attach_stream('idle', event_time => 'ts', idle_timeout => '90 s');
+SELECT stream, watermark_delay, idle_timeout FROM stream_ckpt.streams WHERE stream IN ('idle'::regclass, 'events'::regclass) ORDER BY stream::text;
+
 SET client_min_messages = warning;
 SELECT stream_ckpt.start_pipeline('default');
 DROP SCHEMA timing CASCADE;

@@ -90,6 +90,28 @@ check_partitions(Relation relation)
 	}
 }
 
+/* Microseconds, 0: none. */
+static int64
+check_idle_timeout(FunctionCallInfo fcinfo)
+{
+	int64		usecs;
+
+	if (PG_ARGISNULL(3))
+		return 0;
+	usecs = sc_arg_usecs(fcinfo, 3, "idle_timeout");
+	if (usecs == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"idle_timeout\" must be greater than zero"),
+				 errhint("Leave it out where windows shall close only when later rows come.")));
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"idle_timeout\" needs an event_time"),
+				 errdetail("It is the stream's event time that goes on while no row comes.")));
+	return usecs;
+}
+
 /* Everything that can be refused; the stream's row, ready to be inserted. */
 static ScStream
 check_stream(Oid relid, FunctionCallInfo fcinfo)
@@ -108,6 +130,7 @@ check_stream(Oid relid, FunctionCallInfo fcinfo)
 	stream.watermark_delay = sc_arg_usecs(fcinfo, 2, "watermark_delay");
 	if (!PG_ARGISNULL(1))
 		stream.event_time_attno = sc_event_time_attno(relid, NameStr(*PG_GETARG_NAME(1)));
+	stream.idle_timeout = check_idle_timeout(fcinfo);
 	table_close(relation, NoLock);
 	return stream;
 }
@@ -127,9 +150,7 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	sc_refuse_in_worker("attach_stream()");
 	relid = DatumGetObjectId(sc_arg(fcinfo, 0, "relation"));
 	(void) sc_arg_usecs(fcinfo, 2, "watermark_delay");
-	if (!PG_ARGISNULL(3))
-		sc_not_supported("parameter \"idle_timeout\"",
-						 "Leave it out: windows close when later rows come.");
+	(void) check_idle_timeout(fcinfo);
 
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,

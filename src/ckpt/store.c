@@ -226,6 +226,11 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 	offset->truncates_ignored = DatumGetInt64(values[OFFSET_TRUNCATES_IGNORED - 1]);
 	offset->groups = DatumGetInt64(values[OFFSET_GROUPS - 1]);
 	offset->state_bytes = DatumGetInt64(values[OFFSET_STATE_BYTES - 1]);
+	if (!nulls[OFFSET_ACTIVE_LSN - 1] && !nulls[OFFSET_ACTIVE_AT - 1])
+	{
+		offset->active_lsn = DatumGetLSN(values[OFFSET_ACTIVE_LSN - 1]);
+		offset->active_at = DatumGetTimestampTz(values[OFFSET_ACTIVE_AT - 1]);
+	}
 	return offset;
 }
 
@@ -249,6 +254,9 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	values[OFFSET_TRUNCATES_IGNORED - 1] = Int64GetDatum(offset->truncates_ignored);
 	values[OFFSET_GROUPS - 1] = Int64GetDatum(offset->groups);
 	values[OFFSET_STATE_BYTES - 1] = Int64GetDatum(offset->state_bytes);
+	values[OFFSET_ACTIVE_LSN - 1] = LSNGetDatum(offset->active_lsn);
+	values[OFFSET_ACTIVE_AT - 1] = TimestampTzGetDatum(offset->active_at);
+	nulls[OFFSET_ACTIVE_LSN - 1] = nulls[OFFSET_ACTIVE_AT - 1] = offset->active_at == 0;
 }
 
 /*

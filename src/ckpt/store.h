@@ -31,6 +31,12 @@ typedef struct ScOffset
 	int64		truncates_ignored;
 	int64		groups;			/* in memory at the barrier */
 	int64		state_bytes;	/* bytes of live chunks */
+
+	/* the last transaction with rows of the stream, or idle message: its end, and
+	 * the time of its commit; 0: none */
+	XLogRecPtr	active_lsn;
+	TimestampTz active_at;
+	int64		next_due;		/* not stored: sc_engine_next_due() */
 } ScOffset;
 
 /* stream_ckpt.pipeline_state */

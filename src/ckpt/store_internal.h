@@ -38,7 +38,9 @@
 #define OFFSET_TRUNCATES_IGNORED 12
 #define OFFSET_GROUPS			13
 #define OFFSET_STATE_BYTES		14
-#define OFFSET_COLUMNS			14
+#define OFFSET_ACTIVE_LSN		15
+#define OFFSET_ACTIVE_AT		16
+#define OFFSET_COLUMNS			16
 
 /* Columns of stream_ckpt.pipeline_state. */
 #define STATE_PIPELINE_ID		1

@@ -205,11 +205,12 @@ drop_timeless(ScEngine *engine)
 static void
 drop_late(ScEngine *engine)
 {
-	engine->counters.late_rows++;
 	if (engine->options.late_row)
 		engine->options.late_row(engine->options.late_arg,
 								 engine->tmpcontext->ecxt_scantuple, engine->window_start,
 								 engine->window_end, engine->watermark);
+	/* last, as that may fail */
+	engine->counters.late_rows++;
 }
 
 /* A row of the current window.  The current context is the row's. */
@@ -368,6 +369,24 @@ sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time)
 	engine->max_event_time = max_event_time;
 	engine->watermark = max_event_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
 		add_saturated(max_event_time, -engine->options.watermark_delay);
+}
+
+int64
+sc_engine_next_due(const ScEngine *engine)
+{
+	int64		watermark = PG_INT64_MAX;
+
+	if (engine->npartitions > 0)
+		watermark = add_saturated(engine->partitions[0]->end, engine->options.allowed_lateness);
+	if (engine->options.emit == SC_EMIT_CLOSE)
+	{
+		int			n = emitted_partitions(engine);
+
+		if (n < engine->npartitions)
+			watermark = Min(watermark, engine->partitions[n]->end);
+	}
+	return watermark == PG_INT64_MAX ? watermark :
+		add_saturated(watermark, engine->options.watermark_delay);
 }
 
 /* ---------------------------------------------------------------------

@@ -93,6 +93,12 @@ extern void sc_engine_commit(ScEngine *engine, int64 max_event_time);
 extern int64 sc_engine_max_event_time(const ScEngine *engine);
 extern void sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time);
 
+/*
+ * The greatest event time that would close or free the next window; PG_INT64_MAX:
+ * none is open.
+ */
+extern int64 sc_engine_next_due(const ScEngine *engine);
+
 extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
 
 /* Bytes of all partitions (contexts included), and groups; cheap. */

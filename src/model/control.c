@@ -3,7 +3,8 @@
  *	  Control messages: their bytes, logging and reading them.
  *
  * The payload of a logical message with prefix SC_CONTROL_PREFIX is exactly one
- * ControlWire, in the byte order of the server (WAL never leaves it for another):
+ * ControlWire, of the length of its kind, in the byte order of the server (WAL
+ * never leaves it for another):
  *
  *	 offset  width  field
  *		  0      1  version, CONTROL_VERSION; others are ignored
@@ -11,8 +12,10 @@
  *		  2      2  event_time_attno, create only, else 0
  *		  4      4  pipeline_id, 0: all pipelines of the database
  *		  8      8  query_id, 0 for a marker
- *		 16      4  stream_relid, create only, else 0
+ *		 16      4  stream_relid, create and idle only, else 0
  *		 20      4  zero
+ *		 24      8  idle_since, idle messages only
+ *		 32      8  idle_at, likewise
  *
  * The database isn't in it: PostgreSQL writes it into the record and decodes the
  * messages of the slot's database only.
@@ -36,9 +39,17 @@ typedef struct ControlWire
 	int64		query_id;
 	uint32		stream_relid;
 	uint32		reserved;
+	XLogRecPtr	idle_since;
+	TimestampTz idle_at;
 } ControlWire;
 
-StaticAssertDecl(sizeof(ControlWire) == 24, "ControlWire has no padding");
+StaticAssertDecl(sizeof(ControlWire) == 40, "ControlWire has no padding");
+
+static Size
+wire_length(uint8 kind)
+{
+	return kind == SC_CONTROL_IDLE ? sizeof(ControlWire) : offsetof(ControlWire, idle_since);
+}
 
 /*
  * Logs "control" and returns its end LSN.  Those about a query belong to the
@@ -50,7 +61,9 @@ sc_control_log(const ScControl *control)
 {
 	ControlWire wire;
 	XLogRecPtr	lsn;
-	bool		transactional = (control->kind != SC_CONTROL_MARKER);
+	bool		transactional = (control->kind != SC_CONTROL_MARKER &&
+								 control->kind != SC_CONTROL_IDLE);
+	RepOriginId save_origin = replorigin_session_origin;
 
 	memset(&wire, 0, sizeof(wire));
 	wire.version = CONTROL_VERSION;
@@ -59,9 +72,22 @@ sc_control_log(const ScControl *control)
 	wire.pipeline_id = control->pipeline_id;
 	wire.query_id = control->query_id;
 	wire.stream_relid = control->stream_relid;
+	wire.idle_since = control->idle_since;
+	wire.idle_at = control->idle_at;
 
-	lsn = sc_log_logical_message(SC_CONTROL_PREFIX, (const char *) &wire,
-								 sizeof(wire), transactional);
+	PG_TRY();
+	{
+		/* not for transactional ones: it would mark their commit */
+		if (control->kind == SC_CONTROL_IDLE)
+			replorigin_session_origin = SC_CONTROL_ORIGIN;
+		lsn = sc_log_logical_message(SC_CONTROL_PREFIX, (const char *) &wire,
+									 wire_length(wire.kind), transactional);
+	}
+	PG_FINALLY();
+	{
+		replorigin_session_origin = save_origin;
+	}
+	PG_END_TRY();
 	if (!transactional)
 		XLogFlush(lsn);
 	return lsn;
@@ -73,7 +99,8 @@ known_kind(uint8 kind)
 	return kind == SC_CONTROL_CREATE_QUERY ||
 		kind == SC_CONTROL_DROP_QUERY ||
 		kind == SC_CONTROL_PAUSE_QUERY ||
-		kind == SC_CONTROL_MARKER;
+		kind == SC_CONTROL_MARKER ||
+		kind == SC_CONTROL_IDLE;
 }
 
 /*
@@ -83,12 +110,13 @@ known_kind(uint8 kind)
 bool
 sc_control_parse(const char *data, Size len, ScControl *control)
 {
-	ControlWire wire;
+	ControlWire wire = {0};
 
-	if (len != sizeof(wire))
+	if (len > sizeof(wire) || len < offsetof(ControlWire, idle_since))
 		return false;
-	memcpy(&wire, data, sizeof(wire));
-	if (wire.version != CONTROL_VERSION || !known_kind(wire.kind))
+	memcpy(&wire, data, len);
+	if (wire.version != CONTROL_VERSION || !known_kind(wire.kind) ||
+		len != wire_length(wire.kind))
 		return false;
 
 	control->kind = (ScControlKind) wire.kind;
@@ -96,5 +124,7 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	control->query_id = wire.query_id;
 	control->stream_relid = wire.stream_relid;
 	control->event_time_attno = wire.event_time_attno;
+	control->idle_since = wire.idle_since;
+	control->idle_at = wire.idle_at;
 	return true;
 }

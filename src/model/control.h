@@ -12,6 +12,8 @@
 
 #include "access/attnum.h"
 #include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "replication/origin.h"
 
 #define SC_CONTROL_PREFIX "stream_ckpt"
 
@@ -20,7 +22,8 @@ typedef enum ScControlKind
 	SC_CONTROL_CREATE_QUERY = 'Q',	/* transactional */
 	SC_CONTROL_DROP_QUERY = 'X',	/* transactional */
 	SC_CONTROL_PAUSE_QUERY = 'P',	/* transactional */
-	SC_CONTROL_MARKER = 'M'		/* not transactional: sync() */
+	SC_CONTROL_MARKER = 'M',	/* not transactional: sync() */
+	SC_CONTROL_IDLE = 'I'		/* not transactional: a stream is idle */
 } ScControlKind;
 
 typedef struct ScControl
@@ -28,9 +31,22 @@ typedef struct ScControl
 	ScControlKind kind;
 	int32		pipeline_id;	/* 0: all (marker) */
 	int64		query_id;
-	Oid			stream_relid;	/* create: the query's stream */
+	Oid			stream_relid;	/* create: the query's stream; idle */
 	AttrNumber	event_time_attno;	/* create: in the root relation */
+
+	/*
+	 * Idle: the watermark of stream_relid advances by the time that passed between
+	 * its last activity and "idle_at", unless there was any behind "idle_since".
+	 */
+	XLogRecPtr	idle_since;
+	TimestampTz idle_at;
 } ScControl;
+
+/*
+ * The origin of messages that nobody but us may write: one that cannot be had in
+ * SQL, and is never given to a named origin before 65,533 others are.
+ */
+#define SC_CONTROL_ORIGIN	((RepOriginId) (DoNotReplicateId - 1))
 
 /* Logs "control"; a non-transactional one is flushed.  Returns its end LSN. */
 extern XLogRecPtr sc_control_log(const ScControl *control);

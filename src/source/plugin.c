@@ -318,6 +318,27 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 	RelationClose(relation);
 }
 
+/*
+ * A stream was idle, says its coordinator, and nobody else (control.h).  Stands
+ * between two transactions, as the message does in the WAL.
+ */
+static void
+take_idle(LogicalDecodingContext *ctx, const ScControl *control)
+{
+	ScWireIdle *idle;
+
+	if (XLogRecGetOrigin(ctx->reader) != SC_CONTROL_ORIGIN)
+		return;
+	idle = (ScWireIdle *) sc_batch_add(sc_decoder->batch, SC_WIRE_IDLE, 0,
+									   sizeof(ScWireIdle));
+	idle->relid = control->stream_relid;
+	idle->unused = 0;
+	idle->end_lsn = ctx->reader->EndRecPtr;
+	idle->idle_since = control->idle_since;
+	idle->idle_at = control->idle_at;
+	sc_decoder->work = true;
+}
+
 /* Rows pass at once; control messages wait for the end of their transaction. */
 static void
 plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
@@ -334,7 +355,11 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
 		!sc_control_parse(message, size, &control))
 		return;
-	if (!transactional || control.pipeline_id != sc_decoder->pipeline_id)
+	if (control.pipeline_id != sc_decoder->pipeline_id)
+		return;
+	if (control.kind == SC_CONTROL_IDLE && !transactional)
+		take_idle(ctx, &control);
+	if (!transactional || control.kind == SC_CONTROL_IDLE)
 		return;					/* a marker needs no action: its place is all */
 
 	old = MemoryContextSwitchTo(sc_decoder->control_context);

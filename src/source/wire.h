@@ -14,6 +14,7 @@
  *	 'I'  MinimalTuple with the physical columns of the layout; room for an
  *	      old row is left by the operation code and by "flags"
  *	 'C'  ScWireCommit, ScWireSummary[nstreams]: the transaction ends
+ *	 'S'  ScWireIdle: the stream was idle; between transactions
  *	 'M'  ScWireControl                                                  yes
  *	 'B'  ScWireBarrier, xids                                           yes
  *
@@ -38,6 +39,7 @@ typedef enum ScWireOp
 	SC_WIRE_BEGIN = 'T',
 	SC_WIRE_INSERT = 'I',
 	SC_WIRE_COMMIT = 'C',
+	SC_WIRE_IDLE = 'S',
 	SC_WIRE_CONTROL = 'M',
 	SC_WIRE_BARRIER = 'B'
 } ScWireOp;
@@ -109,6 +111,15 @@ typedef struct ScWireCommit
 	XLogRecPtr	end_lsn;
 	TimestampTz commit_time;
 } ScWireCommit;
+
+typedef struct ScWireIdle
+{
+	Oid			relid;			/* the stream */
+	uint32		unused;
+	XLogRecPtr	end_lsn;		/* end of the message's record */
+	XLogRecPtr	idle_since;		/* void where there was activity behind it */
+	TimestampTz idle_at;
+} ScWireIdle;
 
 typedef struct ScWireControl
 {

@@ -14,6 +14,7 @@
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "worker/collect.h"
+#include "worker/idle.h"
 #include "worker/loop.h"
 #include "worker/shared.h"
 
@@ -138,6 +139,7 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 			break;
 		case SC_MESSAGE_OFFSET:
 			query->lsn = ((const ScOffset *) SC_MESSAGE_BODY(message))->lsn;
+			sc_idle_note((const ScOffset *) SC_MESSAGE_BODY(message));
 			sc_part_append(query->part, data, len);
 			break;
 		default:

@@ -36,6 +36,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "worker/collect.h"
+#include "worker/idle.h"
 #include "worker/loop.h"
 #include "worker/progress.h"
 #include "worker/queues.h"
@@ -66,6 +67,7 @@ static void read_catalog_again(void);
 static void restart_attempt(const char *why) pg_attribute_noreturn();
 static void restart_if_due(void);
 static void trigger_if_due(void);
+static void advance_if_idle(void);
 static const char *due_kind(long *timeout);
 static void commit_checkpoint(void);
 static bool try_commit(ScCheckpointRecord *record);
@@ -105,6 +107,7 @@ coordinator_main(void)
 			commit_checkpoint();
 		restart_if_due();
 		trigger_if_due();
+		advance_if_idle();
 		sc_worker_wait(loop_timeout);
 	}
 }
@@ -220,6 +223,7 @@ begin_attempt(void)
 
 	sc_begin_work();
 	sc_progress_load(sc_my_pipeline->pipeline_id);
+	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
@@ -271,6 +275,7 @@ read_catalog_again(void)
 	{
 		interval_us = pipeline->checkpoint_interval;
 		restart = sc_progress_wants_restart(pipeline->pipeline_id);
+		sc_idle_load(pipeline->pipeline_id);
 	}
 	sc_end_work();
 	if (restart)
@@ -396,6 +401,17 @@ due_kind(long *timeout)
 		return NULL;
 	}
 	return work ? "periodic" : "progress";
+}
+
+/* Streams without rows: lowers loop_timeout to when their time may come. */
+static void
+advance_if_idle(void)
+{
+	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
+	long		timeout = sc_idle_advance(kind == NULL && !work);
+
+	if (timeout >= 0)
+		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 }
 
 /* Rows were decoded before their transactions were visible to others. */

@@ -57,6 +57,14 @@ sc_progress_forget(int64 query_id)
 	pfree(entry);
 }
 
+bool
+sc_progress_is_active(int64 query_id)
+{
+	ScProgress *entry = find(query_id);
+
+	return entry && entry->active;
+}
+
 /* Should the query run, by what is wished and what it did? */
 static bool
 should_run(const ScQuery *query, const ScFailureRow *failure)

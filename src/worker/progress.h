@@ -34,6 +34,9 @@ extern void sc_progress_load(int32 pipeline_id);
 extern ScProgress *sc_progress_get(int64 query_id);
 extern void sc_progress_forget(int64 query_id);
 
+/* Do the tasks run it? */
+extern bool sc_progress_is_active(int64 query_id);
+
 /* "lsn", or what is behind it: of the queries that run, and of all. */
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);

@@ -207,6 +207,7 @@ process_control(const ScWireControl *control)
 			sc_task_query_pause(control->control.query_id, control->end_lsn);
 			break;
 		case SC_CONTROL_MARKER:
+		case SC_CONTROL_IDLE:
 			break;
 	}
 	sc_end_work();

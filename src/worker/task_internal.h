@@ -34,6 +34,8 @@ typedef struct ScTaskQuery
 	TupleTableSlot *row;		/* that row */
 	const char *at;				/* the record being read, in the message */
 	const char *end;			/* of the message */
+	XLogRecPtr	active_lsn;		/* see ScOffset */
+	TimestampTz active_at;
 	int64		updates_ignored;	/* since the query began, as the next two */
 	int64		deletes_ignored;
 	int64		truncates_ignored;

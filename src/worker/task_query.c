@@ -20,6 +20,7 @@
 static ScTaskQuery *query_create(ScQuery *catalog, MemoryContext context,
 								 ScOutbox *outbox);
 static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
+static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
 static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
 static void add_chunk(void *arg, const ScChunk *chunk);
 static void add_drop(void *arg, int64 partition_key);
@@ -106,6 +107,8 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	ScEnv		env;
 
 	query->offset = offset->lsn;
+	query->active_lsn = offset->active_lsn;
+	query->active_at = offset->active_at;
 	query->updates_ignored = offset->updates_ignored;
 	query->deletes_ignored = offset->deletes_ignored;
 	query->truncates_ignored = offset->truncates_ignored;
@@ -153,7 +156,7 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	if (layout != query->layout)
 	{
 		query->layout = layout;
-		if (query->query->keep_late_rows)
+		if (query->query->keep_late_rows || query->query->dead_letter)
 			refresh_stream_desc(query);
 		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
 											  query->stream_desc);
@@ -190,6 +193,9 @@ run_records(ScTaskQuery *query)
 			case SC_WIRE_COMMIT:
 				if (!query->skipping)
 					run_commit(query, record);
+				break;
+			case SC_WIRE_IDLE:
+				run_idle(query, (const ScWireIdle *) SC_WIRE_BODY(record));
 				break;
 			default:
 				elog(ERROR, "unexpected record \"%c\" in a message", record->op);
@@ -237,7 +243,37 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		query->updates_ignored += summary->updates;
 		query->deletes_ignored += summary->deletes;
 		query->truncates_ignored += summary->truncates;
+		if (summary->rows > 0)
+		{
+			query->active_lsn = commit->end_lsn;
+			query->active_at = commit->commit_time;
+		}
 	}
+}
+
+/*
+ * The stream was idle: its event time goes on with the clock.  What the message
+ * was made for must still hold here: no row since then.  May be called again for
+ * the same message, after an error in emitting.
+ */
+static void
+run_idle(ScTaskQuery *query, const ScWireIdle *idle)
+{
+	int64		event_time = sc_engine_max_event_time(query->engine);
+
+	if (idle->relid != query->definition->stream_relid || query->paused ||
+		idle->end_lsn <= query->offset || event_time == SC_NO_EVENT_TIME)
+		return;
+	if (query->active_lsn != idle->end_lsn)
+	{
+		if (query->active_lsn > idle->idle_since || query->active_at == 0 ||
+			idle->idle_at <= query->active_at)
+			return;
+		event_time += idle->idle_at - query->active_at;
+		query->active_lsn = idle->end_lsn;
+		query->active_at = idle->idle_at;
+	}
+	sc_engine_commit(query->engine, event_time);
 }
 
 static void
@@ -312,6 +348,9 @@ add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	offset.truncates_ignored = query->truncates_ignored;
 	offset.groups = sc_engine_groups(query->engine);
 	offset.state_bytes = sc_changelog_live_bytes(query->engine);
+	offset.active_lsn = query->active_lsn;
+	offset.active_at = query->active_at;
+	offset.next_due = sc_engine_next_due(query->engine);
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, offset.query_id, 0,
 				  &offset, sizeof(offset), NULL, 0);
 }

@@ -1,0 +1,253 @@
+/*-------------------------------------------------------------------------
+ * idle.c
+ *	  Advancing the watermark of streams that are idle (idle.h).
+ *
+ * Where no row came for a stream's idle_timeout, and a window is open that the time
+ * which passed since then would close, the coordinator logs a message.  Every task
+ * acts on it at its place among the rows (task_query.c), and does the same when
+ * it reads the WAL again.
+ *
+ * What is known here is as of the last checkpoint, so rows may be on their way.
+ * The message therefore names the stream's last activity that it was made for,
+ * the end of a transaction or of an idle message: where there was another since
+ * then, it is void.  One message is logged for each last activity, and none
+ * where no window is open: idle streams cost nothing.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "base/debug.h"
+#include "common/int.h"
+#include "model/control.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/idle.h"
+#include "worker/loop.h"
+#include "worker/progress.h"
+
+#define RETRY_MS 1000			/* due, but rows are on their way */
+
+typedef struct IdleStream
+{
+	Oid			relid;
+	int64		timeout;		/* microseconds */
+	XLogRecPtr	told;			/* the last activity that a message was logged for */
+} IdleStream;
+
+typedef struct IdleQuery
+{
+	int64		query_id;
+	Oid			stream;
+	XLogRecPtr	active_lsn;
+	TimestampTz active_at;
+	int64		max_event_time;
+	int64		next_due;
+} IdleQuery;
+
+/* both in TopMemoryContext */
+static List *streams;			/* IdleStream *, those that have an idle_timeout */
+static List *queries;			/* IdleQuery * */
+
+static IdleQuery *
+find_query(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		IdleQuery  *query = lfirst(lc);
+
+		if (query->query_id == query_id)
+			return query;
+	}
+	return NULL;
+}
+
+/* What was told about a stream before. */
+static XLogRecPtr
+told_before(List *old, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, old)
+	{
+		IdleStream *stream = lfirst(lc);
+
+		if (stream->relid == relid)
+			return stream->told;
+	}
+	return InvalidXLogRecPtr;
+}
+
+static void
+load_streams(void)
+{
+	List	   *old = streams;
+	List	   *all = sc_stream_list();
+	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
+	ListCell   *lc;
+
+	streams = NIL;
+	foreach(lc, all)
+	{
+		ScStream   *stream = lfirst(lc);
+		IdleStream *entry;
+
+		if (stream->idle_timeout == 0)
+			continue;
+		entry = palloc0(sizeof(IdleStream));
+		entry->relid = stream->relid;
+		entry->timeout = stream->idle_timeout;
+		entry->told = told_before(old, stream->relid);
+		streams = lappend(streams, entry);
+	}
+	list_free_deep(old);
+	MemoryContextSwitchTo(context);
+}
+
+static void
+forget_dropped(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		IdleQuery  *query = lfirst(lc);
+
+		if (sc_query_by_id(query->query_id, true) == NULL)
+		{
+			queries = foreach_delete_current(queries, lc);
+			pfree(query);
+		}
+	}
+}
+
+void
+sc_idle_load(int32 pipeline_id)
+{
+	ListCell   *lc;
+
+	load_streams();
+	forget_dropped();
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (find_query(offset->query_id))
+			continue;
+		/* when the next window closes isn't stored: ask after the time-out */
+		offset->next_due = offset->groups > 0 ? offset->max_event_time : PG_INT64_MAX;
+		sc_idle_note(offset);
+	}
+}
+
+void
+sc_idle_note(const ScOffset *offset)
+{
+	IdleQuery  *query = find_query(offset->query_id);
+
+	if (!query)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		query = palloc0(sizeof(IdleQuery));
+		query->query_id = offset->query_id;
+		query->stream = offset->source;
+		queries = lappend(queries, query);
+		MemoryContextSwitchTo(old);
+	}
+	query->active_lsn = offset->active_lsn;
+	query->active_at = offset->active_at;
+	query->max_event_time = offset->max_event_time;
+	query->next_due = offset->next_due;
+}
+
+/* Has the query a part in it?  Not one that is paused, has failed, or was dropped. */
+static bool
+takes_part(const IdleQuery *query, Oid stream)
+{
+	return query->stream == stream && query->active_at != 0 &&
+		query->max_event_time != SC_NO_EVENT_TIME &&
+		sc_progress_is_active(query->query_id);
+}
+
+/* When a message is due for the stream, and its last activity; 0: not now. */
+static TimestampTz
+stream_due(const IdleStream *stream, XLogRecPtr *last_activity)
+{
+	TimestampTz due = 0;
+	ListCell   *lc;
+
+	*last_activity = InvalidXLogRecPtr;
+	foreach(lc, queries)
+	{
+		IdleQuery  *query = lfirst(lc);
+		int64		wait;
+		TimestampTz at;
+
+		if (!takes_part(query, stream->relid))
+			continue;
+		*last_activity = Max(*last_activity, query->active_lsn);
+		if (query->next_due == PG_INT64_MAX)
+			continue;
+		wait = Max(stream->timeout, query->next_due - query->max_event_time);
+		if (pg_add_s64_overflow(query->active_at, wait, &at))
+			continue;
+		if (due == 0 || at < due)
+			due = at;
+	}
+	return *last_activity == stream->told ? 0 : due;
+}
+
+static void
+log_idle(IdleStream *stream, XLogRecPtr last_activity, TimestampTz now)
+{
+	ScControl	control = {0};
+
+	control.kind = SC_CONTROL_IDLE;
+	control.pipeline_id = sc_my_pipeline->pipeline_id;
+	control.stream_relid = stream->relid;
+	control.idle_since = last_activity;
+	control.idle_at = now;
+	SC_DEBUG_POINT("coordinator_before_idle");
+	(void) sc_control_log(&control);
+	stream->told = last_activity;
+	SC_DEBUG_POINT("coordinator_after_idle");
+	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
+}
+
+/* Is the reader near the end of the WAL?  Else rows may follow that it hasn't met. */
+static bool
+caught_up(void)
+{
+	return pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn) + wal_segment_size >=
+		GetFlushRecPtr(NULL);
+}
+
+long
+sc_idle_advance(bool quiet)
+{
+	TimestampTz now = streams != NIL ? GetCurrentTimestamp() : 0;
+	long		timeout = -1;
+	ListCell   *lc;
+
+	foreach(lc, streams)
+	{
+		IdleStream *stream = lfirst(lc);
+		XLogRecPtr	last_activity;
+		TimestampTz due = stream_due(stream, &last_activity);
+		long		ms;
+
+		if (due == 0)
+			continue;
+		if (due <= now && quiet && caught_up())
+		{
+			log_idle(stream, last_activity, now);
+			continue;
+		}
+		ms = due > now ? Min((due - now + 999) / 1000, INT_MAX) : RETRY_MS;
+		timeout = timeout < 0 ? ms : Min(timeout, ms);
+	}
+	return timeout;
+}
