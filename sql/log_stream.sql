@@ -196,6 +196,9 @@ COPY root (ts, k, v) FROM stdin;
 2024-01-01 00:00:32	1	10000
 \.
 INSERT INTO root VALUES ('2024-01-01 00:00:33', 2, 1) ON CONFLICT DO NOTHING;
+UPDATE root SET k = 2, v = -1 WHERE k = 1 AND v = 2;
+UPDATE root SET k = 1 WHERE k = 2;
+MERGE INTO root USING (VALUES (2)) n (k) ON root.k = n.k WHEN NOT MATCHED THEN INSERT VALUES ('2024-01-01', n.k, 1);
 SELECT count(*) FROM root;
 SELECT count(*) FROM root WHERE k = 1;
 UPDATE root SET v = 0;

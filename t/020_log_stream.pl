@@ -408,5 +408,20 @@ $node->command_ok(
 is( $node->safe_psql('copy', 'SELECT stream, kind, event_time, watermark_delay FROM stream_ckpt.streams'),
 	's|log|ts|24:00:00', 'with its options');
 
+# without the last stream the pipeline has nothing to do, and keeps no WAL
+$node->safe_psql('postgres', 'DROP FOREIGN TABLE s, a, b CASCADE; DROP TABLE p CASCADE');
+sync_pipelines($node);
+wait_running($node);
+$node->safe_psql('postgres', 'DROP FOREIGN TABLE p_1');
+wait_status($node, 'idle');
+wait_until($node, q(SELECT NOT EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'stream_ckpt' AND database = 'postgres')),
+	'the slot is gone');
+$node->safe_psql('postgres',
+	q(CREATE FOREIGN TABLE t (ts timestamptz, k int, v int) SERVER stream_ckpt OPTIONS (event_time 'ts', watermark_delay '1 day');
+	  CREATE TABLE t_rows (ts timestamptz, k int, v int)));
+create_queries('t');
+$node->safe_psql('postgres', insert_both('t', sprintf($rows, 1, 1, 100)));
+check('a stream that was made without a slot', 't');
+
 $node->stop;
 done_testing();

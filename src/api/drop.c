@@ -18,6 +18,7 @@
 #include "commands/event_trigger.h"
 #include "model/catalog_write.h"
 #include "utils/lsyscache.h"
+#include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_drop_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_on_drop);
@@ -62,13 +63,17 @@ stream_ckpt_drop_query(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* OIDs of the relations that the command dropped.  Needs SPI. */
+/*
+ * OIDs of the relations that the command dropped; *log_streams: there may be log
+ * streams among them.  Needs SPI.
+ */
 static List *
-dropped_relations(MemoryContext context)
+dropped_relations(MemoryContext context, bool *log_streams)
 {
 	List	   *result = NIL;
 
-	if (SPI_execute("SELECT d.objid FROM pg_catalog.pg_event_trigger_dropped_objects() d "
+	*log_streams = false;
+	if (SPI_execute("SELECT d.objid, d.object_type OPERATOR(pg_catalog.=) 'foreign table' FROM pg_catalog.pg_event_trigger_dropped_objects() d "
 					"WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid "
 					"AND d.objsubid OPERATOR(pg_catalog.=) 0", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the dropped objects");
@@ -79,6 +84,8 @@ dropped_relations(MemoryContext context)
 										  1, &isnull);
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
+		*log_streams |= DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i],
+												   SPI_tuptable->tupdesc, 2, &isnull));
 		result = lappend_oid(result, DatumGetObjectId(relid));
 		MemoryContextSwitchTo(oldcontext);
 	}
@@ -99,8 +106,10 @@ drop_definition(const ScQueryRow *row)
 }
 
 static void
-forget_dropped(List *dropped)
+forget_dropped(List *dropped, bool log_streams)
 {
+	bool		streams = log_streams;
+	ScPipeline *pipeline;
 	ListCell   *lc;
 
 	foreach(lc, sc_query_rows())
@@ -115,7 +124,11 @@ forget_dropped(List *dropped)
 		drop_definition(row);
 	}
 	foreach(lc, dropped)
-		(void) sc_stream_delete(lfirst_oid(lc));
+		streams |= sc_stream_delete(lfirst_oid(lc));
+	/* without streams the default pipeline has nothing to do */
+	pipeline = streams ? sc_pipeline_by_name(SC_DEFAULT_PIPELINE, true) : NULL;
+	if (pipeline)
+		sc_pipeline_changed(pipeline->pipeline_id);
 }
 
 /* The event trigger of sql_drop. */
@@ -123,6 +136,7 @@ Datum
 stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 {
 	List	   *dropped;
+	bool		log_streams;
 	MemoryContext context = CurrentMemoryContext;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
@@ -133,9 +147,9 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();		/* DROP EXTENSION has taken the catalogs */
 
 	SPI_connect();
-	dropped = dropped_relations(context);
+	dropped = dropped_relations(context, &log_streams);
 	if (dropped != NIL)
-		forget_dropped(dropped);
+		forget_dropped(dropped, log_streams);
 	SPI_finish();
 	PG_RETURN_NULL();
 }

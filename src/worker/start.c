@@ -21,7 +21,7 @@
 #define HINT_LOST "Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
 
 static bool same_server(const ScPipelineState *state);
-static ScStatus check_slot(int32 pipeline_id, bool has_state, char **message, char **hint);
+static ScStatus check_slot(int32 pipeline_id, char **message, char **hint);
 
 List *
 sc_active_offsets(int32 pipeline_id)
@@ -104,7 +104,7 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		*hint = HINT_LOST;
 		return SC_STATUS_LOST;
 	}
-	return check_slot(pipeline_id, state.checkpoint_id > 0, message, hint);
+	return check_slot(pipeline_id, message, hint);
 }
 
 /* A copied, restored or upgraded database never goes on with foreign state. */
@@ -118,7 +118,7 @@ same_server(const ScPipelineState *state)
 }
 
 static ScStatus
-check_slot(int32 pipeline_id, bool has_state, char **message, char **hint)
+check_slot(int32 pipeline_id, char **message, char **hint)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
 	XLogRecPtr	start;
