@@ -64,7 +64,7 @@ static void give_up_slot(void);
 static void begin_attempt(void);
 static void wait_for_former_workers(void);
 static void read_catalog_again(void);
-static void restart_attempt(const char *why) pg_attribute_noreturn();
+pg_noreturn static void restart_attempt(const char *why);
 static void restart_if_due(void);
 static void trigger_if_due(void);
 static void advance_if_idle(void);
