@@ -21,6 +21,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/compat.h"
 #include "base/debug.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
