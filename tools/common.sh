@@ -40,11 +40,16 @@ missing_prerequisites() {
 	perl -MIPC::Run -e 1 2>/dev/null || echo "perl module IPC::Run"
 }
 
+# What is missing is installed, where that is Debian's packages.
 require_prerequisites() {
 	local missing
 	missing=$(missing_prerequisites)
-	[ -z "$missing" ] || die "missing: $(echo "$missing" | paste -sd, | sed 's/,/, /g')
-run tools/setup first"
+	[ -n "$missing" ] || return 0
+	if [ "$PG_PREFIX" = /usr ] && command -v apt-get >/dev/null; then
+		bash "$SC_ROOT/tools/setup"
+		return
+	fi
+	die "missing: $(echo "$missing" | paste -sd, | sed 's/,/, /g')"
 }
 
 # Runs a command as the unprivileged user, in the work folder.  The process that
