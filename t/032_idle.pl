@@ -165,6 +165,21 @@ wait_closed('p_close');
 is(sql(q(SELECT rows FROM p_close)), '1', 'a window closes after pause and resume');
 
 #
+# A group whose result row can't be made
+#
+attach_idle('d', '100 ms');
+create_query($node, 'd_close', 'd', options => q(on_error => 'dead_letter'),
+	select => q(SELECT w.window_start, id, count(*) AS rows, 1 / (id - 2) AS inverse
+		FROM d, stream_ckpt.tumble(ts, '200 ms') w GROUP BY w.window_start, id));
+sql(q(INSERT INTO d SELECT '2024-01-01 00:00 UTC'::timestamptz + i * interval '20 ms', i FROM generate_series(1, 4) i));
+wait_closed('d_close');
+is(sql(q(SELECT string_agg(id || ':' || rows, ' ' ORDER BY id) FROM d_close)), '1:1 3:1 4:1',
+	'the others appear, once');
+is(sql(q(SELECT count(*) FROM stream_ckpt.dead_letter WHERE query = 'd_close'::regclass)), '1', 'it is a letter');
+is(sql(q(SELECT watermark < '2024-01-01 01:00 UTC' FROM stream_ckpt.queries WHERE query = 'd_close'::regclass)),
+	't', 'the watermark advanced once');
+
+#
 # Log streams
 #
 sql(q(SELECT stream_ckpt.create_stream('l', 'ts timestamptz, id int', event_time => 'ts', idle_timeout => '100 ms')));

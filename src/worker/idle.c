@@ -201,7 +201,7 @@ stream_due(const IdleStream *stream, XLogRecPtr *last_activity)
 }
 
 static void
-log_idle(IdleStream *stream, XLogRecPtr last_activity, TimestampTz now)
+log_idle(IdleStream *stream, XLogRecPtr last_activity)
 {
 	ScControl	control = {0};
 
@@ -209,8 +209,8 @@ log_idle(IdleStream *stream, XLogRecPtr last_activity, TimestampTz now)
 	control.pipeline_id = sc_my_pipeline->pipeline_id;
 	control.stream_relid = stream->relid;
 	control.idle_since = last_activity;
-	control.idle_at = now;
 	SC_DEBUG_POINT("coordinator_before_idle");
+	control.idle_at = GetCurrentTimestamp();
 	(void) sc_control_log(&control);
 	stream->told = last_activity;
 	SC_DEBUG_POINT("coordinator_after_idle");
@@ -243,7 +243,7 @@ sc_idle_advance(bool quiet)
 			continue;
 		if (due <= now && quiet && caught_up())
 		{
-			log_idle(stream, last_activity, now);
+			log_idle(stream, last_activity);
 			continue;
 		}
 		ms = due > now ? Min((due - now + 999) / 1000, INT_MAX) : RETRY_MS;
