@@ -300,6 +300,14 @@ sc_stream_by_relid(Oid relid, bool missing_ok)
 	return stream;
 }
 
+/* Reads committed catalogs of this moment, whatever snapshot the caller has. */
+bool
+sc_pipeline_in_use(const ScPipeline *pipeline)
+{
+	return sc_query_list(pipeline->pipeline_id) != NIL ||
+		(strcmp(pipeline->name, SC_DEFAULT_PIPELINE) == 0 && sc_stream_list() != NIL);
+}
+
 /* ---------- queries ---------- */
 
 static List *

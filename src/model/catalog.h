@@ -74,6 +74,9 @@ extern ScPipeline *sc_pipeline_by_id(int32 pipeline_id, bool missing_ok);
 
 extern List *sc_pipeline_list(void);	/* of ScPipeline * */
 
+/* Has the pipeline a query, or (the default one) may get one without a new slot? */
+extern bool sc_pipeline_in_use(const ScPipeline *pipeline);
+
 extern List *sc_stream_list(void);	/* of ScStream * */
 extern ScStream *sc_stream_by_relid(Oid relid, bool missing_ok);
 

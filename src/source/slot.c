@@ -195,15 +195,24 @@ sc_slot_drop(Oid database, int32 pipeline_id)
 	ReplicationSlotDrop(NameStr(name), true);
 }
 
+/*
+ * A transaction that came to count on the slot may have committed between the
+ * caller's look at the catalogs and our lock, so they are read again under it.
+ */
 bool
 sc_slot_drop_if_unused(int32 pipeline_id)
 {
+	ScPipeline *pipeline;
 	LOCKTAG		tag;
+	bool		unused;
 
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
 	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
-	sc_slot_drop(MyDatabaseId, pipeline_id);
+	pipeline = sc_pipeline_by_id(pipeline_id, true);
+	unused = pipeline == NULL || !sc_pipeline_in_use(pipeline);
+	if (unused)
+		sc_slot_drop(MyDatabaseId, pipeline_id);
 	LockRelease(&tag, ExclusiveLock, false);
-	return true;
+	return unused;
 }

@@ -90,8 +90,7 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 	}
 	if (pipeline->stopped)
 		return SC_STATUS_STOPPED;
-	if (sc_query_list(pipeline_id) == NIL &&
-		(sc_stream_list() == NIL || strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0))
+	if (!sc_pipeline_in_use(pipeline))
 	{
 		*message = "no query uses the pipeline";
 		return SC_STATUS_IDLE;
