@@ -59,6 +59,8 @@ wake_readers(void)
 static void
 transaction_callback(XactEvent event, void *arg)
 {
+	if (event == XACT_EVENT_PRE_PREPARE)
+		sc_pipeline_refuse_prepare();
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
 	sc_pipeline_at_transaction_end(event == XACT_EVENT_COMMIT);
@@ -208,6 +210,14 @@ call_next(PlannedStmt *pstmt, const char *query, bool read_only,
 		standard_ProcessUtility(pstmt, query, read_only, context, params, env, dest, qc);
 }
 
+/* Lets the database's pipelines run again; also when the session is terminated. */
+static void
+let_go(int code, Datum database)
+{
+	hold_pipelines(DatumGetObjectId(database), false);
+	sc_shared_wake_launcher();
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -225,19 +235,15 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		return;
 	}
 	hold_pipelines(database, true);
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(let_go, ObjectIdGetDatum(database));
 	{
 		stop_workers(database);
 		call_next(pstmt, query, read_only, context, params, env, dest, qc);
 		if (drop)
 			forget_database(database);
 	}
-	PG_FINALLY();
-	{
-		hold_pipelines(database, false);
-		sc_shared_wake_launcher();
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(let_go, ObjectIdGetDatum(database));
+	let_go(0, ObjectIdGetDatum(database));
 }
 
 void

@@ -55,6 +55,20 @@ notify_pipeline(ScPipelineShared *pipeline)
 }
 
 /*
+ * COMMIT PREPARED may come from any session, which knows nothing of what is to be
+ * told to whom.
+ */
+void
+sc_pipeline_refuse_prepare(void)
+{
+	if (changed != NIL || extension_dropped)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has changed streams, continuous queries or pipelines"),
+				 errhint("Use COMMIT.")));
+}
+
+/*
  * The transaction is over.  Part of the transaction callback: must not fail.
  */
 void
