@@ -13,6 +13,9 @@
 #include "access/xlogutils.h"
 #include "source/walread.h"
 
+/* What was flushed when the last read found no more. */
+static XLogRecPtr seen;
+
 int
 sc_wal_page_read(XLogReaderState *state, XLogRecPtr target_page, int req_len,
 				 XLogRecPtr target_rec, char *cur_page)
@@ -30,7 +33,10 @@ sc_wal_page_read(XLogReaderState *state, XLogRecPtr target_page, int req_len,
 		read_upto = state->currTLIValidUntil;	/* a timeline that has ended */
 
 	if (target_page + req_len > read_upto)
+	{
+		seen = read_upto;
 		return -1;
+	}
 	if (target_page + XLOG_BLCKSZ <= read_upto)
 		count = XLOG_BLCKSZ;
 	else
@@ -42,7 +48,14 @@ sc_wal_page_read(XLogReaderState *state, XLogRecPtr target_page, int req_len,
 }
 
 bool
-sc_wal_flush_inserted(void)
+sc_wal_grew(void)
+{
+	return GetFlushRecPtr(NULL) > seen;
+}
+
+/* Where WAL has been inserted to, as a position that can be flushed. */
+static XLogRecPtr
+inserted(void)
 {
 	XLogRecPtr	insert = GetXLogInsertRecPtr();
 
@@ -54,6 +67,19 @@ sc_wal_flush_inserted(void)
 		insert -= SizeOfXLogLongPHD;
 	else if (insert % XLOG_BLCKSZ == SizeOfXLogShortPHD)
 		insert -= SizeOfXLogShortPHD;
+	return insert;
+}
+
+bool
+sc_wal_is_unflushed(void)
+{
+	return inserted() > GetFlushRecPtr(NULL);
+}
+
+bool
+sc_wal_flush_inserted(void)
+{
+	XLogRecPtr	insert = inserted();
 
 	if (insert <= GetFlushRecPtr(NULL))
 		return false;

@@ -22,4 +22,10 @@ extern int	sc_wal_page_read(XLogReaderState *state, XLogRecPtr target_page,
  */
 extern bool sc_wal_flush_inserted(void);
 
+/* Has WAL been flushed since the last read that found no more? */
+extern bool sc_wal_grew(void);
+
+/* Is there WAL that isn't flushed? */
+extern bool sc_wal_is_unflushed(void);
+
 #endif							/* SC_SOURCE_WALREAD_H */

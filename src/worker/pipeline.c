@@ -216,6 +216,8 @@ sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, TimestampTz deadline)
 		pipeline->sync_lsn = marker;
 	SpinLockRelease(&pipeline->mutex);
 	sc_place_wake(pipeline, &pipeline->reader);
+	/* the reader may have passed the marker already */
+	sc_place_wake(pipeline, &pipeline->coordinator);
 
 	ConditionVariablePrepareToSleep(&pipeline->cv);
 	for (;;)

@@ -301,8 +301,11 @@ sleep_until_woken(void)
 		timeout = FLUSH_MS;
 
 	fall_asleep();
-	if (pg_atomic_read_u64(&sc_my_pipeline->trigger) == barrier_sent)
+	/* nobody wakes us for what was committed before that */
+	if (pg_atomic_read_u64(&sc_my_pipeline->trigger) == barrier_sent && !sc_wal_grew())
 	{
+		if (sc_wal_is_unflushed())
+			timeout = Min(timeout, FLUSH_MS);
 		pgstat_report_stat(false);
 		sc_worker_wait(timeout);
 	}
