@@ -69,8 +69,9 @@ sc_capture_add(Oid relid, AttrNumber event_time_attno)
 }
 
 /*
- * Relation cache callback.  A relation that we don't know may be one that has just
- * become an ancestor of a partition that we know.
+ * Relation cache callback.  The relation may be one that has just become an ancestor
+ * of a partition that we know, or is none any more: partitions are looked at again
+ * whatever it is.
  */
 static void
 layout_invalidate(Datum arg, Oid relid)
@@ -83,11 +84,7 @@ layout_invalidate(Datum arg, Oid relid)
 	{
 		layout = hash_search(layouts, &relid, HASH_FIND, NULL);
 		if (layout)
-		{
 			layout->valid = false;
-			if (!layout->is_partition)
-				return;
-		}
 	}
 	hash_seq_init(&seq, layouts);
 	while ((layout = hash_seq_search(&seq)) != NULL)
