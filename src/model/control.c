@@ -51,6 +51,25 @@ wire_length(uint8 kind)
 	return kind == SC_CONTROL_IDLE ? sizeof(ControlWire) : offsetof(ControlWire, idle_since);
 }
 
+XLogRecPtr
+sc_message_log(const char *prefix, const char *data, Size len, bool transactional)
+{
+	RepOriginId origin = replorigin_session_origin;
+	XLogRecPtr	lsn = InvalidXLogRecPtr;
+
+	PG_TRY();
+	{
+		replorigin_session_origin = SC_MESSAGE_ORIGIN;
+		lsn = sc_log_logical_message(prefix, data, len, transactional);
+	}
+	PG_FINALLY();
+	{
+		replorigin_session_origin = origin;
+	}
+	PG_END_TRY();
+	return lsn;
+}
+
 /*
  * Logs "control" and returns its end LSN.  Those about a query belong to the
  * current (sub)transaction, which gets an id; a marker stands for itself and is
@@ -63,7 +82,6 @@ sc_control_log(const ScControl *control)
 	XLogRecPtr	lsn;
 	bool		transactional = (control->kind != SC_CONTROL_MARKER &&
 								 control->kind != SC_CONTROL_IDLE);
-	RepOriginId save_origin = replorigin_session_origin;
 
 	memset(&wire, 0, sizeof(wire));
 	wire.version = CONTROL_VERSION;
@@ -75,19 +93,8 @@ sc_control_log(const ScControl *control)
 	wire.idle_since = control->idle_since;
 	wire.idle_at = control->idle_at;
 
-	PG_TRY();
-	{
-		/* not for transactional ones: it would mark their commit */
-		if (control->kind == SC_CONTROL_IDLE)
-			replorigin_session_origin = SC_CONTROL_ORIGIN;
-		lsn = sc_log_logical_message(SC_CONTROL_PREFIX, (const char *) &wire,
-									 wire_length(wire.kind), transactional);
-	}
-	PG_FINALLY();
-	{
-		replorigin_session_origin = save_origin;
-	}
-	PG_END_TRY();
+	lsn = sc_message_log(SC_CONTROL_PREFIX, (const char *) &wire, wire_length(wire.kind),
+						 transactional);
 	if (!transactional)
 		XLogFlush(lsn);
 	return lsn;
@@ -105,7 +112,7 @@ known_kind(uint8 kind)
 
 /*
  * Fills "control" from a message's bytes (not aligned); false where they aren't
- * of this version: anybody may log a message with our prefix.
+ * of this version.
  */
 bool
 sc_control_parse(const char *data, Size len, ScControl *control)

@@ -17,6 +17,13 @@
 
 #define SC_CONTROL_PREFIX "stream_ckpt"
 
+/*
+ * The origin of all our logical messages.  Anybody may log messages with our prefixes,
+ * but an origin like this cannot be had in SQL: it is never assigned to a named one
+ * before 65,533 others are.  The output plugin drops messages without it, unread.
+ */
+#define SC_MESSAGE_ORIGIN	((RepOriginId) (DoNotReplicateId - 1))
+
 typedef enum ScControlKind
 {
 	SC_CONTROL_CREATE_QUERY = 'Q',	/* transactional */
@@ -43,10 +50,11 @@ typedef struct ScControl
 } ScControl;
 
 /*
- * The origin of messages that nobody but us may write: one that cannot be had in
- * SQL, and is never given to a named origin before 65,533 others are.
+ * Logs a message as ours; a transactional one belongs to the current
+ * (sub)transaction, which gets an id.  Returns its end LSN.
  */
-#define SC_CONTROL_ORIGIN	((RepOriginId) (DoNotReplicateId - 1))
+extern XLogRecPtr sc_message_log(const char *prefix, const char *data, Size len,
+								 bool transactional);
 
 /* Logs "control"; a non-transactional one is flushed.  Returns its end LSN. */
 extern XLogRecPtr sc_control_log(const ScControl *control);

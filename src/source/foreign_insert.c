@@ -23,8 +23,8 @@
 #include "base/compat.h"
 #include "catalog/partition.h"
 #include "executor/executor.h"
+#include "model/control.h"
 #include "model/log_stream.h"
-#include "replication/message.h"
 #include "source/foreign_internal.h"
 #include "source/rows.h"
 #include "source/wire.h"
@@ -239,18 +239,7 @@ sc_foreign_insert_callbacks(FdwRoutine *routine)
 static void
 write_message(InsertState *state)
 {
-	RepOriginId origin = replorigin_session_origin;
-
-	PG_TRY();
-	{
-		replorigin_session_origin = SC_ROWS_ORIGIN;
-		(void) sc_log_logical_message(SC_ROWS_PREFIX, state->buffer, state->used, true);
-	}
-	PG_FINALLY();
-	{
-		replorigin_session_origin = origin;
-	}
-	PG_END_TRY();
+	(void) sc_message_log(SC_ROWS_PREFIX, state->buffer, state->used, true);
 }
 
 static void

@@ -77,21 +77,22 @@ plugin_startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool i
 	options->receive_rewrites = false;
 }
 
-/* A message of rows that isn't ours: anybody may log messages (rows.h). */
+/* A message that isn't ours: anybody may log one with our prefixes (model/control.h). */
 static bool
 is_forged(XLogReaderState *record, RepOriginId origin)
 {
 	xl_logical_message *message;
 
-	if (XLogRecGetRmid(record) != RM_LOGICALMSG_ID || origin == SC_ROWS_ORIGIN)
+	if (XLogRecGetRmid(record) != RM_LOGICALMSG_ID || origin == SC_MESSAGE_ORIGIN)
 		return false;
 	message = (xl_logical_message *) XLogRecGetData(record);
-	return strcmp(message->message, SC_ROWS_PREFIX) == 0;
+	return strcmp(message->message, SC_ROWS_PREFIX) == 0 ||
+		strcmp(message->message, SC_CONTROL_PREFIX) == 0;
 }
 
 /*
  * What is dropped before it is queued: state chunks, which are written with that
- * origin, and forged rows.
+ * origin, and forged messages.
  */
 static bool
 plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin)
@@ -319,16 +320,14 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 }
 
 /*
- * A stream was idle, says its coordinator, and nobody else (control.h).  Stands
- * between two transactions, as the message does in the WAL.
+ * A stream was idle, says its coordinator.  Stands between two transactions, as the
+ * message does in the WAL.
  */
 static void
 take_idle(LogicalDecodingContext *ctx, const ScControl *control)
 {
 	ScWireIdle *idle;
 
-	if (XLogRecGetOrigin(ctx->reader) != SC_CONTROL_ORIGIN)
-		return;
 	idle = (ScWireIdle *) sc_batch_add(sc_decoder->batch, SC_WIRE_IDLE, 0,
 									   sizeof(ScWireIdle));
 	idle->relid = control->stream_relid;

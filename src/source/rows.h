@@ -8,19 +8,15 @@
  * "nrows" records as in wire.h, of operation 'I' and without a layout's number:
  * a reader copies them as they are and fills that in.  Byte order: the server's.
  *
- * Anybody may log a message with this prefix.  Ours carry an origin that cannot
- * be had in SQL; the output plugin drops those that don't, unread.
+ * It carries the origin of all our messages (model/control.h).
  *-------------------------------------------------------------------------
  */
 #ifndef SC_SOURCE_ROWS_H
 #define SC_SOURCE_ROWS_H
 
 #include "access/attnum.h"
-#include "replication/origin.h"
 
 #define SC_ROWS_PREFIX	"stream_ckpt/rows"
-/* never assigned to a named origin before 65,533 others are */
-#define SC_ROWS_ORIGIN	((RepOriginId) (DoNotReplicateId - 1))
 
 #define SC_ROWS_MAGIC	0x31525353	/* "SSR1": another format has another number */
 
