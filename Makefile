@@ -20,8 +20,9 @@ OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir
 # Every test of sql/ and of specs/, by hand, in the order in which they run.
 REGRESS = tumble refuse catalog time log_stream
 REGRESS_OPTS =
-ISOLATION = log_stream_unread
-ISOLATION_OPTS =
+ISOLATION = log_stream_unread create_query_writers attach_waits sync_open_writer \
+	ddl_create_query drop_query_reader result_lock create_twice detach_create
+ISOLATION_OPTS = --load-extension=stream_ckpt
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-cast-function-type -Werror \
