@@ -25,6 +25,7 @@
 #include "model/log_stream.h"
 #include "nodes/nodeFuncs.h"
 #include "query/analyze.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -260,6 +261,30 @@ comparison_command(ScQuery *query, Comparison *comparison, const char *condition
 }
 
 /*
+ * Where there are differences: says so if they may come from rows that only one side
+ * has.  Nothing tells rows that were committed between create_query and its transaction's end
+ * (they don't belong to the query) from those that no checkpoint covers yet.  Needs SPI.
+ */
+static void
+explain_differences(ScQuery *query, int64 rows_in)
+{
+	int64		rows;
+
+	if (pg_class_aclcheck(query->source, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		return;
+	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", sc_qualified_name(query->source)),
+					false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not count the rows of the stream");
+	rows = DatumGetInt64(sc_first_value(1, NULL));
+	if (rows != rows_in)
+		ereport(NOTICE,
+				(errmsg("stream \"%s\" has %lld rows, of which the query had processed %lld at its last checkpoint",
+						get_rel_name(query->source), (long long) rows, (long long) rows_in),
+				 errdetail("Rows that are not in a checkpoint yet count as differences, and so do those that were committed before the transaction that created the query, or came with an attached partition."),
+				 errhint("Call stream_ckpt.sync() first.")));
+}
+
+/*
  * verify(query regclass) -> bigint; "query": the result table or the definition.
  * Runs as the caller, who needs SELECT on both, with the query's settings.
  */
@@ -287,6 +312,8 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	if (SPI_execute(comparison_command(query, &comparison, condition), false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
 	differences = DatumGetInt64(sc_first_value(1, NULL));
+	if (differences > 0)
+		explain_differences(query, offset->rows_in);
 	SPI_finish();
 	sc_env_leave(&env);
 	PG_RETURN_INT64(differences);
