@@ -25,9 +25,11 @@ results_ok($node, 'r', 'before', emit => 'update');
 # the bytes of a control message that drops the query (model/control.c)
 my $query_id = $node->safe_psql('postgres', q(SELECT query_id FROM stream_ckpt.query WHERE relid = 'r'::regclass));
 my $pipeline_id = $node->safe_psql('postgres', q(SELECT pipeline_id FROM stream_ckpt.pipeline WHERE name = 'default'));
-for my $kind ('X', 'P', 'Q')
+my $relid = $node->safe_psql('postgres', q(SELECT 't'::regclass::oid));
+for my $kind ('X', 'P', 'Q', 'I')
 {
-	my $forged = unpack 'H*', pack('C a s< l< q< L< L<', 1, $kind, 1, $pipeline_id, $query_id, 0, 0);
+	my $forged = unpack 'H*', pack('C a s< l< q< L< L<', 1, $kind, 1, $pipeline_id, $query_id, $relid, 0);
+	$forged .= unpack 'H*', pack('q< q<', 1 << 60, 1 << 60) if $kind eq 'I';
 	$node->safe_psql('postgres',
 		"SELECT pg_logical_emit_message($_, 'stream_ckpt', decode('$forged', 'hex'))",
 		connstr => $node->connstr('postgres') . ' user=mallory')
@@ -39,6 +41,7 @@ $node->safe_psql('postgres',
 $node->safe_psql('postgres', q(INSERT INTO t VALUES ('2024-01-01 00:00 UTC', 1, 1, 0)));
 results_ok($node, 'r', 'forged messages are ignored', emit => 'update');
 is(counter($node, 'r', 'rows_in'), '2', 'the query has lost nothing');
+is(query_late_rows($node, 'r'), '0', 'nor is a row late');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM stream_ckpt.checkpoint_offset'), '1', 'its offset is there');
 
 # PREPARE
