@@ -16,6 +16,7 @@
 #include "ckpt/failure.h"
 #include "ckpt/late.h"
 #include "commands/event_trigger.h"
+#include "commands/extension.h"
 #include "model/catalog_write.h"
 #include "utils/lsyscache.h"
 #include "worker/pipeline.h"
@@ -138,13 +139,18 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 	List	   *dropped;
 	bool		log_streams;
 	MemoryContext context = CurrentMemoryContext;
+	char	   *message;
+	char	   *hint;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("stream_ckpt.on_drop() is an event trigger's function")));
-	if (!sc_extension_exists())
-		PG_RETURN_NULL();		/* DROP EXTENSION has taken the catalogs */
+	/* DROP EXTENSION has taken the catalogs, or they are not yet, or no longer, ours: what
+	 * names relations that are gone is left out wherever it is read */
+	if (creating_extension || !sc_extension_exists() ||
+		!sc_extension_matches(&message, &hint))
+		PG_RETURN_NULL();
 
 	SPI_connect();
 	dropped = dropped_relations(context, &log_streams);

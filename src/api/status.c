@@ -6,9 +6,11 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "base/sqlfunc.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "model/catalog.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
@@ -60,12 +62,58 @@ put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
+/* The pipelines that should run, where none of the server can, and why. */
+static void
+put_waiting_pipelines(ReturnSetInfo *result, const char *message, const char *hint)
+{
+	ScStatus	status = sc_shared && !RecoveryInProgress() ? SC_STATUS_STARTING : SC_STATUS_STOPPED;
+	ListCell   *lc;
+
+	foreach(lc, sc_pipeline_list())
+	{
+		ScPipeline *pipeline = lfirst(lc);
+		Datum		values[PIPELINE_COLUMNS] = {0};
+		bool		nulls[PIPELINE_COLUMNS];
+
+		if (pipeline->stopped || sc_query_list(pipeline->pipeline_id) == NIL)
+			continue;
+		memset(nulls, true, sizeof(nulls));
+		set(values, nulls, 0, Int32GetDatum(pipeline->pipeline_id), false);
+		set(values, nulls, 1, CStringGetTextDatum(sc_status_name(status)), false);
+		set(values, nulls, 2, CStringGetTextDatum(message), false);
+		set(values, nulls, 3, CStringGetTextDatum(hint), false);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+}
+
+/* Does a process of ours run in this database? */
+static bool
+any_coordinator(void)
+{
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		if (sc_shared->pipelines[i].in_use &&
+			sc_shared->pipelines[i].database == MyDatabaseId &&
+			sc_shared->pipelines[i].coordinator.pid != 0)
+			return true;
+	}
+	return false;
+}
+
 Datum
 stream_ckpt_pipeline_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const char *message;
+	const char *hint;
 
+	sc_extension_require();
 	InitMaterializedSRF(fcinfo, 0);
+	if (sc_server_problem(&message, &hint) && (!sc_shared || !any_coordinator()))
+	{
+		put_waiting_pipelines(result, message, hint);
+		PG_RETURN_NULL();
+	}
 	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
 	{
 		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
@@ -105,6 +153,7 @@ stream_ckpt_task_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	sc_extension_require();
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
 	{

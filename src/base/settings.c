@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "base/settings.h"
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 int			sc_max_pipelines = 8;
@@ -23,11 +24,13 @@ int			sc_debug_batch_rows = 0;
 void
 sc_settings_init(void)
 {
-	DefineCustomIntVariable("stream_ckpt.max_pipelines",
-							"Greatest number of pipelines that run at a time, all databases together.",
-							"Each running pipeline takes 3 background workers or more of max_worker_processes.",
-							&sc_max_pipelines, 8, 1, 1024,
-							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	/* a session that loads the library because it wasn't preloaded can't have this one */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("stream_ckpt.max_pipelines",
+								"Greatest number of pipelines that run at a time, all databases together.",
+								"Each running pipeline takes 3 background workers or more of max_worker_processes.",
+								&sc_max_pipelines, 8, 1, 1024,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.queue_size",
 							"Size of the shared memory queue from a reader to each of its tasks.",
 							"The queue from a task to its coordinator is a quarter of it. Taken when a pipeline starts.",
@@ -65,5 +68,6 @@ sc_settings_init(void)
 							&sc_debug_batch_rows, 0, -1, 100000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #endif
-	MarkGUCPrefixReserved("stream_ckpt");
+	if (process_shared_preload_libraries_in_progress)
+		MarkGUCPrefixReserved("stream_ckpt");
 }

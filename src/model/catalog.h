@@ -67,6 +67,12 @@ typedef struct ScQuery
 
 extern Oid	sc_extension_schema(void);	/* errors where the extension is absent */
 extern bool sc_extension_exists(void);
+
+/* False where the catalogs are not of this library's version, with words for it.
+ * True where there is no extension. */
+extern bool sc_extension_matches(char **message, char **hint);
+extern void sc_extension_require(void); /* an error in that case */
+
 extern Oid	sc_relation_oid(const char *relname);	/* a table of our schema */
 
 extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);

@@ -149,7 +149,7 @@ prepare(void)
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
 
 	sc_begin_work();
-	if (sc_extension_exists())
+	if (sc_extension_exists() && sc_extension_matches(&message, &hint))
 	{
 		/* an advisory lock of a kind that SQL cannot name: exit releases it */
 		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, sc_relation_oid("pipeline"),
@@ -163,9 +163,10 @@ prepare(void)
 	if (status != SC_STATUS_STARTING)
 	{
 		sc_status_set(sc_my_pipeline, status, message, hint);
-		if (status == SC_STATUS_LOST)
+		if (hint)
 			ereport(LOG,
-					(errmsg("pipeline %d is lost: %s", sc_my_pipeline->pipeline_id, message),
+					(errmsg("pipeline %d is %s: %s", sc_my_pipeline->pipeline_id,
+							sc_status_name(status), message),
 					 errhint("%s", hint)));
 	}
 	sc_end_work();

@@ -3,8 +3,8 @@
  *	  Where the server calls us: transaction ends, dropped objects, and the
  *	  database commands that our workers and slots would make fail.
  *
- * DROP DATABASE, CREATE DATABASE ... TEMPLATE, ALTER DATABASE RENAME and SET
- * TABLESPACE fail while a worker is connected or a slot is in use.  The hook ends
+ * DROP DATABASE, CREATE DATABASE ... TEMPLATE and ALTER DATABASE RENAME
+ * fail while a worker is connected or a slot is in use.  The hook ends
  * the database's pipelines and keeps them from starting until the command is
  * over.
  *-------------------------------------------------------------------------
@@ -25,6 +25,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "model/log_stream.h"
+#include "source/slot.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "pgstat.h"
@@ -74,8 +75,8 @@ transaction_callback(XactEvent event, void *arg)
 }
 
 /*
- * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED; changed options and columns of
- * log streams.
+ * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE;
+ * changed options and columns of log streams.
  */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -86,12 +87,13 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 		sc_log_stream_options_altered(object_id);
 	if (access == OAT_POST_ALTER && class_id == RelationRelationId && sub_id > 0)
 		sc_log_stream_column_altered(object_id, sub_id);
-	if (access == OAT_DROP && class_id == ExtensionRelationId)
+	if ((access == OAT_DROP || access == OAT_POST_ALTER) &&
+		class_id == ExtensionRelationId)
 	{
 		char	   *name = get_extension_name(object_id);
 
 		if (name && strcmp(name, "stream_ckpt") == 0)
-			sc_pipelines_extension_dropped();
+			sc_pipelines_extension_changed();
 	}
 }
 
@@ -113,7 +115,7 @@ database_of_command(Node *command)
 				if (strcmp(option->defname, "template") == 0 && option->arg)
 					return defGetString(option);
 			}
-			return NULL;
+			return "template1";
 		case T_RenameStmt:
 			return ((RenameStmt *) command)->renameType == OBJECT_DATABASE ?
 				((RenameStmt *) command)->subname : NULL;
@@ -126,6 +128,28 @@ database_of_command(Node *command)
 			return NULL;
 		default:
 			return NULL;
+	}
+}
+
+/*
+ * ALTER DATABASE ... SET TABLESPACE gives every relation another file name than
+ * the WAL before it says, so that logical decoding finds none of them any more.
+ */
+static void
+refuse_to_move(Oid database, const char *name)
+{
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->database == database &&
+			sc_slot_info(database, pipeline->pipeline_id).exists)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("cannot move database \"%s\" to another tablespace while it has continuous queries",
+							name),
+					 errdetail("The WAL names the files of the old tablespace: rows that are in it could not be read any more."),
+					 errhint("Drop its continuous queries and streams first, and create them again afterwards.")));
 	}
 }
 
@@ -154,7 +178,9 @@ any_worker(Oid database)
 
 		if (!pipeline->in_use || pipeline->database != database)
 			continue;
-		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0)
+		/* a reader that is ending leaves its place before it lets go of its slot */
+		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0 ||
+			sc_slot_info(database, pipeline->pipeline_id).active_pid != 0)
 			return true;
 		for (int t = 0; t < SC_MAX_TASKS; t++)
 		{
@@ -234,6 +260,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		call_next(pstmt, query, read_only, context, params, env, dest, qc);
 		return;
 	}
+	if (IsA(pstmt->utilityStmt, AlterDatabaseStmt))
+		refuse_to_move(database, name);
 	hold_pipelines(database, true);
 	PG_ENSURE_ERROR_CLEANUP(let_go, ObjectIdGetDatum(database));
 	{

@@ -25,7 +25,7 @@
 
 /* Pipelines that the current transaction changed; in TopTransactionContext. */
 static List *changed;
-static bool extension_dropped;
+static bool extension_changed;
 
 void
 sc_pipeline_changed(int32 pipeline_id)
@@ -37,9 +37,9 @@ sc_pipeline_changed(int32 pipeline_id)
 }
 
 void
-sc_pipelines_extension_dropped(void)
+sc_pipelines_extension_changed(void)
 {
-	extension_dropped = true;
+	extension_changed = true;
 }
 
 /* Lets the launcher, or the coordinator that runs, look at the catalogs again. */
@@ -61,7 +61,7 @@ notify_pipeline(ScPipelineShared *pipeline)
 void
 sc_pipeline_refuse_prepare(void)
 {
-	if (changed != NIL || extension_dropped)
+	if (changed != NIL || extension_changed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot PREPARE a transaction that has changed streams, continuous queries or pipelines"),
@@ -87,7 +87,7 @@ sc_pipeline_at_transaction_end(bool committed)
 			if (pipeline)
 				notify_pipeline(pipeline);
 		}
-		if (committed && extension_dropped)
+		if (committed && extension_changed)
 		{
 			for (int i = 0; i < sc_shared->max_pipelines; i++)
 			{
@@ -99,7 +99,7 @@ sc_pipeline_at_transaction_end(bool committed)
 		}
 	}
 	changed = NIL;				/* freed with the transaction */
-	extension_dropped = false;
+	extension_changed = false;
 }
 
 /* Raises the error of a pipeline that doesn't run and won't by itself. */
@@ -130,18 +130,22 @@ raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
 {
 	char		message[sizeof(pipeline->message)];
 	ScStatus	status;
+	const char *problem;
+	const char *hint = "See the view stream_ckpt.pipelines; a larger timeout may do.";
 
 	ConditionVariableCancelSleep();
 	SpinLockAcquire(&pipeline->mutex);
 	status = pipeline->status;
 	strlcpy(message, pipeline->message, sizeof(message));
 	SpinLockRelease(&pipeline->mutex);
+	if (status != SC_STATUS_RUNNING && sc_server_problem(&problem, &hint))
+		strlcpy(message, problem, sizeof(message));
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
 			 errmsg("%s of pipeline \"%s\" timed out", what, name),
 			 message[0] ? errdetail("The pipeline is %s: %s.", sc_status_name(status), message) :
 			 errdetail("The pipeline is %s.", sc_status_name(status)),
-			 errhint("See the view stream_ckpt.pipelines; a larger timeout may do.")));
+			 errhint("%s", hint)));
 }
 
 /* Sleeps until something changes; false at the deadline. */
@@ -162,17 +166,22 @@ static ScPipelineShared *
 running_pipeline(int32 pipeline_id, const char *name)
 {
 	ScPipelineShared *pipeline = sc_shared_find_or_create(MyDatabaseId, pipeline_id);
+	const char *problem;
+	const char *hint;
 
-	if (!sc_shared)
+	if (!sc_shared && sc_server_problem(&problem, &hint))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stream_ckpt must be preloaded"),
-				 errhint("Add it to \"shared_preload_libraries\" and restart the server.")));
+				 errmsg("%s", problem),
+				 errhint("%s", hint)));
 	if (!pipeline)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no place for pipeline \"%s\"", name),
 				 errhint("Increase \"stream_ckpt.max_pipelines\".")));
+	/* nobody may have looked at it yet: a copied or restored database */
+	if (pipeline->status == SC_STATUS_STARTING)
+		sc_shared_wake_launcher();
 	return pipeline;
 }
 

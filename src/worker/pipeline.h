@@ -30,8 +30,9 @@ extern int64 sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 t
  */
 extern XLogRecPtr sc_pipelines_sync(int64 timeout_us);
 
-/* When the current transaction commits, the extension is gone from this
- * database: its pipelines end and their slots are dropped. */
-extern void sc_pipelines_extension_dropped(void);
+/* When the current transaction commits, the extension is gone from this database
+ * (its pipelines end and their slots are dropped) or has another version: its
+ * coordinators look again. */
+extern void sc_pipelines_extension_changed(void);
 
 #endif							/* SC_WORKER_PIPELINE_H */

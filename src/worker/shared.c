@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -147,6 +148,33 @@ sc_shared_find_or_create(Oid database, int32 pipeline_id)
 	}
 	LWLockRelease(sc_shared->lock);
 	return pipeline;
+}
+
+bool
+sc_server_problem(const char **message, const char **hint)
+{
+	bool		launcher;
+
+	if (!sc_shared)
+	{
+		*message = "stream_ckpt must be preloaded";
+		*hint = "Add it to \"shared_preload_libraries\" and restart the server.";
+		return true;
+	}
+	if (RecoveryInProgress())
+	{
+		*message = "the server is in recovery";
+		*hint = "Pipelines run on the primary server; this one's will be looked at when it is promoted.";
+		return true;
+	}
+	LWLockAcquire(sc_shared->lock, LW_SHARED);
+	launcher = sc_shared->launcher.pid != 0;
+	LWLockRelease(sc_shared->lock);
+	if (launcher)
+		return false;
+	*message = "the launcher of stream_ckpt is not running";
+	*hint = "It is started again after a second. If it isn't there at all, increase \"max_worker_processes\" and restart the server.";
+	return true;
 }
 
 void

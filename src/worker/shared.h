@@ -134,6 +134,9 @@ extern ScPipelineShared *sc_shared_find_or_create(Oid database, int32 pipeline_i
 
 extern void sc_shared_wake_launcher(void);
 
+/* True where no pipeline of the server can run, with the reason and what to do. */
+extern bool sc_server_problem(const char **message, const char **hint);
+
 /* Sets the worker's latch if it is there. */
 extern void sc_place_wake(ScPipelineShared *pipeline, const ScWorkerPlace *place);
 

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "ckpt/failure.h"
 #include "ckpt/store.h"
@@ -21,6 +22,7 @@
 #define HINT_LOST "Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
 
 static bool same_server(const ScPipelineState *state);
+static ScStatus check_position(int32 pipeline_id, char **message, char **hint);
 static ScStatus check_slot(int32 pipeline_id, char **message, char **hint);
 
 List *
@@ -79,9 +81,11 @@ ScStatus
 sc_start_check(int32 pipeline_id, char **message, char **hint)
 {
 	ScPipeline *pipeline;
-	ScPipelineState state;
+	ScStatus	status;
 
 	*message = *hint = NULL;
+	if (!sc_extension_matches(message, hint))
+		return SC_STATUS_STOPPED;
 	if (!sc_extension_exists() ||
 		(pipeline = sc_pipeline_by_id(pipeline_id, true)) == NULL)
 	{
@@ -96,12 +100,34 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		return SC_STATUS_IDLE;
 	}
 
-	state = sc_store_read_state(pipeline_id);
+	status = check_position(pipeline_id, message, hint);
+	if (status == SC_STATUS_LOST && sc_query_list(pipeline_id) == NIL)
+	{
+		/* what is lost, nobody misses: the next query begins anew */
+		*message = "no query uses the pipeline";
+		*hint = NULL;
+		return SC_STATUS_IDLE;
+	}
+	return status;
+}
+
+/* Are the state and the slot those with which the queries can go on? */
+static ScStatus
+check_position(int32 pipeline_id, char **message, char **hint)
+{
+	ScPipelineState state = sc_store_read_state(pipeline_id);
+
 	if (state.checkpoint_id > 0 && !same_server(&state))
 	{
-		*message = "the pipeline's checkpoints come from another server or database, or another version";
-		*hint = HINT_LOST;
-		return SC_STATUS_LOST;
+		if (sc_store_offsets(pipeline_id) != NIL)
+		{
+			*message = "the pipeline's checkpoints come from another server or database, or another version";
+			*hint = HINT_LOST;
+			return SC_STATUS_LOST;
+		}
+		/* those of queries that are gone */
+		sc_store_clear_position(pipeline_id);
+		CommandCounterIncrement();
 	}
 	return check_slot(pipeline_id, message, hint);
 }

@@ -1,0 +1,220 @@
+# Settings that are too small or wrong: what a user sees of each (status, message and hint, or the
+# error), that nothing restarts in a loop meanwhile, and that all goes on once it is corrected.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main');
+create_stream_table($node, 't');
+create_query($node, 'closed', 't');
+wait_running($node);
+
+my $hours = 0;
+
+sub insert_hour
+{
+	$node->safe_psql('postgres',
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hours * interval '1 hour' + i * interval '10 seconds',
+			i % 3, i, $hours FROM generate_series(0, 359) i));
+	$hours++;
+	return;
+}
+
+# Restarts with other settings; returns where the log was.
+sub restart_with
+{
+	my ($conf) = @_;
+
+	$node->stop;
+	my $offset = -s $node->logfile;
+	$node->append_conf('postgresql.conf', $conf);
+	$node->start;
+	return $offset;
+}
+
+sub log_since { return substr(slurp_file($node->logfile), $_[0]); }
+
+sub fails_like
+{
+	my ($sql, $error, $test) = @_;
+	my ($ret, $stdout, $stderr) = $node->psql('postgres', $sql);
+
+	isnt($ret, 0, "$test: an error");
+	like($stderr, $error, "$test: its words");
+	return;
+}
+
+# Status, message and hint, once the message matches.
+sub status_is
+{
+	my ($status, $message, $hint, $test) = @_;
+
+	wait_until($node,
+		"SELECT status = '$status' AND message ~ '$message' FROM stream_ckpt.pipelines",
+		"$test: status $status");
+	like($node->safe_psql('postgres', 'SELECT hint FROM stream_ckpt.pipelines'),
+		$hint, "$test: hint");
+	return;
+}
+
+# Rows that came while nothing ran are in the results once something does.
+sub goes_on
+{
+	my ($test) = @_;
+
+	wait_running($node);
+	insert_hour();
+	results_ok($node, 'closed', "$test: nothing is missing", table => 't');
+	is($node->safe_psql('postgres', q(SELECT stream_ckpt.verify('closed'))),
+		'0', "$test: verified");
+	return;
+}
+
+insert_hour();
+goes_on('before');
+
+#
+# max_worker_processes: no room for our launcher at all, for the coordinator, for a task, for
+# the reader.  PostgreSQL's own launcher of logical replication takes one.
+#
+restart_with('max_worker_processes = 1');
+insert_hour();
+status_is('starting', 'launcher of stream_ckpt is not running',
+	qr/increase "max_worker_processes"/, 'no room for the launcher');
+fails_like(q(SELECT stream_ckpt.sync('200 ms')),
+	qr/sync\(\) of pipeline "default" timed out.*launcher of stream_ckpt is not running.*increase "max_worker_processes"/s,
+	'sync() without a launcher');
+
+for my $case ([ 2, 'coordinator' ], [ 3, 'task' ], [ 4, 'reader' ])
+{
+	my ($n, $missing) = @$case;
+	my $offset = restart_with("max_worker_processes = $n");
+
+	insert_hour();
+	status_is(
+		'restarting',
+		"no background worker is free for the pipeline''s $missing",
+		qr/Increase "max_worker_processes"/,
+		"no room for the $missing");
+	fails_like(
+		q(SELECT stream_ckpt.sync('200 ms')),
+		qr/timed out.*no background worker is free/s,
+		"sync() without the $missing");
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM stream_ckpt.tasks'),
+		'0', 'no task is left alone');
+
+	# attempts come at growing intervals: after four of them at least 1 + 2 + 4 seconds have passed
+	if ($missing eq 'task')
+	{
+		wait_until($node, 'SELECT failures >= 4 FROM stream_ckpt.pipelines',
+			'four attempts have failed');
+		my @at = log_since($offset) =~
+		  /^(\S+ \S+) UTC \[\d+\] stream_ckpt coordinator ERROR:  no background worker/mg;
+		cmp_ok(@at, '<=', 5, 'no more attempts than that');
+		my $seconds = $node->safe_psql('postgres',
+			"SELECT extract(epoch FROM timestamp '$at[3]' - timestamp '$at[0]')");
+		cmp_ok($seconds, '>', 6.5, 'at growing intervals');
+	}
+}
+restart_with('max_worker_processes = 5');
+goes_on('with just enough workers');
+restart_with('max_worker_processes = 32');
+
+#
+# max_replication_slots
+#
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('other',
+	'CREATE EXTENSION stream_ckpt; CREATE TABLE t (ts timestamptz, k int)');
+restart_with('max_replication_slots = 1');
+my ($ret, $stdout, $stderr) = $node->psql('other',
+	q(SELECT stream_ckpt.attach_stream('t', event_time => 'ts')));
+isnt($ret, 0, 'no free slot: an error');
+like( $stderr,
+	qr/all replication slots are in use.*HINT:  .*"?max_replication_slots"?/s,
+	'no free slot: its words');
+is( $node->safe_psql(
+		'other',
+		'SELECT status, (SELECT count(*) FROM stream_ckpt.streams) FROM stream_ckpt.pipelines'
+	),
+	'idle|0',
+	'nothing of the attempt is left');
+goes_on('another pipeline meanwhile');
+restart_with('max_replication_slots = 2');
+is( $node->safe_psql('other',
+		q(SELECT stream_ckpt.attach_stream('t', event_time => 'ts'))),
+	'', 'it works with one more slot');
+$node->safe_psql('postgres', 'DROP DATABASE other');
+
+#
+# Not preloaded: PostgreSQL starts, keeps the slot, and we say what is missing.
+#
+restart_with("shared_preload_libraries = ''");
+insert_hour();
+status_is('stopped', 'stream_ckpt must be preloaded',
+	qr/Add it to "shared_preload_libraries" and restart/, 'not preloaded');
+for my $sql (
+	q(SELECT stream_ckpt.sync()),
+	q(SELECT stream_ckpt.checkpoint()),
+	q(SELECT stream_ckpt.attach_stream('u', event_time => 'ts')),
+	q(SELECT stream_ckpt.create_query('q', 'SELECT w.window_start, count(*) FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY 1'))
+  )
+{
+	$node->safe_psql('postgres',
+		'CREATE TABLE IF NOT EXISTS u (ts timestamptz)');
+	fails_like(
+		$sql,
+		qr/ERROR:  stream_ckpt must be preloaded.*HINT:  Add it to "shared_preload_libraries" and restart the server/s,
+		"not preloaded: $sql");
+}
+is( $node->safe_psql(
+		'postgres',
+		q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt%')
+	),
+	'0',
+	'nothing of ours runs');
+restart_with("shared_preload_libraries = 'stream_ckpt'");
+goes_on('preloaded again');
+
+#
+# wal_level: a server with a logical slot doesn't start without it, and says so itself; without a
+# slot we do.
+#
+$node->stop;
+$node->append_conf('postgresql.conf', "wal_level = replica\n");
+is($node->start(fail_ok => 1), 0, 'wal_level = replica with a slot: no start');
+like(slurp_file($node->logfile),
+	qr/logical replication slot "stream_ckpt_\d+_1" exists, but "?wal_level"? < "?logical"?/,
+	'and why');
+$node->append_conf('postgresql.conf', "wal_level = logical\n");
+$node->start;
+goes_on('wal_level = logical again');
+
+$node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('closed')));
+$node->safe_psql('postgres', q(SELECT stream_ckpt.detach_stream('t')));
+wait_until($node, 'SELECT count(*) = 0 FROM pg_replication_slots',
+	'the slot is gone');
+restart_with("wal_level = replica");
+fails_like(
+	q(SELECT stream_ckpt.attach_stream('t', event_time => 'ts')),
+	qr/ERROR:  stream_ckpt needs "wal_level" to be "logical".*HINT:  Set wal_level = logical and restart the server/s,
+	'wal_level = replica');
+is( $node->safe_psql('postgres',
+		'SELECT status FROM stream_ckpt.pipelines'),
+	'idle',
+	'and nothing runs');
+restart_with("wal_level = logical");
+$node->safe_psql('postgres', 'TRUNCATE t');
+attach($node, 't');
+create_query($node, 'closed', 't');
+goes_on('wal_level = logical at last');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,215 @@
+# Several databases at once, and what is done to a database with everything running: used as a
+# template, renamed, moved, dropped.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', "stream_ckpt.max_pipelines = 8\n");
+
+my $definition = q(
+	SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total
+	FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k);
+
+# Table, stream, query in a database that has the extension.
+sub define_in
+{
+	my ($db) = @_;
+
+	$node->safe_psql($db, 'CREATE TABLE t (ts timestamptz, k int, v int)');
+	$node->safe_psql($db,
+		q(SELECT stream_ckpt.attach_stream('t', event_time => 'ts')));
+	$node->safe_psql($db,
+		"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$)");
+	return;
+}
+
+sub insert_hour
+{
+	my ($db, $hour) = @_;
+	$node->safe_psql($db,
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hour * interval '1 hour' + i * interval '10 seconds', i % 3, i
+			FROM generate_series(0, 359) i));
+	return;
+}
+
+sub status_of
+{
+	my ($db) = @_;
+	return $node->safe_psql($db,
+		'SELECT status, message FROM stream_ckpt.pipelines');
+}
+
+sub wait_status_in
+{
+	my ($db, $status) = @_;
+	return wait_until($node,
+		"SELECT status = '$status' FROM stream_ckpt.pipelines",
+		"$db is $status", $db);
+}
+
+# Everything that the table has is in the result.
+sub exact_in
+{
+	my ($db, $test) = @_;
+
+	sync_pipelines($node, $db);
+	is($node->safe_psql($db, q(SELECT stream_ckpt.verify('closed'))),
+		'0', "$test: verified");
+	return;
+}
+
+# template1 with the extension: new databases have it, and nothing runs in it.
+$node->safe_psql('template1', 'CREATE EXTENSION stream_ckpt');
+$node->safe_psql('postgres', "CREATE DATABASE $_") for qw(one two);
+like(status_of($_), qr/^idle/, "nothing to do in $_") for qw(one two);
+is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'),
+	'0', 'no slot yet');
+
+# Two at once: each has its own rows, slot, workers.
+define_in($_) for qw(one two);
+insert_hour('one', 0);
+insert_hour('two', $_) for 0, 1;
+exact_in($_, "both at once, $_") for qw(one two);
+is( $node->safe_psql(
+		'postgres',
+		q(SELECT count(*), count(DISTINCT database), bool_and(active) FROM pg_replication_slots)
+	),
+	'2|2|t',
+	'a slot for each');
+is( join(' ', map { $node->safe_psql($_, 'SELECT rows_in FROM stream_ckpt.queries') } qw(one two)),
+	'360 720', 'each has its own rows');
+
+# A database with a running pipeline as a template; its last window is open.
+$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE one');
+is( status_of('copy'),
+	"lost|the pipeline's replication slot does not exist",
+	'the copy has definitions and state, and is lost');
+like(
+	$node->safe_psql('copy', 'SELECT hint FROM stream_ckpt.pipelines'),
+	qr/accept_gap => true/,
+	'with the way out');
+my ($ret, $stdout, $stderr) = $node->psql('copy', q(SELECT stream_ckpt.sync('1 second')));
+isnt($ret, 0, 'sync() of the copy is an error');
+like($stderr, qr/lost.*accept_gap => true/s, 'which says why');
+insert_hour('one', 1);
+exact_in('one', 'the original goes on');
+
+insert_hour('copy', 1);    # in the gap
+$node->safe_psql('copy',
+	q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+wait_status_in('copy', 'running');
+insert_hour('copy', $_) for 2, 3;
+sync_pipelines($node, 'copy');
+is( $node->safe_psql(
+		'copy', q(
+		SELECT count(*) FROM (
+			(SELECT * FROM closed WHERE window_start >= '2024-01-01 02:00 UTC' EXCEPT ALL SELECT * FROM closed_definition)
+			UNION ALL
+			(SELECT * FROM closed_definition WHERE window_start >= '2024-01-01 02:00 UTC' AND window_end <= (SELECT max(ts) FROM t)
+			 EXCEPT ALL SELECT * FROM closed)) d)),
+	'0',
+	'the copy is exact after the gap');
+is( $node->safe_psql('copy',
+		q(SELECT count(*) FROM closed WHERE window_start >= '2024-01-01 01:00 UTC' AND window_start < '2024-01-01 02:00 UTC')),
+	'0',
+	'the gap is a gap');
+($ret, $stdout, $stderr) =
+  $node->psql('copy', q(SELECT stream_ckpt.verify('closed')));
+like($stderr, qr/batch truth of "closed" cannot be had/, 'and verify() knows');
+insert_hour('one', 2);
+exact_in('one', 'the original is not touched');
+
+# The other way out: the query made again.
+$node->safe_psql('postgres', 'CREATE DATABASE again TEMPLATE one');
+$node->safe_psql('again', q(SELECT stream_ckpt.drop_query('closed')));
+$node->safe_psql('again', 'TRUNCATE t');
+$node->safe_psql('again',
+	"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$)");
+wait_status_in('again', 'running');
+insert_hour('again', 5);
+exact_in('again', 'a query made again in the copy');
+
+# template1 itself with a running pipeline is still a template.
+define_in('template1');
+insert_hour('template1', 0);
+exact_in('template1', 'template1');
+$node->safe_psql('postgres', 'CREATE DATABASE of_template1');
+like(status_of('of_template1'), qr/^lost/, 'a copy of template1');
+insert_hour('template1', 1);
+exact_in('template1', 'template1 goes on');
+$node->safe_psql('postgres', 'DROP DATABASE of_template1');
+$node->safe_psql('template1', 'DROP TABLE t CASCADE; DROP TABLE closed');
+wait_until($node,
+	q(SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'template1'),
+	'the slot of template1 is gone');
+
+# Renamed with everything running; moving is refused, and nothing has happened then.
+$node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
+insert_hour('uno', 3);
+exact_in('uno', 'renamed');
+my $dir = PostgreSQL::Test::Utils::tempdir();
+$node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
+($ret, $stdout, $stderr) =
+  $node->psql('postgres', 'ALTER DATABASE uno SET TABLESPACE elsewhere');
+isnt($ret, 0, 'SET TABLESPACE is refused');
+like(
+	$stderr,
+	qr/cannot move database "uno" to another tablespace while it has continuous queries.*HINT:  Drop its continuous queries and streams first/s,
+	'with what to do');
+insert_hour('uno', 4);
+exact_in('uno', 'not moved');
+$node->safe_psql('postgres', 'CREATE DATABASE empty');
+is($node->psql('postgres', 'ALTER DATABASE empty SET TABLESPACE elsewhere'),
+	0, 'a database without queries can be moved');
+$node->safe_psql('postgres', 'DROP DATABASE empty');
+
+# A command that fails lets the pipelines go on.
+($ret) = $node->psql('postgres', 'ALTER DATABASE uno RENAME TO two');
+isnt($ret, 0, 'a name that is taken');
+insert_hour('uno', 5);
+exact_in('uno', 'after a command that failed');
+$node->safe_psql('postgres', 'CREATE ROLE nobody LOGIN');
+($ret) = $node->psql('postgres', 'SET ROLE nobody; DROP DATABASE uno');
+isnt($ret, 0, 'a stranger');
+insert_hour('uno', 6);
+exact_in('uno', 'after a stranger tried to drop it');
+
+# Dropped with everything running.
+$node->safe_psql('postgres', "DROP DATABASE $_") for qw(uno copy);
+$node->safe_psql('postgres', "DROP DATABASE $_ WITH (FORCE)") for qw(again);
+is( $node->safe_psql(
+		'postgres',
+		q(SELECT string_agg(database, ' ') FROM pg_replication_slots)),
+	'two',
+	'no slot is left of those that were dropped');
+is( $node->safe_psql(
+		'postgres',
+		q(SELECT string_agg(DISTINCT datname, ' ') FROM pg_stat_activity
+			WHERE backend_type LIKE 'stream_ckpt%' AND datname IS NOT NULL)),
+	'two',
+	'nor a process');
+insert_hour('two', 2);
+exact_in('two', 'the other database has seen nothing of it');
+
+# The same after a restart, and with the places in shared memory used again.
+$node->restart;
+insert_hour('two', 3);
+exact_in('two', 'after a restart');
+for my $i (1 .. 10)
+{
+	$node->safe_psql('postgres', "CREATE DATABASE d$i TEMPLATE template1");
+	define_in("d$i");
+	insert_hour("d$i", 0);
+	exact_in("d$i", "database $i of more than there are places");
+	$node->safe_psql('postgres', "DROP DATABASE d$i");
+}
+
+$node->stop;
+done_testing();
