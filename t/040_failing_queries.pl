@@ -286,6 +286,27 @@ sync_ok('paused and resumed at once');
 status_is('bad', 'running');
 exact('exact after that');
 
+#
+# Memory: the query whose state is past the bound stands, the others go on
+#
+$node->append_conf('postgresql.conf', "stream_ckpt.task_memory = '16MB'");
+$node->reload;
+$node->safe_psql('postgres', "SELECT stream_ckpt.drop_query('bad')");
+create_bad("SELECT w.window_start, w.window_end, txn AS k, string_agg(repeat(md5(v::text), 20), '') AS m $from GROUP BY w.window_start, w.window_end, txn");
+$node->safe_psql('postgres', "INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + interval '$n seconds', 1, i, i FROM generate_series(100001, 150000) i");
+status_is('bad', 'failed');
+sync_ok('past the memory bound');
+good_ok('past the memory bound');
+like(counter($node, 'bad', "concat_ws('|', sqlstate, message, hint)"), qr/^54000\|the state of the query takes \d+ MB.*Increase "stream_ckpt.task_memory"/, 'the bound is named');
+$node->append_conf('postgresql.conf', "stream_ckpt.task_memory = '1GB'");
+$node->reload;
+$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+status_is('bad', 'running');
+sync_ok('with more memory');
+exact('with more memory');
+$node->safe_psql('postgres', "SELECT stream_ckpt.drop_query('bad')");
+create_bad("SELECT $columns, max(slow(v)) AS m $from $group");
+
 # dropped while paused
 $node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
 rows(15);

@@ -38,7 +38,7 @@ sc_settings_init(void)
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.task_memory",
 							"Memory that the state and the unsent checkpoint parts of one task may take.",
-							"A task whose unsent parts are at the bound stops reading until the coordinator took them; one whose state is past it stops with an error.",
+							"A task whose unsent parts are at the bound stops reading until the coordinator took them; where state is past it, the query with the largest fails.",
 							&sc_task_memory, 1024, 16, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.checkpoint_memory",

@@ -44,7 +44,6 @@ static void process_rows(const char *data, Size len);
 static void process_control(const ScWireControl *control);
 static void process_barrier(const ScWireBarrier *barrier);
 static void publish_statistics(void);
-static void check_memory(Size state_bytes);
 
 void
 stream_ckpt_task_main(Datum arg)
@@ -83,6 +82,7 @@ task_main(void)
 	SC_DEBUG_POINT("task_before_restore");
 	sc_begin_work();
 	sc_task_queries_restore(outbox);
+	sc_task_queries_bound();
 	sc_end_work();
 	publish_statistics();
 
@@ -171,6 +171,7 @@ process_rows(const char *data, Size len)
 
 	sc_begin_work();
 	sc_task_queries_run(data, len);
+	sc_task_queries_bound();
 	sc_end_work();
 	SC_DEBUG_POINT("task_after_rows");
 	rows_since_barrier += nrows;
@@ -273,16 +274,4 @@ publish_statistics(void)
 	shared->groups = groups;
 	shared->state_bytes = state_bytes;
 	shared->watermark = watermark == DT_NOEND ? DT_NOBEGIN : watermark;
-	check_memory(state_bytes);
-}
-
-static void
-check_memory(Size state_bytes)
-{
-	if (state_bytes > (Size) sc_task_memory * 1024 * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("the state of the pipeline's queries takes %zu MB, more than \"stream_ckpt.task_memory\" allows (%d MB)",
-						state_bytes / (1024 * 1024), sc_task_memory),
-				 errhint("Increase \"stream_ckpt.task_memory\", or have fewer groups open at a time: shorter windows, fewer keys, a smaller watermark_delay.")));
 }

@@ -59,6 +59,9 @@ extern List *sc_task_queries(void); /* of ScTaskQuery * */
 /* Runs one message's rows and transaction ends through all queries. */
 extern void sc_task_queries_run(const char *data, Size len);
 
+/* Where the queries' state is past stream_ckpt.task_memory, the largest of them fails. */
+extern void sc_task_queries_bound(void);
+
 /* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
  * live chunks. */
 extern int64 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn);

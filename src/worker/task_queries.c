@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "base/debug.h"
 #include "base/limit.h"
+#include "base/settings.h"
 #include "ckpt/failure.h"
 #include "utils/memutils.h"
 #include "worker/loop.h"
@@ -286,6 +287,43 @@ sc_task_queries_run(const char *data, Size len)
 		step.len = len;
 		if (guard(run_step, &step))
 			i++;				/* else it is gone from the list */
+	}
+}
+
+static void
+bound_step(Step *step)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("the state of the query takes %zu MB, and that of all queries of the pipeline more than \"stream_ckpt.task_memory\" allows (%d MB)",
+					sc_engine_memory(step->query->engine) / (1024 * 1024), sc_task_memory),
+			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have fewer groups open at a time: shorter windows, fewer keys, a smaller watermark_delay.")));
+}
+
+void
+sc_task_queries_bound(void)
+{
+	for (;;)
+	{
+		Step		step = {0};
+		Size		bytes = 0;
+		Size		most = 0;
+		ListCell   *lc;
+
+		foreach(lc, queries)
+		{
+			ScTaskQuery *query = lfirst(lc);
+			Size		own = sc_engine_memory(query->engine);
+
+			bytes += own;
+			if (own >= most)
+				step.query = query;
+			most = Max(most, own);
+		}
+		if (bytes <= (Size) sc_task_memory * 1024 * 1024)
+			return;
+		step.query_id = step.query->query->query_id;
+		(void) guard(bound_step, &step);
 	}
 }
 
