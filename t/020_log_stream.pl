@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use File::Spec;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use StreamCkpt;
@@ -186,7 +187,8 @@ $node->safe_psql(
 check('loops over the returned rows', 's');
 
 # COPY, whole and failing at its last row
-my $copy = $node->basedir . '/rows.copy';
+# read by the server, in whose folder a relative name means something else
+my $copy = File::Spec->rel2abs($node->basedir . '/rows.copy');
 open my $fh, '>', $copy or die $!;
 printf $fh "2024-01-01 %02d:%02d:%02d+00\t%d\t%d\n", $_ / 3600, $_ / 60 % 60, $_ % 60, 20 + $_ % 2, $_ for 1 .. 5000;
 close $fh;

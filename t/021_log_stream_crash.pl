@@ -5,6 +5,7 @@
 use strict;
 use warnings;
 
+use File::Spec;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use StreamCkpt;
@@ -25,7 +26,8 @@ wait_running($node);
 
 my $truth = q(SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total, max(v) AS greatest
 	FROM rows, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k);
-my $copy = $node->basedir . '/rows.copy';
+# read by the server, in whose folder a relative name means something else
+my $copy = File::Spec->rel2abs($node->basedir . '/rows.copy');
 open my $fh, '>', $copy or die $!;
 printf $fh "2024-01-01 00:%02d:%02d+00\t%d\t%d\t0\n", $_ / 60 % 60, $_ % 60, $_ % 7, $_ for 1 .. 2000;
 close $fh;
