@@ -1,0 +1,207 @@
+# Copies of the whole server: a base backup, a standby that is promoted, a restore to a time before.
+# None of them has the slot: pipelines stand at "lost", and both ways out work.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', "max_slot_wal_keep_size = -1\n");
+$node->append_conf('pg_hba.conf', "local replication all trust\n");
+$node->enable_archiving;
+$node->restart;
+create_stream_table($node, 't');
+create_query($node, 'closed', 't');
+create_query($node, 'other', 't', emit => 'update');
+wait_running($node);
+
+my $hours = 0;
+
+sub insert_hour
+{
+	my ($where) = @_;
+
+	$where->safe_psql('postgres',
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hours * interval '1 hour' + i * interval '10 seconds',
+			i % 3, i, $hours FROM generate_series(0, 359) i));
+	return $hours++;
+}
+
+# The status that a user sees, and that nothing goes on by itself.
+sub stands_lost
+{
+	my ($where, $test) = @_;
+	my $before = $where->safe_psql('postgres', 'SELECT count(*) FROM closed');
+
+	wait_status($where, 'lost');
+	my ($message, $hint) = split /\|/,
+	  $where->safe_psql('postgres',
+		'SELECT message, hint FROM stream_ckpt.pipelines');
+	like($message, qr/replication slot does not exist/, "$test: why");
+	like($hint, qr/Create the queries again.*accept_gap => true/,
+		"$test: what to do");
+	insert_hour($where);
+	my ($ret, $stdout, $stderr) =
+	  $where->psql('postgres', q(SELECT stream_ckpt.sync('30 seconds')));
+	isnt($ret, 0, "$test: sync() is an error");
+	like($stderr, qr/pipeline "default" is lost/, "$test: which says why");
+	is($where->safe_psql('postgres', 'SELECT count(*) FROM closed'),
+		$before, "$test: nothing is written over the gap");
+	return;
+}
+
+# Way out 1: go on without the rows between; windows behind the gap are exact.
+sub accept_gap
+{
+	my ($where, $test) = @_;
+
+	$where->safe_psql('postgres',
+		q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+	wait_running($where);
+	insert_hour($where);    # its first window may belong to the gap's last
+	my $from = insert_hour($where);
+	insert_hour($where);
+	sync_pipelines($where);
+	my $range =
+	  "window_start >= timestamptz '2024-01-01 00:00 UTC' + $from * interval '1 hour'";
+	for my $query ('closed', 'other')
+	{
+		my $closed = $query eq 'closed'
+		  ? 'AND window_end <= (SELECT max(ts) FROM t)'
+		  : '';
+		is( $where->safe_psql(
+				'postgres', qq(
+				SELECT count(*) FROM (
+					(SELECT * FROM $query WHERE $range EXCEPT ALL SELECT * FROM ${query}_definition)
+					UNION ALL
+					(SELECT * FROM ${query}_definition WHERE $range $closed EXCEPT ALL SELECT * FROM $query)) d)),
+			'0',
+			"$test: $query is exact after the gap");
+		my ($ret, $stdout, $stderr) = $where->psql('postgres',
+			"SELECT stream_ckpt.verify('$query')");
+		isnt($ret, 0, "$test: verify('$query') knows of the gap");
+	}
+	return;
+}
+
+# Way out 2: the queries made again.
+sub create_again
+{
+	my ($where, $test) = @_;
+
+	$where->safe_psql('postgres',
+		"SELECT stream_ckpt.drop_query('$_')") for qw(closed other);
+	$where->safe_psql('postgres', 'TRUNCATE t');
+	create_query($where, 'closed', 't');
+	create_query($where, 'other', 't', emit => 'update');
+	wait_running($where);
+	insert_hour($where);
+	sync_pipelines($where);
+	is($where->safe_psql('postgres', "SELECT stream_ckpt.verify('$_')"),
+		'0', "$test: $_ made again is exact")
+	  for qw(closed other);
+	return;
+}
+
+insert_hour($node);
+results_ok($node, 'closed', 'before', table => 't');
+
+#
+# A base backup, started as a server of its own.
+#
+$node->backup('base');
+for my $way (\&accept_gap, \&create_again)
+{
+	my $name = $way == \&accept_gap ? 'clone1' : 'clone2';
+	my $clone = PostgreSQL::Test::Cluster->new($name);
+
+	$clone->init_from_backup($node, 'base');
+	$clone->append_conf('postgresql.conf', "archive_mode = off\n");
+	$clone->start;
+	stands_lost($clone, $name);
+	$way->($clone, $name);
+	$clone->stop;
+}
+insert_hour($node);
+results_ok($node, 'closed', 'the original has seen nothing of it',
+	table => 't');
+
+#
+# A standby: it shows that it doesn't run pipelines, and is lost when it is promoted.
+#
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "archive_mode = off\n");
+$standby->start;
+insert_hour($node);
+sync_pipelines($node);
+$node->wait_for_catchup($standby);
+is( $standby->safe_psql('postgres',
+		'SELECT status, message FROM stream_ckpt.pipelines'),
+	'stopped|the server is in recovery',
+	'a standby runs no pipeline');
+$standby->promote;
+stands_lost($standby, 'promoted');
+accept_gap($standby, 'promoted');
+$standby->stop;
+
+#
+# Back to a point before: rows and results of that point, no slot.
+#
+my $then = $node->safe_psql('postgres',
+	q(SELECT pg_create_restore_point('then')));
+my $count = $node->safe_psql('postgres', 'SELECT count(*) FROM t');
+insert_hour($node);
+sync_pipelines($node);
+$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+wait_until($node,
+	q(SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1) FROM pg_stat_archiver),
+	'the WAL is archived');
+my $restored = PostgreSQL::Test::Cluster->new('restored');
+$restored->init_from_backup($node, 'base', has_restoring => 1);
+$restored->append_conf('postgresql.conf',
+	"archive_mode = off\nrecovery_target_name = 'then'\nrecovery_target_action = 'promote'\n"
+);
+$restored->start;
+wait_until($restored, 'SELECT NOT pg_is_in_recovery()', 'it is restored');
+is($restored->safe_psql('postgres', 'SELECT count(*) FROM t'),
+	$count, 'a point before');
+stands_lost($restored, 'restored');
+accept_gap($restored, 'restored');
+$restored->stop;
+
+#
+# The slot is invalidated by max_slot_wal_keep_size while the pipeline is stopped.
+#
+$node->safe_psql('postgres', q(SELECT stream_ckpt.stop_pipeline('default')));
+wait_status($node, 'stopped');
+$node->append_conf('postgresql.conf',
+	"max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB\n");
+$node->reload;
+insert_hour($node);
+for (1 .. 6)
+{
+	$node->safe_psql('postgres',
+		'CREATE TABLE filler AS SELECT 1 AS a; DROP TABLE filler; SELECT pg_switch_wal(); CHECKPOINT');
+}
+wait_until($node,
+	q(SELECT wal_status = 'lost' FROM pg_replication_slots),
+	'the slot is invalidated');
+$node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default')));
+wait_status($node, 'lost');
+like(
+	$node->safe_psql(
+		'postgres', 'SELECT message, hint FROM stream_ckpt.pipelines'),
+	qr/invalidated: the WAL that it needs has been removed\|Increase "max_slot_wal_keep_size"\..*accept_gap => true/,
+	'an invalidated slot: why, and what to do');
+$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = -1\n");
+$node->reload;
+accept_gap($node, 'invalidated');
+
+$node->stop;
+done_testing();

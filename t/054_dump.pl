@@ -1,0 +1,108 @@
+# pg_dump and restore: definitions come along, state and slot don't; the restored database's queries
+# stand at a clear status, and both ways out work.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main');
+create_stream_table($node, 't');
+create_query($node, 'closed', 't');
+create_query($node, 'live', 't', emit => 'update');
+$node->safe_psql('postgres',
+	q(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + i * interval '10 seconds', i % 3, i, 0 FROM generate_series(0, 359) i)
+);
+results_ok($node, 'closed', 'before', table => 't');
+
+my $file = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+$node->run_log([ 'pg_dump', '-f', $file, '-d', $node->connstr('postgres') ]);
+
+for my $way (qw(accept_gap create_again))
+{
+	$node->safe_psql('postgres', "CREATE DATABASE $way");
+	$node->command_ok(
+		[ 'psql', '-Xqv', 'ON_ERROR_STOP=1', '-f', $file, '-d', $node->connstr($way) ],
+		"$way: the dump is restored");
+	is( $node->safe_psql(
+			$way,
+			'SELECT status, message, hint FROM stream_ckpt.pipelines'),
+		"lost|the pipeline's replication slot does not exist|"
+		  . 'Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.',
+		"$way: status, message, hint");
+	is( $node->safe_psql(
+			$way,
+			'SELECT count(*), (SELECT count(*) FROM closed), (SELECT count(*) FROM t) FROM stream_ckpt.queries'
+		),
+		'2|177|360',
+		"$way: definitions, results and rows are there");
+	my ($ret, $stdout, $stderr) =
+	  $node->psql($way, q(SELECT stream_ckpt.sync('30 seconds')));
+	like(
+		$stderr,
+		qr/pipeline "default" is lost.*accept_gap => true/s,
+		"$way: sync() says why");
+
+	if ($way eq 'accept_gap')
+	{
+		$node->safe_psql($way,
+			q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+	}
+	else
+	{
+		$node->safe_psql($way, "SELECT stream_ckpt.drop_query('$_')") for qw(closed live);
+		$node->safe_psql($way, 'TRUNCATE t');
+		$node->safe_psql(
+			$way, qq(SELECT stream_ckpt.create_query('$_->[0]', \$\$
+			SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total, max(v) AS greatest
+			FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k \$\$, emit => '$_->[1]')))
+		  for ([ 'closed', 'close' ], [ 'live', 'update' ]);
+	}
+	wait_until($node, q(SELECT status = 'running' FROM stream_ckpt.pipelines),
+		"$way: running", $way);
+	$node->safe_psql($way,
+		q(INSERT INTO t SELECT timestamptz '2024-01-02 00:00 UTC' + i * interval '10 seconds', i % 3, i, 1 FROM generate_series(0, 359) i)
+	);
+	sync_pipelines($node, $way);
+	for my $query (qw(closed live))
+	{
+		my $closed = $query eq 'closed' ? 'AND window_end <= (SELECT max(ts) FROM t)' : '';
+		is( $node->safe_psql(
+				$way, qq(
+				SELECT count(*) FROM (
+					(SELECT * FROM $query WHERE window_start >= '2024-01-02 00:00 UTC' EXCEPT ALL SELECT * FROM ${query}_definition)
+					UNION ALL
+					(SELECT * FROM ${query}_definition WHERE window_start >= '2024-01-02 00:00 UTC' $closed
+					 EXCEPT ALL SELECT * FROM $query)) d)),
+			'0',
+			"$way: $query is exact from here on");
+	}
+	($ret, $stdout, $stderr) =
+	  $node->psql($way, q(SELECT stream_ckpt.verify('closed')));
+	if ($way eq 'accept_gap')
+	{
+		isnt($ret, 0, "$way: verify() knows that rows are missing");
+	}
+	else
+	{
+		is($stdout, '0', "$way: verified");
+	}
+}
+is( $node->safe_psql('postgres', q(SELECT stream_ckpt.verify('closed'))),
+	'0', 'the original goes on');
+
+# A restored query can be dropped like any other, by its table too.
+$node->safe_psql('accept_gap', 'DROP TABLE closed CASCADE');
+is( $node->safe_psql(
+		'accept_gap',
+		q(SELECT count(*), to_regclass('closed_definition') IS NULL FROM stream_ckpt.queries)),
+	'1|t',
+	'DROP TABLE of a restored result');
+
+$node->stop;
+done_testing();
