@@ -104,7 +104,11 @@ FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_failure f USING (query_id)
 LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
-LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id);
+LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
+LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
+WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW stream_ckpt.queries
+	IS 'continuous queries, as of their last checkpoint: your own, or all of them for pg_read_all_stats (pg_monitor)';
 
 DROP VIEW stream_ckpt.streams;
 CREATE VIEW stream_ckpt.streams AS
@@ -186,3 +190,24 @@ CREATE POLICY owners_delete ON stream_ckpt.dead_letter FOR DELETE
 	USING (pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
 REVOKE ALL ON stream_ckpt.dead_letter FROM PUBLIC;
 GRANT SELECT, DELETE ON stream_ckpt.dead_letter TO PUBLIC;
+
+--
+-- Who sees what: messages of failures can hold data.
+--
+CREATE FUNCTION stream_ckpt.sees_pipeline(pipeline_id integer)
+RETURNS boolean LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_sees_pipeline';
+COMMENT ON FUNCTION stream_ckpt.sees_pipeline(integer)
+	IS 'true for the pipeline''s owner and pg_read_all_stats: who sees its messages and failures in the views';
+
+CREATE OR REPLACE VIEW stream_ckpt.checkpoints AS
+SELECT c.checkpoint_id AS id, p.name AS pipeline, c.attempt, c.kind, c.status,
+	c.triggered_at AS trigger_time, c.completed_at - c.triggered_at AS duration,
+	c.barrier_ms, c.sync_ms, c.async_ms, c.checkpointed_bytes AS checkpointed_size,
+	c.full_bytes AS full_size, c.rows_in, c.result_rows, c.lsn,
+	CASE WHEN stream_ckpt.sees_pipeline(c.pipeline_id) THEN c.failure END AS failure_message
+FROM stream_ckpt.checkpoint c JOIN stream_ckpt.pipeline p USING (pipeline_id)
+UNION ALL
+SELECT s.checkpoint_in_progress, p.name, s.attempt, NULL, 'in progress', s.checkpoint_triggered_at,
+	pg_catalog.clock_timestamp() - s.checkpoint_triggered_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM stream_ckpt.pipeline_status() s JOIN stream_ckpt.pipeline p USING (pipeline_id)
+WHERE s.checkpoint_triggered_at IS NOT NULL;

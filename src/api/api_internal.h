@@ -27,7 +27,10 @@ pg_noreturn extern void sc_not_supported(const char *what, const char *hint);
 
 /* Raises an error where the caller isn't the owner of the relation. */
 extern void sc_check_relation_owner(Oid relid);
-/* The same for a pipeline; the owner of the database may too. */
+/* Does the caller own the pipeline?  The owner of the database owns all, and nobody
+ * else the default one. */
+extern bool sc_owns_pipeline(const ScPipeline *pipeline);
+/* Raises an error where not. */
 extern void sc_check_pipeline_owner(const ScPipeline *pipeline);
 /* The pipeline, for its owner. */
 extern ScPipeline *sc_owned_pipeline(const char *name);

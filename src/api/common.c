@@ -58,11 +58,19 @@ sc_check_relation_owner(Oid relid)
 					   get_rel_name(relid));
 }
 
+bool
+sc_owns_pipeline(const ScPipeline *pipeline)
+{
+	if (sc_owns_database(MyDatabaseId))
+		return true;
+	return strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0 &&
+		has_privs_of_role(GetUserId(), pipeline->owner);
+}
+
 void
 sc_check_pipeline_owner(const ScPipeline *pipeline)
 {
-	if (!has_privs_of_role(GetUserId(), pipeline->owner) &&
-		!sc_owns_database(MyDatabaseId))
+	if (!sc_owns_pipeline(pipeline))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of pipeline \"%s\"", pipeline->name)));

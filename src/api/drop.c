@@ -121,11 +121,14 @@ forget_dropped(List *dropped, bool log_streams)
 			!list_member_oid(dropped, row->definition) &&
 			!list_member_oid(dropped, row->source))
 			continue;
+		sc_refuse_in_worker("drop_query()");
 		forget_query(row->query_id, row->pipeline_id);
 		drop_definition(row);
 	}
 	foreach(lc, dropped)
 		streams |= sc_stream_delete(lfirst_oid(lc));
+	if (streams)
+		sc_refuse_in_worker("drop_stream()");
 	/* without streams the default pipeline has nothing to do */
 	pipeline = streams ? sc_pipeline_by_name(SC_DEFAULT_PIPELINE, true) : NULL;
 	if (pipeline)

@@ -11,8 +11,11 @@
 #include "api/api_internal.h"
 #include "api/gap.h"
 #include "base/process.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "worker/pipeline.h"
@@ -82,6 +85,16 @@ lock_owned_pipeline(const char *name)
 
 /* ---------- create, alter, drop ---------- */
 
+/* A pipeline takes processes, a slot and WAL: not for everybody. */
+static void
+check_create(void)
+{
+	AclResult	result = sc_database_aclcheck(MyDatabaseId, ACL_CREATE);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_DATABASE, get_database_name(MyDatabaseId));
+}
+
 /* create_pipeline(name, parallelism, checkpoint_interval, state_backend) */
 Datum
 stream_ckpt_create_pipeline(PG_FUNCTION_ARGS)
@@ -89,6 +102,7 @@ stream_ckpt_create_pipeline(PG_FUNCTION_ARGS)
 	ScPipeline	pipeline = {0};
 
 	sc_refuse_in_worker("create_pipeline");
+	check_create();
 	pipeline.name = sc_arg_name(fcinfo, 0, "name");
 	pipeline.parallelism = parallelism_arg(fcinfo, 1);
 	pipeline.checkpoint_interval = interval_arg(fcinfo, 2);
@@ -200,7 +214,7 @@ stream_ckpt_checkpoint(PG_FUNCTION_ARGS)
 	int64		timeout;
 
 	sc_refuse_in_worker("checkpoint");
-	pipeline = sc_usable_pipeline(sc_arg_name(fcinfo, 0, "pipeline"));
+	pipeline = sc_owned_pipeline(sc_arg_name(fcinfo, 0, "pipeline"));
 	timeout = sc_arg_usecs(fcinfo, 1, "timeout");
 	PG_RETURN_INT64(sc_pipeline_checkpoint(pipeline->pipeline_id, pipeline->name,
 										   timeout));

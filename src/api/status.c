@@ -7,10 +7,12 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "base/sqlfunc.h"
+#include "api/api_internal.h"
+#include "catalog/pg_authid.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
@@ -18,6 +20,7 @@
 
 PG_FUNCTION_INFO_V1(stream_ckpt_pipeline_status);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_status);
+PG_FUNCTION_INFO_V1(stream_ckpt_sees_pipeline);
 
 #define PIPELINE_COLUMNS 14
 #define TASK_COLUMNS 13
@@ -29,6 +32,30 @@ set(Datum *values, bool *nulls, int column, Datum value, bool isnull)
 	nulls[column] = isnull;
 }
 
+/*
+ * May the caller see what a pipeline says of itself in words?  Messages of errors can
+ * hold data of anybody's query.
+ */
+static bool
+sees_pipeline(int32 pipeline_id)
+{
+	ScPipeline *pipeline = NULL;
+	char	   *message;
+	char	   *hint;
+
+	if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
+		return true;
+	if (sc_extension_exists() && sc_extension_matches(&message, &hint))
+		pipeline = sc_pipeline_by_id(pipeline_id, true);
+	return pipeline && sc_owns_pipeline(pipeline);
+}
+
+Datum
+stream_ckpt_sees_pipeline(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(sees_pipeline(PG_GETARG_INT32(0)));
+}
+
 static void
 put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 {
@@ -38,16 +65,20 @@ put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 	XLogRecPtr	decoded = pg_atomic_read_u64(&shared->decoded_lsn);
 	uint64		trigger = pg_atomic_read_u64(&shared->trigger);
 	bool		restarting;
+	bool		words;
 
 	SpinLockAcquire(&shared->mutex);
 	memcpy(&copy, shared, sizeof(copy));
 	SpinLockRelease(&shared->mutex);
 	restarting = copy.status == SC_STATUS_RESTARTING;
+	/* what stands here while it doesn't run is ours, not an error's */
+	words = (!restarting && copy.status != SC_STATUS_RUNNING &&
+			 copy.status != SC_STATUS_STARTING) || sees_pipeline(copy.pipeline_id);
 
 	set(values, nulls, 0, Int32GetDatum(copy.pipeline_id), false);
 	set(values, nulls, 1, CStringGetTextDatum(sc_status_name(copy.status)), false);
-	set(values, nulls, 2, CStringGetTextDatum(copy.message), copy.message[0] == '\0');
-	set(values, nulls, 3, CStringGetTextDatum(copy.hint), copy.hint[0] == '\0');
+	set(values, nulls, 2, CStringGetTextDatum(copy.message), !words || copy.message[0] == '\0');
+	set(values, nulls, 3, CStringGetTextDatum(copy.hint), !words || copy.hint[0] == '\0');
 	set(values, nulls, 4, TimestampTzGetDatum(copy.status_since), false);
 	set(values, nulls, 5, Int64GetDatum(copy.attempt), copy.attempt == 0);
 	set(values, nulls, 6, Int32GetDatum(copy.failures), false);

@@ -260,6 +260,17 @@ comparison_command(ScQuery *query, Comparison *comparison, const char *condition
 	return command.data;
 }
 
+/* The caller needs SELECT on the result and on the definition. */
+static void
+check_select(Oid relid)
+{
+	AclResult	result = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, get_relkind_objtype(get_rel_relkind(relid)),
+					   get_rel_name(relid));
+}
+
 /*
  * Where there are differences: says so if they may come from rows that only one side
  * has.  Nothing tells rows that were committed between create_query and its transaction's end
@@ -286,7 +297,8 @@ explain_differences(ScQuery *query, int64 rows_in)
 
 /*
  * verify(query regclass) -> bigint; "query": the result table or the definition.
- * Runs as the caller, who needs SELECT on both, with the query's settings.
+ * Runs as the query's owner, whose code the definition may call, never as the caller,
+ * who may be a superuser; with the query's settings.
  */
 Datum
 stream_ckpt_verify(PG_FUNCTION_ARGS)
@@ -301,10 +313,12 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("verify()");
 	query = sc_query_by_relid(PG_GETARG_OID(0), false);
-	definition = sc_definition_load(query);
+	check_select(query->relid);
+	check_select(query->definition);
 	offset = check_counters(query);
 
-	sc_env_enter(&env, GetUserId(), query->settings);
+	sc_env_enter(&env, query->owner, query->settings);
+	definition = sc_definition_load(query);
 	if (query->emit == SC_EMIT_CLOSE)
 		condition = closed_condition(query, definition, offset);
 	comparison = make_comparison(definition);

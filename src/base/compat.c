@@ -9,6 +9,8 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parsetree.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
 
 #if PG_VERSION_NUM >= 180000
 
@@ -41,6 +43,25 @@ sc_flatten_group_exprs(Query *query, Node *node)
 		return node;
 	(void) locate_group_vars(node, query);
 	return flatten_group_exprs(NULL, query, node);
+}
+
+#endif
+
+#if PG_VERSION_NUM < 160000
+
+/* NULL where there is none of that name. */
+struct config_generic *
+sc_find_setting(const char *name)
+{
+	struct config_generic **settings = get_guc_variables();
+	int			count = GetNumConfigOptions();
+
+	for (int i = 0; i < count; i++)
+	{
+		if (strcmp(settings[i]->name, name) == 0)
+			return settings[i];
+	}
+	return NULL;
 }
 
 #endif

@@ -159,6 +159,14 @@ typedef bool ScUpdateIndexes;
 #endif
 
 #if PG_VERSION_NUM < 160000
+#define sc_database_aclcheck(database, mode) \
+	pg_database_aclcheck((database), GetUserId(), (mode))
+#else
+#define sc_database_aclcheck(database, mode) \
+	object_aclcheck(DatabaseRelationId, (database), GetUserId(), (mode))
+#endif
+
+#if PG_VERSION_NUM < 160000
 #define sc_owns_relation(relid) pg_class_ownercheck((relid), GetUserId())
 #else
 #define sc_owns_relation(relid) \
@@ -212,6 +220,14 @@ typedef bool ScUpdateIndexes;
 #else
 #define sc_attribute_is_virtual(relid, attno) \
 	(get_attgenerated((relid), (attno)) == ATTRIBUTE_GENERATED_VIRTUAL)
+#endif
+
+/* 16 exports find_option (utils/guc_tables.h) */
+struct config_generic;
+#if PG_VERSION_NUM < 160000
+extern struct config_generic *sc_find_setting(const char *name);
+#else
+#define sc_find_setting(name) find_option((name), false, true, 0)
 #endif
 
 #endif							/* SC_BASE_COMPAT_H */

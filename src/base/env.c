@@ -8,14 +8,18 @@
  * session (set_config, SET LOCAL in a function) ends with sc_env_leave or with
  * the abort of the (sub)transaction, never later.  That is why the settings go
  * into a nest level of their own: SECURITY_RESTRICTED_OPERATION alone doesn't
- * stop set_config().
+ * stop set_config().  What neither undoes is given up by sc_env_end_step.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/env.h"
+#include "commands/prepare.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 
 /*
  * Settings that the value of an immutable or stable expression can depend on,
@@ -41,6 +45,56 @@ static const char *const env_settings[] = {
 	"transform_null_equals",
 	"quote_all_identifiers"
 };
+
+/* What a worker's own commands run under. */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			worker_settings[] = {
+	{"role", "none"},
+	{"search_path", "pg_catalog, pg_temp"},
+	{"application_name", "stream_ckpt"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"lock_timeout", "0"},
+	{"exit_on_error", "off"},
+#if PG_VERSION_NUM >= 170000
+	{"transaction_timeout", "0"},
+#endif
+};
+
+/* Settings by which anybody can make an error, or time, end the process. */
+static const char *const fatal_settings[] = {
+	"exit_on_error",
+#if PG_VERSION_NUM >= 170000
+	"transaction_timeout",
+#endif
+};
+
+void
+sc_env_begin_worker(void)
+{
+	for (int i = 0; i < lengthof(worker_settings); i++)
+		SetConfigOption(worker_settings[i].name, worker_settings[i].value,
+						PGC_USERSET, PGC_S_OVERRIDE);
+	for (int i = 0; i < lengthof(fatal_settings); i++)
+	{
+		struct config_generic *setting = sc_find_setting(fatal_settings[i]);
+
+		if (setting == NULL)
+			elog(ERROR, "unknown setting \"%s\"", fatal_settings[i]);
+		setting->flags |= GUC_NOT_WHILE_SEC_REST;
+	}
+}
+
+void
+sc_env_end_step(void)
+{
+	LockReleaseSession(USER_LOCKMETHOD);
+	DropAllPreparedStatements();
+}
 
 /*
  * Sets one setting for the current nest level, where it isn't in force already.

@@ -25,6 +25,19 @@ typedef struct ScEnv
 extern void sc_env_enter(ScEnv *env, Oid owner, List *settings);
 extern void sc_env_leave(ScEnv *env);
 
+/*
+ * Once in the life of a worker, after it has connected: the settings that it works
+ * under are its own, whatever the database's say, and code of an owner's can't change
+ * those that would end the process.
+ */
+extern void sc_env_begin_worker(void);
+
+/*
+ * After code of an owner's has run in a worker: gives up what would outlive the
+ * transaction, session-level advisory locks and prepared statements.
+ */
+extern void sc_env_end_step(void);
+
 /* The caller's settings that results can depend on, in the form above:
  * TimeZone, DateStyle, IntervalStyle, search_path, extra_float_digits,
  * bytea_output, xmlbinary, xmloption, lc_monetary, lc_numeric, lc_time,

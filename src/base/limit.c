@@ -12,12 +12,14 @@
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "tcop/tcopprot.h"
 #include "utils/timeout.h"
 
 static TimeoutId limit_timeout;
 static bool registered;
 static bool in_force;
 static volatile sig_atomic_t reached;
+static volatile sig_atomic_t cancelled;
 
 static void
 limit_handler(void)
@@ -56,7 +58,7 @@ sc_limit_end(void)
 		return;
 	in_force = false;
 	disable_timeout(limit_timeout, false);
-	if (reached)
+	if (reached && !cancelled)
 		QueryCancelPending = false;
 	reached = false;
 }
@@ -68,4 +70,34 @@ sc_limit_reached(void)
 
 	sc_limit_end();
 	return result;
+}
+
+/* lock_timeout sends SIGINT to its own process. */
+static void
+cancel_handler(SIGNAL_ARGS)
+{
+	if (!get_timeout_indicator(LOCK_TIMEOUT, false))
+		cancelled = true;
+	StatementCancelHandler(postgres_signal_arg);
+}
+
+void
+sc_limit_begin_worker(void)
+{
+	pqsignal(SIGINT, cancel_handler);
+}
+
+bool
+sc_limit_cancelled(void)
+{
+	return cancelled;
+}
+
+void
+sc_limit_insist(void)
+{
+	if (!cancelled && !(in_force && reached))
+		return;
+	InterruptPending = true;
+	QueryCancelPending = true;
 }

@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  * limit.h
  *	  A time limit for code of a query's owner: statement_timeout isn't armed in
- *	  workers.
+ *	  workers.  And cancels of the process, which aren't errors of that code.
+ *
+ * Code can raise an error with ERRCODE_QUERY_CANCELED itself, and catch one: neither
+ * tells what happened, and neither may keep it from ending.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_BASE_LIMIT_H
@@ -19,8 +22,20 @@ extern void sc_limit_end(void);
  * itself. */
 extern void sc_limit_renew(void);
 
-/* In the handler of an error with ERRCODE_QUERY_CANCELED, once: was it the
- * limit?  Otherwise somebody cancelled this process.  Ends the limit. */
+/* In the handler of an error, once: was the limit reached?  Ends the limit. */
 extern bool sc_limit_reached(void);
+
+/* Once in the life of a worker: notices SIGINT. */
+extern void sc_limit_begin_worker(void);
+
+/* Has somebody cancelled this process? */
+extern bool sc_limit_cancelled(void);
+
+/*
+ * Of the error context of a worker, for each error: where the limit was reached or the
+ * process is cancelled, the next CHECK_FOR_INTERRUPTS raises an error again, so that code
+ * which caught this one doesn't get on.
+ */
+extern void sc_limit_insist(void);
 
 #endif							/* SC_BASE_LIMIT_H */

@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "base/debug.h"
+#include "base/env.h"
 #include "base/settings.h"
 #include "ckpt/late.h"
 #include "miscadmin.h"
@@ -159,6 +160,7 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	}
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	sc_env_end_step();
 
 	if (failure)
 	{

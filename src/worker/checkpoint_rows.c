@@ -148,7 +148,7 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !sc_limit_reached())
+		if (sc_limit_cancelled())
 			PG_RE_THROW();
 		sc_limit_end();
 		FlushErrorState();

@@ -13,8 +13,9 @@
  * tried again from the same parts until it succeeds: the barrier of the next
  * checkpoint is not sent before.
  *
- * The rule: a lock on the pipeline is held for life, and the attempt is compared
- * inside the checkpoint's transaction, so nobody else commits for this pipeline.
+ * The rule: the coordinator's place in shared memory is held for life (code of an
+ * owner's could give up a lock, pg_advisory_unlock_all() does), and the attempt is
+ * compared inside the checkpoint's transaction, so nobody else commits for this pipeline.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,7 +30,6 @@
 #include "pgstat.h"
 #include "source/slot.h"
 #include "storage/ipc.h"
-#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "storage/standby.h"
 #include "utils/guc.h"
@@ -44,7 +44,6 @@
 #include "worker/start.h"
 #include "worker/workers.h"
 
-#define LOCK_COORDINATOR	3	/* SQL's advisory locks are 1 and 2 */
 #define NET_MS				60000
 #define RETRY_MIN_MS		1000
 #define RETRY_MAX_MS		60000
@@ -130,7 +129,7 @@ wait_for_former_workers(void)
 }
 
 /*
- * Takes the pipeline's lock and decides whether it may start.  False: it stands,
+ * Decides whether the pipeline may start.  False: it stands,
  * with its status saying why.
  */
 static bool
@@ -139,7 +138,6 @@ prepare(void)
 	char	   *message;
 	char	   *hint;
 	ScStatus	status;
-	LOCKTAG		tag;
 
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sc_my_pipeline->requested = false;
@@ -149,16 +147,6 @@ prepare(void)
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
 
 	sc_begin_work();
-	if (sc_extension_exists() && sc_extension_matches(&message, &hint))
-	{
-		/* an advisory lock of a kind that SQL cannot name: exit releases it */
-		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, sc_relation_oid("pipeline"),
-							 sc_my_pipeline->pipeline_id, LOCK_COORDINATOR);
-		if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("the pipeline has another coordinator")));
-	}
 	status = sc_start_check(sc_my_pipeline->pipeline_id, &message, &hint);
 	if (status != SC_STATUS_STARTING)
 	{
@@ -187,7 +175,7 @@ forget_dropped_queries(void)
 	{
 		char	   *command =
 			psprintf("DELETE FROM stream_ckpt.%s t WHERE NOT EXISTS "
-					 "(SELECT FROM stream_ckpt.query q WHERE q.query_id = t.query_id)",
+					 "(SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) t.query_id)",
 					 tables[i]);
 
 		if (SPI_execute(command, false, 0) != SPI_OK_DELETE)

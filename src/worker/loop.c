@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/env.h"
 #include "base/limit.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -42,6 +43,26 @@ worker_error_context(void *arg)
 		appendStringInfo(&buf, ", LSN %X/%X", LSN_FORMAT_ARGS(sc_worker_context.lsn));
 	errcontext("%s", buf.data);
 	pfree(buf.data);
+	sc_limit_insist();
+}
+
+/* A place has one holder; whoever holds it is the only one of its kind. */
+static void
+take_place(void)
+{
+	bool		taken;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	taken = my_place->pid != 0;
+	if (!taken)
+	{
+		my_place->pid = MyProcPid;
+		my_place->latch = MyLatch;
+	}
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	if (taken)
+		elog(ERROR, "pipeline %d has another worker of this kind",
+			 sc_my_pipeline->pipeline_id);
 }
 
 /* The place is left before the process can be replaced by another. */
@@ -97,12 +118,10 @@ sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	sc_limit_begin_worker();
 	BackgroundWorkerUnblockSignals();
 
-	SpinLockAcquire(&sc_my_pipeline->mutex);
-	my_place->pid = MyProcPid;
-	my_place->latch = MyLatch;
-	SpinLockRelease(&sc_my_pipeline->mutex);
+	take_place();
 	before_shmem_exit(leave_place, (Datum) 0);
 
 	callback.callback = worker_error_context;
@@ -111,7 +130,7 @@ sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
 	error_context_stack = &callback;
 
 	BackgroundWorkerInitializeConnectionByOid(sc_my_pipeline->database, InvalidOid, 0);
-	pgstat_report_appname("stream_ckpt");
+	sc_env_begin_worker();
 	run_and_note(main);
 	error_context_stack = callback.previous;
 }
@@ -159,10 +178,10 @@ sc_take_query_error(MemoryContext context)
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	if (sc_limit_cancelled())
+		PG_RE_THROW();
+	if (sc_limit_reached() && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
-		if (!sc_limit_reached())
-			PG_RE_THROW();
 		error->message = pstrdup("the query's code took longer than \"stream_ckpt.query_time_limit\" allows");
 		error->hint = pstrdup("Make its expressions or triggers faster, or increase \"stream_ckpt.query_time_limit\".");
 	}

@@ -55,7 +55,7 @@ extern void sc_end_work(void);
 /*
  * In the handler of an error that code of a query's owner raised: logs it and
  * returns it in "context", which becomes the current one; the caller aborts the
- * (sub)transaction.  A cancel of this process isn't the query's error, and is thrown on.
+ * (sub)transaction.  Where this process is cancelled, the error is thrown on.
  */
 extern ErrorData *sc_take_query_error(MemoryContext context);
 

@@ -9,13 +9,17 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/settings.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "ckpt/failure.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/control.h"
 #include "pgstat.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -138,6 +142,10 @@ raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
 	status = pipeline->status;
 	strlcpy(message, pipeline->message, sizeof(message));
 	SpinLockRelease(&pipeline->mutex);
+	/* it can hold data of anybody's query */
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) &&
+		!sc_owns_database(MyDatabaseId))
+		message[0] = '\0';
 	if (status != SC_STATUS_RUNNING && sc_server_problem(&problem, &hint))
 		strlcpy(message, problem, sizeof(message));
 	ereport(ERROR,

@@ -26,6 +26,7 @@ typedef struct ScTaskQuery
 	bool		skipping;		/* the transaction being read is one of those */
 	int64		checkpoint_id;	/* being frozen */
 	bool		paused;			/* takes no more rows; "offset" is its last */
+	uint64		access_checked; /* task_access.c; 0: never */
 
 	/* where it is, for a failure */
 	XLogRecPtr	transaction;	/* end of the transaction being read */
@@ -88,6 +89,10 @@ extern int64 sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id,
 /* The offset of a query that begins at "start". */
 extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 									   ScOutbox *outbox);
+
+/* task_access.c: an error where the owner may not do (any more) what the query does.
+ * Costs a comparison where no privilege has changed since the last call. */
+extern void sc_task_check_access(ScTaskQuery *query);
 
 /* task_late.c: an ScLateRowDropped; "arg" is the ScTaskQuery */
 extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,

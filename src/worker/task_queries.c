@@ -10,6 +10,9 @@
  * the outbox or with the coordinator, is void.  The coordinator decides when it
  * is tried again.
  *
+ * What code of an owner's leaves in the process beyond the transaction goes at the end
+ * of the step (sc_env_end_step).
+ *
  * Not an error of a query: a cancel (SIGINT) of the process, which ends the
  * attempt as any signal does.
  *-------------------------------------------------------------------------
@@ -18,6 +21,7 @@
 
 #include "access/xact.h"
 #include "base/debug.h"
+#include "base/env.h"
 #include "base/limit.h"
 #include "base/settings.h"
 #include "ckpt/failure.h"
@@ -118,6 +122,7 @@ guard(void (*perform) (Step *step), Step *step)
 		MemoryContextReset(context);
 	}
 	PG_END_TRY();
+	sc_env_end_step();
 	sc_worker_context.query_id = 0;
 	return done;
 }

@@ -80,6 +80,8 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	query->watermark_delay = stream->watermark_delay;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 
+	sc_task_check_access(query);
+
 	options.emit = catalog->emit;
 	options.watermark_delay = stream->watermark_delay;
 	options.allowed_lateness = catalog->allowed_lateness;
@@ -225,6 +227,7 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 	query->layout = NULL;		/* may have been replaced since */
 	query->at = data + sizeof(ScWireHeader);
 	query->end = data + len;
+	sc_task_check_access(query);
 	run_as_owner(query, run_records);
 }
 
@@ -368,6 +371,7 @@ sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	ScEnv		env;
 
 	query->checkpoint_id = checkpoint_id;
+	sc_task_check_access(query);
 	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	(void) sc_changelog_write(query->engine, &sink);

@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ * access.h
+ *	  May the owner of a query still read its stream, and call what it calls?
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_QUERY_ACCESS_H
+#define SC_QUERY_ACCESS_H
+
+#include "model/catalog.h"
+
+/*
+ * Raises ERRCODE_INSUFFICIENT_PRIVILEGE where not, or where row-level security would hide
+ * rows from the owner.  The current user is the owner (base/env.h).  Takes no lock; does
+ * nothing where the definition is gone.
+ */
+extern void sc_check_access(const ScQuery *query);
+
+#endif							/* SC_QUERY_ACCESS_H */
