@@ -5,6 +5,7 @@
 #   make demo       the main job on real input, on a private server
 #   make test       all tests, on private servers (TESTS="name ..." selects)
 #   make check      the same
+#   make test-core  PostgreSQL's own regression suite beside a running pipeline
 #   make bench      ratios against plain PostgreSQL, on a private server
 #                   (FIGURES="name ..." selects)
 #   make setup      installs what the four above need, on Debian 12
@@ -33,7 +34,7 @@ PG_CPPFLAGS = -I$(srcdir)/src $(if $(SC_DEBUG),-DSC_DEBUG) \
 
 # The targets that work on private servers find PostgreSQL themselves, and make
 # no use of PGXS (whose own "check" only says that it is not supported).
-private_targets = setup demo test check bench print-%
+private_targets = setup demo test check test-core bench print-%
 
 ifneq ($(filter-out $(private_targets),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -44,7 +45,7 @@ NO_INSTALLCHECK = 1
 
 include $(PGXS)
 else
-.PHONY: setup demo test check bench
+.PHONY: setup demo test check test-core bench
 
 setup:
 	@bash $(srcdir)/tools/setup
@@ -54,6 +55,9 @@ demo:
 
 test check:
 	@bash $(srcdir)/tools/run_tests $(TESTS)
+
+test-core:
+	@bash $(srcdir)/tools/test_core
 
 bench:
 	@bash $(srcdir)/bench/run $(FIGURES)
