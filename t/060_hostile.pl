@@ -57,10 +57,19 @@ sub pids { return sql('SELECT coordinator_pid, reader_pid FROM stream_ckpt.pipel
 
 sub good_ok
 {
-	my ($what) = @_;
-	my ($ret, $out) = try_psql($node, "SELECT stream_ckpt.sync('60 seconds') IS NOT NULL");
+	my ($what, $waiting) = @_;
 
-	is($out, 't', "sync(): $what");
+	# sync() waits for a query whose part waits; the other query's results don't
+	if ($waiting)
+	{
+		wait_until($node, "SELECT rows_in = (SELECT count(*) FROM t) FROM stream_ckpt.queries WHERE query = 'alice.good'::regclass",
+			"the other query goes on: $what");
+	}
+	else
+	{
+		my ($ret, $out) = try_psql($node, "SELECT stream_ckpt.sync('60 seconds') IS NOT NULL");
+		is($out, 't', "sync(): $what");
+	}
 	is(sql(q(SET timezone = 'Europe/Berlin'; SET datestyle = 'SQL, DMY'; SET search_path = alice;
 		WITH truth AS MATERIALIZED (SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v * 2) AS total,
 			max(ts::text) AS last
@@ -120,7 +129,7 @@ sub after_rows
 		like(sql(q(SELECT concat_ws('|', status, sqlstate, message) FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)),
 			$opt{error}, "the error: $what");
 	}
-	good_ok($what);
+	good_ok($what, $opt{waiting});
 	# an error in writing a result begins a new attempt, with the query's state of its last checkpoint
 	is(pids(), $before, "no worker has ended: $what") unless $opt{restarts} || $opt{error};
 	is(sql(q(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')), '0', "no advisory lock is left: $what");
@@ -177,16 +186,14 @@ expression('advisory locks', "BEGIN $locks RETURN \$1; END");
 trigger('advisory locks', "BEGIN $locks RETURN NEW; END");
 trigger('advisory locks and an error', "BEGIN $locks RAISE 'no'; END", error => qr/^failed\|P0001\|no/);
 trigger('giving up all advisory locks', 'BEGIN PERFORM pg_advisory_unlock_all(); RETURN NEW; END');
-trigger('prepared statements',
-	q(BEGIN IF EXISTS (SELECT FROM pg_prepared_statements) THEN DEALLOCATE ALL; END IF; EXECUTE 'PREPARE mine AS SELECT 1'; NEW.total := 1000; RETURN NEW; END),
-	check => q(SELECT bool_and(total = 1000) FROM mallory.bad));
+trigger('prepared statements', q(BEGIN EXECUTE 'PREPARE mine AS SELECT 1'; RETURN NEW; END), error => qr/^failed\|42501\|/);
 trigger('a temporary table', q(BEGIN CREATE TEMP TABLE pg_class (x int); RETURN NEW; END), error => qr/^failed\|42501\|/);
 trigger('a cursor WITH HOLD', q(BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT 1'; RETURN NEW; END), error => qr/^failed\|42501\|/);
 trigger('LISTEN', q(BEGIN EXECUTE 'LISTEN x'; RETURN NEW; END), error => qr/^failed\|/);
 trigger('NOTIFY', q(BEGIN NOTIFY x; RETURN NEW; END));
 
 # its own tables, and ours
-trigger('DROP TABLE of its result', q(BEGIN DROP TABLE mallory.bad CASCADE; RETURN NEW; END), error => qr/^failed\|55006\|/);
+trigger('DROP TABLE of its result', q(BEGIN DROP TABLE mallory.bad CASCADE; RETURN NEW; END), error => qr/^waiting\|55006\|/, waiting => 1);
 trigger('our functions', q(BEGIN PERFORM stream_ckpt.sync(); RETURN NEW; END), error => qr/^failed\|55000\|.*worker of stream_ckpt/);
 as('mallory', qq(SELECT stream_ckpt.create_query('mallory.second', \$q\$ $simple \$q\$, emit => 'update')));
 trigger('DROP TABLE of another result', q(BEGIN DROP TABLE mallory.second CASCADE; RETURN NEW; END), error => qr/^failed\|55000\|/);

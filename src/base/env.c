@@ -15,7 +15,6 @@
 
 #include "base/compat.h"
 #include "base/env.h"
-#include "commands/prepare.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
@@ -93,7 +92,6 @@ void
 sc_env_end_step(void)
 {
 	LockReleaseSession(USER_LOCKMETHOD);
-	DropAllPreparedStatements();
 }
 
 /*

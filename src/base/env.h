@@ -34,7 +34,7 @@ extern void sc_env_begin_worker(void);
 
 /*
  * After code of an owner's has run in a worker: gives up what would outlive the
- * transaction, session-level advisory locks and prepared statements.
+ * transaction: session-level advisory locks.
  */
 extern void sc_env_end_step(void);
 
