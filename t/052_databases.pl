@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use File::Spec;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use StreamCkpt;
@@ -154,7 +155,7 @@ wait_until($node,
 $node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
 insert_hour('uno', 3);
 exact_in('uno', 'renamed');
-my $dir = PostgreSQL::Test::Utils::tempdir();
+my $dir = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir());
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
 ($ret, $stdout, $stderr) =
   $node->psql('postgres', 'ALTER DATABASE uno SET TABLESPACE elsewhere');
