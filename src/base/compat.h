@@ -33,7 +33,7 @@
 #define sc_change_new_tuple(change) ((change)->data.tp.newtuple)
 #endif
 
-/* 15: no cause of a slot's invalidation; 17: failover and synced slots */
+/* 15: no cause of a slot's invalidation; 17: slots that standbys take over */
 #if PG_VERSION_NUM < 160000
 #define sc_slot_is_invalidated(slot) \
 	(XLogRecPtrIsInvalid((slot)->data.restart_lsn) && \
@@ -44,9 +44,14 @@
 #if PG_VERSION_NUM < 170000
 #define sc_slot_create_ephemeral(name) \
 	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false)
+#define sc_slot_is_synchronized(slot) false
+#define sc_standbys_have(lsn) true
 #else
 #define sc_slot_create_ephemeral(name) \
-	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false, false, false)
+	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false, true, false)
+#define sc_slot_is_synchronized(slot) ((slot)->data.failover)
+/* those named in synchronized_standby_slots, if any */
+#define sc_standbys_have(lsn) StandbySlotsHaveCaughtup((lsn), DEBUG1)
 #endif
 
 /* 16 has one function for all EXECUTE checks, and aggregates that serialise
