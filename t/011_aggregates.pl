@@ -305,7 +305,7 @@ my @sets = (
 		: ()),
 	($version >= 160000 ? { name => 'new_16', key => ['k'], agg => [ 'any_value(i)', 'json_arrayagg(i)', 'json_objectagg(i : t)' ] } : ()),
 	($version >= 170000 ? { name => 'new_17', key => ['k'], agg => [ 'min(ip)', 'max(ip)' ] } : ()),
-	($version >= 180000 ? { name => 'new_18', key => ['k'], agg => [ 'min(by)', 'max(by)', 'max(p)', 'min(p)' ] } : ()),
+	($version >= 180000 ? { name => 'new_18', key => ['k'], agg => [ 'min(by)', 'max(by)' ] } : ()),
 );
 
 sub definition

@@ -158,9 +158,10 @@ my $then = $node->safe_psql('postgres',
 my $count = $node->safe_psql('postgres', 'SELECT count(*) FROM t');
 insert_hour($node);
 sync_pipelines($node);
-$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+my $segment = $node->safe_psql('postgres',
+	'SELECT pg_walfile_name(pg_switch_wal())');
 wait_until($node,
-	q(SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1) FROM pg_stat_archiver),
+	"SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver",
 	'the WAL is archived');
 my $restored = PostgreSQL::Test::Cluster->new('restored');
 $restored->init_from_backup($node, 'base', has_restoring => 1);
