@@ -82,7 +82,7 @@ RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
 COMMENT ON FUNCTION stream_ckpt.resume_query(regclass)
 	IS 'lets a paused or failed query go on from where it stopped';
 
-CREATE OR REPLACE VIEW stream_ckpt.queries AS
+CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
 SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	CASE WHEN q.paused THEN 'paused'
 		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
@@ -126,7 +126,8 @@ GRANT SELECT ON stream_ckpt.streams TO PUBLIC;
 
 --
 -- Late rows, of queries with keep_late_rows: written by checkpoints, with the offset that
--- covers them.  Each role sees and may delete those of its own queries.
+-- covers them.  Each role sees those of its own queries.  No privilege but
+-- SELECT: any other would allow LOCK TABLE, which holds up checkpoints.
 --
 CREATE TABLE stream_ckpt.late_rows (
 	query			regclass NOT NULL,
@@ -140,7 +141,7 @@ CREATE TABLE stream_ckpt.late_rows (
 	PRIMARY KEY (query_id, lsn, ordinal, window_start)
 );
 COMMENT ON TABLE stream_ckpt.late_rows
-	IS 'rows that queries with keep_late_rows dropped as late, one for each window; yours to read and delete';
+	IS 'rows that queries with keep_late_rows dropped as late, one for each window; yours to read, and to take away with take_late_rows()';
 
 CREATE FUNCTION stream_ckpt.query_owner(query_id bigint) RETURNS oid
 LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -155,10 +156,8 @@ ALTER TABLE stream_ckpt.late_rows ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owners_see ON stream_ckpt.late_rows FOR SELECT
 	USING (pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR
 		pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
-CREATE POLICY owners_delete ON stream_ckpt.late_rows FOR DELETE
-	USING (pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
 REVOKE ALL ON stream_ckpt.late_rows FROM PUBLIC;
-GRANT SELECT, DELETE ON stream_ckpt.late_rows TO PUBLIC;
+GRANT SELECT ON stream_ckpt.late_rows TO PUBLIC;
 
 --
 -- Dead letters, of queries with on_error => 'dead_letter': what they went on without, written
@@ -181,15 +180,24 @@ CREATE TABLE stream_ckpt.dead_letter (
 	PRIMARY KEY (query_id, checkpoint_id, seq)
 );
 COMMENT ON TABLE stream_ckpt.dead_letter
-	IS 'rows, groups and result rows that queries with on_error => ''dead_letter'' went on without, each with its error; yours to read and delete';
+	IS 'rows, groups and result rows that queries with on_error => ''dead_letter'' went on without, each with its error; yours to read, and to take away with take_dead_letters()';
 ALTER TABLE stream_ckpt.dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owners_see ON stream_ckpt.dead_letter FOR SELECT
 	USING (pg_catalog.pg_has_role('pg_read_all_data', 'USAGE') OR
 		pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
-CREATE POLICY owners_delete ON stream_ckpt.dead_letter FOR DELETE
-	USING (pg_catalog.pg_has_role(stream_ckpt.query_owner(query_id), 'USAGE'));
 REVOKE ALL ON stream_ckpt.dead_letter FROM PUBLIC;
-GRANT SELECT, DELETE ON stream_ckpt.dead_letter TO PUBLIC;
+GRANT SELECT ON stream_ckpt.dead_letter TO PUBLIC;
+
+CREATE FUNCTION stream_ckpt.take_late_rows(query regclass, until pg_lsn DEFAULT NULL)
+RETURNS SETOF stream_ckpt.late_rows LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'stream_ckpt_take_late_rows';
+COMMENT ON FUNCTION stream_ckpt.take_late_rows(regclass, pg_lsn)
+	IS 'deletes and returns the late rows kept of your query, up to a commit LSN where one is given; once committed they are gone';
+CREATE FUNCTION stream_ckpt.take_dead_letters(query regclass, until pg_lsn DEFAULT NULL)
+RETURNS SETOF stream_ckpt.dead_letter LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'stream_ckpt_take_dead_letters';
+COMMENT ON FUNCTION stream_ckpt.take_dead_letters(regclass, pg_lsn)
+	IS 'deletes and returns the dead letters of your query, up to a commit LSN where one is given (letters without an LSN, too); once committed they are gone';
 
 --
 -- Who sees what: messages of failures can hold data.

@@ -28,6 +28,7 @@
 #include "model/control.h"
 #include "model/log_stream.h"
 #include "nodes/makefuncs.h"
+#include "query/access.h"
 #include "query/analyze.h"
 #include "query/parse.h"
 #include "tcop/utility.h"
@@ -94,6 +95,8 @@ check_stream(NewQuery *query, Query *parsed)
 	Oid			relid = query->definition->stream_relid;
 
 	sc_check_query_permissions(parsed);
+	if (query->keep_late_rows || query->dead_letter)
+		sc_check_kept_columns(relid);
 	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -270,6 +273,8 @@ create_entry(NewQuery *query)
 	entry.allowed_lateness = query->allowed_lateness;
 	entry.keep_late_rows = query->keep_late_rows;
 	entry.dead_letter = query->dead_letter;
+	/* the names in its text may have come to mean something else meanwhile */
+	(void) sc_definition_load(&entry);
 	entry.settings = sc_env_current_settings();
 	entry.preexisting_rows = stream_has_rows(query);
 

@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/process.h"
 #include "catalog/pg_type.h"
+#include "ckpt/dead_letter.h"
 #include "ckpt/store.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -86,6 +87,8 @@ check_counters(ScQuery *query)
 		if (offset->query_id != query->query_id)
 			continue;
 		refuse_counted(query, offset->late_rows, "late rows were dropped");
+		refuse_counted(query, sc_dead_letter_count(query->query_id),
+					   "rows, groups or result rows are dead letters");
 		refuse_counted(query, offset->updates_ignored, "updates of the stream were ignored");
 		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
 		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
@@ -277,11 +280,11 @@ check_select(Oid relid)
  * (they don't belong to the query) from those that no checkpoint covers yet.  Needs SPI.
  */
 static void
-explain_differences(ScQuery *query, int64 rows_in)
+explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 {
 	int64		rows;
 
-	if (pg_class_aclcheck(query->source, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+	if (pg_class_aclcheck(query->source, caller, ACL_SELECT) != ACLCHECK_OK)
 		return;
 	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", sc_qualified_name(query->source)),
 					false, 0) != SPI_OK_SELECT)
@@ -309,6 +312,7 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	Comparison	comparison;
 	ScEnv		env;
 	char	   *condition = "true";
+	Oid			caller = GetUserId();
 	int64		differences;
 
 	sc_refuse_in_worker("verify()");
@@ -327,7 +331,7 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 		elog(ERROR, "could not compare the result with its definition");
 	differences = DatumGetInt64(sc_first_value(1, NULL));
 	if (differences > 0)
-		explain_differences(query, offset->rows_in);
+		explain_differences(query, offset->rows_in, caller);
 	SPI_finish();
 	sc_env_leave(&env);
 	PG_RETURN_INT64(differences);

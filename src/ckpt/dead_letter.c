@@ -11,6 +11,7 @@
 #include "ckpt/dead_letter.h"
 #include "ckpt/store_internal.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
@@ -114,4 +115,23 @@ void
 sc_dead_letter_delete(int64 query_id)
 {
 	sc_store_delete_kept("dead_letter", DEAD_COLUMNS, DEAD_QUERY_ID, query_id);
+}
+
+int64
+sc_dead_letter_count(int64 query_id)
+{
+	StoreTable	table;
+	ScanKeyData key;
+	SysScanDesc scan;
+	int64		result = 0;
+
+	sc_store_table_open(&table, "dead_letter", DEAD_COLUMNS, AccessShareLock);
+	ScanKeyInit(&key, DEAD_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	scan = sc_store_scan(&table, 1, &key);
+	while (systable_getnext_ordered(scan, ForwardScanDirection) != NULL)
+		result++;
+	systable_endscan_ordered(scan);
+	sc_store_table_close(&table);
+	return result;
 }

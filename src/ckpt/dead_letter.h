@@ -33,4 +33,7 @@ extern void sc_dead_letter_end(ScDeadLetterWriter *writer);
 /* Removes all letters of a query. */
 extern void sc_dead_letter_delete(int64 query_id);
 
+/* The number of letters that are kept of the query. */
+extern int64 sc_dead_letter_count(int64 query_id);
+
 #endif							/* SC_CKPT_DEAD_LETTER_H */

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "ckpt/failure.h"
 #include "ckpt/store_internal.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
@@ -61,7 +62,11 @@ sc_failure_is_transient(int sqlerrcode)
 static const char *
 copy_string(const char *string)
 {
-	return string && string[0] ? pstrdup(string) : NULL;
+	int			len = string ? strlen(string) : 0;
+
+	if (len > SC_MAX_ERROR_TEXT)
+		len = pg_mbcliplen(string, len, SC_MAX_ERROR_TEXT);
+	return len > 0 ? pnstrdup(string, len) : NULL;
 }
 
 ScFailure *
@@ -70,7 +75,9 @@ sc_failure_from_error(const ErrorData *error)
 	ScFailure  *failure = palloc0(sizeof(ScFailure));
 
 	failure->sqlerrcode = error->sqlerrcode;
-	failure->message = pstrdup(error->message ? error->message : "missing error text");
+	failure->message = copy_string(error->message);
+	if (failure->message == NULL)
+		failure->message = pstrdup("missing error text");
 	failure->detail = copy_string(error->detail);
 	failure->hint = copy_string(error->hint);
 	failure->context = copy_string(error->context);

@@ -16,6 +16,9 @@
 #include "nodes/pg_list.h"
 #include "utils/elog.h"
 
+/* Bytes that are kept of each of an error's texts */
+#define SC_MAX_ERROR_TEXT	8192
+
 typedef enum ScFailureStatus
 {
 	SC_FAILURE_WAITING = 'w',	/* its part of a checkpoint is kept and tried again */

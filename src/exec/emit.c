@@ -152,6 +152,30 @@ load_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 	ExecStoreVirtualTuple(slot);
 }
 
+/*
+ * What a deletion needs is the key.  The other columns may not even be computable where
+ * HAVING doesn't hold.
+ */
+static TupleTableSlot *
+deletion_row(ScEngine *engine)
+{
+	const ScDefinition *def = engine->def;
+	TupleTableSlot *slot = engine->result_slot;
+
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	for (int i = 0; i < def->nresult_key; i++)
+	{
+		int			column = def->result_key[i] - 1;
+		TargetEntry *target = list_nth_node(TargetEntry, def->target, column);
+		int			source = castNode(Var, target->expr)->varattno - 1;
+
+		slot->tts_values[column] = engine->group_slot->tts_values[source];
+		slot->tts_isnull[column] = engine->group_slot->tts_isnull[source];
+	}
+	return ExecStoreVirtualTuple(slot);
+}
+
 /* The group's row or its deletion, where one is due. */
 static void
 emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
@@ -160,6 +184,7 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
 	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !part->emitted);
 	ScResultOp	op = first ? SC_RESULT_INSERT : SC_RESULT_UPSERT;
+	TupleTableSlot *row;
 
 	load_group(engine, part, group);
 	for (int i = 0; i < engine->naggs; i++)
@@ -172,14 +197,18 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 		if (first || !(group->flags & SC_GROUP_EMITTED))
 			return;
 		op = SC_RESULT_DELETE;
-		group->flags &= ~SC_GROUP_EMITTED;
+		row = deletion_row(engine);
 	}
 	else
-		group->flags |= SC_GROUP_EMITTED;
+		row = ExecProject(engine->projection);
 
+	/* what can fail comes first: a group without a row isn't emitted */
+	engine->options.emit_row(engine->options.emit_arg, op, row);
+	if (op == SC_RESULT_DELETE)
+		group->flags &= ~SC_GROUP_EMITTED;
+	else
+		group->flags |= SC_GROUP_EMITTED;
 	engine->counters.result_rows++;
-	engine->options.emit_row(engine->options.emit_arg, op,
-							 ExecProject(engine->projection));
 }
 
 /*
@@ -236,15 +265,37 @@ group_at(ScEngine *engine)
 							  emission->items[emission->at].number);
 }
 
+/*
+ * After an error the abort has freed what aggregates hold beside memory (files of a sort),
+ * so their callbacks must not run: states rebuilt from inputs get a new context.
+ */
+static void
+renew_replay(ScEngine *engine)
+{
+	MemoryContext old = MemoryContextSwitchTo(engine->context);
+
+	FreeExprContext(engine->replaycontext, false);
+	engine->replaycontext = CreateStandaloneExprContext();
+	engine->aggstate->curaggcontext = engine->replaycontext;
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < engine->naggs; i++)
+	{
+		if (engine->aggs[i].trans->kind != SC_TRANS_INPUTS)
+			continue;
+		engine->aggs[i].peragg->finalfn.fn_extra = NULL;
+		engine->aggs[i].trans->pertrans->transfn.fn_extra = NULL;
+	}
+}
+
 /* The group at which an error was raised stays without a result row. */
 void
 sc_emit_skip_group(ScEngine *engine)
 {
 	group_at(engine)->flags &= ~SC_GROUP_CHANGED;
 	engine->emission.at++;
-	MemoryContextReset(engine->outcontext->ecxt_per_tuple_memory);
 	if (engine->has_inputs)
-		ReScanExprContext(engine->replaycontext);
+		renew_replay(engine);
+	MemoryContextReset(engine->outcontext->ecxt_per_tuple_memory);
 }
 
 TupleTableSlot *

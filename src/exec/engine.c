@@ -178,6 +178,12 @@ enter_window(ScEngine *engine, int64 ts)
 	set_window_slot(engine, start, end, false);
 }
 
+void
+sc_engine_restore_window(ScEngine *engine)
+{
+	set_window_slot(engine, engine->window_start, engine->window_end, false);
+}
+
 static inline bool
 passed(const ScEngine *engine, int64 window_end)
 {
@@ -198,7 +204,7 @@ drop_timeless(ScEngine *engine)
 	if (passes_where(engine) &&
 		(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
 		engine->counters.null_event_times++;
-	set_window_slot(engine, engine->window_start, engine->window_end, false);
+	sc_engine_restore_window(engine);
 }
 
 /* The row is late for the current window. */

@@ -205,8 +205,8 @@ add_group(ScEngine *engine, ScPartition *part, uint32 hash)
 	ScGroup    *group;
 	Datum	   *keys;
 
-	if (number == part->block0_size ||
-		(number > part->block0_size && number == part->nblocks << engine->block_shift))
+	if (number == (part->nblocks <= 1 ? part->block0_size :
+				   part->nblocks << engine->block_shift))
 		grow_blocks(engine, part);
 	group = sc_partition_group(engine, part, number);
 	memset(group, 0, engine->keys_offset);

@@ -380,6 +380,9 @@ extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
 extern void sc_partitions_close_first(ScEngine *engine, int n);
 extern void sc_partitions_shutdown(ScEngine *engine);
 
+/* engine.c: the window slot shows the current window again */
+extern void sc_engine_restore_window(ScEngine *engine);
+
 /* undo.c */
 extern void sc_undo_compile(ScEngine *engine);
 extern void sc_undo_begin_row(ScEngine *engine);

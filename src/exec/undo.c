@@ -200,6 +200,7 @@ sc_engine_after_error(ScEngine *engine)
 	engine->aggstate->curperagg = NULL;
 	MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
 	engine->rows_since_reset = 0;
+	sc_engine_restore_window(engine);
 	if (engine->emission.part)
 	{
 		sc_emit_skip_group(engine);

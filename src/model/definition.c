@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/nbtree.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "model/definition.h"
 #include "utils/lsyscache.h"
@@ -18,6 +19,9 @@ sc_key_equal_is_image(Oid type, Oid eq_operator, Oid collation)
 	Oid			proc;
 
 	if (!OidIsValid(cache->btree_opf) || cache->eq_opr != eq_operator)
+		return false;
+	/* equal without trailing blanks, although its operator class promises images */
+	if (cache->btree_opintype == BPCHAROID)
 		return false;
 	proc = get_opfamily_proc(cache->btree_opf, cache->btree_opintype,
 							 cache->btree_opintype, BTEQUALIMAGE_PROC);

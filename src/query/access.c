@@ -73,6 +73,21 @@ check_row_security(const ScQuery *query)
 }
 
 void
+sc_check_kept_columns(Oid relid)
+{
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
+								  ACLMASK_ALL) == ACLCHECK_OK)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for columns of stream \"%s\"", get_rel_name(relid)),
+			 errdetail("Late rows and dead letters keep whole rows: the query's owner \"%s\" needs SELECT on all columns.",
+					   GetUserNameFromId(GetUserId(), false)),
+			 errhint("Grant SELECT on the table, or do without keep_late_rows and on_error => 'dead_letter'.")));
+}
+
+void
 sc_check_access(const ScQuery *query)
 {
 	Relation	view = RelationIdGetRelation(query->definition);
@@ -96,5 +111,7 @@ sc_check_access(const ScQuery *query)
 	sc_check_query_permissions(parsed);
 	(void) check_functions((Node *) parsed, NULL);
 	error_context_stack = callback.previous;
+	if (query->keep_late_rows || query->dead_letter)
+		sc_check_kept_columns(query->source);
 	check_row_security(query);
 }

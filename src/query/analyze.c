@@ -19,6 +19,7 @@
 #include "query/analyze.h"
 #include "query/query_internal.h"
 #include "rewrite/rewriteHandler.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 static bool
@@ -119,5 +120,11 @@ sc_definition_load(const ScQuery *query)
 	AcquireRewriteLocks(parsed, true, false);
 	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness);
 	relation_close(rel, AccessShareLock);
+	if (def->stream_relid != query->source)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the definition of continuous query \"%s\" reads another stream than the query",
+						get_rel_name(query->relid)),
+				 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
 	return def;
 }

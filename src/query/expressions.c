@@ -20,10 +20,12 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
 #include "query/query_internal.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 /* Functions of pg_catalog whose answers depend on the run, stable or volatile. */
 static const char *const run_dependent[] = {
@@ -226,6 +228,20 @@ returns_set(Node *node)
 	return false;
 }
 
+static bool check_walker(Node *node, ScAnalysis *an);
+
+/* The CHECK expressions of a domain are expressions of the definition, too. */
+static void
+check_domain(ScAnalysis *an, Oid domain)
+{
+	DomainConstraintRef *ref = palloc(sizeof(DomainConstraintRef));
+	ListCell   *lc;
+
+	InitDomainConstraintRef(domain, ref, CurrentMemoryContext, false);
+	foreach(lc, ref->constraints)
+		(void) check_walker((Node *) ((DomainConstraintState *) lfirst(lc))->check_expr, an);
+}
+
 static bool
 check_walker(Node *node, ScAnalysis *an)
 {
@@ -249,6 +265,8 @@ check_walker(Node *node, ScAnalysis *an)
 	if (returns_set(node))
 		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
 						 "Apply it to the result table when you read it.");
+	if (IsA(node, CoerceToDomain))
+		check_domain(an, ((CoerceToDomain *) node)->resulttype);
 	if (IsA(node, Var))
 		check_column(an, (Var *) node);
 	else if (IsA(node, Aggref))

@@ -401,7 +401,11 @@ sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 bool
 sc_sink_runs_user_code(const ScSink *sink)
 {
-	return sink->direct == NULL;
+	const TupleConstr *constr = RelationGetDescr(sink->rel)->constr;
+
+	if (sink->direct == NULL || (constr != NULL && constr->num_check > 0))
+		return true;
+	return sc_sink_has_index_code(sink);
 }
 
 /* See sink.h.  The lock on the table stays until the end of the transaction. */

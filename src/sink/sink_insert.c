@@ -40,6 +40,22 @@ sc_sink_direct_begin(ScSink *sink)
 	sink->direct = direct;
 }
 
+/* Do the table's indexes have expressions or predicates? */
+bool
+sc_sink_has_index_code(const ScSink *sink)
+{
+	const ResultRelInfo *rel = sink->direct->result_rel;
+
+	for (int i = 0; i < rel->ri_NumIndices; i++)
+	{
+		const IndexInfo *info = rel->ri_IndexRelationInfo[i];
+
+		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Puts the current row into "slot" (of the table's row type), checks the table's
  * constraints, and makes the slot independent of the row.

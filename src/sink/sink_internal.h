@@ -69,6 +69,7 @@ extern const SinkKey *sc_sink_key(ScSink *sink, bool missing_ok);
 
 /* sink_insert.c */
 extern void sc_sink_direct_begin(ScSink *sink);
+extern bool sc_sink_has_index_code(const ScSink *sink);
 extern void sc_sink_fill_slot(ScSink *sink, TupleTableSlot *slot);
 extern void sc_sink_direct_insert(ScSink *sink, Size len);
 extern void sc_sink_direct_flush(ScSink *sink);

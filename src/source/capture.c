@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "catalog/partition.h"
+#include "catalog/pg_type.h"
 #include "source/capture.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -71,7 +72,8 @@ sc_capture_add(Oid relid, AttrNumber event_time_attno)
 /*
  * Relation cache callback.  The relation may be one that has just become an ancestor
  * of a partition that we know, or is none any more: partitions are looked at again
- * whatever it is.
+ * whatever it is.  Relations that nobody captures are forgotten: there may be
+ * any number of them in time.
  */
 static void
 layout_invalidate(Datum arg, Oid relid)
@@ -83,13 +85,16 @@ layout_invalidate(Datum arg, Oid relid)
 	if (OidIsValid(relid))
 	{
 		layout = hash_search(layouts, &relid, HASH_FIND, NULL);
-		if (layout)
+		if (layout && layout->number != 0)
 			layout->valid = false;
 	}
 	hash_seq_init(&seq, layouts);
 	while ((layout = hash_seq_search(&seq)) != NULL)
 	{
-		if (!OidIsValid(relid) || layout->is_partition)
+		/* those of no stream aren't worth keeping; one that is being built isn't valid */
+		if (layout->valid && layout->number == 0)
+			(void) hash_search(layouts, &layout->relid, HASH_REMOVE, NULL);
+		else if (!OidIsValid(relid) || layout->is_partition)
 			layout->valid = false;
 	}
 }
@@ -163,6 +168,32 @@ layout_build(ScLayout *layout, Relation relation)
 	}
 }
 
+/*
+ * The event-time column of "stream" in "relation", which is the stream or one of its
+ * partitions; 0 where it has none.  What is being decoded can be older than the stream:
+ * the column may not have been there yet.  No query has begun at such rows.
+ */
+static AttrNumber
+event_time_column(Relation relation, Oid stream, AttrNumber attno)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	Form_pg_attribute att;
+
+	if (attno != 0 && stream != RelationGetRelid(relation))
+	{
+		char	   *name = get_attname(stream, attno, true);
+
+		attno = name ? get_attnum(RelationGetRelid(relation), name) : 0;
+	}
+	if (attno <= 0 || attno > desc->natts)
+		return 0;
+	att = TupleDescAttr(desc, attno - 1);
+	if (att->attisdropped ||
+		(att->atttypid != TIMESTAMPTZOID && att->atttypid != TIMESTAMPOID))
+		return 0;
+	return attno;
+}
+
 /* Adds "stream" to the layout where it is captured. */
 static void
 layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
@@ -180,14 +211,7 @@ layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
 						SC_MAX_STREAMS_OF_RELATION)));
 	entry = &layout->streams[layout->nstreams++];
 	entry->capture = capture;
-	entry->event_time_attno = capture->event_time_attno;
-	if (stream != layout->relid && capture->event_time_attno != 0)
-	{
-		char	   *name = get_attname(stream, capture->event_time_attno, false);
-
-		entry->event_time_attno = get_attnum(layout->relid, name);
-		pfree(name);
-	}
+	entry->event_time_attno = event_time_column(relation, stream, capture->event_time_attno);
 }
 
 /* The body of the layout's 'L' record, allocated in capture_context. */

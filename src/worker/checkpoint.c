@@ -84,11 +84,22 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 	sc_store_failure_set(collected->query_id, status, failures, failure);
 }
 
+/*
+ * A query that isn't in the checkpoint stays where it is; one that is new begins where it
+ * was created.  Without that offset the slot would move past its beginning.
+ */
+static void
+keep_place(ScStore *store, const ScCollectedQuery *collected)
+{
+	if (collected->first.query_id != 0 &&
+		XLogRecPtrIsInvalid(sc_progress_get(collected->query_id)->lsn))
+		sc_store_offset(store, &collected->first);
+}
+
 static void
 write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
-	ScDeadLetterWriter *letters = NULL;
 	ScQuery    *query;
 
 	sc_worker_context.query_id = collected->query_id;
@@ -101,9 +112,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 	}
 	else if (collected->failure)
 	{
-		/* its first offset, where it has none: it begins there when it is resumed */
-		if (XLogRecPtrIsInvalid(progress->lsn))
-			(void) write_state(store, query, collected->part, &letters);
+		keep_place(store, collected);
 		note_failure(collected, collected->failure, false);
 	}
 	else if (progress->wait_until > GetCurrentTimestamp())
@@ -165,6 +174,7 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	if (failure)
 	{
 		collected->by_sink = true;
+		keep_place(store, collected);
 		note_failure(collected, failure, true);
 		return;
 	}

@@ -16,16 +16,22 @@
 #include "access/xact.h"
 #include "base/env.h"
 #include "base/limit.h"
+#include "base/settings.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "sink/sink.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 #include "worker/checkpoint_internal.h"
 #include "worker/loop.h"
 #include "worker/message.h"
 #include "worker/row_json.h"
+
+/* Time limits within which the rows at fault must be found */
+#define DEAD_LETTER_LIMITS	3
 
 /* Rows of one message. */
 typedef struct RowRange
@@ -33,6 +39,7 @@ typedef struct RowRange
 	const ScQuery *query;
 	const ScMessageRow **rows;
 	int			nrows;
+	TimestampTz deadline;		/* of all the query's rows; 0: none */
 } RowRange;
 
 /* ---------------------------------------------------------------------
@@ -66,8 +73,8 @@ write_rows(ScQuery *query, ScPart *part)
 	int64		nrows;
 
 	sc_env_enter(&env, query->owner, query->settings);
-	sink = sc_sink_open(query);
 	sc_limit_begin();
+	sink = sc_sink_open(query);
 	sc_part_rewind(part);
 	while ((message = sc_part_next(part, &len)) != NULL)
 	{
@@ -79,6 +86,7 @@ write_rows(ScQuery *query, ScPart *part)
 			sc_limit_renew();
 	}
 	nrows = sc_sink_close(sink);
+	PortalHashTableDeleteAll();
 	sc_limit_end();
 	sc_env_leave(&env);
 	return nrows;
@@ -138,6 +146,7 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 		sc_env_enter(&env, range->query->owner, range->query->settings);
 		sc_limit_begin();
 		step(range);
+		PortalHashTableDeleteAll();
 		sc_limit_end();
 		sc_env_leave(&env);
 		ReleaseCurrentSubTransaction();
@@ -178,6 +187,19 @@ make_json(const RowRange *range)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+/* However many rows are at fault, finding them has the time of one query. */
+static ScFailure *
+too_long(void)
+{
+	ScFailure  *failure = palloc0(sizeof(ScFailure));
+
+	failure->sqlerrcode = ERRCODE_QUERY_CANCELED;
+	failure->message = pstrdup("the query's code took longer than \"stream_ckpt.query_time_limit\" allows");
+	failure->detail = pstrdup("Its result rows are written one by one to find those that raise errors.");
+	failure->hint = pstrdup("Make its triggers faster, or increase \"stream_ckpt.query_time_limit\".");
+	return failure;
+}
+
 /*
  * Writes the range, around the rows at fault.  Returns a failure that may pass
  * another time: nothing is decided then.
@@ -185,8 +207,12 @@ make_json(const RowRange *range)
 static ScFailure *
 write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 {
-	ScFailure  *failure = try_step(put_range, range);
+	ScFailure  *failure;
 	RowRange	half = *range;
+
+	if (range->deadline != 0 && GetCurrentTimestamp() >= range->deadline)
+		return too_long();
+	failure = try_step(put_range, range);
 
 	if (!failure)
 	{
@@ -218,6 +244,8 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt rows of a message",
 												  ALLOCSET_DEFAULT_SIZES);
+	TimestampTz deadline = sc_query_time_limit > 0 ?
+		GetCurrentTimestamp() + sc_query_time_limit * INT64CONST(1000) * DEAD_LETTER_LIMITS : 0;
 	ScFailure  *failure = NULL;
 	const char *message;
 	Size		len;
@@ -229,7 +257,7 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 		const ScMessage *head = (const ScMessage *) message;
 		const char *row = SC_MESSAGE_BODY(message);
 		MemoryContext old = MemoryContextSwitchTo(context);
-		RowRange	range = {.query = query};
+		RowRange	range = {.query = query,.deadline = deadline};
 
 		MemoryContextReset(context);
 		if (head->kind == SC_MESSAGE_ROWS)

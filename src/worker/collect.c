@@ -137,6 +137,9 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 			take_failure(collection, query, SC_MESSAGE_BODY(message),
 						 len - sizeof(ScMessage));
 			break;
+		case SC_MESSAGE_FIRST_OFFSET:
+			query->first = *(const ScOffset *) SC_MESSAGE_BODY(message);
+			break;
 		case SC_MESSAGE_OFFSET:
 			query->lsn = ((const ScOffset *) SC_MESSAGE_BODY(message))->lsn;
 			sc_idle_note((const ScOffset *) SC_MESSAGE_BODY(message));

@@ -35,6 +35,7 @@ typedef struct ScCollectedQuery
 	ScFailure  *failure;		/* of the task; NULL: none */
 	char	   *failure_data;	/* what it points into */
 	XLogRecPtr	lsn;			/* of its last offset */
+	ScOffset	first;			/* where a query begins that is new; else query_id 0 */
 
 	/* set by sc_checkpoint_write */
 	ScOutcome	outcome;

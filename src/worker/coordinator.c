@@ -30,6 +30,7 @@
 #include "pgstat.h"
 #include "source/slot.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/procarray.h"
 #include "storage/standby.h"
 #include "utils/guc.h"
@@ -70,6 +71,7 @@ static void trigger_if_due(void);
 static void advance_if_idle(void);
 static const char *due_kind(long *timeout);
 static void commit_checkpoint(void);
+static void wait_and_look(long timeout);
 static bool try_commit(ScCheckpointRecord *record);
 static void publish_commit(const ScCheckpointRecord *record);
 static void note_end(int code, Datum arg);
@@ -404,6 +406,17 @@ advance_if_idle(void)
 		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 }
 
+/* A wait during a checkpoint: its workers may die, and the pipeline may be stopped. */
+static void
+wait_and_look(long timeout)
+{
+	sc_worker_wait(timeout);
+	if (!sc_children_alive())
+		proc_exit(1);
+	if (sc_my_pipeline->catalog_changed)
+		read_catalog_again();
+}
+
 /* Rows were decoded before their transactions were visible to others. */
 static void
 wait_until_visible(void)
@@ -412,9 +425,7 @@ wait_until_visible(void)
 	{
 		while (TransactionIdIsInProgress(collection->xids[i]))
 		{
-			sc_worker_wait(1);
-			if (!sc_children_alive())
-				proc_exit(1);
+			wait_and_look(1);
 		}
 	}
 }
@@ -449,15 +460,15 @@ commit_checkpoint(void)
 
 		while ((now = GetCurrentTimestamp()) < until)
 		{
-			sc_worker_wait((until - now) / 1000 + 1);
-			if (!sc_children_alive())
-				proc_exit(1);
+			wait_and_look((until - now) / 1000 + 1);
 		}
 		delay = Min(delay * 2, RETRY_MAX_MS);
 	}
 	publish_commit(&record);
 	sc_collect_reset(collection);
 	sc_worker_context.checkpoint_id = 0;
+	/* a wait in between may have swallowed what woke us for something else */
+	SetLatch(MyLatch);
 }
 
 /* False where another attempt has begun, or the extension is gone. */
@@ -528,10 +539,13 @@ note_outcome(const ScCollectedQuery *collected, bool *restart)
 		sc_progress_forget(collected->query_id);
 		return;
 	}
-	/* of a query that fails only its first offset is written */
-	if (!XLogRecPtrIsInvalid(collected->lsn) && collected->outcome != SC_OUTCOME_WAITING &&
-		(collected->outcome == SC_OUTCOME_COMMITTED || XLogRecPtrIsInvalid(progress->lsn)))
-		progress->lsn = collected->lsn;
+	if (collected->outcome == SC_OUTCOME_COMMITTED)
+	{
+		if (!XLogRecPtrIsInvalid(collected->lsn))
+			progress->lsn = collected->lsn;
+	}
+	else if (XLogRecPtrIsInvalid(progress->lsn))
+		progress->lsn = collected->first.lsn;
 	switch (collected->outcome)
 	{
 		case SC_OUTCOME_COMMITTED:

@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_class.h"
@@ -24,6 +25,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "model/catalog.h"
 #include "model/log_stream.h"
 #include "source/slot.h"
 #include "storage/ipc.h"
@@ -225,6 +227,32 @@ forget_database(Oid database)
 	LWLockRelease(sc_shared->lock);
 }
 
+/*
+ * CREATE OR REPLACE of a definition, or of its rule, would change the query at some restart,
+ * with the state of the old one.
+ */
+static void
+refuse_to_replace_definition(Node *command)
+{
+	RangeVar   *range = NULL;
+	Oid			relid;
+	ScQuery    *query;
+
+	if (IsA(command, ViewStmt) && ((ViewStmt *) command)->replace)
+		range = ((ViewStmt *) command)->view;
+	else if (IsA(command, RuleStmt) && ((RuleStmt *) command)->replace)
+		range = ((RuleStmt *) command)->relation;
+	if (!range || !sc_extension_exists())
+		return;
+	relid = RangeVarGetRelid(range, NoLock, true);
+	query = OidIsValid(relid) ? sc_query_by_relid(relid, true) : NULL;
+	if (query && query->definition == relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot replace \"%s\", the definition of a continuous query", range->relname),
+				 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
+}
+
 static void
 call_next(PlannedStmt *pstmt, const char *query, bool read_only,
 		  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *env,
@@ -252,6 +280,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	const char *name = sc_shared ? database_of_command(pstmt->utilityStmt) : NULL;
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 	bool		drop = IsA(pstmt->utilityStmt, DropdbStmt);
+
+	refuse_to_replace_definition(pstmt->utilityStmt);
 
 	/* nobody stops the pipelines of a database that isn't theirs to change */
 	if (!OidIsValid(database) || RecoveryInProgress() || database == MyDatabaseId ||

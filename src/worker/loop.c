@@ -12,6 +12,8 @@
 #include "access/xact.h"
 #include "base/env.h"
 #include "base/limit.h"
+#include "ckpt/failure.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -171,6 +173,43 @@ sc_end_work(void)
 	CommitTransactionCommand();
 }
 
+/* True where the text was too long. */
+static bool
+clip(char *text)
+{
+	int			len = text ? strlen(text) : 0;
+
+	if (len <= SC_MAX_ERROR_TEXT)
+		return false;
+	text[pg_mbcliplen(text, len, SC_MAX_ERROR_TEXT)] = '\0';
+	return true;
+}
+
+/* To the server's log.  Code of owners can raise texts of any size: they are cut. */
+static void
+log_error(ErrorData *error)
+{
+	ErrorContextCallback *callbacks = error_context_stack;
+	int			elevel = error->elevel;
+	bool		clipped = clip(error->message);
+
+	clipped |= clip(error->detail);
+	clipped |= clip(error->hint);
+	clipped |= clip(error->context);
+	if (!clipped)
+	{
+		EmitErrorReport();
+		FlushErrorState();
+		return;
+	}
+	FlushErrorState();
+	error->elevel = LOG;		/* it isn't to be thrown again */
+	error_context_stack = NULL; /* its context is there */
+	ThrowErrorData(error);
+	error_context_stack = callbacks;
+	error->elevel = elevel;
+}
+
 ErrorData *
 sc_take_query_error(MemoryContext context)
 {
@@ -186,8 +225,7 @@ sc_take_query_error(MemoryContext context)
 		error->hint = pstrdup("Make its expressions or triggers faster, or increase \"stream_ckpt.query_time_limit\".");
 	}
 	sc_limit_end();
-	EmitErrorReport();
-	FlushErrorState();
+	log_error(error);
 	return error;
 }
 

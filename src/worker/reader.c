@@ -49,6 +49,7 @@ static shm_mq_handle *queues[SC_MAX_TASKS];
 static int	nqueues;
 static ScDecoder *decoder;
 static ScBatch *batch;
+static XLogRecPtr start;		/* what ends before it has been processed */
 static uint64 barrier_sent;		/* checkpoint id */
 static uint64 confirmed;		/* checkpoint id */
 static TimestampTz last_flush;
@@ -79,7 +80,6 @@ reader_main(void)
 {
 	dsm_segment *segment = sc_queues_attach(sc_my_pipeline);
 	ScWorkerArg arg;
-	XLogRecPtr	start;
 
 	keep_freed_memory();
 	memcpy(&arg, MyBgworkerEntry->bgw_extra, sizeof(arg));
@@ -131,12 +131,12 @@ static XLogRecPtr
 prepare(void)
 {
 	NameData	name;
-	XLogRecPtr	start;
+	XLogRecPtr	result;
 	ListCell   *lc;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	start = sc_start_position(sc_my_pipeline->pipeline_id);
+	result = sc_start_position(sc_my_pipeline->pipeline_id);
 	foreach(lc, sc_query_list(sc_my_pipeline->pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
@@ -150,7 +150,7 @@ prepare(void)
 
 	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
 	sc_slot_acquire(NameStr(name));
-	return start;
+	return result;
 }
 
 /*
@@ -207,7 +207,7 @@ send_barrier(uint64 checkpoint_id)
 	TransactionId *xids;
 	int			nxids;
 	ScWireBarrier *barrier;
-	XLogRecPtr	position = sc_decoder_position(decoder);
+	XLogRecPtr	position = Max(sc_decoder_position(decoder), start);
 
 	SC_DEBUG_POINT("reader_before_barrier");
 	nxids = sc_decoder_unfinished(decoder, &xids);

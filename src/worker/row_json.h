@@ -14,4 +14,10 @@
  */
 extern Datum sc_row_jsonb(TupleTableSlot *slot);
 
+/* The same in a subtransaction; 0 where a value can't be jsonb.  Errors: transient ones. */
+extern Datum sc_row_jsonb_or_null(TupleTableSlot *slot);
+
+/* The row as PostgreSQL writes it, as a jsonb string: for such values. */
+extern Datum sc_row_text_jsonb(TupleTableSlot *slot);
+
 #endif							/* SC_WORKER_ROW_JSON_H */

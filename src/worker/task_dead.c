@@ -23,50 +23,19 @@
 #include "worker/row_json.h"
 #include "worker/task_internal.h"
 
-/* The row as jsonb, or 0 where even that fails: values of its own can be at fault. */
-static Datum
-row_or_nothing(ScTaskQuery *query, TupleTableSlot *slot)
-{
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	volatile Datum result = (Datum) 0;
-	ScEnv		env;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		sc_env_enter(&env, query->query->owner, query->query->settings);
-		result = sc_row_jsonb(slot);
-		sc_env_leave(&env);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (sc_failure_is_transient(error->sqlerrcode))
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		FreeErrorData(error);
-		result = (Datum) 0;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return result;
-}
-
 static void
 send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData *error)
 {
 	ScFailure  *failure = sc_failure_from_error(error);
-	Datum		row = row_or_nothing(query, slot);
 	ScMessageDead head = {0};
 	StringInfoData body;
+	Datum		row;
+	ScEnv		env;
+
+	/* values of its own can be at fault */
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	row = sc_row_jsonb_or_null(slot);
+	sc_env_leave(&env);
 
 	if (kind == SC_DEAD_ROW)
 	{

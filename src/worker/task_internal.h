@@ -21,7 +21,6 @@ typedef struct ScTaskQuery
 	int64		watermark_delay;	/* microseconds */
 	ScEngine   *engine;
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
-	XLogRecPtr	begun_at;		/* of a query without a committed offset */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
 	bool		skipping;		/* the transaction being read is one of those */
 	int64		checkpoint_id;	/* being frozen */

@@ -18,7 +18,13 @@ sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start, int64 windo
 {
 	ScTaskQuery *query = arg;
 	ScMessageLate late = {0};
-	Pointer		json = DatumGetPointer(sc_row_jsonb(row));
+	Datum		value = sc_row_jsonb_or_null(row);
+	Pointer		json;
+
+	/* json that jsonb doesn't take */
+	if (value == (Datum) 0)
+		value = sc_row_text_jsonb(row);
+	json = DatumGetPointer(value);
 
 	late.window_start = window_start;
 	late.window_end = window_end;

@@ -26,6 +26,7 @@
 #include "base/settings.h"
 #include "ckpt/failure.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "worker/loop.h"
 #include "worker/start.h"
 #include "worker/task_internal.h"
@@ -56,8 +57,8 @@ static void freeze_step(Step *step);
  * --------------------------------------------------------------------- */
 
 /*
- * Tells the coordinator.  A query that has no offset yet gets its first one: it
- * must not begin anywhere else when it is tried again.
+ * Tells the coordinator.  What may pass without the row's being at fault has a place,
+ * too, past which the query counts as healthy again.
  */
 static void
 send_failure(const Step *step, ErrorData *error)
@@ -71,13 +72,12 @@ send_failure(const Step *step, ErrorData *error)
 		failure->row_lsn = query->transaction;
 		failure->row_ordinal = query->ordinal;
 	}
+	else if (query && sc_failure_is_transient(error->sqlerrcode))
+		failure->row_lsn = XLogRecPtrIsInvalid(step->lsn) ? query->transaction : step->lsn;
 	initStringInfo(&buf);
 	sc_failure_write(&buf, failure);
 	sc_outbox_add(outbox, SC_MESSAGE_FAILED, step->query_id, 0, NULL, 0, buf.data,
 				  buf.len);
-	if (query && !XLogRecPtrIsInvalid(query->begun_at))
-		sc_task_query_first_offset(step->query_id, query->query->source, query->begun_at,
-								   outbox);
 }
 
 /* Removes a query from the list and frees it. */
@@ -106,6 +106,8 @@ guard(void (*perform) (Step *step), Step *step)
 	{
 		sc_limit_begin();
 		perform(step);
+		/* what the owner's code left open would be the next one's, or spoil the commit */
+		PortalHashTableDeleteAll();
 		sc_limit_end();
 		done = true;
 	}
@@ -225,6 +227,7 @@ void
 sc_task_query_create(int64 query_id, XLogRecPtr lsn)
 {
 	Step		step = {0};
+	ScQuery    *catalog;
 	ScTaskQuery *query;
 	bool		failed;
 
@@ -232,16 +235,14 @@ sc_task_query_create(int64 query_id, XLogRecPtr lsn)
 	if (find(query_id) || sc_store_has_offset(query_id))
 		return;
 	step.query_id = query_id;
+	catalog = sc_query_by_id(query_id, true);
+	if (!catalog)
+		return;
+	/* whatever becomes of its first part: it must not begin anywhere else */
+	sc_task_query_first_offset(query_id, catalog->source, lsn, outbox);
 	query = load(&step, &failed);
 	if (query)
-		query->offset = query->begun_at = lsn;
-	else if (failed)
-	{
-		ScQuery    *catalog = sc_query_by_id(query_id, true);
-
-		if (catalog)
-			sc_task_query_first_offset(query_id, catalog->source, lsn, outbox);
-	}
+		query->offset = lsn;
 }
 
 void
@@ -305,28 +306,47 @@ bound_step(Step *step)
 			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have fewer groups open at a time: shorter windows, fewer keys, a smaller watermark_delay.")));
 }
 
+/* Bytes of the states of an owner's queries, or of all. */
+static Size
+memory_of(Oid owner)
+{
+	Size		bytes = 0;
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		if (!OidIsValid(owner) || query->query->owner == owner)
+			bytes += sc_engine_memory(query->engine);
+	}
+	return bytes;
+}
+
 void
 sc_task_queries_bound(void)
 {
 	for (;;)
 	{
 		Step		step = {0};
-		Size		bytes = 0;
 		Size		most = 0;
 		ListCell   *lc;
 
+		if (memory_of(InvalidOid) <= (Size) sc_task_memory * 1024 * 1024)
+			return;
+		/* the largest of whoever takes most */
 		foreach(lc, queries)
 		{
 			ScTaskQuery *query = lfirst(lc);
-			Size		own = sc_engine_memory(query->engine);
+			Size		all = memory_of(query->query->owner);
 
-			bytes += own;
-			if (own >= most)
+			if (all < most)
+				continue;
+			if (all > most || sc_engine_memory(query->engine) >=
+				sc_engine_memory(step.query->engine))
 				step.query = query;
-			most = Max(most, own);
+			most = all;
 		}
-		if (bytes <= (Size) sc_task_memory * 1024 * 1024)
-			return;
 		step.query_id = step.query->query->query_id;
 		(void) guard(bound_step, &step);
 	}

@@ -323,7 +323,7 @@ sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 	offset.source = source;
 	offset.lsn = start;
 	offset.max_event_time = SC_NO_EVENT_TIME;
-	sc_outbox_add(outbox, SC_MESSAGE_OFFSET, query_id, 0, &offset, sizeof(offset),
+	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
 				  NULL, 0);
 }
 

@@ -1,0 +1,129 @@
+# Results where an error, a deletion or a type makes a difference between what we do and what a
+# plain query does.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main');
+sub sql { return $node->safe_psql('postgres', join ';', @_); }
+
+sub create
+{
+	my ($name, $select, $options) = @_;
+
+	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, $options)");
+	return;
+}
+my $dead = q(on_error => 'dead_letter');
+my $update = q(emit => 'update');
+
+# HAVING guards the select list, also of the row that is to be deleted.
+create_stream_table($node, 'guarded', delay => '1 hour');
+create_stream_table($node, 'closing');
+for my $options ("$update", "$update, $dead", q(allowed_lateness => '1 hour'))
+{
+	my $name = 'g' . length $options;
+	my $table = $options =~ /lateness/ ? 'closing' : 'guarded';
+
+	create($name, qq(SELECT w.window_start, k, 100 / sum(v) AS x FROM $table, stream_ckpt.tumble(ts, '1 minute') w
+		GROUP BY w.window_start, k HAVING sum(v) <> 0), $options);
+}
+sql(map { "INSERT INTO $_ VALUES ('2024-01-01 UTC', 1, 5), ('2024-01-01 UTC', 2, 7), ('2024-01-01 00:02 UTC', 1, 1)" } qw(guarded closing));
+sync_pipelines($node);
+sql(map { "INSERT INTO $_ VALUES ('2024-01-01 UTC', 1, -5)" } qw(guarded closing));
+sync_pipelines($node);
+for my $name (map { 'g' . length } ("$update", "$update, $dead"))
+{
+	is(sql("SELECT string_agg(format('%s:%s', k, x), ' ' ORDER BY window_start, k) FROM $name"), '2:14 1:100', "$name: deleted");
+}
+is(sql(q(SELECT string_agg(format('%s:%s', k, x), ' ') FROM g) . length(q(allowed_lateness => '1 hour'))), '2:14', 'deleted within the lateness');
+is(sql('SELECT count(*) FROM stream_ckpt.dead_letter'), '0', 'nothing failed in that');
+is(sql(q(SELECT count(*) FROM stream_ckpt.queries WHERE status <> 'running')), '0', 'all go on');
+
+# A row without a time that fails in WHERE leaves nothing of it to the next row.
+create_stream_table($node, 'timeless');
+create('t_where', q(SELECT w.window_start, extract(minute FROM ts - w.window_start) AS m, count(*) AS n
+	FROM timeless, stream_ckpt.tumble(ts, '1 hour') w WHERE 10 / v > -100 GROUP BY w.window_start, extract(minute FROM ts - w.window_start)), "$update, $dead");
+sql(q(INSERT INTO timeless VALUES ('2024-01-01 00:00:10 UTC', 1, 1), (NULL, 1, 0), ('2024-01-01 00:00:20 UTC', 1, 1)));
+sync_pipelines($node);
+is(sql('SELECT m, n FROM t_where'), '0|2', 'window columns are those of the row');
+is(sql(q(SELECT count(*) FROM stream_ckpt.dead_letter WHERE query = 't_where'::regclass)), '1', 'one letter');
+my ($ret, $out, $err) = $node->psql('postgres', q(SELECT stream_ckpt.verify('t_where')));
+like($err, qr/1 rows, groups or result rows are dead letters/, 'verify() knows of it');
+is(sql(q(SELECT count(*) FROM stream_ckpt.take_dead_letters('t_where'))), '1', 'which can be taken away');
+
+# bpchar: equal values have other bytes.
+sql(q(CREATE TABLE blanks (ts timestamptz, c bpchar, v int)));
+attach($node, 'blanks');
+for my $emit (qw(close update))
+{
+	create("b_$emit", q(SELECT w.window_start, c, count(*) AS n FROM blanks, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, c), "emit => '$emit'");
+}
+sql(q(INSERT INTO blanks VALUES ('2024-01-01 UTC', 'a', 1), ('2024-01-01 UTC', 'a  ', 1), ('2024-01-01 00:02 UTC', 'b', 1)));
+sync_pipelines($node);
+is(sql("SELECT stream_ckpt.verify('b_$_'), (SELECT n FROM b_$_ WHERE c = 'a')"), '0|2', "$_: one group") for qw(close update);
+
+# Dead letters of result rows of several types, one after another.
+create_stream_table($node, 'r');
+create('r_text', q(SELECT w.window_start, k::text AS k, sum(v) AS s FROM r, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, k::text), "$update, $dead");
+create('r_int', q(SELECT w.window_start, k, sum(v) AS s FROM r, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, k), "$update, $dead");
+sql(map { "ALTER TABLE $_ ADD CHECK (s < 0)" } qw(r_text r_int));
+for my $round (1 .. 5)
+{
+	sql("INSERT INTO r SELECT '2024-01-01 UTC', i, 1 FROM generate_series(1, 20) i");
+	sync_pipelines($node);
+}
+is(sql(qq(SELECT count(*), count(DISTINCT row->>'k'), bool_and(jsonb_typeof(row->'k') = '$_->[1]') FROM stream_ckpt.dead_letter
+	WHERE query = '$_->[0]'::regclass)), '100|20|t', "$_->[0]: each row as it is")
+  for [ 'r_text', 'string' ], [ 'r_int', 'number' ];
+
+# An error in the row of a group whose inputs are kept, after a sort that went to disk.
+create_stream_table($node, 'sorted');
+create('s_disk', q(SELECT w.window_start, k, 100 / (percentile_disc(0.5) WITHIN GROUP (ORDER BY v))::int AS p
+	FROM sorted, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, k), "$update, $dead");
+sql(q(INSERT INTO sorted SELECT '2024-01-01 UTC', k, k - 2 FROM generate_series(1, 3) k, generate_series(1, 150000)));
+sync_pipelines($node);
+is(sql(q(SELECT string_agg(format('%s:%s', k, p), ' ' ORDER BY k) FROM s_disk)), '1:-100 3:100', 'the others are there');
+is(sql(q(SELECT count(*) FROM stream_ckpt.dead_letter WHERE query = 's_disk'::regclass AND kind = 'group')), '1', 'one letter');
+is(sql(q(SELECT count(*) FROM stream_ckpt.checkpoints WHERE kind = 'restart')), '0', 'no worker ended');
+
+# json that jsonb doesn't take: a late row is kept all the same.
+sql(q(CREATE TABLE j (ts timestamptz, v json)));
+attach($node, 'j');
+create('j_late', q(SELECT w.window_start, count(*) AS n FROM j, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start), 'keep_late_rows => true');
+sql(q(INSERT INTO j VALUES ('2024-01-01 01:00 UTC', '1')));
+sql(q(INSERT INTO j VALUES ('2024-01-01 00:00 UTC', '{"a":"\\u0000"}'), ('2024-01-01 00:00 UTC', '{"a":2}')));
+sync_pipelines($node);
+is(sql(q(SELECT string_agg(jsonb_typeof(row), ' ' ORDER BY ordinal) FROM stream_ckpt.late_rows)), 'string object', 'kept');
+
+# What a definition is can't be changed under the query.
+for my $command (
+	q(CREATE OR REPLACE VIEW j_late_definition AS SELECT w.window_start, count(*) + 1 AS n FROM j, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start),
+	q(CREATE OR REPLACE RULE "_RETURN" AS ON SELECT TO j_late_definition DO INSTEAD SELECT w.window_start, count(*) + 1 AS n FROM j, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start))
+{
+	($ret, $out, $err) = $node->psql('postgres', $command);
+	like($err, qr/cannot replace "j_late_definition".*HINT:.*drop_query/s, 'a definition stays');
+}
+
+# now() behind a domain
+sql(q(CREATE DOMAIN past AS timestamptz CHECK (VALUE < now())));
+($ret, $out, $err) = $node->psql('postgres', q(SELECT stream_ckpt.create_query('d', 'SELECT w.window_start, max(ts::past) AS m FROM j, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start')));
+like($err, qr/now\(\)/, 'a domain whose CHECK depends on the time is refused');
+
+# Rows are kept for those who may read all of them.
+sql(q(CREATE ROLE reader), q(GRANT CREATE ON SCHEMA public TO reader), q(GRANT SELECT (ts, k) ON guarded TO reader));
+for my $options ($dead, 'keep_late_rows => true')
+{
+	($ret, $out, $err) = $node->psql('postgres', qq(SET ROLE reader; SELECT stream_ckpt.create_query('peek', 'SELECT w.window_start, count(k) AS n FROM guarded, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start', $options)));
+	like($err, qr/permission denied for columns of stream "guarded".*SELECT on all columns/s, "$options: all columns");
+}
+
+$node->stop;
+done_testing();
