@@ -69,7 +69,8 @@ bench_visible() {	# MILLISECONDS: checkpoint_interval
 		sql -c "CREATE TABLE visible_log (id int GENERATED ALWAYS AS IDENTITY)" \
 			-c "SELECT stream_ckpt.sync('1 minute')" -c "DELETE FROM stream_ckpt.checkpoint" >/dev/null
 		quiesce
-		folder=$(as_user mktemp -d "$SC_WORK/visible.XXXXXX")
+		folder=$SC_WORK/visible_$1_$repeat
+		as_user mkdir "$folder"
 		cat >"$SC_WORK/visible.sql" <<-SQL
 			BEGIN;
 			INSERT INTO visible SELECT clock_timestamp(), i, 1 + i % 1000, i FROM generate_series(1, 100) i;

@@ -20,15 +20,6 @@ my $slot = $node->safe_psql('postgres',
 isnt($slot, '', 'there is a slot');
 
 # an hour of event time: 60 closed windows, but for the last
-sub insert_hour
-{
-	my ($hour) = @_;
-	$node->safe_psql('postgres',
-		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hour * interval '1 hour' + i * interval '10 seconds',
-			i % 3, i, $hour FROM generate_series(0, 359) i));
-	return;
-}
-
 sub hours_in_result
 {
 	return $node->safe_psql('postgres',
@@ -44,12 +35,12 @@ sub stop_pipeline
 	return;
 }
 
-insert_hour(0);
+insert_hour($node, 0);
 results_ok($node, 'closed', 'before', table => 't');
 
 # the slot moves on without us
 stop_pipeline();
-insert_hour(1);
+insert_hour($node, 1);
 $node->safe_psql('postgres',
 	"SELECT pg_replication_slot_advance('$slot', pg_current_wal_lsn())");
 try_psql($node, q(SELECT stream_ckpt.start_pipeline('default')));
@@ -65,15 +56,15 @@ is( $node->safe_psql('postgres', 'SELECT count(*) FROM t'),
 # neither a restart of the server nor another start makes it forget
 $node->restart;
 wait_status($node, 'lost');
-insert_hour(2);
+insert_hour($node, 2);
 is(hours_in_result(), '0', 'still nothing');
 
 # the way out
 $node->safe_psql('postgres',
 	q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
 wait_running($node);
-insert_hour(3);
-insert_hour(4);
+insert_hour($node, 3);
+insert_hour($node, 4);
 sync_pipelines($node);
 like(hours_in_result(), qr/\b3\b/, 'goes on after the gap');
 unlike(hours_in_result(), qr/\b1\b/, 'the gap is a gap');
@@ -94,7 +85,7 @@ is( $node->safe_psql(
 
 # the slot is dropped
 stop_pipeline();
-insert_hour(5);
+insert_hour($node, 5);
 $node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$slot')");
 try_psql($node, q(SELECT stream_ckpt.start_pipeline('default')));
 wait_status($node, 'lost');
@@ -102,8 +93,8 @@ unlike(hours_in_result(), qr/\b5\b/, 'nothing is written without a slot');
 $node->safe_psql('postgres',
 	q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
 wait_running($node);
-insert_hour(7);
-insert_hour(8);
+insert_hour($node, 7);
+insert_hour($node, 8);
 sync_pipelines($node);
 like(hours_in_result(), qr/\b7\b/, 'goes on with a new slot');
 unlike(hours_in_result(), qr/\b5\b/, 'the gap is a gap');
@@ -111,7 +102,7 @@ unlike(hours_in_result(), qr/\b5\b/, 'the gap is a gap');
 # and once more after a crash: the new slot and offset are durable
 $node->stop('immediate');
 $node->start;
-insert_hour(9);
+insert_hour($node, 9);
 sync_pipelines($node);
 like(hours_in_result(), qr/\b8\b/, 'goes on after a crash');
 is( $node->safe_psql(

@@ -29,14 +29,6 @@ sub interval
 
 my $hours = 0;
 
-sub insert
-{
-	$node->safe_psql('postgres',
-		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hours * interval '1 hour' + i * interval '10 seconds', i % 3, i, 0 FROM generate_series(0, 99) i));
-	$hours++;
-	return;
-}
-
 sub restart
 {
 	$node->stop('immediate');
@@ -61,10 +53,10 @@ interval('1 hour');
 # An error that stays: the query fails, and begins at its creation when it is resumed.
 create_query($node, 'checked', 't', emit => 'update');
 $node->safe_psql('postgres', 'ALTER TABLE checked ADD CONSTRAINT no CHECK (n < 0)');
-insert();
+insert_hour($node, $hours++);
 $node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
 is(counter($node, 'checked', 'status'), 'failed', 'its first rows are refused');
-insert();
+insert_hour($node, $hours++);
 $node->safe_psql('postgres', 'SELECT stream_ckpt.sync()');    # which warns
 restart();
 is(counter($node, 'checked', 'status'), 'failed', 'it stands after a restart');
@@ -79,12 +71,12 @@ create_query($node, 'other', 't', emit => 'update');
 create_query($node, 'locked', 't', emit => 'update');
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; LOCK TABLE locked');
-insert();
+insert_hour($node, $hours++);
 $node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
 is(counter($node, 'locked', 'status'), 'waiting', 'its first rows wait for a lock');
 my ($ret) = try_psql($node, q(SELECT stream_ckpt.sync('1 second')));
 isnt($ret, 0, 'sync() waits with them');
-insert();
+insert_hour($node, $hours++);
 $node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
 $locker->quit;
 restart();
@@ -110,7 +102,7 @@ for my $table (qw(plain parted))
 	$node->safe_psql('postgres', "INSERT INTO $table (k, v, ts) VALUES (1, 2, '2024-01-01 UTC')");
 }
 sync_pipelines($node);
-insert();
+insert_hour($node, $hours++);
 $node->safe_psql('postgres', q(SELECT stream_ckpt.resume_query('other')));
 exact('other', 'resumed, it reads over them');
 results_ok($node, "on_$_", "$_: the newer stream is exact", emit => 'update') for qw(plain parted);

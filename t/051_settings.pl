@@ -18,15 +18,6 @@ wait_running($node);
 
 my $hours = 0;
 
-sub insert_hour
-{
-	$node->safe_psql('postgres',
-		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hours * interval '1 hour' + i * interval '10 seconds',
-			i % 3, i, $hours FROM generate_series(0, 359) i));
-	$hours++;
-	return;
-}
-
 # Restarts with other settings; returns where the log was.
 sub restart_with
 {
@@ -84,14 +75,14 @@ sub goes_on
 	my ($test) = @_;
 
 	wait_running($node);
-	insert_hour();
+	insert_hour($node, $hours++);
 	results_ok($node, 'closed', "$test: nothing is missing", table => 't');
 	is($node->safe_psql('postgres', q(SELECT stream_ckpt.verify('closed'))),
 		'0', "$test: verified");
 	return;
 }
 
-insert_hour();
+insert_hour($node, $hours++);
 goes_on('before');
 
 #
@@ -99,7 +90,7 @@ goes_on('before');
 # the reader.  PostgreSQL's own launcher of logical replication takes one.
 #
 restart_with('max_worker_processes = 1');
-insert_hour();
+insert_hour($node, $hours++);
 status_is('starting', 'launcher of stream_ckpt is not running',
 	qr/increase "max_worker_processes"/, 'no room for the launcher');
 fails_like(q(SELECT stream_ckpt.sync('200 ms')),
@@ -111,7 +102,7 @@ for my $case ([ 2, 'coordinator' ], [ 3, 'task' ], [ 4, 'reader' ])
 	my ($n, $missing) = @$case;
 	my $offset = restart_with("max_worker_processes = $n");
 
-	insert_hour();
+	insert_hour($node, $hours++);
 	status_is(
 		'restarting',
 		"no background worker is free for the pipeline''s $missing",
@@ -171,7 +162,7 @@ $node->safe_psql('postgres', 'DROP DATABASE other');
 # Not preloaded: PostgreSQL starts, keeps the slot, and we say what is missing.
 #
 restart_with("shared_preload_libraries = ''");
-insert_hour();
+insert_hour($node, $hours++);
 status_is('stopped', 'stream_ckpt must be preloaded',
 	qr/Add it to "shared_preload_libraries" and restart/, 'not preloaded');
 for my $sql (

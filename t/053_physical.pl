@@ -22,16 +22,6 @@ wait_running($node);
 
 my $hours = 0;
 
-sub insert_hour
-{
-	my ($where) = @_;
-
-	$where->safe_psql('postgres',
-		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hours * interval '1 hour' + i * interval '10 seconds',
-			i % 3, i, $hours FROM generate_series(0, 359) i));
-	return $hours++;
-}
-
 # The status that a user sees, and that nothing goes on by itself.
 sub stands_lost
 {
@@ -45,7 +35,7 @@ sub stands_lost
 	like($message, qr/replication slot does not exist/, "$test: why");
 	like($hint, qr/Create the queries again.*accept_gap => true/,
 		"$test: what to do");
-	insert_hour($where);
+	insert_hour($where, $hours++);
 	my ($ret, $stdout, $stderr) =
 	  $where->psql('postgres', q(SELECT stream_ckpt.sync('30 seconds')));
 	isnt($ret, 0, "$test: sync() is an error");
@@ -63,9 +53,10 @@ sub accept_gap
 	$where->safe_psql('postgres',
 		q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
 	wait_running($where);
-	insert_hour($where);    # its first window may belong to the gap's last
-	my $from = insert_hour($where);
-	insert_hour($where);
+	insert_hour($where, $hours++);    # its first window may belong to the gap's last
+	my $from = $hours;
+	insert_hour($where, $hours++);
+	insert_hour($where, $hours++);
 	sync_pipelines($where);
 	my $range =
 	  "window_start >= timestamptz '2024-01-01 00:00 UTC' + $from * interval '1 hour'";
@@ -100,7 +91,7 @@ sub create_again
 	create_query($where, 'closed', 't');
 	create_query($where, 'other', 't', emit => 'update');
 	wait_running($where);
-	insert_hour($where);
+	insert_hour($where, $hours++);
 	sync_pipelines($where);
 	is($where->safe_psql('postgres', "SELECT stream_ckpt.verify('$_')"),
 		'0', "$test: $_ made again is exact")
@@ -108,7 +99,7 @@ sub create_again
 	return;
 }
 
-insert_hour($node);
+insert_hour($node, $hours++);
 results_ok($node, 'closed', 'before', table => 't');
 
 #
@@ -127,7 +118,7 @@ for my $way (\&accept_gap, \&create_again)
 	$way->($clone, $name);
 	$clone->stop;
 }
-insert_hour($node);
+insert_hour($node, $hours++);
 results_ok($node, 'closed', 'the original has seen nothing of it',
 	table => 't');
 
@@ -138,7 +129,7 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);
 $standby->append_conf('postgresql.conf', "archive_mode = off\n");
 $standby->start;
-insert_hour($node);
+insert_hour($node, $hours++);
 sync_pipelines($node);
 $node->wait_for_catchup($standby);
 is( $standby->safe_psql('postgres',
@@ -156,7 +147,7 @@ $standby->stop;
 my $then = $node->safe_psql('postgres',
 	q(SELECT pg_create_restore_point('then')));
 my $count = $node->safe_psql('postgres', 'SELECT count(*) FROM t');
-insert_hour($node);
+insert_hour($node, $hours++);
 sync_pipelines($node);
 my $segment = $node->safe_psql('postgres',
 	'SELECT pg_walfile_name(pg_switch_wal())');
@@ -184,7 +175,7 @@ wait_status($node, 'stopped');
 $node->append_conf('postgresql.conf',
 	"max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB\n");
 $node->reload;
-insert_hour($node);
+insert_hour($node, $hours++);
 for (1 .. 6)
 {
 	$node->safe_psql('postgres',

@@ -33,16 +33,6 @@ is( $node->safe_psql('postgres',
 
 my $hours = 0;
 
-sub insert_hour
-{
-	my ($where) = @_;
-
-	$where->safe_psql('postgres',
-		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hours * interval '1 hour' + i * interval '10 seconds',
-			i % 3, i, $hours FROM generate_series(0, 359) i));
-	return $hours++;
-}
-
 sub make_standby
 {
 	my ($primary, $name) = @_;
@@ -74,7 +64,7 @@ sub wait_synchronized
 
 	while ($state ne 't|f' && time < $until)
 	{
-		insert_hour($primary);
+		insert_hour($primary, $hours++);
 		sync_pipelines($primary);
 		$primary->wait_for_replay_catchup($standby);
 		$state = $standby->safe_psql('postgres',
@@ -116,17 +106,17 @@ wait_synchronized($node, $standby);
 $node->append_conf('postgresql.conf',
 	"synchronized_standby_slots = 'standby'\n");
 $node->reload;
-insert_hour($node);
+insert_hour($node, $hours++);
 sync_pipelines($node);
 $standby->stop;
-insert_hour($node);
+insert_hour($node, $hours++);
 sync_pipelines($node);
 my $before = position($node);
 my $reached = $node->safe_psql('postgres',
 	"SELECT pg_current_wal_lsn() - '0/0'");
 for (1 .. 3)
 {
-	insert_hour($node);
+	insert_hour($node, $hours++);
 	results_ok($node, 'closed', 'results go on without the standby',
 		table => 't');
 }
@@ -142,14 +132,14 @@ wait_until($node,
 wait_synchronized($node, $standby);
 for (1 .. 3)
 {
-	insert_hour($node);
+	insert_hour($node, $hours++);
 }
 $node->wait_for_catchup($standby);
 $node->stop('immediate');
 $standby->promote;
 wait_running($standby);
 exact($standby, 'promoted');
-insert_hour($standby);
+insert_hour($standby, $hours++);
 exact($standby, 'promoted, with new rows');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM t'),
 	$hours * 360, 'no row was lost on the way');
@@ -159,12 +149,12 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM t'),
 #
 my $third = make_standby($standby, 'third');
 wait_synchronized($standby, $third);
-insert_hour($standby);
+insert_hour($standby, $hours++);
 $standby->wait_for_catchup($third);
 $standby->stop('immediate');
 $third->promote;
 wait_running($third);
-insert_hour($third);
+insert_hour($third, $hours++);
 exact($third, 'promoted again');
 
 $third->stop;

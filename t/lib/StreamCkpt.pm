@@ -22,7 +22,7 @@ our @EXPORT = qw(
   wait_until wait_status wait_running wait_up sync_pipelines
   pid_of all_pids wait_restarted
   differences results_ok counter query_late_rows
-  try_psql start_writer finish_writer memory_of
+  insert_hour try_psql start_writer finish_writer memory_of
 );
 
 my $WORKERS = 'wal_level = logical
@@ -67,6 +67,17 @@ sub create_stream_table
 	$node->safe_psql('postgres',
 		"CREATE TABLE $table (ts timestamptz, k int, v int, txn int)");
 	attach($node, $table, %opt);
+	return;
+}
+
+# The rows of hour n (from 0) into table "t" as above, one each 10 seconds.
+sub insert_hour
+{
+	my ($node, $hour) = @_;
+
+	$node->safe_psql('postgres',
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hour * interval '1 hour' + i * interval '10 seconds',
+			i % 3, i, $hour FROM generate_series(0, 359) i));
 	return;
 }
 
