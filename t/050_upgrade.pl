@@ -68,6 +68,9 @@ fails_with_hint('old', $_)
 	'SELECT * FROM stream_ckpt.pipelines',
 	'SELECT * FROM stream_ckpt.queries',
 	'SELECT * FROM stream_ckpt.tasks');
+$node->safe_psql('old',
+	'CREATE VIEW v AS SELECT 1 AS a; CREATE OR REPLACE VIEW v AS SELECT 2 AS a');
+is($node->safe_psql('old', 'SELECT a FROM v'), '2', 'views are replaced meanwhile');
 $node->safe_psql('old', 'DROP TABLE unrelated');
 is($node->safe_psql('old', 'SELECT count(*) FROM stream_ckpt.query'),
 	'1', 'other tables can be dropped meanwhile');

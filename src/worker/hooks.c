@@ -235,6 +235,8 @@ static void
 refuse_to_replace_definition(Node *command)
 {
 	RangeVar   *range = NULL;
+	char	   *message;
+	char	   *hint;
 	Oid			relid;
 	ScQuery    *query;
 
@@ -242,7 +244,9 @@ refuse_to_replace_definition(Node *command)
 		range = ((ViewStmt *) command)->view;
 	else if (IsA(command, RuleStmt) && ((RuleStmt *) command)->replace)
 		range = ((RuleStmt *) command)->relation;
-	if (!range || !sc_extension_exists())
+	/* catalogs of another version tell nothing, and are about to be updated */
+	if (!range || creating_extension || !sc_extension_exists() ||
+		!sc_extension_matches(&message, &hint))
 		return;
 	relid = RangeVarGetRelid(range, NoLock, true);
 	query = OidIsValid(relid) ? sc_query_by_relid(relid, true) : NULL;
