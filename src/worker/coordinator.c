@@ -55,6 +55,7 @@ static int64 interval_us;		/* checkpoint_interval */
 static ScCollection *collection;
 static TimestampTz last_trigger;
 static TimestampTz last_standby_snapshot;
+static XLogRecPtr last_standby_lsn;
 static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
 static const char *kind;		/* of the checkpoint in flight; NULL: none */
 static bool ended_well;
@@ -62,6 +63,7 @@ static bool ended_well;
 static void coordinator_main(void);
 static bool prepare(void);
 static void give_up_slot(void);
+static void set_interval(int64 usecs);
 static void begin_attempt(void);
 static void wait_for_former_workers(void);
 static void read_catalog_again(void);
@@ -73,6 +75,7 @@ static const char *due_kind(long *timeout);
 static void commit_checkpoint(void);
 static void wait_and_look(long timeout);
 static bool try_commit(ScCheckpointRecord *record);
+static void log_standby_snapshot(const ScCheckpointRecord *record);
 static void publish_commit(const ScCheckpointRecord *record);
 static void note_end(int code, Datum arg);
 static long loop_timeout;
@@ -203,6 +206,13 @@ give_up_slot(void)
 	sc_end_work();
 }
 
+static void
+set_interval(int64 usecs)
+{
+	interval_us = usecs;
+	pg_atomic_write_u64(&sc_my_pipeline->interval_us, usecs);
+}
+
 /* Everything of the attempt: its number, what shared memory says, its workers. */
 static void
 begin_attempt(void)
@@ -219,7 +229,7 @@ begin_attempt(void)
 	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
-	interval_us = pipeline->checkpoint_interval;
+	set_interval(pipeline->checkpoint_interval);
 	ntasks = pipeline->parallelism;
 	start = sc_start_position(sc_my_pipeline->pipeline_id);
 	forget_dropped_queries();
@@ -265,7 +275,7 @@ read_catalog_again(void)
 		(sc_query_list(pipeline->pipeline_id) != NIL || sc_stream_list() != NIL);
 	if (go_on)
 	{
-		interval_us = pipeline->checkpoint_interval;
+		set_interval(pipeline->checkpoint_interval);
 		restart = sc_progress_wants_restart(pipeline->pipeline_id);
 		sc_idle_load(pipeline->pipeline_id);
 	}
@@ -584,12 +594,29 @@ note_outcome(const ScCollectedQuery *collected, bool *restart)
 	}
 }
 
+/*
+ * A slot's restart position moves with these records only.  Each makes the reader write its
+ * slot and a snapshot to disk, so there is one for a segment of WAL; the server's own
+ * background writer does the rest, each 15 s.
+ */
+static void
+log_standby_snapshot(const ScCheckpointRecord *record)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (record->lsn < last_standby_lsn + wal_segment_size ||
+		!TimestampDifferenceExceeds(last_standby_snapshot, now, STANDBY_SNAPSHOT_MS))
+		return;
+	(void) LogStandbySnapshot();
+	last_standby_snapshot = now;
+	last_standby_lsn = record->lsn;
+}
+
 /* Tells everybody that the checkpoint is committed. */
 static void
 publish_commit(const ScCheckpointRecord *record)
 {
 	XLogRecPtr	commit_end = XactLastCommitEnd;
-	TimestampTz now = GetCurrentTimestamp();
 	bool		restart = false;
 	ListCell   *lc;
 
@@ -615,13 +642,7 @@ publish_commit(const ScCheckpointRecord *record)
 	ConditionVariableBroadcast(&sc_my_pipeline->cv);
 	SC_DEBUG_POINT("coordinator_after_ack");
 
-	/* a slot's restart position moves with these records only */
-	if (record->rows_in > 0 &&
-		TimestampDifferenceExceeds(last_standby_snapshot, now, STANDBY_SNAPSHOT_MS))
-	{
-		(void) LogStandbySnapshot();
-		last_standby_snapshot = now;
-	}
+	log_standby_snapshot(record);
 	pgstat_report_stat(false);
 	if (restart)
 		restart_attempt("a query's result could not be written");

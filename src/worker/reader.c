@@ -41,8 +41,9 @@
 
 #define POLL_MS			1000	/* the net below wake-ups */
 #define CONFIRM_POLL_MS 200		/* while a commit record isn't flushed */
-#define FLUSH_MS		20		/* asynchronous commits are flushed that often */
-#define NAP_MS			5		/* between reads while commits follow each other */
+#define FLUSH_MIN_MS	10		/* how often asynchronous commits are flushed, */
+#define FLUSH_MAX_MS	100		/* a tenth of the checkpoint interval within these */		/* asynchronous commits are flushed that often */
+#define NAP_MIN_MS		5		/* between reads while commits follow each other */
 #define KEEP_BYTES		(64 * 1024 * 1024)	/* freed memory kept for reuse */
 
 static shm_mq_handle *queues[SC_MAX_TASKS];
@@ -63,6 +64,8 @@ static void serve_coordinator(void);
 static void send_barrier(uint64 checkpoint_id);
 static bool confirm(void);
 static void publish_position(void);
+static long flush_ms(void);
+static void nap(void);
 static void sleep_until_woken(void);
 static void fall_asleep(void);
 static void wake_up(int code, Datum arg);
@@ -284,12 +287,30 @@ publish_position(void)
 		sc_place_wake(sc_my_pipeline, &sc_my_pipeline->coordinator);
 }
 
+/* Milliseconds after which asynchronous commits are flushed. */
+static long
+flush_ms(void)
+{
+	uint64		interval = pg_atomic_read_u64(&sc_my_pipeline->interval_us) / 1000;
+
+	return Min(Max(interval / 10, FLUSH_MIN_MS), FLUSH_MAX_MS);
+}
+
 /*
- * All flushed WAL is read.  Asynchronous commits may be inserted but not flushed:
- * flushing them ourselves, at most every 20 ms, beats waiting for the WAL
- * writer.  Then sleeps until a commit, the coordinator or the net wakes us; but where
- * commits follow each other only the first does: after something was decoded there is a
- * short nap that none of them has to end, so that writers don't pay for a wake-up each.
+ * A pause that no writer has to end: without it each commit would pay for a wake-up while
+ * commits follow each other, to show us a few rows that no checkpoint is due for.
+ */
+static void
+nap(void)
+{
+	sc_worker_wait(Max(flush_ms() / 4, NAP_MIN_MS));
+}
+
+/*
+ * All flushed WAL is read.  Asynchronous commits may be inserted but not flushed: flushing
+ * them ourselves after a while beats waiting for the WAL writer, and until then nobody
+ * needs to wake us.  After something was decoded there is one nap more; only then we
+ * sleep until a commit, the coordinator or the net wakes us.
  */
 static void
 sleep_until_woken(void)
@@ -300,21 +321,21 @@ sleep_until_woken(void)
 	if (!confirm())
 		timeout = CONFIRM_POLL_MS;
 
-	if (TimestampDifferenceExceeds(last_flush, now, FLUSH_MS))
+	if (sc_wal_is_unflushed())
 	{
-		if (sc_wal_flush_inserted())
+		if (TimestampDifferenceExceeds(last_flush, now, flush_ms()))
 		{
 			last_flush = now;
-			return;
+			(void) sc_wal_flush_inserted();
 		}
+		else
+			nap();
+		return;
 	}
-	else
-		timeout = FLUSH_MS;
-
 	if (!napped)
 	{
 		napped = true;
-		sc_worker_wait(NAP_MS);
+		nap();
 		return;
 	}
 
@@ -322,8 +343,6 @@ sleep_until_woken(void)
 	/* nobody wakes us for what was committed before that */
 	if (pg_atomic_read_u64(&sc_my_pipeline->trigger) == barrier_sent && !sc_wal_grew())
 	{
-		if (sc_wal_is_unflushed())
-			timeout = Min(timeout, FLUSH_MS);
 		pgstat_report_stat(false);
 		sc_worker_wait(timeout);
 	}

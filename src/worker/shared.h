@@ -92,6 +92,7 @@ typedef struct ScPipelineShared
 	XLogRecPtr	sync_lsn;		/* sync() waits for a checkpoint that covers it */
 
 	/* coordinator -> reader, tasks */
+	pg_atomic_uint64 interval_us;	/* checkpoint_interval */
 	pg_atomic_uint64 trigger;	/* id of the checkpoint whose barrier is due */
 	TimestampTz triggered_at;	/* of "trigger"; 0: none in flight */
 	pg_atomic_uint64 committed;	/* id of the last committed checkpoint */
