@@ -163,3 +163,15 @@ DROP ROLE regress_sc_alice, regress_sc_bob;
 SELECT stream_ckpt.start_pipeline('default');
 SELECT count(*) AS left FROM stream_ckpt.query;
 SELECT count(*) AS left FROM stream_ckpt.stream;
+-- what everybody sees of the extension: the columns of each view, and who may do what
+SELECT c.relname, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = 'stream_ckpt'::regnamespace AND c.relkind = 'v'
+GROUP BY c.relname ORDER BY c.relname COLLATE "C";
+SELECT c.relname, c.relkind, string_agg(DISTINCT g.privilege_type, ', ') AS everybody
+FROM pg_class c LEFT JOIN LATERAL aclexplode(c.relacl) g ON g.grantee = 0
+WHERE c.relnamespace = 'stream_ckpt'::regnamespace AND c.relkind IN ('r', 'v', 'S')
+GROUP BY c.relname, c.relkind ORDER BY c.relname COLLATE "C";
+SELECT p.proname, pg_get_function_identity_arguments(p.oid) AS arguments, p.prosecdef AS definer,
+	has_function_privilege('public', p.oid, 'EXECUTE') AS everybody
+FROM pg_proc p WHERE p.pronamespace = 'stream_ckpt'::regnamespace ORDER BY p.proname COLLATE "C", pg_get_function_identity_arguments(p.oid) COLLATE "C";

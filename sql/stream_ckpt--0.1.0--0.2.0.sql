@@ -2,6 +2,20 @@
 
 \echo Use "ALTER EXTENSION stream_ckpt UPDATE TO '0.2.0'" to load this file. \quit
 
+-- A schema that was there before belongs to somebody who could put objects of his own into it,
+-- and drop ours.
+DO $$
+BEGIN
+	IF EXISTS (SELECT FROM pg_catalog.pg_namespace n, pg_catalog.pg_extension e
+			WHERE n.nspname OPERATOR(pg_catalog.=) 'stream_ckpt' AND e.extname OPERATOR(pg_catalog.=) 'stream_ckpt'
+			AND n.nspowner OPERATOR(pg_catalog.<>) e.extowner
+			AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) n.nspowner)) THEN
+		RAISE EXCEPTION 'schema "stream_ckpt" belongs to another user'
+			USING ERRCODE = 'insufficient_privilege',
+			HINT = 'ALTER SCHEMA stream_ckpt OWNER TO a superuser, after a look at what is in it; or drop it: CREATE EXTENSION makes its own.';
+	END IF;
+END $$;
+
 --
 -- Catalogs: what users asked for.
 --

@@ -100,5 +100,25 @@ for my $n (1 .. 10)
 	$node->safe_psql('postgres', 'DROP TABLE t3 CASCADE');
 }
 
+# a chain of partitions, each of which is a stream with a query of its own
+my $depth = 10;
+$node->safe_psql('postgres', "CREATE TABLE level0 (ts timestamptz, k int, v int, txn int) PARTITION BY RANGE (k)");
+for my $i (1 .. $depth)
+{
+	my $rest = $i < $depth ? 'PARTITION BY RANGE (k)' : '';
+
+	$node->safe_psql('postgres',
+		"CREATE TABLE level$i PARTITION OF level@{[ $i - 1 ]} FOR VALUES FROM (0) TO (@{[ 1000 - $i ]}) $rest");
+}
+for my $i (0 .. $depth)
+{
+	attach($node, "level$i");
+	create_query($node, "level${i}_result", "level$i", emit => 'update');
+}
+$node->safe_psql('postgres', "INSERT INTO level0 VALUES ('2024-01-01 00:00:00 UTC', 1, 2, 3), ('2024-01-01 00:00:01 UTC', 1, 4, 5)");
+sync_pipelines($node);
+results_ok($node, "level${_}_result", "partitions nested $depth levels deep: level $_", emit => 'update', synced => 1)
+  for 0, 5, $depth;
+
 $node->stop;
 done_testing();

@@ -304,6 +304,40 @@ prepare_pipeline(NewQuery *query, const char *name)
 }
 
 /*
+ * Everything that can be said of the query before its pipeline has a slot, and then as if it had
+ * not been looked at: whoever has no right to the stream makes no slot, and nobody holds a
+ * lock while one is made.
+ */
+static void
+try_query(const NewQuery *query, char *name)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	NewQuery	scratch = *query;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		analyze_text(&scratch);
+		resolve_name(&scratch, name);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error)
+		ReThrowError(error);
+}
+
+/*
  * create_query(name text, query text, emit text, allowed_lateness interval,
  * backfill boolean, keep_late_rows boolean, on_error text, pipeline name) ->
  * regclass, the result table.
@@ -313,11 +347,15 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 {
 	NewQuery	query = {0};
 	char	   *name = sc_arg_text(fcinfo, 0, "name");
+	const char *pipeline;
 
 	sc_refuse_in_worker("create_query()");
 	query.text = sc_arg_text(fcinfo, 1, "query");
 	check_options(fcinfo, &query);
-	prepare_pipeline(&query, sc_arg_name(fcinfo, 7, "pipeline"));
+	pipeline = sc_arg_name(fcinfo, 7, "pipeline");
+	(void) sc_usable_pipeline(pipeline);
+	try_query(&query, name);
+	prepare_pipeline(&query, pipeline);
 	analyze_text(&query);
 	resolve_name(&query, name);
 

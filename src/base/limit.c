@@ -14,10 +14,15 @@
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+/* Work that is long by itself takes so many limits at most. */
+#define MAX_LIMITS 10
 
 static TimeoutId limit_timeout;
 static bool registered;
 static bool in_force;
+static TimestampTz began;
 static volatile sig_atomic_t reached;
 static volatile sig_atomic_t cancelled;
 
@@ -40,6 +45,7 @@ sc_limit_begin(void)
 	}
 	reached = false;
 	in_force = sc_query_time_limit > 0;
+	began = GetCurrentTimestamp();
 	if (in_force)
 		enable_timeout_after(limit_timeout, sc_query_time_limit);
 }
@@ -49,6 +55,14 @@ sc_limit_renew(void)
 {
 	if (in_force && !reached)
 		enable_timeout_after(limit_timeout, sc_query_time_limit);
+}
+
+void
+sc_limit_renew_within_bounds(void)
+{
+	if (!TimestampDifferenceExceeds(began, GetCurrentTimestamp(),
+									sc_query_time_limit * MAX_LIMITS))
+		sc_limit_renew();
 }
 
 void

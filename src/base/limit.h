@@ -18,9 +18,12 @@
 extern void sc_limit_begin(void);
 extern void sc_limit_end(void);
 
-/* Begins anew where a limit is in force: between the parts of work that is long by
- * itself. */
+/*
+ * Begins anew where a limit is in force: between the parts of work that is long by itself.
+ * Where each part runs code of the owner's, too, ten limits are the bound since sc_limit_begin.
+ */
 extern void sc_limit_renew(void);
+extern void sc_limit_renew_within_bounds(void);
 
 /* In the handler of an error, once: was the limit reached?  Ends the limit. */
 extern bool sc_limit_reached(void);

@@ -19,6 +19,7 @@ int			sc_result_lock_timeout = 5000;
 int			sc_query_time_limit = 10000;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
+int			sc_debug_notify_percent = 50;
 #endif
 
 void
@@ -66,6 +67,11 @@ sc_settings_init(void)
 							"Rows that a reader puts into one message (debug builds only).",
 							"0: as many as fit, -1: a random number.",
 							&sc_debug_batch_rows, 0, -1, 100000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_notify_percent",
+							"Fill of the notification queue from which on code of owners is refused to notify (debug builds only).",
+							NULL,
+							&sc_debug_notify_percent, 50, 0, 100,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #endif
 	if (process_shared_preload_libraries_in_progress)

@@ -15,6 +15,10 @@ extern int	sc_result_lock_timeout;
 extern int	sc_query_time_limit; /* ms */
 #ifdef SC_DEBUG
 extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */
+extern int	sc_debug_notify_percent;	/* in place of SC_NOTIFY_PERCENT */
+#define SC_NOTIFY_PERCENT sc_debug_notify_percent
+#else
+#define SC_NOTIFY_PERCENT 50	/* fill of the notification queue that stops code of owners */
 #endif
 
 extern void sc_settings_init(void);

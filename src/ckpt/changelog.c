@@ -256,7 +256,7 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 
 		CHECK_FOR_INTERRUPTS();
 		if (i % RENEW_GROUPS == RENEW_GROUPS - 1)
-			sc_limit_renew();
+			sc_limit_renew_within_bounds();
 		inputs += write_group(writer, sc_partition_group(engine, part, order[i]), &head);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);

@@ -10,11 +10,13 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "ckpt/failure.h"
 #include "ckpt/store_internal.h"
 #include "mb/pg_wchar.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
@@ -219,7 +221,22 @@ find_row(StoreTable *table, int64 query_id, SysScanDesc *scan)
 	return systable_getnext_ordered(*scan, ForwardScanDirection);
 }
 
-void
+/* False where another transaction has changed or removed the row, or is about to. */
+static bool
+lock_row(Relation rel, HeapTuple tuple)
+{
+	HeapTupleData locked = *tuple;
+	TM_FailureData failure;
+	Buffer		buffer;
+	TM_Result	result;
+
+	result = heap_lock_tuple(rel, &locked, GetCurrentCommandId(true), LockTupleExclusive,
+							 LockWaitSkip, false, &buffer, &failure);
+	ReleaseBuffer(buffer);
+	return result == TM_Ok;
+}
+
+bool
 sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 					 const ScFailure *failure)
 {
@@ -231,6 +248,7 @@ sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 	SysScanDesc scan;
 	HeapTuple	oldtuple;
 	HeapTuple	newtuple;
+	bool		written;
 
 	values[FAILURE_QUERY_ID - 1] = Int64GetDatum(query_id);
 	set_text(values, nulls, FAILURE_STATUS, status_name(status));
@@ -248,28 +266,46 @@ sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
 	newtuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
 	oldtuple = find_row(&table, query_id, &scan);
-	if (oldtuple != NULL)
+	written = oldtuple == NULL || lock_row(table.rel, oldtuple);
+	if (oldtuple != NULL && written)
 		CatalogTupleUpdateWithInfo(table.rel, &oldtuple->t_self, newtuple, table.indexes);
-	else
+	else if (oldtuple == NULL)
 		CatalogTupleInsertWithInfo(table.rel, newtuple, table.indexes);
 	systable_endscan_ordered(scan);
 	sc_store_table_close(&table);
 	sc_store_pop_snapshot(pushed);
 	CommandCounterIncrement();
+	return written;
+}
+
+static bool
+remove_row(int64 query_id, bool wait)
+{
+	StoreTable	table;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		removed = true;
+
+	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
+	tuple = find_row(&table, query_id, &scan);
+	if (tuple != NULL && !wait)
+		removed = lock_row(table.rel, tuple);
+	if (tuple != NULL && removed)
+		CatalogTupleDelete(table.rel, &tuple->t_self);
+	systable_endscan_ordered(scan);
+	sc_store_table_close(&table);
+	CommandCounterIncrement();
+	return removed;
 }
 
 void
 sc_store_failure_clear(int64 query_id)
 {
-	StoreTable	table;
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	(void) remove_row(query_id, true);
+}
 
-	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
-	tuple = find_row(&table, query_id, &scan);
-	if (tuple != NULL)
-		CatalogTupleDelete(table.rel, &tuple->t_self);
-	systable_endscan_ordered(scan);
-	sc_store_table_close(&table);
-	CommandCounterIncrement();
+bool
+sc_store_failure_recovered(int64 query_id)
+{
+	return remove_row(query_id, false);
 }

@@ -16,6 +16,9 @@
 #include "nodes/pg_list.h"
 #include "utils/elog.h"
 
+/* Failures in a row after which nobody waits for a query */
+#define SC_PATIENCE			5
+
 /* Bytes that are kept of each of an error's texts */
 #define SC_MAX_ERROR_TEXT	8192
 
@@ -60,10 +63,16 @@ extern ScFailure *sc_failure_read(const char *data, Size len);
 extern List *sc_store_failures(void);
 /* NULL where the query is healthy. */
 extern ScFailureRow *sc_failure_find(List *failures, int64 query_id);
-/* Writes the query's row, in place of an older one. */
-extern void sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
+/*
+ * Writes the query's row, in place of an older one; but leaves one alone that an open
+ * transaction has removed (resume_query(), drop_query()): the checkpoint doesn't wait for it.
+ * False then: nothing is written, and the caller has to try again.
+ */
+extern bool sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 								 const ScFailure *failure);
-/* The query is healthy again, or gone. */
+/* Resumed, or gone: removes the row; waits for others who change it. */
 extern void sc_store_failure_clear(int64 query_id);
+/* The query is healthy again.  False: an open transaction has removed the row, as above. */
+extern bool sc_store_failure_recovered(int64 query_id);
 
 #endif							/* SC_CKPT_FAILURE_H */

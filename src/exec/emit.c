@@ -348,7 +348,7 @@ emit_groups(ScEngine *engine, ScPartition *part, bool all)
 		MemoryContext old;
 
 		if (emission->at % RENEW_GROUPS == RENEW_GROUPS - 1)
-			sc_limit_renew();
+			sc_limit_renew_within_bounds();
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);

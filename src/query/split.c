@@ -15,6 +15,7 @@
 #include "catalog/pg_aggregate.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
 #include "parser/parse_agg.h"
@@ -78,6 +79,11 @@ source_expr(ScAnalysis *an, Node *node)
 	return expression_planner((Expr *) source_mutator(node, an));
 }
 
+/*
+ * WHERE, and what of HAVING is about keys alone: as PostgreSQL's planner does it, the aggregates
+ * don't see rows of groups that such a condition rules out.  HAVING keeps it all the same, for
+ * groups in a state that was saved before.
+ */
 static List *
 source_quals(ScAnalysis *an)
 {
@@ -87,6 +93,12 @@ source_quals(ScAnalysis *an)
 	foreach(lc, an->quals)
 		result = list_concat(result,
 							 make_ands_implicit(source_expr(an, lfirst(lc))));
+	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
+	{
+		if (!contain_agg_clause(lfirst(lc)))
+			result = list_concat(result,
+								 make_ands_implicit(source_expr(an, lfirst(lc))));
+	}
 	return result;
 }
 

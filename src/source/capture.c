@@ -116,6 +116,8 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 	{
 		layout->valid = false;
 		layout->nstreams = 0;
+		layout->maxstreams = 0;
+		layout->streams = NULL;
 		layout->number = 0;
 		layout->body = NULL;
 		layout->body_len = 0;
@@ -203,12 +205,14 @@ layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
 
 	if (!capture)
 		return;
-	if (layout->nstreams == SC_MAX_STREAMS_OF_RELATION)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("relation \"%s\" belongs to more than %d streams",
-						RelationGetRelationName(relation),
-						SC_MAX_STREAMS_OF_RELATION)));
+	if (layout->nstreams == layout->maxstreams)
+	{
+		Size		bytes = (layout->maxstreams + 2) * 2 * sizeof(ScLayoutStream);
+
+		layout->streams = layout->streams ? repalloc(layout->streams, bytes) :
+			MemoryContextAlloc(capture_context, bytes);
+		layout->maxstreams = (layout->maxstreams + 2) * 2;
+	}
 	entry = &layout->streams[layout->nstreams++];
 	entry->capture = capture;
 	entry->event_time_attno = event_time_column(relation, stream, capture->event_time_attno);

@@ -14,9 +14,6 @@
 #include "source/wire.h"
 #include "utils/rel.h"
 
-/* A relation can belong to this many streams: itself and its ancestors. */
-#define SC_MAX_STREAMS_OF_RELATION 8
-
 /* A captured stream, with what the transaction being decoded did to it. */
 typedef struct ScCapture
 {
@@ -39,7 +36,8 @@ typedef struct ScLayout
 	bool		is_partition;
 	uint16		number;
 	int			nstreams;
-	ScLayoutStream streams[SC_MAX_STREAMS_OF_RELATION];
+	int			maxstreams;		/* room in "streams" */
+	ScLayoutStream *streams;	/* itself and its ancestors, as far as they are captured */
 	char	   *body;			/* of the 'L' record sent last */
 	Size		body_len;
 } ScLayout;

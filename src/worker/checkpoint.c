@@ -30,9 +30,6 @@
  * last checkpoint. */
 #define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
 
-/* Failures in a row after which a query that is tried again stands. */
-#define MAX_FAILURES	5
-
 static void write_query(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
 static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
@@ -65,23 +62,27 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	int			failures = progress->failures + 1;
 	bool		transient = sc_failure_is_transient(failure->sqlerrcode);
+	bool		can_wait = keep_part &&
+		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory);
 	ScFailureStatus status = SC_FAILURE_FAILED;
 
 	collected->outcome = SC_OUTCOME_FAILED;
 	collected->failed_lsn = failure->row_lsn;
-	if (transient && keep_part &&
-		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory) &&
-		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < MAX_FAILURES))
+	if (transient && can_wait &&
+		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < SC_PATIENCE))
 	{
 		status = SC_FAILURE_WAITING;
 		collected->outcome = SC_OUTCOME_WAITING;
 	}
-	else if (transient && failures < MAX_FAILURES)
+	else if (transient && failures < SC_PATIENCE)
 	{
 		status = SC_FAILURE_RETRYING;
 		collected->outcome = SC_OUTCOME_RETRYING;
 	}
-	sc_store_failure_set(collected->query_id, status, failures, failure);
+	/* a failure that can't be noted must come again */
+	if (!sc_store_failure_set(collected->query_id, status, failures, failure) &&
+		collected->outcome == SC_OUTCOME_FAILED)
+		collected->outcome = can_wait ? SC_OUTCOME_WAITING : SC_OUTCOME_RETRYING;
 }
 
 /*
@@ -110,6 +111,8 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 		sc_store_forget_query(store, collected->query_id);
 		collected->outcome = SC_OUTCOME_FORGOTTEN;
 	}
+	else if (progress->is_void)
+		collected->outcome = SC_OUTCOME_VOID;
 	else if (collected->failure)
 	{
 		keep_place(store, collected);
@@ -180,9 +183,8 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	}
 	record->result_rows += nrows;
 	collected->outcome = SC_OUTCOME_COMMITTED;
-	collected->cleared = recovered(collected);
-	if (collected->cleared)
-		sc_store_failure_clear(collected->query_id);
+	collected->cleared = recovered(collected) &&
+		sc_store_failure_recovered(collected->query_id);
 }
 
 static Size

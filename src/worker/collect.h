@@ -21,7 +21,8 @@ typedef enum ScOutcome
 	SC_OUTCOME_FORGOTTEN,		/* the query is gone */
 	SC_OUTCOME_WAITING,			/* kept, to be written with the next checkpoint */
 	SC_OUTCOME_RETRYING,		/* void; the query goes on from its last checkpoint */
-	SC_OUTCOME_FAILED			/* void; the query stands */
+	SC_OUTCOME_FAILED,			/* void; the query stands */
+	SC_OUTCOME_VOID				/* void, as the part before it */
 } ScOutcome;
 
 /* What arrived for one query. */

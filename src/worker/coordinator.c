@@ -48,11 +48,17 @@
 #define NET_MS				60000
 #define RETRY_MIN_MS		1000
 #define RETRY_MAX_MS		60000
+#define REST_MAX_MS			600000
 #define STANDBY_SNAPSHOT_MS 1000
 
 static int64 attempt;
 static int64 interval_us;		/* checkpoint_interval */
 static ScCollection *collection;
+static TimestampTz began;		/* the attempt */
+static XLogRecPtr catch_up_to;	/* where the attempt before was */
+static TimestampTz caught_up;	/* when the reader was there; 0: not yet */
+static bool resume_wanted;		/* a query that stands should run */
+static bool sink_failed;		/* a query's rows could not be written */
 static TimestampTz last_trigger;
 static TimestampTz last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
@@ -76,6 +82,7 @@ static void commit_checkpoint(void);
 static void wait_and_look(long timeout);
 static bool try_commit(ScCheckpointRecord *record);
 static void log_standby_snapshot(const ScCheckpointRecord *record);
+static void publish_progress(void);
 static void publish_commit(const ScCheckpointRecord *record);
 static void note_end(int code, Datum arg);
 static long loop_timeout;
@@ -219,20 +226,25 @@ begin_attempt(void)
 {
 	ScPipelineState state;
 	ScPipeline *pipeline;
+	List	   *offsets;
 	XLogRecPtr	start;
 	dsm_segment *segment;
 	int			ntasks;
 
 	sc_begin_work();
-	sc_progress_load(sc_my_pipeline->pipeline_id);
+	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
+	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
 	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
+	began = GetCurrentTimestamp();
+	catch_up_to = state.lsn;
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	set_interval(pipeline->checkpoint_interval);
 	ntasks = pipeline->parallelism;
-	start = sc_start_position(sc_my_pipeline->pipeline_id);
+	start = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
 	forget_dropped_queries();
+	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets);
 	sc_end_work();
 
 	collection = sc_collect_create(attempt);
@@ -251,7 +263,6 @@ begin_attempt(void)
 	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, start);
 	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
 
-	segment = sc_queues_create(sc_my_pipeline, ntasks);
 	collection->nqueues = ntasks;
 	for (int i = 0; i < ntasks; i++)
 		collection->queues[i] = sc_queue_output(segment, i, false);
@@ -259,12 +270,20 @@ begin_attempt(void)
 	sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
 }
 
+/* Up to where sync() may return, by what the catalogs say now. */
+static void
+publish_progress(void)
+{
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->committed_lsn = sc_progress_committed(sc_my_pipeline->checkpoint_lsn);
+	SpinLockRelease(&sc_my_pipeline->mutex);
+}
+
 /* stop_pipeline(), alter_pipeline(), drop_pipeline(), DROP EXTENSION... */
 static void
 read_catalog_again(void)
 {
 	ScPipeline *pipeline = NULL;
-	bool		restart = false;
 	bool		go_on;
 
 	sc_my_pipeline->catalog_changed = false;
@@ -276,12 +295,11 @@ read_catalog_again(void)
 	if (go_on)
 	{
 		set_interval(pipeline->checkpoint_interval);
-		restart = sc_progress_wants_restart(pipeline->pipeline_id);
+		resume_wanted = sc_progress_review(pipeline->pipeline_id);
+		publish_progress();
 		sc_idle_load(pipeline->pipeline_id);
 	}
 	sc_end_work();
-	if (restart)
-		restart_attempt("a query is taken in again");
 	if (go_on)
 		return;
 
@@ -318,18 +336,42 @@ milliseconds_until(TimestampTz at)
 	return at <= now ? 0 : (at - now + 999) / 1000;
 }
 
-/* A query that failed for a while is tried again; sets loop_timeout. */
+/*
+ * When the attempt may end for the sake of a query that stands.  While the reader goes over
+ * what the other queries have had already, their new rows wait: as much time as that took is
+ * theirs, or a query that is far behind, fails, and is resumed again and again would leave
+ * them none.
+ */
+static TimestampTz
+earliest_restart(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (caught_up == 0 && pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn) >= catch_up_to)
+		caught_up = now;
+	if (caught_up == 0)
+		return now + RETRY_MIN_MS * 1000;
+	return caught_up + Min(caught_up - began, REST_MAX_MS * INT64CONST(1000));
+}
+
+/* A query that failed for a while is tried again, or one was resumed; sets loop_timeout. */
 static void
 restart_if_due(void)
 {
 	TimestampTz retry_at = sc_progress_next_retry();
+	TimestampTz earliest = earliest_restart();
 
-	loop_timeout = -1;
-	if (retry_at == 0 || kind != NULL)
+	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
+	if (kind != NULL)
 		return;					/* the end of the checkpoint in flight wakes us */
-	loop_timeout = milliseconds_until(retry_at);
+	if (resume_wanted || sink_failed)
+		retry_at = earliest;
+	else if (retry_at == 0)
+		return;
+	loop_timeout = milliseconds_until(Max(retry_at, earliest));
 	if (loop_timeout == 0)
-		restart_attempt("a query is tried again");
+		restart_attempt(sink_failed ? "a query's result could not be written" :
+						resume_wanted ? "a query is taken in again" : "a query is tried again");
 }
 
 /* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
@@ -537,13 +579,15 @@ try_commit(ScCheckpointRecord *record)
 
 /* What became of one query, now that it is committed. */
 static void
-note_outcome(const ScCollectedQuery *collected, bool *restart)
+note_outcome(const ScCollectedQuery *collected)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
 	bool		waited = progress->wait_until > now;
 
+	if (collected->outcome == SC_OUTCOME_VOID)
+		return;
 	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
 	{
 		sc_progress_forget(collected->query_id);
@@ -583,7 +627,8 @@ note_outcome(const ScCollectedQuery *collected, bool *restart)
 			if (collected->outcome == SC_OUTCOME_RETRYING)
 				progress->retry_at = next;
 			/* its task goes on with it: only a new attempt is without it */
-			*restart |= collected->by_sink;
+			progress->is_void = collected->by_sink;
+			sink_failed |= collected->by_sink;
 			break;
 	}
 	if (collected->paused && collected->outcome == SC_OUTCOME_COMMITTED)
@@ -617,12 +662,14 @@ static void
 publish_commit(const ScCheckpointRecord *record)
 {
 	XLogRecPtr	commit_end = XactLastCommitEnd;
-	bool		restart = false;
 	ListCell   *lc;
 
 	SC_DEBUG_POINT("coordinator_after_commit");
 	foreach(lc, collection->queries)
-		note_outcome(lfirst(lc), &restart);
+		note_outcome(lfirst(lc));
+	/* who resumed a query before he called sync() waits for it */
+	if (sc_my_pipeline->catalog_changed)
+		read_catalog_again();
 	if (requests_taken > sc_my_pipeline->checkpoints_done)
 		XLogFlush(commit_end);
 	if (sc_my_pipeline->message[0] != '\0')
@@ -644,8 +691,6 @@ publish_commit(const ScCheckpointRecord *record)
 
 	log_standby_snapshot(record);
 	pgstat_report_stat(false);
-	if (restart)
-		restart_attempt("a query's result could not be written");
 }
 
 /*

@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "base/settings.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
@@ -32,6 +33,7 @@
 #include "tcop/utility.h"
 #include "pgstat.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "worker/hooks.h"
 #include "worker/pipeline.h"
 #include "worker/shared.h"
@@ -77,6 +79,25 @@ transaction_callback(XactEvent event, void *arg)
 }
 
 /*
+ * Notifications are queued at the commit, where a full queue would fail the whole
+ * checkpoint, again and again, and say nothing of the query whose trigger it was.  So the
+ * queue is looked at when code of an owner's asks, and it is his query that has to wait: from
+ * half of it on, where the server itself begins to warn.
+ */
+static void
+refuse_to_overfill(void)
+{
+	double		usage = DatumGetFloat8(OidFunctionCall0(F_PG_NOTIFICATION_QUEUE_USAGE));
+
+	if (usage * 100 < SC_NOTIFY_PERCENT)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("cannot notify: the notification queue is %d %% full", (int) (usage * 100)),
+			 errhint("A session that listens keeps it from being emptied: see pg_listening_channels() and the oldest transactions in pg_stat_activity.")));
+}
+
+/*
  * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE;
  * changed options and columns of log streams.
  */
@@ -85,6 +106,12 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 {
 	if (prev_object_access)
 		prev_object_access(access, class_id, object_id, sub_id, arg);
+	if (access == OAT_FUNCTION_EXECUTE)
+	{
+		if (object_id == F_PG_NOTIFY && sc_my_process != SC_PROCESS_NONE)
+			refuse_to_overfill();
+		return;
+	}
 	if (access == OAT_POST_ALTER && class_id == ForeignTableRelationId)
 		sc_log_stream_options_altered(object_id);
 	if (access == OAT_POST_ALTER && class_id == RelationRelationId && sub_id > 0)
@@ -286,6 +313,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	bool		drop = IsA(pstmt->utilityStmt, DropdbStmt);
 
 	refuse_to_replace_definition(pstmt->utilityStmt);
+	if (IsA(pstmt->utilityStmt, NotifyStmt) && sc_my_process != SC_PROCESS_NONE)
+		refuse_to_overfill();
 
 	/* nobody stops the pipelines of a database that isn't theirs to change */
 	if (!OidIsValid(database) || RecoveryInProgress() || database == MyDatabaseId ||

@@ -15,6 +15,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "ckpt/failure.h"
+#include "ckpt/store.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/control.h"
@@ -253,11 +254,28 @@ sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, TimestampTz deadline)
 	ConditionVariableCancelSleep();
 }
 
+/* Is the query's committed offset before "marker"?  A query without one has had no rows yet. */
+static bool
+is_behind(List *offsets, int64 query_id, XLogRecPtr marker)
+{
+	ListCell   *lc;
+
+	foreach(lc, offsets)
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (offset->query_id == query_id)
+			return offset->lsn < marker;
+	}
+	return false;
+}
+
 /* Says which queries' results lack rows all the same. */
 static void
-warn_of_failed(List *queries)
+warn_of_missing(int32 pipeline_id, List *queries, XLogRecPtr marker)
 {
 	List	   *failures = sc_store_failures();
+	List	   *offsets = sc_store_offsets(pipeline_id);
 	ListCell   *lc;
 
 	foreach(lc, queries)
@@ -265,11 +283,18 @@ warn_of_failed(List *queries)
 		ScQuery    *query = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
 
-		if (failure && failure->status != SC_FAILURE_WAITING && !query->paused)
+		if (query->paused)
+			continue;
+		if (failure && failure->status != SC_FAILURE_WAITING)
 			ereport(WARNING,
 					(errmsg("query \"%s\" has failed: rows are missing from its result",
 							get_rel_name(query->relid)),
 					 errhint("See stream_ckpt.queries, and call stream_ckpt.resume_query() when the reason is gone.")));
+		else if (is_behind(offsets, query->query_id, marker))
+			ereport(WARNING,
+					(errmsg("query \"%s\" waits: rows are missing from its result",
+							get_rel_name(query->relid)),
+					 errhint("See stream_ckpt.queries for what it waits for.")));
 	}
 }
 
@@ -292,7 +317,7 @@ sc_pipelines_sync(int64 timeout_us)
 		if (pipeline->stopped || queries == NIL)
 			continue;
 		sync_pipeline(pipeline, lsn, deadline);
-		warn_of_failed(queries);
+		warn_of_missing(pipeline->pipeline_id, queries, lsn);
 	}
 	return lsn;
 }

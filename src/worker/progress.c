@@ -8,6 +8,7 @@
 #include "ckpt/failure.h"
 #include "ckpt/store.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "worker/progress.h"
 
 #define MAX_DELAY_S	60
@@ -72,8 +73,21 @@ should_run(const ScQuery *query, const ScFailureRow *failure)
 	return !query->paused && !(failure && failure->status == SC_FAILURE_FAILED);
 }
 
+static bool
+has_offset(List *offsets, int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, offsets)
+	{
+		if (((ScOffset *) lfirst(lc))->query_id == query_id)
+			return true;
+	}
+	return false;
+}
+
 void
-sc_progress_load(int32 pipeline_id)
+sc_progress_load(int32 pipeline_id, List *offsets)
 {
 	List	   *failures = sc_store_failures();
 	ListCell   *lc;
@@ -84,14 +98,13 @@ sc_progress_load(int32 pipeline_id)
 	{
 		ScOffset   *offset = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
-		ScQuery    *query = sc_query_by_id(offset->query_id, true);
 		ScProgress *entry;
 
-		if (!query)
+		if (!sc_query_by_id(offset->query_id, true))
 			continue;
 		entry = sc_progress_get(offset->query_id);
 		entry->lsn = offset->lsn;
-		entry->active = should_run(query, failure);
+		entry->active = has_offset(offsets, offset->query_id);
 		if (failure)
 		{
 			entry->failing = true;
@@ -110,7 +123,10 @@ smallest(XLogRecPtr lsn, bool all)
 	{
 		ScProgress *entry = lfirst(lc);
 
-		if ((all || entry->active) && !XLogRecPtrIsInvalid(entry->lsn))
+		bool		counts = all || entry->wanted ||
+			(entry->active && entry->failures < SC_PATIENCE);
+
+		if (counts && !XLogRecPtrIsInvalid(entry->lsn))
 			lsn = Min(lsn, entry->lsn);
 	}
 	return lsn;
@@ -157,9 +173,10 @@ sc_progress_next_retry(void)
 }
 
 bool
-sc_progress_wants_restart(int32 pipeline_id)
+sc_progress_review(int32 pipeline_id)
 {
 	List	   *failures = sc_store_failures();
+	bool		restart = false;
 	ListCell   *lc;
 
 	foreach(lc, sc_query_list(pipeline_id))
@@ -168,12 +185,21 @@ sc_progress_wants_restart(int32 pipeline_id)
 		ScProgress *entry = find(query->query_id);
 		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
 
+		if (!entry)
+			continue;
 		/* one that is tried again by itself has its own time */
-		if (entry && !entry->active && should_run(query, failure) &&
-			!(failure && entry->retry_at != 0))
-			return true;
+		entry->wanted = !entry->active && should_run(query, failure) &&
+			!(failure && entry->retry_at != 0);
+		restart |= entry->wanted;
+		if (entry->active && entry->failing && !failure)
+		{
+			entry->failing = false;
+			entry->failures = 0;
+			if (entry->wait_until != 0)
+				entry->wait_until = GetCurrentTimestamp();
+		}
 	}
-	return false;
+	return restart;
 }
 
 int

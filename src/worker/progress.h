@@ -14,12 +14,16 @@
 
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 
 typedef struct ScProgress
 {
 	int64		query_id;
 	XLogRecPtr	lsn;			/* committed offset; invalid: none yet */
 	bool		active;			/* the tasks run it */
+	bool		wanted;			/* they don't, but it was resumed: a new attempt takes it in */
+	bool		is_void;		/* its rows could not be written: until the attempt ends, what its
+								 * task sends has a gap before it */
 	bool		failing;		/* it has a row in query_failure */
 	int			failures;		/* in a row */
 	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */
@@ -27,8 +31,11 @@ typedef struct ScProgress
 	TimestampTz retry_at;		/* the attempt restarts for its sake then; 0: no */
 } ScProgress;
 
-/* What the catalogs say, at the beginning of an attempt. */
-extern void sc_progress_load(int32 pipeline_id);
+/*
+ * What the catalogs say, at the beginning of an attempt in which the queries of "offsets"
+ * (ScOffset *) run.
+ */
+extern void sc_progress_load(int32 pipeline_id, List *offsets);
 
 /* The query's entry, made where there is none: active, without an offset. */
 extern ScProgress *sc_progress_get(int64 query_id);
@@ -37,7 +44,10 @@ extern void sc_progress_forget(int64 query_id);
 /* Do the tasks run it? */
 extern bool sc_progress_is_active(int64 query_id);
 
-/* "lsn", or what is behind it: of the queries that run, and of all. */
+/*
+ * "lsn", or what is behind it: of the queries that run or are about to, and of all.  One that has waited
+ * SC_PATIENCE times counts as one that stands: its owner may never let it go on.
+ */
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
@@ -46,10 +56,11 @@ extern TimestampTz sc_progress_next_wait(void);
 extern TimestampTz sc_progress_next_retry(void);
 
 /*
- * Does a query stand that should run (it was resumed)?  Only a new attempt takes
- * it in, because the reader has to go back.  Needs a transaction.
+ * Looks at what was resumed: a query that waits is tried at once; for one that stands
+ * the result is true: only a new attempt takes it in, because the reader has to go back.
+ * Needs a transaction.
  */
-extern bool sc_progress_wants_restart(int32 pipeline_id);
+extern bool sc_progress_review(int32 pipeline_id);
 
 /* Seconds until the next try after so many failures: 1 doubling to 60. */
 extern int	sc_progress_delay(int failures);

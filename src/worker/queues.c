@@ -17,13 +17,22 @@ typedef struct ScQueuesHeader
 	int32		ntasks;
 	Size		input_size;		/* bytes of each input queue */
 	Size		output_size;
+	XLogRecPtr	start;
+	int32		noffsets;
+	ScOffset	offsets[FLEXIBLE_ARRAY_MEMBER];
 } ScQueuesHeader;
+
+static inline Size
+header_size(int noffsets)
+{
+	return MAXALIGN(offsetof(ScQueuesHeader, offsets) + noffsets * sizeof(ScOffset));
+}
 
 static char *
 queue_address(dsm_segment *segment, int task, bool output)
 {
 	ScQueuesHeader *header = dsm_segment_address(segment);
-	char	   *first = (char *) header + MAXALIGN(sizeof(ScQueuesHeader));
+	char	   *first = (char *) header + header_size(header->noffsets);
 
 	Assert(header->magic == SC_QUEUES_MAGIC && task < header->ntasks);
 	return first + task * (header->input_size + header->output_size) +
@@ -31,14 +40,15 @@ queue_address(dsm_segment *segment, int task, bool output)
 }
 
 dsm_segment *
-sc_queues_create(ScPipelineShared *pipeline, int ntasks)
+sc_queues_create(ScPipelineShared *pipeline, int ntasks, XLogRecPtr start, List *offsets)
 {
 	Size		input_size = MAXALIGN((Size) sc_queue_size * 1024);
 	Size		output_size = MAXALIGN(input_size / 4);
 	dsm_segment *segment;
 	ScQueuesHeader *header;
+	ListCell   *lc;
 
-	segment = dsm_create(MAXALIGN(sizeof(ScQueuesHeader)) +
+	segment = dsm_create(header_size(list_length(offsets)) +
 						 ntasks * (input_size + output_size), 0);
 	dsm_pin_mapping(segment);
 	header = dsm_segment_address(segment);
@@ -46,6 +56,10 @@ sc_queues_create(ScPipelineShared *pipeline, int ntasks)
 	header->ntasks = ntasks;
 	header->input_size = input_size;
 	header->output_size = output_size;
+	header->start = start;
+	header->noffsets = 0;
+	foreach(lc, offsets)
+		header->offsets[header->noffsets++] = *(ScOffset *) lfirst(lc);
 	for (int i = 0; i < ntasks; i++)
 	{
 		shm_mq_create(queue_address(segment, i, false), input_size);
@@ -66,6 +80,21 @@ sc_queues_attach(ScPipelineShared *pipeline)
 				 errmsg("the pipeline's attempt has ended")));
 	dsm_pin_mapping(segment);
 	return segment;
+}
+
+XLogRecPtr
+sc_queues_start(dsm_segment *segment)
+{
+	return ((ScQueuesHeader *) dsm_segment_address(segment))->start;
+}
+
+const ScOffset *
+sc_queues_offsets(dsm_segment *segment, int *n)
+{
+	ScQueuesHeader *header = dsm_segment_address(segment);
+
+	*n = header->noffsets;
+	return header->offsets;
 }
 
 static shm_mq_handle *

@@ -36,13 +36,12 @@
 #include "utils/timestamp.h"
 #include "worker/loop.h"
 #include "worker/queues.h"
-#include "worker/start.h"
 #include "worker/workers.h"
 
 #define POLL_MS			1000	/* the net below wake-ups */
 #define CONFIRM_POLL_MS 200		/* while a commit record isn't flushed */
 #define FLUSH_MIN_MS	10		/* how often asynchronous commits are flushed, */
-#define FLUSH_MAX_MS	100		/* a tenth of the checkpoint interval within these */		/* asynchronous commits are flushed that often */
+#define FLUSH_MAX_MS	100		/* a tenth of the checkpoint interval within these */
 #define NAP_MIN_MS		5		/* between reads while commits follow each other */
 #define KEEP_BYTES		(64 * 1024 * 1024)	/* freed memory kept for reuse */
 
@@ -56,7 +55,7 @@ static uint64 confirmed;		/* checkpoint id */
 static TimestampTz last_flush;
 static bool napped;				/* since something was decoded */
 
-static XLogRecPtr prepare(void);
+static void prepare(void);
 static void keep_freed_memory(void);
 static void reader_main(void);
 static void send_to_tasks(void *arg, const char *data, Size len);
@@ -93,7 +92,8 @@ reader_main(void)
 	confirmed = barrier_sent = pg_atomic_read_u64(&sc_my_pipeline->committed);
 	before_shmem_exit(wake_up, (Datum) 0);
 	sc_capture_init();
-	start = prepare();
+	start = sc_queues_start(segment);
+	prepare();
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
 
 	for (;;)
@@ -129,17 +129,15 @@ keep_freed_memory(void)
 #endif
 }
 
-/* What the catalogs say: where to start, and which streams to capture. */
-static XLogRecPtr
+/* Which streams to capture; takes the slot. */
+static void
 prepare(void)
 {
 	NameData	name;
-	XLogRecPtr	result;
 	ListCell   *lc;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	result = sc_start_position(sc_my_pipeline->pipeline_id);
 	foreach(lc, sc_query_list(sc_my_pipeline->pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
@@ -153,7 +151,6 @@ prepare(void)
 
 	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
 	sc_slot_acquire(NameStr(name));
-	return result;
 }
 
 /*
@@ -341,7 +338,8 @@ sleep_until_woken(void)
 
 	fall_asleep();
 	/* nobody wakes us for what was committed before that */
-	if (pg_atomic_read_u64(&sc_my_pipeline->trigger) == barrier_sent && !sc_wal_grew())
+	if (pg_atomic_read_u64(&sc_my_pipeline->trigger) == barrier_sent && !sc_wal_grew() &&
+		!sc_wal_is_unflushed())
 	{
 		pgstat_report_stat(false);
 		sc_worker_wait(timeout);

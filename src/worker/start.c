@@ -45,8 +45,8 @@ sc_active_offsets(int32 pipeline_id)
 	return result;
 }
 
-static XLogRecPtr
-smallest_position(int32 pipeline_id, List *offsets)
+XLogRecPtr
+sc_start_position(int32 pipeline_id, List *offsets)
 {
 	XLogRecPtr	position = InvalidXLogRecPtr;
 	ListCell   *lc;
@@ -66,15 +66,9 @@ smallest_position(int32 pipeline_id, List *offsets)
 }
 
 XLogRecPtr
-sc_start_position(int32 pipeline_id)
-{
-	return smallest_position(pipeline_id, sc_active_offsets(pipeline_id));
-}
-
-XLogRecPtr
 sc_held_position(int32 pipeline_id)
 {
-	return smallest_position(pipeline_id, sc_store_offsets(pipeline_id));
+	return sc_start_position(pipeline_id, sc_store_offsets(pipeline_id));
 }
 
 ScStatus

@@ -17,11 +17,11 @@
 extern List *sc_active_offsets(int32 pipeline_id);
 
 /*
- * Where reading begins: the smallest offset of a query that runs, else the
+ * Where reading for them begins: the smallest of these offsets, else the
  * pipeline's last checkpoint, else the slot's confirmed position.  Needs a
  * transaction and snapshot.
  */
-extern XLogRecPtr sc_start_position(int32 pipeline_id);
+extern XLogRecPtr sc_start_position(int32 pipeline_id, List *offsets);
 
 /* The same over all queries, those that stand too: what the slot must keep. */
 extern XLogRecPtr sc_held_position(int32 pipeline_id);

@@ -57,7 +57,7 @@ stream_ckpt_task_main(Datum arg)
 	sc_worker_run(SC_PROCESS_TASK, DatumGetInt32(arg), &shared->place, task_main);
 }
 
-static void
+static dsm_segment *
 attach(void)
 {
 	dsm_segment *segment = sc_queues_attach(sc_my_pipeline);
@@ -67,6 +67,7 @@ attach(void)
 		proc_exit(1);
 	input = sc_queue_input(segment, task, false);
 	outbox = sc_outbox_create(attempt, sc_queue_output(segment, task, true));
+	return segment;
 }
 
 static bool
@@ -78,10 +79,13 @@ outbox_full(void)
 static void
 task_main(void)
 {
-	attach();
+	dsm_segment *segment = attach();
+	int			noffsets;
+	const ScOffset *offsets = sc_queues_offsets(segment, &noffsets);
+
 	SC_DEBUG_POINT("task_before_restore");
 	sc_begin_work();
-	sc_task_queries_restore(outbox);
+	sc_task_queries_restore(outbox, offsets, noffsets);
 	sc_task_queries_bound();
 	sc_end_work();
 	publish_statistics();

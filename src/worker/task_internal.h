@@ -52,8 +52,8 @@ typedef struct ScTaskQuery
  * an error replaces by new ones: nothing of the caller's may depend on them.
  */
 
-/* Loads the queries that are active, with their state. */
-extern void sc_task_queries_restore(ScOutbox *outbox);
+/* Loads the queries of these offsets, with their state.  "offsets" must stay valid. */
+extern void sc_task_queries_restore(ScOutbox *outbox, const ScOffset *offsets, int noffsets);
 extern List *sc_task_queries(void); /* of ScTaskQuery * */
 
 /* Runs one message's rows and transaction ends through all queries. */

@@ -28,7 +28,6 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "worker/loop.h"
-#include "worker/start.h"
 #include "worker/task_internal.h"
 
 static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
@@ -163,41 +162,19 @@ load(Step *step, bool *failed)
 	return step->query;
 }
 
-/* A copy of a list of offsets that outlives the transaction. */
-static List *
-keep_offsets(List *offsets, MemoryContext context)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	List	   *result = NIL;
-	ListCell   *lc;
-
-	foreach(lc, offsets)
-		result = lappend(result, memcpy(palloc(sizeof(ScOffset)), lfirst(lc),
-										sizeof(ScOffset)));
-	MemoryContextSwitchTo(old);
-	return result;
-}
-
 void
-sc_task_queries_restore(ScOutbox *task_outbox)
+sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noffsets)
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt restore",
-												  ALLOCSET_SMALL_SIZES);
-	List	   *offsets = keep_offsets(sc_active_offsets(sc_my_pipeline->pipeline_id),
-									   context);
-	ListCell   *lc;
-
 	outbox = task_outbox;
-	foreach(lc, offsets)
+	for (int i = 0; i < noffsets; i++)
 	{
 		Step		step = {0};
 		bool		failed;
 
-		step.offset = lfirst(lc);
+		step.offset = &offsets[i];
 		step.query_id = step.offset->query_id;
 		(void) load(&step, &failed);
 	}
-	MemoryContextDelete(context);
 }
 
 List *

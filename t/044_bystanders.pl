@@ -1,0 +1,231 @@
+# What an owner does to his own query holds up nobody: a transaction of his that stays open, a
+# lock that he never gives back, notifications that nobody reads.  And all processes of an
+# attempt run the same queries, whatever is resumed while it begins.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\n");
+create_stream_table($node, 't');
+create_query($node, 'good', 't', emit => 'update');
+create_query($node, 'bad', 't', emit => 'update');
+wait_running($node);
+
+my $n = 0;
+
+sub rows
+{
+	my $count = shift;
+
+	$node->safe_psql('postgres', "INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + ($n + i) * interval '1 second',
+		i % 3, i, $n + i FROM generate_series(1, $count) i");
+	$n += $count;
+	return;
+}
+
+sub status_is
+{
+	my ($status) = @_;
+	return wait_until($node,
+		"SELECT status = '$status' FROM stream_ckpt.queries WHERE query = 'bad'::regclass", "bad is $status");
+}
+
+sub both_exact
+{
+	my ($what) = @_;
+
+	sync_pipelines($node);
+	results_ok($node, 'bad', "bad is exact: $what", emit => 'update', synced => 1);
+	results_ok($node, 'good', "good is exact: $what", emit => 'update', synced => 1);
+	is(counter($node, 'bad', 'status'), 'running', "bad is healthy: $what");
+	return;
+}
+
+# Waits until the coordinator has tried the part that waits, and got on.
+sub tried_again
+{
+	my ($what) = @_;
+	my $last = $node->safe_psql('postgres', "SELECT coalesce(max(id), 0) FROM stream_ckpt.checkpoints");
+
+	return wait_until($node, "SELECT count(*) > 0 FROM stream_ckpt.checkpoints
+		WHERE kind = 'retry' AND status = 'completed' AND id > $last + 1", "the coordinator goes on: $what");
+}
+
+# The result is locked, so that the query's part waits, and its row of query_failure is written
+# at each try; meanwhile another transaction of the owner's has removed that row.
+rows(10);
+sync_pipelines($node);
+for my $end (qw(ROLLBACK COMMIT))
+{
+	my $locker = $node->background_psql('postgres');
+	my $resumer = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE bad IN ACCESS EXCLUSIVE MODE');
+	rows(10);
+	status_is('waiting');
+	$resumer->query_safe("BEGIN; SELECT stream_ckpt.resume_query('bad')");
+	rows(10);
+	tried_again("resume_query() in an open transaction, $end");
+	results_ok($node, 'good', "good goes on beside resume_query() in an open transaction, $end",
+		emit => 'update', synced => 1);
+	$resumer->query_safe($end);
+	$resumer->quit;
+	rows(10);
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	both_exact("resume_query() in an open transaction, $end");
+}
+
+# What the open transaction keeps from being noted comes again, and nobody else is held up by
+# that: here the write fails for good.
+$node->safe_psql('postgres', q(CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE EXCEPTION 'refused'; END $$));
+for my $end (qw(ROLLBACK COMMIT))
+{
+	my $locker = $node->background_psql('postgres');
+	my $resumer = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE bad IN SHARE MODE');
+	rows(10);
+	status_is('waiting');
+	$resumer->query_safe("BEGIN; SELECT stream_ckpt.resume_query('bad')");
+	$locker->query_safe('CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION refuse(); COMMIT');
+	rows(10);
+	tried_again("a write that fails beside resume_query(), $end");
+	my $attempt = $node->safe_psql('postgres', 'SELECT attempt FROM stream_ckpt.pipelines');
+	rows(10);
+	tried_again("a write that fails again, $end");
+	results_ok($node, 'good', "good goes on beside a write that fails, $end", emit => 'update', synced => 1);
+	is($node->safe_psql('postgres', 'SELECT attempt FROM stream_ckpt.pipelines'), $attempt, "no restarts for that, $end");
+	$resumer->query_safe($end);
+	$resumer->quit;
+	status_is('failed');
+	like(counter($node, 'bad', 'message'), qr/^refused/, "it is noted in the end, $end");
+	$locker->query_safe('DROP TRIGGER refuse ON bad');
+	$locker->quit;
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	both_exact("mended and resumed, $end");
+}
+
+# Who resumes a query and then waits for it gets its rows.
+{
+	my $locker = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE bad IN ACCESS EXCLUSIVE MODE');
+	rows(10);
+	status_is('waiting');
+	wait_until($node, "SELECT failures >= 3 FROM stream_ckpt.queries WHERE query = 'bad'::regclass", 'it has waited three times');
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	both_exact('resumed while it waited');
+	$node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
+	rows(10);
+	status_is('paused');
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	both_exact('resumed after a pause');
+}
+
+# The same while it is being dropped.
+{
+	my $locker = $node->background_psql('postgres');
+	my $dropper = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE bad IN SHARE MODE');
+	rows(10);
+	status_is('waiting');
+	$dropper->query_safe('BEGIN');
+	$locker->query_safe('COMMIT');
+	$dropper->query_safe("SELECT stream_ckpt.drop_query('bad')");
+	rows(10);
+	$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+	results_ok($node, 'good', 'good goes on beside drop_query() in an open transaction', emit => 'update', synced => 1);
+	$dropper->query_safe('ROLLBACK');
+	$dropper->quit;
+	$locker->quit;
+	both_exact('drop_query() rolled back');
+}
+
+# Nobody waits for it without end: sync() warns instead.
+{
+	my $locker = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE bad IN ACCESS EXCLUSIVE MODE');
+	rows(10);
+	status_is('waiting');
+	my ($ret, $stdout, $stderr) = $node->psql('postgres', "SELECT stream_ckpt.sync('60 seconds') IS NOT NULL");
+	is("$ret $stdout", '0 t', 'sync() returns beside a query that waits without end');
+	like($stderr, qr/WARNING:  query "bad" waits: rows are missing/, 'and says so');
+	results_ok($node, 'good', 'good has all that sync() promised', emit => 'update', synced => 1);
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	both_exact('after a long lock');
+}
+
+# Notifications: a full queue fails its commit, so it is the query that waits.
+$node->safe_psql('postgres', q(
+	CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+		$$ BEGIN PERFORM pg_notify('changed', NEW::text); NOTIFY also; RETURN NEW; END $$;
+	CREATE TRIGGER tell AFTER INSERT OR UPDATE ON bad FOR EACH ROW EXECUTE FUNCTION tell()));
+my $listener = $node->background_psql('postgres');
+$listener->query_safe('LISTEN changed');
+rows(10);
+both_exact('its trigger notifies');
+like($listener->query('SELECT 1'), qr/notification "changed"/, 'notifications arrive');
+for my $statement ('PERFORM pg_notify(\'changed\', NEW::text)', 'NOTIFY changed')
+{
+	$node->safe_psql('postgres', "CREATE OR REPLACE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+		\$\$ BEGIN $statement; RETURN NEW; END \$\$");
+	$node->append_conf('postgresql.conf', 'stream_ckpt.debug_notify_percent = 0');
+	$node->reload;
+	wait_until($node, "SELECT current_setting('stream_ckpt.debug_notify_percent') = '0'", 'the setting is there');
+	rows(10);
+	status_is('waiting');
+	like(counter($node, 'bad', "concat_ws('|', sqlstate, message, hint)"),
+		qr/^53400\|cannot notify: the notification queue is 0 % full\|A session that listens/, "the reason is in the view: $statement");
+	rows(10);
+	tried_again('a full notification queue');
+	results_ok($node, 'good', "good goes on beside a full notification queue: $statement", emit => 'update', synced => 1);
+	$node->append_conf('postgresql.conf', 'stream_ckpt.debug_notify_percent = 50');
+	$node->reload;
+	status_is('running');
+	both_exact("the queue has room again: $statement");
+}
+$listener->quit;
+
+# A query that is resumed after the reader has its place, and before the task has its queries.
+$node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
+status_is('paused');
+rows(10);
+sync_pipelines($node);
+arm($node, 'task_before_restore', 'wait');
+my $pid = pid_of($node, 'task');
+kill 'TERM', $pid;
+wait_reached($node, 'task_before_restore');
+pid_of($node, 'reader');
+$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+rows(10);
+disarm($node, 'task_before_restore');
+status_is('running');
+both_exact('resumed while an attempt begins');
+
+# Whoever may not read a stream makes no slot.
+$node->safe_psql('postgres', q(
+	SELECT stream_ckpt.create_pipeline('other');
+	CREATE ROLE nobody));
+my ($ret, $stdout, $stderr) = $node->psql('postgres', q(
+	SET ROLE nobody;
+	SELECT stream_ckpt.create_query('mine', $$SELECT w.window_start, w.window_end, count(*) FROM t, stream_ckpt.tumble(ts, '1 minute') w
+		GROUP BY w.window_start, w.window_end$$)));
+like($stderr, qr/permission denied for table t/, 'a query over a stream that the caller may not read');
+
+$node->stop;
+done_testing();
