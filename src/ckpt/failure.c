@@ -221,9 +221,9 @@ find_row(StoreTable *table, int64 query_id, SysScanDesc *scan)
 	return systable_getnext_ordered(*scan, ForwardScanDirection);
 }
 
-/* False where another transaction has changed or removed the row, or is about to. */
-static bool
-lock_row(Relation rel, HeapTuple tuple)
+/* TM_Ok, or what another transaction has done, or (LockWaitSkip) is about to do. */
+static TM_Result
+lock_row(Relation rel, HeapTuple tuple, LockWaitPolicy policy)
 {
 	HeapTupleData locked = *tuple;
 	TM_FailureData failure;
@@ -231,9 +231,9 @@ lock_row(Relation rel, HeapTuple tuple)
 	TM_Result	result;
 
 	result = heap_lock_tuple(rel, &locked, GetCurrentCommandId(true), LockTupleExclusive,
-							 LockWaitSkip, false, &buffer, &failure);
+							 policy, false, &buffer, &failure);
 	ReleaseBuffer(buffer);
-	return result == TM_Ok;
+	return result;
 }
 
 bool
@@ -266,7 +266,7 @@ sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
 	newtuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
 	oldtuple = find_row(&table, query_id, &scan);
-	written = oldtuple == NULL || lock_row(table.rel, oldtuple);
+	written = oldtuple == NULL || lock_row(table.rel, oldtuple, LockWaitSkip) == TM_Ok;
 	if (oldtuple != NULL && written)
 		CatalogTupleUpdateWithInfo(table.rel, &oldtuple->t_self, newtuple, table.indexes);
 	else if (oldtuple == NULL)
@@ -278,34 +278,41 @@ sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 	return written;
 }
 
+/* False: the row is another transaction's, and remains. */
 static bool
-remove_row(int64 query_id, bool wait)
+remove_row(int64 query_id, LockWaitPolicy policy)
 {
 	StoreTable	table;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		removed = true;
+	TM_Result	result = TM_Ok;
 
 	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
-	tuple = find_row(&table, query_id, &scan);
-	if (tuple != NULL && !wait)
-		removed = lock_row(table.rel, tuple);
-	if (tuple != NULL && removed)
-		CatalogTupleDelete(table.rel, &tuple->t_self);
-	systable_endscan_ordered(scan);
+	do
+	{
+		SysScanDesc scan;
+		HeapTuple	tuple = find_row(&table, query_id, &scan);
+
+		if (tuple != NULL)
+			result = lock_row(table.rel, tuple, policy);
+		if (tuple != NULL && result == TM_Ok)
+			CatalogTupleDelete(table.rel, &tuple->t_self);
+		systable_endscan_ordered(scan);
+		if (tuple == NULL)
+			break;
+		/* whoever we waited for has changed it */
+	} while (result != TM_Ok && policy == LockWaitBlock);
 	sc_store_table_close(&table);
 	CommandCounterIncrement();
-	return removed;
+	return result == TM_Ok || policy == LockWaitBlock;
 }
 
 void
 sc_store_failure_clear(int64 query_id)
 {
-	(void) remove_row(query_id, true);
+	(void) remove_row(query_id, LockWaitBlock);
 }
 
 bool
 sc_store_failure_recovered(int64 query_id)
 {
-	return remove_row(query_id, false);
+	return remove_row(query_id, LockWaitSkip);
 }

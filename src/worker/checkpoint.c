@@ -80,8 +80,8 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 		collected->outcome = SC_OUTCOME_RETRYING;
 	}
 	/* a failure that can't be noted must come again */
-	if (!sc_store_failure_set(collected->query_id, status, failures, failure) &&
-		collected->outcome == SC_OUTCOME_FAILED)
+	collected->unnoted = !sc_store_failure_set(collected->query_id, status, failures, failure);
+	if (collected->unnoted && collected->outcome == SC_OUTCOME_FAILED)
 		collected->outcome = can_wait ? SC_OUTCOME_WAITING : SC_OUTCOME_RETRYING;
 }
 

@@ -42,6 +42,7 @@ typedef struct ScCollectedQuery
 	ScOutcome	outcome;
 	bool		by_sink;		/* failed in writing, not in the task */
 	bool		cleared;		/* its row of query_failure was removed */
+	bool		unnoted;		/* its failure could not be written there */
 	XLogRecPtr	failed_lsn;		/* of the row that failed */
 } ScCollectedQuery;
 

@@ -55,10 +55,9 @@ static int64 attempt;
 static int64 interval_us;		/* checkpoint_interval */
 static ScCollection *collection;
 static TimestampTz began;		/* the attempt */
-static XLogRecPtr catch_up_to;	/* where the attempt before was */
+static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
 static TimestampTz caught_up;	/* when the reader was there; 0: not yet */
 static bool resume_wanted;		/* a query that stands should run */
-static bool sink_failed;		/* a query's rows could not be written */
 static TimestampTz last_trigger;
 static TimestampTz last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
@@ -227,6 +226,7 @@ begin_attempt(void)
 	ScPipelineState state;
 	ScPipeline *pipeline;
 	List	   *offsets;
+	ListCell   *lc;
 	XLogRecPtr	start;
 	dsm_segment *segment;
 	int			ntasks;
@@ -237,12 +237,13 @@ begin_attempt(void)
 	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
 	began = GetCurrentTimestamp();
-	catch_up_to = state.lsn;
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	set_interval(pipeline->checkpoint_interval);
 	ntasks = pipeline->parallelism;
-	start = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
+	start = catch_up_to = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
+	foreach(lc, offsets)
+		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
 	forget_dropped_queries();
 	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets);
 	sc_end_work();
@@ -360,6 +361,7 @@ restart_if_due(void)
 {
 	TimestampTz retry_at = sc_progress_next_retry();
 	TimestampTz earliest = earliest_restart();
+	bool		sink_failed = sc_progress_any_void();
 
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
 	if (kind != NULL)
@@ -587,7 +589,12 @@ note_outcome(const ScCollectedQuery *collected)
 	bool		waited = progress->wait_until > now;
 
 	if (collected->outcome == SC_OUTCOME_VOID)
+	{
+		/* one that is paused sends nothing more */
+		if (collected->paused)
+			progress->is_void = false;
 		return;
+	}
 	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
 	{
 		sc_progress_forget(collected->query_id);
@@ -626,9 +633,11 @@ note_outcome(const ScCollectedQuery *collected)
 			progress->failed_lsn = collected->failed_lsn;
 			if (collected->outcome == SC_OUTCOME_RETRYING)
 				progress->retry_at = next;
+			/* the next attempt can't know how often it failed */
+			if (collected->unnoted)
+				progress->retry_at = now + RETRY_MAX_MS * INT64CONST(1000);
 			/* its task goes on with it: only a new attempt is without it */
 			progress->is_void = collected->by_sink;
-			sink_failed |= collected->by_sink;
 			break;
 	}
 	if (collected->paused && collected->outcome == SC_OUTCOME_COMMITTED)
@@ -667,9 +676,14 @@ publish_commit(const ScCheckpointRecord *record)
 	SC_DEBUG_POINT("coordinator_after_commit");
 	foreach(lc, collection->queries)
 		note_outcome(lfirst(lc));
-	/* who resumed a query before he called sync() waits for it */
+	/* who resumed a query before he called sync() waits for it; the rest can wait */
 	if (sc_my_pipeline->catalog_changed)
-		read_catalog_again();
+	{
+		sc_begin_work();
+		if (sc_extension_exists())
+			resume_wanted = sc_progress_review(sc_my_pipeline->pipeline_id);
+		sc_end_work();
+	}
 	if (requests_taken > sc_my_pipeline->checkpoints_done)
 		XLogFlush(commit_end);
 	if (sc_my_pipeline->message[0] != '\0')

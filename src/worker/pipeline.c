@@ -272,25 +272,25 @@ is_behind(List *offsets, int64 query_id, XLogRecPtr marker)
 
 /* Says which queries' results lack rows all the same. */
 static void
-warn_of_missing(int32 pipeline_id, List *queries, XLogRecPtr marker)
+warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 {
 	List	   *failures = sc_store_failures();
 	List	   *offsets = sc_store_offsets(pipeline_id);
 	ListCell   *lc;
 
-	foreach(lc, queries)
+	foreach(lc, sc_query_list(pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
 
-		if (query->paused)
+		if (query->paused || !is_behind(offsets, query->query_id, marker))
 			continue;
 		if (failure && failure->status != SC_FAILURE_WAITING)
 			ereport(WARNING,
 					(errmsg("query \"%s\" has failed: rows are missing from its result",
 							get_rel_name(query->relid)),
 					 errhint("See stream_ckpt.queries, and call stream_ckpt.resume_query() when the reason is gone.")));
-		else if (is_behind(offsets, query->query_id, marker))
+		else
 			ereport(WARNING,
 					(errmsg("query \"%s\" waits: rows are missing from its result",
 							get_rel_name(query->relid)),
@@ -317,7 +317,7 @@ sc_pipelines_sync(int64 timeout_us)
 		if (pipeline->stopped || queries == NIL)
 			continue;
 		sync_pipeline(pipeline, lsn, deadline);
-		warn_of_missing(pipeline->pipeline_id, queries, lsn);
+		warn_of_missing(pipeline->pipeline_id, lsn);
 	}
 	return lsn;
 }

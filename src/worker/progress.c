@@ -12,6 +12,7 @@
 #include "worker/progress.h"
 
 #define MAX_DELAY_S	60
+#define RESUME_MS	60000
 
 static List *entries;			/* ScProgress *, in TopMemoryContext */
 
@@ -172,6 +173,22 @@ sc_progress_next_retry(void)
 	return result;
 }
 
+/*
+ * A query that waits was resumed: it is tried at once.  But each try may hold up everybody's
+ * checkpoint for as long as a lock is waited for, so that is granted once in a while.
+ */
+static void
+resume_waiting(ScProgress *entry)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(entry->resumed_at, now, RESUME_MS))
+		return;
+	entry->resumed_at = now;
+	entry->failures = 0;
+	entry->wait_until = now;
+}
+
 bool
 sc_progress_review(int32 pipeline_id)
 {
@@ -191,15 +208,23 @@ sc_progress_review(int32 pipeline_id)
 		entry->wanted = !entry->active && should_run(query, failure) &&
 			!(failure && entry->retry_at != 0);
 		restart |= entry->wanted;
-		if (entry->active && entry->failing && !failure)
-		{
-			entry->failing = false;
-			entry->failures = 0;
-			if (entry->wait_until != 0)
-				entry->wait_until = GetCurrentTimestamp();
-		}
+		if (entry->active && entry->wait_until != 0 && !failure)
+			resume_waiting(entry);
 	}
 	return restart;
+}
+
+bool
+sc_progress_any_void(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		if (((ScProgress *) lfirst(lc))->is_void)
+			return true;
+	}
+	return false;
 }
 
 int

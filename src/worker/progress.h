@@ -28,6 +28,7 @@ typedef struct ScProgress
 	int			failures;		/* in a row */
 	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */
 	TimestampTz wait_until;		/* its part is tried again then; 0: none waits */
+	TimestampTz resumed_at;		/* while it waited; 0: never */
 	TimestampTz retry_at;		/* the attempt restarts for its sake then; 0: no */
 } ScProgress;
 
@@ -61,6 +62,9 @@ extern TimestampTz sc_progress_next_retry(void);
  * Needs a transaction.
  */
 extern bool sc_progress_review(int32 pipeline_id);
+
+/* Does a task send what is void? */
+extern bool sc_progress_any_void(void);
 
 /* Seconds until the next try after so many failures: 1 doubling to 60. */
 extern int	sc_progress_delay(int failures);
