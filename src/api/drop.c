@@ -17,7 +17,11 @@
 #include "ckpt/late.h"
 #include "commands/event_trigger.h"
 #include "commands/extension.h"
+#include "executor/executor.h"
+#include "funcapi.h"
 #include "model/catalog_write.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "worker/pipeline.h"
 
@@ -64,32 +68,72 @@ stream_ckpt_drop_query(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Columns of pg_event_trigger_dropped_objects(). */
+#define DROPPED_CLASSID		1
+#define DROPPED_OBJID		2
+#define DROPPED_OBJSUBID	3
+#define DROPPED_OBJECT_TYPE	7
+
+/*
+ * Calls a function that returns a set by materializing it.  Called like this, and not as a
+ * query, because it happens at everybody's DROP: extensions that watch queries
+ * (pg_stat_statements) would see it.  The set lives in "econtext".
+ */
+static void
+call_set_function(Oid function, ExprContext *econtext, ReturnSetInfo *set)
+{
+	LOCAL_FCINFO(fcinfo, 0);
+	FmgrInfo	flinfo;
+
+	memset(set, 0, sizeof(ReturnSetInfo));
+	set->type = T_ReturnSetInfo;
+	set->econtext = econtext;
+	set->allowedModes = SFRM_Materialize;
+	set->returnMode = SFRM_Materialize;
+	fmgr_info_cxt(function, &flinfo, econtext->ecxt_per_query_memory);
+	InitFunctionCallInfoData(*fcinfo, &flinfo, 0, InvalidOid, NULL, (Node *) set);
+	(void) FunctionCallInvoke(fcinfo);
+	if (set->returnMode != SFRM_Materialize || set->setResult == NULL || set->setDesc == NULL)
+		elog(ERROR, "could not read the result of function %u", function);
+}
+
+/* Is it a relation?  A column of one is not. */
+static bool
+is_relation(TupleTableSlot *slot)
+{
+	slot_getallattrs(slot);
+	return DatumGetObjectId(slot->tts_values[DROPPED_CLASSID - 1]) == RelationRelationId &&
+		DatumGetInt32(slot->tts_values[DROPPED_OBJSUBID - 1]) == 0;
+}
+
 /*
  * OIDs of the relations that the command dropped; *log_streams: there may be log
- * streams among them.  Needs SPI.
+ * streams among them.
  */
 static List *
-dropped_relations(MemoryContext context, bool *log_streams)
+dropped_relations(bool *log_streams)
 {
+	ExprContext *econtext = CreateStandaloneExprContext();
+	ReturnSetInfo set;
+	TupleTableSlot *slot;
 	List	   *result = NIL;
 
 	*log_streams = false;
-	if (SPI_execute("SELECT d.objid, d.object_type OPERATOR(pg_catalog.=) 'foreign table' FROM pg_catalog.pg_event_trigger_dropped_objects() d "
-					"WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid "
-					"AND d.objsubid OPERATOR(pg_catalog.=) 0", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the dropped objects");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	call_set_function(F_PG_EVENT_TRIGGER_DROPPED_OBJECTS, econtext, &set);
+	slot = MakeSingleTupleTableSlot(set.setDesc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(set.setResult, true, false, slot))
 	{
-		bool		isnull;
-		Datum		relid = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-										  1, &isnull);
-		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+		char	   *type;
 
-		*log_streams |= DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i],
-												   SPI_tuptable->tupdesc, 2, &isnull));
-		result = lappend_oid(result, DatumGetObjectId(relid));
-		MemoryContextSwitchTo(oldcontext);
+		if (!is_relation(slot))
+			continue;
+		type = TextDatumGetCString(slot->tts_values[DROPPED_OBJECT_TYPE - 1]);
+		*log_streams |= strcmp(type, "foreign table") == 0;
+		result = lappend_oid(result, DatumGetObjectId(slot->tts_values[DROPPED_OBJID - 1]));
 	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(set.setResult);
+	FreeExprContext(econtext, true);
 	return result;
 }
 
@@ -141,7 +185,6 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 {
 	List	   *dropped;
 	bool		log_streams;
-	MemoryContext context = CurrentMemoryContext;
 	char	   *message;
 	char	   *hint;
 
@@ -155,10 +198,11 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		!sc_extension_matches(&message, &hint))
 		PG_RETURN_NULL();
 
+	dropped = dropped_relations(&log_streams);
+	if (dropped == NIL)
+		PG_RETURN_NULL();
 	SPI_connect();
-	dropped = dropped_relations(context, &log_streams);
-	if (dropped != NIL)
-		forget_dropped(dropped, log_streams);
+	forget_dropped(dropped, log_streams);
 	SPI_finish();
 	PG_RETURN_NULL();
 }
