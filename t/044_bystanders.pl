@@ -133,7 +133,33 @@ for my $end (qw(ROLLBACK COMMIT))
 	both_exact('resumed after a pause');
 }
 
-# The same while it is being dropped.
+# A query that is behind takes the others' time once: they get as much before the next time.
+# sync() waits for it all the same.
+{
+	$node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
+	status_is('paused');
+	rows(10);
+	sync_pipelines($node);
+	arm($node, 'reader_before_read', 'wait');
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	wait_reached($node, 'reader_before_read');
+	rows(1) for 1 .. 40;
+	$node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
+	rows(10);
+	disarm($node, 'reader_before_read');
+	status_is('paused');
+	sync_pipelines($node);
+	my $attempt = $node->safe_psql('postgres', 'SELECT attempt FROM stream_ckpt.pipelines');
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+	is($node->safe_psql('postgres', 'SELECT attempt FROM stream_ckpt.pipelines'), $attempt, 'the others get their time first');
+	my ($ret, $stdout, $stderr) = $node->psql('postgres', "SELECT stream_ckpt.sync('60 seconds') IS NOT NULL");
+	is("$ret $stdout $stderr", '0 t ', 'sync() waits for what was resumed');
+	results_ok($node, 'bad', 'it has all its rows then', emit => 'update', synced => 1);
+	isnt($node->safe_psql('postgres', 'SELECT attempt FROM stream_ckpt.pipelines'), $attempt, 'then it is taken in again');
+}
+
+# A drop in an open transaction.
 {
 	my $locker = $node->background_psql('postgres');
 	my $dropper = $node->background_psql('postgres');
@@ -217,15 +243,29 @@ disarm($node, 'task_before_restore');
 status_is('running');
 both_exact('resumed while an attempt begins');
 
-# Whoever may not read a stream makes no slot.
-$node->safe_psql('postgres', q(
-	SELECT stream_ckpt.create_pipeline('other');
-	CREATE ROLE nobody));
-my ($ret, $stdout, $stderr) = $node->psql('postgres', q(
+# Whoever may not read a stream makes no slot, also for a pipeline of his own; who makes one is told.
+$node->safe_psql('postgres', q(CREATE ROLE nobody; CREATE DATABASE untouched; CREATE DATABASE squatted));
+$node->safe_psql('untouched', q(
+	CREATE EXTENSION stream_ckpt;
+	CREATE TABLE t (ts timestamptz);
+	SELECT stream_ckpt.attach_stream('t', event_time => 'ts');
+	GRANT CREATE ON SCHEMA public TO nobody;
+	GRANT CREATE ON DATABASE untouched TO nobody;
 	SET ROLE nobody;
-	SELECT stream_ckpt.create_query('mine', $$SELECT w.window_start, w.window_end, count(*) FROM t, stream_ckpt.tumble(ts, '1 minute') w
-		GROUP BY w.window_start, w.window_end$$)));
+	SELECT stream_ckpt.create_pipeline('his')));
+my $mine = q(SELECT stream_ckpt.create_query('mine', $$SELECT w.window_start, count(*) FROM t, stream_ckpt.tumble(ts, '1 minute') w
+	GROUP BY w.window_start$$, pipeline => 'his'));
+my ($ret, $stdout, $stderr) = $node->psql('untouched', "SET ROLE nobody; $mine");
 like($stderr, qr/permission denied for table t/, 'a query over a stream that the caller may not read');
+unlike($stderr, qr/replication slot/, 'no slot is made for it');
+($ret, $stdout, $stderr) = $node->psql('untouched', "GRANT SELECT ON t TO nobody; SET ROLE nobody; $mine");
+is($ret, 0, 'who may read the stream creates it');
+like($stderr, qr/replication slot/, 'with the slot');
+
+# A schema that somebody else made is not the extension's.
+$node->safe_psql('squatted', 'CREATE SCHEMA stream_ckpt AUTHORIZATION nobody');
+($ret, $stdout, $stderr) = $node->psql('squatted', 'CREATE EXTENSION stream_ckpt');
+like($stderr, qr/schema "stream_ckpt" belongs to another user/, 'CREATE EXTENSION in the schema of another user');
 
 $node->stop;
 done_testing();

@@ -52,12 +52,10 @@
 #define STANDBY_SNAPSHOT_MS 1000
 
 static int64 attempt;
-static int64 interval_us;		/* checkpoint_interval */
 static ScCollection *collection;
 static TimestampTz began;		/* the attempt */
 static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
 static TimestampTz caught_up;	/* when the reader was there; 0: not yet */
-static bool resume_wanted;		/* a query that stands should run */
 static TimestampTz last_trigger;
 static TimestampTz last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
@@ -68,7 +66,6 @@ static bool ended_well;
 static void coordinator_main(void);
 static bool prepare(void);
 static void give_up_slot(void);
-static void set_interval(int64 usecs);
 static void begin_attempt(void);
 static void wait_for_former_workers(void);
 static void read_catalog_again(void);
@@ -212,13 +209,6 @@ give_up_slot(void)
 	sc_end_work();
 }
 
-static void
-set_interval(int64 usecs)
-{
-	interval_us = usecs;
-	pg_atomic_write_u64(&sc_my_pipeline->interval_us, usecs);
-}
-
 /* Everything of the attempt: its number, what shared memory says, its workers. */
 static void
 begin_attempt(void)
@@ -239,7 +229,7 @@ begin_attempt(void)
 	began = GetCurrentTimestamp();
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
-	set_interval(pipeline->checkpoint_interval);
+	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
 	ntasks = pipeline->parallelism;
 	start = catch_up_to = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
 	foreach(lc, offsets)
@@ -295,8 +285,8 @@ read_catalog_again(void)
 		(sc_query_list(pipeline->pipeline_id) != NIL || sc_stream_list() != NIL);
 	if (go_on)
 	{
-		set_interval(pipeline->checkpoint_interval);
-		resume_wanted = sc_progress_review(pipeline->pipeline_id);
+		pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
+		sc_progress_review(pipeline->pipeline_id);
 		publish_progress();
 		sc_idle_load(pipeline->pipeline_id);
 	}
@@ -355,25 +345,26 @@ earliest_restart(void)
 	return caught_up + Min(caught_up - began, REST_MAX_MS * INT64CONST(1000));
 }
 
-/* A query that failed for a while is tried again, or one was resumed; sets loop_timeout. */
+/*
+ * A query that failed for a while is tried again, one was resumed, or its rows could not be
+ * written; sets loop_timeout.
+ */
 static void
 restart_if_due(void)
 {
 	TimestampTz retry_at = sc_progress_next_retry();
 	TimestampTz earliest = earliest_restart();
-	bool		sink_failed = sc_progress_any_void();
 
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
 	if (kind != NULL)
 		return;					/* the end of the checkpoint in flight wakes us */
-	if (resume_wanted || sink_failed)
+	if (sc_progress_wants_restart())
 		retry_at = earliest;
 	else if (retry_at == 0)
 		return;
 	loop_timeout = milliseconds_until(Max(retry_at, earliest));
 	if (loop_timeout == 0)
-		restart_attempt(sink_failed ? "a query's result could not be written" :
-						resume_wanted ? "a query is taken in again" : "a query is tried again");
+		restart_attempt("a query begins again from its last checkpoint");
 }
 
 /* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
@@ -415,7 +406,7 @@ due_kind(long *timeout)
 	XLogRecPtr	checkpoint_lsn;
 	bool		progress;
 	TimestampTz wait_until = sc_progress_next_wait();
-	TimestampTz due = last_trigger + interval_us;
+	TimestampTz due = last_trigger + (int64) pg_atomic_read_u64(&sc_my_pipeline->interval_us);
 	TimestampTz now;
 
 	SpinLockAcquire(&sc_my_pipeline->mutex);
@@ -681,7 +672,7 @@ publish_commit(const ScCheckpointRecord *record)
 	{
 		sc_begin_work();
 		if (sc_extension_exists())
-			resume_wanted = sc_progress_review(sc_my_pipeline->pipeline_id);
+			sc_progress_review(sc_my_pipeline->pipeline_id);
 		sc_end_work();
 	}
 	if (requests_taken > sc_my_pipeline->checkpoints_done)

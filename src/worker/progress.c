@@ -123,7 +123,6 @@ smallest(XLogRecPtr lsn, bool all)
 	foreach(lc, entries)
 	{
 		ScProgress *entry = lfirst(lc);
-
 		bool		counts = all || entry->wanted ||
 			(entry->active && entry->failures < SC_PATIENCE);
 
@@ -189,11 +188,10 @@ resume_waiting(ScProgress *entry)
 	entry->wait_until = now;
 }
 
-bool
+void
 sc_progress_review(int32 pipeline_id)
 {
 	List	   *failures = sc_store_failures();
-	bool		restart = false;
 	ListCell   *lc;
 
 	foreach(lc, sc_query_list(pipeline_id))
@@ -207,21 +205,21 @@ sc_progress_review(int32 pipeline_id)
 		/* one that is tried again by itself has its own time */
 		entry->wanted = !entry->active && should_run(query, failure) &&
 			!(failure && entry->retry_at != 0);
-		restart |= entry->wanted;
 		if (entry->active && entry->wait_until != 0 && !failure)
 			resume_waiting(entry);
 	}
-	return restart;
 }
 
 bool
-sc_progress_any_void(void)
+sc_progress_wants_restart(void)
 {
 	ListCell   *lc;
 
 	foreach(lc, entries)
 	{
-		if (((ScProgress *) lfirst(lc))->is_void)
+		ScProgress *entry = lfirst(lc);
+
+		if (entry->wanted || entry->is_void)
 			return true;
 	}
 	return false;

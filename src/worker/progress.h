@@ -46,8 +46,8 @@ extern void sc_progress_forget(int64 query_id);
 extern bool sc_progress_is_active(int64 query_id);
 
 /*
- * "lsn", or what is behind it: of the queries that run or are about to, and of all.  One that has waited
- * SC_PATIENCE times counts as one that stands: its owner may never let it go on.
+ * "lsn", or what is behind it: of the queries that run or are about to, and of all.  One that
+ * has waited SC_PATIENCE times counts as one that stands: its owner may never let it go on.
  */
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
@@ -57,14 +57,16 @@ extern TimestampTz sc_progress_next_wait(void);
 extern TimestampTz sc_progress_next_retry(void);
 
 /*
- * Looks at what was resumed: a query that waits is tried at once; for one that stands
- * the result is true: only a new attempt takes it in, because the reader has to go back.
+ * Looks at what was resumed: a query that waits is tried at once, one that stands is wanted.
  * Needs a transaction.
  */
-extern bool sc_progress_review(int32 pipeline_id);
+extern void sc_progress_review(int32 pipeline_id);
 
-/* Does a task send what is void? */
-extern bool sc_progress_any_void(void);
+/*
+ * Does a query need a new attempt?  One that is wanted does, because the reader has to go
+ * back, and one whose part is void, because its task has to.
+ */
+extern bool sc_progress_wants_restart(void);
 
 /* Seconds until the next try after so many failures: 1 doubling to 60. */
 extern int	sc_progress_delay(int failures);

@@ -95,6 +95,7 @@ reader_main(void)
 	start = sc_queues_start(segment);
 	prepare();
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
+	SC_DEBUG_POINT("reader_before_read");
 
 	for (;;)
 	{
