@@ -251,6 +251,25 @@ $node->safe_psql('postgres', q(CREATE OR REPLACE FUNCTION slow(int) RETURNS int 
 status_is('bad', 'running');
 sync_ok('the expression ends');
 exact('exact after it was tried again by itself');
+$node->safe_psql('postgres', "SELECT stream_ckpt.drop_query('bad')");
+
+# many groups, each quick: emitting them is long work, but not longer than ten limits
+my $a_little = 'CREATE OR REPLACE FUNCTION a_little(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS';
+$node->safe_psql('postgres', qq($a_little 'DECLARE until timestamptz := clock_timestamp() + interval ''0.1 ms'';
+	BEGIN WHILE clock_timestamp() < until LOOP END LOOP; RETURN \$1; END'));
+create_bad("SELECT w.window_start, w.window_end, v, a_little(count(*)) AS c $from GROUP BY w.window_start, w.window_end, v");
+rows(8);
+status_is('bad', 'running');
+$n++;
+$node->safe_psql('postgres', "INSERT INTO t SELECT m.ts, 1, i, $n FROM (SELECT max(ts) AS ts FROM t) m, generate_series(1000, 40000) i");
+status_is('bad', 'retrying');
+like(counter($node, 'bad', 'message'), qr/query_time_limit/, 'many groups: the limit is named');
+sync_ok('while emitting takes too long');
+good_ok('while emitting takes too long');
+$node->safe_psql('postgres', "$a_little 'BEGIN RETURN \$1; END'");
+status_is('bad', 'running');
+sync_ok('emitting is quick');
+exact('exact after many groups');
 
 #
 # Pause and resume

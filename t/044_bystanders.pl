@@ -114,6 +114,31 @@ for my $end (qw(ROLLBACK COMMIT))
 	both_exact("mended and resumed, $end");
 }
 
+# The same where it is the task that fails.
+{
+	create_query($node, 'divides', 't', emit => 'update',
+		select => "SELECT w.window_start, w.window_end, k, sum(100 / nullif(v, 7)) AS s FROM t, stream_ckpt.tumble(ts, '1 minute') w
+			GROUP BY w.window_start, w.window_end, k");
+	my $locker = $node->background_psql('postgres');
+	my $resumer = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE divides IN SHARE MODE');
+	rows(10);
+	wait_until($node, "SELECT status = 'waiting' FROM stream_ckpt.queries WHERE query = 'divides'::regclass", 'divides waits');
+	$resumer->query_safe("BEGIN; SELECT stream_ckpt.resume_query('divides')");
+	$node->safe_psql('postgres', "INSERT INTO t SELECT max(ts), 1, 0, 0 FROM t");
+	rows(10);
+	wait_until($node, "SELECT sum(n) = (SELECT count(*) FROM t) FROM good", 'good goes on beside a task that fails');
+	results_ok($node, 'good', 'good is exact beside a task that fails', emit => 'update', synced => 1);
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	$resumer->query_safe('COMMIT');
+	$resumer->quit;
+	wait_until($node, "SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'divides'::regclass", 'divides has failed');
+	is(counter($node, 'divides', 'message'), 'division by zero', 'a failure in the task is noted in the end');
+	$node->safe_psql('postgres', "SELECT stream_ckpt.drop_query('divides')");
+}
+
 # Who resumes a query and then waits for it gets its rows.
 {
 	my $locker = $node->background_psql('postgres');

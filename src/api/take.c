@@ -69,14 +69,21 @@ take(FunctionCallInfo fcinfo, ScQuery *query, const char *table)
 static Datum
 take_kept(FunctionCallInfo fcinfo, const char *function, const char *table)
 {
+	Oid			relid = DatumGetObjectId(sc_arg(fcinfo, 0, "query"));
 	ScQuery    *query;
+	char	   *name;
 
 	sc_refuse_in_worker(function);
-	query = sc_query_by_relid(DatumGetObjectId(sc_arg(fcinfo, 0, "query")), false);
+	query = sc_query_by_relid(relid, false);
+	name = get_rel_name(relid);
 	if (!has_privs_of_role(GetUserId(), query->owner))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, get_rel_name(query->definition));
 	LockRelationOid(query->relid, AccessShareLock);
-	query = sc_query_by_id(query->query_id, false);
+	query = sc_query_by_id(query->query_id, true);
+	if (!query)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("continuous query \"%s\" was dropped meanwhile", name ? name : "")));
 	take(fcinfo, query, table);
 	return (Datum) 0;
 }
