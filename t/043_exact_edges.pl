@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main');
+my $node = new_node('main', "stream_ckpt.debug_cut_row_bytes = 100000\n");
 sub sql { return $node->safe_psql('postgres', join ';', @_); }
 
 sub create
@@ -139,6 +139,35 @@ for my $options ($dead, 'keep_late_rows => true')
 	($ret, $out, $err) = $node->psql('postgres', qq(SET ROLE reader; SELECT stream_ckpt.create_query('peek', 'SELECT w.window_start, count(k) AS n FROM guarded, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start', $options)));
 	like($err, qr/permission denied for columns of stream "guarded".*SELECT on all columns/s, "$options: all columns");
 }
+
+# A row too large to be handed on (1 GB; here a limit of less): queries that read its large columns
+# can't have it, those that don't count it, and the pipeline goes on.
+sql(q(CREATE TABLE large (ts timestamptz, k int, a text, b text, small text);
+	ALTER TABLE large ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL));
+attach($node, 'large');
+my $from = q(FROM large, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, k);
+create('l_count', "SELECT w.window_start, k, count(*) AS n, max(small) AS m $from", $update);
+create('l_stop', "SELECT w.window_start, k, count(*) AS n, sum(length(a)) AS s $from", $update);
+create('l_dead', "SELECT w.window_start, k, count(*) AS n, sum(length(a)) AS s $from", "$update, $dead");
+create('l_whole', "SELECT w.window_start, k, count(large) AS n $from", "$update, $dead");
+create('l_late', "SELECT w.window_start, k, count(*) AS n $from", "$update, $dead, keep_late_rows => true");
+sql(q(INSERT INTO large VALUES ('2024-01-01 UTC', 1, repeat('x', 60000), 'b', 's'), ('2024-01-01 UTC', 1, repeat('x', 60000), repeat('y', 60000), 't'),
+	('2024-01-01 UTC', 1, 'a', repeat('y', 90000), 'u'), ('2024-01-01 UTC', 2, repeat('z', 120000), NULL, 'v'), ('2024-01-01 UTC', 2, 'a', 'b', 'w')));
+wait_until($node, q(SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'l_stop'::regclass), 'who reads a large column fails');
+is(sql(q(SELECT sqlstate, message, detail, row_ordinal FROM stream_ckpt.queries WHERE query = 'l_stop'::regclass)),
+	'54000|a row of the stream is too large to be read|It takes more than 1 GB, column "a" among it 60000 bytes.|2', 'and says at which row');
+wait_until($node, q(SELECT count(*) = 4 AND bool_and(rows_in = 5) FROM stream_ckpt.queries WHERE query::text LIKE 'l\_%' AND status = 'running'), 'the others go on');
+is(sql(q(SELECT string_agg(n || m, ' ' ORDER BY k) FROM l_count)), '3u 2w', 'who reads none counts the rows');
+is(sql(q(SELECT string_agg(concat_ws(',', n, s), ' ' ORDER BY k) FROM l_dead)), '2,60001 1,1', 'dead letters: without the rows');
+is(sql("SELECT string_agg(n::text, ' ' ORDER BY k) FROM $_"), '2 1', "$_ reads whole rows") foreach qw(l_whole l_late);
+is(sql(q(SELECT query, count(*), count(row), min(message) FROM stream_ckpt.dead_letter WHERE query::text LIKE 'l\_%' GROUP BY 1 ORDER BY query::text)),
+	join("\n", map { "$_|2|0|a row of the stream is too large to be read" } qw(l_dead l_late l_whole)), 'the letters say so');
+$node->append_conf('postgresql.conf', 'stream_ckpt.debug_cut_row_bytes = 1000000');
+$node->restart;
+wait_running($node);
+sql(q(SELECT stream_ckpt.resume_query('l_stop')));
+sync_pipelines($node);
+is(sql(q(SELECT stream_ckpt.verify('l_stop'), stream_ckpt.verify('l_count'))), '0|0', 'resumed, where the rows fit');
 
 $node->stop;
 done_testing();

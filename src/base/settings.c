@@ -20,6 +20,7 @@ int			sc_query_time_limit = 10000;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 int			sc_debug_notify_percent = 50;
+int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
 #endif
 
 void
@@ -72,6 +73,11 @@ sc_settings_init(void)
 							"Fill of the notification queue from which on code of owners is refused to notify (debug builds only).",
 							NULL,
 							&sc_debug_notify_percent, 50, 0, 100,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_cut_row_bytes",
+							"Bytes from which on a table's row is cut (debug builds only).",
+							NULL,
+							&sc_debug_cut_row_bytes, SC_ROW_BYTES_LIMIT, 0, SC_ROW_BYTES_LIMIT,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #endif
 	if (process_shared_preload_libraries_in_progress)

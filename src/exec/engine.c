@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "common/int.h"
 #include "exec/state.h"
 #include "utils/memutils.h"
@@ -267,8 +268,35 @@ reset_row_context(ScEngine *engine)
 	}
 }
 
-void
-sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
+/* Raises an error where a value was left out that is read. */
+static void
+check_cut_row(ScEngine *engine, TupleTableSlot *slot)
+{
+	Bitmapset  *read = engine->def->read_attnos;
+	bool		whole = engine->options.keeps_rows || bms_is_member(0, read);
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (slot->tts_isnull[i] || att->attisdropped || att->attlen != -1 ||
+			!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(slot->tts_values[i])) ||
+			!(whole || bms_is_member(i + 1, read)))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row of the stream is too large to be read"),
+				 errdetail("It takes more than 1 GB, column \"%s\" among it %zu bytes.",
+						   NameStr(att->attname),
+						   toast_raw_datum_size(slot->tts_values[i]) - VARHDRSZ),
+				 errhint("Queries with on_error => 'dead_letter' go on without such a row, and those that don't read its large columns count it.")));
+	}
+}
+
+static pg_attribute_always_inline void
+take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 {
 	MemoryContext old;
 
@@ -276,6 +304,8 @@ sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
 	engine->counters.rows_in++;
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
+	if (cut)
+		check_cut_row(engine, slot);
 	slot_getsomeattrs(slot, engine->last_attno);
 	engine->tmpcontext->ecxt_scantuple = slot;
 	old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
@@ -297,6 +327,18 @@ sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
 	if (unlikely(engine->undo != NULL))
 		sc_undo_end_row(engine);
 	engine->running = false;
+}
+
+void
+sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
+{
+	take_row(engine, slot, false);
+}
+
+void
+sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot)
+{
+	take_row(engine, slot, true);
 }
 
 /* ---------------------------------------------------------------------

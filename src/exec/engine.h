@@ -53,6 +53,7 @@ typedef struct ScEngineOptions
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
 	void	   *late_arg;
 	bool		undo;			/* sc_engine_after_error can go on */
+	bool		keeps_rows;		/* late_row reads all columns */
 } ScEngineOptions;
 
 /* Counters since the query began (restored with the state by the caller). */
@@ -76,6 +77,12 @@ extern void sc_engine_free(ScEngine *engine);
 
 /* One committed row of the stream; slot columns by the root's attribute numbers. */
 extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
+
+/*
+ * The same for a row that was cut: in place of values that were left out it has on-disk TOAST
+ * pointers.  ERRCODE_PROGRAM_LIMIT_EXCEEDED where the definition reads one of them.
+ */
+extern void sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
  * A transaction ends.  max_event_time is the greatest event time of its rows in

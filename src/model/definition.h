@@ -27,6 +27,7 @@
 #define SC_MODEL_DEFINITION_H
 
 #include "model/window.h"
+#include "nodes/bitmapset.h"
 #include "nodes/primnodes.h"
 
 #define SC_STREAM_VARNO		1
@@ -61,6 +62,9 @@ typedef struct ScDefinition
 	Oid			event_time_type;	/* TIMESTAMPTZOID or TIMESTAMPOID */
 	AttrNumber	last_attno;		/* highest stream attribute that is read; a
 								 * whole-row Var makes it the last of the row */
+	bool		user_code;		/* calls functions in SQL or procedural languages, which
+								 * can do anything */
+	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
 	ScWindowSpec window;
 	List	   *quals;			/* implicitly ANDed; NIL: every row */
 	int			nkeys;			/* without the window's columns */

@@ -48,6 +48,7 @@ stream_var(ScAnalysis *an, Var *var)
 	if (attno == InvalidAttrNumber)
 		attno = an->stream_natts;
 	an->def->last_attno = Max(an->def->last_attno, attno);
+	an->def->read_attnos = bms_add_member(an->def->read_attnos, var->varattno);
 
 	result = makeVar(SC_STREAM_VARNO, var->varattno, var->vartype, var->vartypmod,
 					 var->varcollid, 0);

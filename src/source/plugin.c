@@ -16,6 +16,7 @@
 #include "access/sysattr.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "base/settings.h"
 #include "replication/message.h"
 #include "replication/origin.h"
 #include "replication/output_plugin.h"
@@ -45,7 +46,7 @@ static bool plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin
 static void write_begin(ScDecoder *decoder, ReorderBufferTXN *txn);
 static void write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation,
 						 HeapTuple tuple);
-static HeapTuple flatten(HeapTuple tuple, TupleDesc desc);
+static HeapTuple flatten(HeapTuple tuple, TupleDesc desc, bool *cut);
 static void take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message,
 					  Size size);
 static void write_commit(ScDecoder *decoder, ReorderBufferTXN *txn);
@@ -156,6 +157,7 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 	bool		flattened = false;
+	bool		cut = false;
 	Size		len;
 	MinimalTuple copy;
 
@@ -164,7 +166,7 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 	{
 		MemoryContext old = MemoryContextSwitchTo(decoder->row_context);
 
-		tuple = flatten(tuple, desc);
+		tuple = flatten(tuple, desc, &cut);
 		flattened = true;
 		MemoryContextSwitchTo(old);
 	}
@@ -172,6 +174,8 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 	len = tuple->t_len - MINIMAL_TUPLE_OFFSET;
 	copy = (MinimalTuple) sc_batch_add(decoder->batch, SC_WIRE_INSERT,
 									   layout->number, len);
+	if (cut)
+		SC_WIRE_RECORD(copy)->flags = SC_WIRE_CUT;
 	memcpy(copy, (char *) tuple->t_data + MINIMAL_TUPLE_OFFSET, len);
 	copy->t_len = len;
 
@@ -194,24 +198,68 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 		MemoryContextReset(decoder->row_context);
 }
 
+static inline bool
+is_out_of_line(TupleDesc desc, int i, Datum value)
+{
+	return TupleDescAttr(desc, i)->attlen == -1 && !TupleDescAttr(desc, i)->attisdropped &&
+		VARATT_IS_EXTERNAL(DatumGetPointer(value));
+}
+
+/* toast_datum_size() of decoded values: the server's own doesn't take them where it has asserts. */
+static Size
+size_of(Datum value)
+{
+	struct varatt_indirect redirect;
+
+	if (!VARATT_IS_EXTERNAL_INDIRECT(DatumGetPointer(value)))
+		return toast_datum_size(value);
+	VARATT_EXTERNAL_GET_POINTER(redirect, (struct varlena *) DatumGetPointer(value));
+	return VARSIZE_ANY(redirect.pointer);
+}
+
+/*
+ * What stands for a value that is left out: a pointer to nowhere, but for its size.  (One byte
+ * is said to be there: the server takes none for an empty value.)
+ */
+static Datum
+left_out(Datum value)
+{
+	struct varlena *result = palloc0(TOAST_POINTER_SIZE);
+	struct varatt_external pointer = {0};
+
+	pointer.va_extinfo = 1;
+	pointer.va_rawsize = (int32) toast_raw_datum_size(value);
+	SET_VARTAG_EXTERNAL(result, VARTAG_ONDISK);
+	memcpy(VARDATA_EXTERNAL(result), &pointer, sizeof(pointer));
+	return PointerGetDatum(result);
+}
+
 /*
  * A copy that holds all of the relation's columns, and all its values: decoded
- * out-of-line values are pointers into the reader's memory.
+ * out-of-line values are pointers into the reader's memory.  Each of them has 1 GB at most,
+ * but a row can have several: where they are too large together they are left out, and the
+ * row is "*cut".
  */
 static HeapTuple
-flatten(HeapTuple tuple, TupleDesc desc)
+flatten(HeapTuple tuple, TupleDesc desc, bool *cut)
 {
 	Datum	   *values = palloc(desc->natts * sizeof(Datum));
 	bool	   *isnull = palloc(desc->natts * sizeof(bool));
+	Size		size = tuple->t_len;
 
 	heap_deform_tuple(tuple, desc, values, isnull);
 	for (int i = 0; i < desc->natts; i++)
 	{
-		if (!isnull[i] && TupleDescAttr(desc, i)->attlen == -1 &&
-			!TupleDescAttr(desc, i)->attisdropped &&
-			VARATT_IS_EXTERNAL(DatumGetPointer(values[i])))
-			values[i] = PointerGetDatum(detoast_external_attr((struct varlena *)
-															  DatumGetPointer(values[i])));
+		if (!isnull[i] && is_out_of_line(desc, i, values[i]))
+			size += size_of(values[i]) + MAXIMUM_ALIGNOF;
+	}
+	*cut = size > SC_CUT_ROW_BYTES;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (isnull[i] || !is_out_of_line(desc, i, values[i]))
+			continue;
+		values[i] = *cut ? left_out(values[i]) :
+			PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
 	}
 	return heap_form_tuple(desc, values, isnull);
 }

@@ -44,6 +44,12 @@ typedef enum ScWireOp
 	SC_WIRE_BARRIER = 'B'
 } ScWireOp;
 
+/*
+ * The row is too large for a message: its out-of-line values were left out.  In place of
+ * each is a pointer to nowhere.
+ */
+#define SC_WIRE_CUT			1
+
 typedef struct ScWireHeader
 {
 	uint32		magic;
@@ -55,7 +61,7 @@ typedef struct ScWireRecord
 {
 	uint32		len;			/* with this header; a multiple of 8 */
 	uint8		op;				/* ScWireOp */
-	uint8		flags;			/* 0 */
+	uint8		flags;			/* 'I': SC_WIRE_CUT; else 0 */
 	uint16		layout;			/* 'L', 'I': number of the layout */
 } ScWireRecord;
 
@@ -140,6 +146,7 @@ typedef struct ScWireBarrier
 } ScWireBarrier;
 
 #define SC_WIRE_BODY(record) ((char *) (record) + sizeof(ScWireRecord))
+#define SC_WIRE_RECORD(body) ((ScWireRecord *) ((char *) (body) - sizeof(ScWireRecord)))
 #define SC_WIRE_TUPLE(record) ((MinimalTuple) SC_WIRE_BODY(record))
 
 /*

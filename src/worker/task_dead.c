@@ -29,12 +29,15 @@ send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData
 	ScFailure  *failure = sc_failure_from_error(error);
 	ScMessageDead head = {0};
 	StringInfoData body;
-	Datum		row;
+	bool		cut = kind == SC_DEAD_ROW &&
+		((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT;
+	Datum		row = (Datum) 0;
 	ScEnv		env;
 
 	/* values of its own can be at fault */
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	row = sc_row_jsonb_or_null(slot);
+	if (!cut)
+		row = sc_row_jsonb_or_null(slot);
 	sc_env_leave(&env);
 
 	if (kind == SC_DEAD_ROW)

@@ -92,6 +92,7 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.late_arg = query;
 	options.undo = catalog->dead_letter;
+	options.keeps_rows = catalog->keep_late_rows;
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	query->definition = sc_definition_load(catalog);
@@ -168,7 +169,10 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 		query->ordinal++;
 		query->in_row = true;
 		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
-		sc_engine_row(query->engine, query->row);
+		if (unlikely(record->flags & SC_WIRE_CUT))
+			sc_engine_cut_row(query->engine, query->row);
+		else
+			sc_engine_row(query->engine, query->row);
 		query->in_row = false;
 	}
 }
