@@ -38,6 +38,12 @@ limit_handler(void)
 void
 sc_limit_begin(void)
 {
+	sc_limit_begin_times(1);
+}
+
+void
+sc_limit_begin_times(int times)
+{
 	if (!registered)
 	{
 		limit_timeout = RegisterTimeout(USER_TIMEOUT, limit_handler);
@@ -47,7 +53,8 @@ sc_limit_begin(void)
 	in_force = sc_query_time_limit > 0;
 	began = GetCurrentTimestamp();
 	if (in_force)
-		enable_timeout_after(limit_timeout, sc_query_time_limit);
+		enable_timeout_after(limit_timeout,
+							 (int) Min((int64) sc_query_time_limit * times, PG_INT32_MAX));
 }
 
 void

@@ -16,6 +16,8 @@
  * raises ERRCODE_QUERY_CANCELED.  Calls don't nest; begin again to start anew.
  */
 extern void sc_limit_begin(void);
+/* The same with so many limits at once, for what the code of so many queries left. */
+extern void sc_limit_begin_times(int times);
 extern void sc_limit_end(void);
 
 /*

@@ -16,8 +16,10 @@
 
 #include "access/attnum.h"
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_attribute.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "nodes/execnodes.h"
@@ -84,6 +86,21 @@ refuse_volatile(ScAnalysis *an, Oid funcid, int location, const char *role)
 			 sc_errposition(an, location)));
 }
 
+/* Is its code that of a user, and not of somebody who may install libraries? */
+static bool
+is_user_code(Oid funcid)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	Oid			language;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", funcid);
+	language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
+	ReleaseSysCache(tuple);
+	return funcid >= FirstNormalObjectId && language != INTERNALlanguageId &&
+		language != ClanguageId;
+}
+
 /* "role" says in an error what the function is for, "" where that is plain. */
 static void
 check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
@@ -96,6 +113,7 @@ check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
 		refuse_run_dependent(an, psprintf("function %s()", name), location);
 	if (func_volatile(funcid) == PROVOLATILE_VOLATILE)
 		refuse_volatile(an, funcid, location, role);
+	an->def->user_code |= is_user_code(funcid);
 }
 
 typedef struct FunctionCheck

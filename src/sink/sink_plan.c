@@ -24,6 +24,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_operator.h"
+#include "commands/trigger.h"
 #include "exec/engine.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
@@ -137,6 +138,20 @@ reset_entry(SinkPlans *entry, const char *signature)
 }
 
 /*
+ * SET CONSTRAINTS ALL IMMEDIATE, until the transaction ends or this is rolled back.  What is deferred would run
+ * when all queries' parts commit: too late to concern this query alone, and not as its owner.
+ * (PostgreSQL refuses to defer a trigger here, so code that sets it back gets an error.)
+ */
+static void
+defer_nothing(void)
+{
+	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
+
+	AfterTriggerSetState(stmt);
+	pfree(stmt);
+}
+
+/*
  * Connects to SPI and finds the query's plans.  Called in the sink's memory
  * context, which stays the current one.
  */
@@ -151,6 +166,7 @@ sc_sink_plans_begin(ScSink *sink)
 		strcmp(sink->plans->signature, signature) != 0)
 		reset_entry(sink->plans, signature);
 
+	defer_nothing();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	MemoryContextSwitchTo(oldcontext);

@@ -9,6 +9,13 @@
  * commit without it.  Where the same rows may go through another time (a lock, a
  * full disk), its part is kept and written with a later checkpoint; otherwise the
  * query stands, at its last committed offset.
+ *
+ * What code of owners left may also fail at the commit itself, which says nothing of whose
+ * it was (a remote transaction, a full notification queue).  Then all queries whose code
+ * ran are suspects.  A transaction with a suspect has no other owner's code in it: the
+ * parts of those whose code ran the last time wait for the next checkpoint.  A suspect that is
+ * committed is one no longer; one with which the commit fails is at fault, and waits as
+ * where its table is locked.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,6 +23,7 @@
 #include "access/xact.h"
 #include "base/debug.h"
 #include "base/env.h"
+#include "base/limit.h"
 #include "base/settings.h"
 #include "ckpt/late.h"
 #include "miscadmin.h"
@@ -26,12 +34,20 @@
 #include "worker/loop.h"
 #include "worker/progress.h"
 
+/* Of the checkpoint that is being written */
+static MemoryContext failure_context;	/* for failures until it is committed */
+static int64 alone;				/* the only query whose code may run; 0: all may */
+
+#define NOBODY	(-1)			/* "alone": no query's code may run */
+
 /* A part that waits may grow to so many bytes; then the query begins anew from its
  * last checkpoint. */
 #define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
 
+static int64 choose_suspect(const ScCollection *collection);
 static void write_query(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
+static void leave_out(ScStore *store, ScCollectedQuery *collected);
 static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 					   ScCheckpointRecord *record);
 static int64 write_state(ScStore *store, ScQuery *query, ScPart *part,
@@ -44,6 +60,8 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 									   record->checkpoint_id);
 	ListCell   *lc;
 
+	failure_context = collection->context;
+	alone = choose_suspect(collection);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
 	foreach(lc, collection->queries)
@@ -61,7 +79,8 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	int			failures = progress->failures + 1;
-	bool		transient = sc_failure_is_transient(failure->sqlerrcode);
+	bool		transient = collected->blamed ||
+		sc_failure_is_transient(failure->sqlerrcode);
 	bool		can_wait = keep_part &&
 		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory);
 	ScFailureStatus status = SC_FAILURE_FAILED;
@@ -97,6 +116,48 @@ keep_place(ScStore *store, const ScCollectedQuery *collected)
 		sc_store_offset(store, &collected->first);
 }
 
+static bool
+is_tried(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return collected->has_rows && !collected->failure && !collected->refused &&
+		!progress->is_void && progress->wait_until <= GetCurrentTimestamp();
+}
+
+/*
+ * The suspect whose turn it is, or 0.  One that was at fault has taken its time from the
+ * others: the next one's turn comes with the next checkpoint.
+ */
+static int64
+choose_suspect(const ScCollection *collection)
+{
+	int64		result = 0;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+	{
+		const ScCollectedQuery *collected = lfirst(lc);
+
+		if (collected->blamed)
+			return NOBODY;
+		if (result == 0 && is_tried(collected) &&
+			sc_progress_get(collected->query_id)->suspect)
+			result = collected->query_id;
+	}
+	return result;
+}
+
+/* Must the query's code not run in this transaction? */
+static bool
+must_be_held(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return collected->has_rows && (progress->suspect || progress->user_code) &&
+		alone != 0 && alone != collected->query_id;
+}
+
 static void
 write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
 {
@@ -105,6 +166,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 
 	sc_worker_context.query_id = collected->query_id;
 	collected->by_sink = collected->cleared = false;
+	collected->user_code = collected->failed_now = collected->untried = false;
 	query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!query)
 	{
@@ -118,8 +180,14 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 		keep_place(store, collected);
 		note_failure(collected, collected->failure, false);
 	}
-	else if (progress->wait_until > GetCurrentTimestamp())
+	else if (collected->refused)
+		leave_out(store, collected);
+	else if (progress->wait_until > GetCurrentTimestamp() || must_be_held(collected))
+	{
+		collected->untried = true;
 		collected->outcome = SC_OUTCOME_WAITING;
+		keep_place(store, collected);
+	}
 	else
 		write_part(store, query, collected, record);
 	sc_worker_context.query_id = 0;
@@ -136,6 +204,57 @@ recovered(const ScCollectedQuery *collected)
 		 collected->lsn >= progress->failed_lsn);
 }
 
+/*
+ * Releases the part's subtransaction, in which code of the owner's can have a part (a remote
+ * transaction has savepoints, too).  A failure in that is returned, and the caller rolls back.
+ */
+static ScFailure *
+release(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		sc_limit_begin();
+		ReleaseCurrentSubTransaction();
+		sc_limit_end();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		failure = sc_failure_from_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
+/* The same failure, in failure_context. */
+static ScFailure *
+keep_failure(const ScFailure *failure)
+{
+	MemoryContext old = MemoryContextSwitchTo(failure_context);
+	StringInfoData buf;
+	ScFailure  *result;
+
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	result = sc_failure_read(buf.data, buf.len);
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+/* The part isn't in this checkpoint. */
+static void
+leave_out(ScStore *store, ScCollectedQuery *collected)
+{
+	collected->by_sink = true;
+	keep_place(store, collected);
+	note_failure(collected, collected->refused, true);
+}
+
 static void
 write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 		   ScCheckpointRecord *record)
@@ -144,12 +263,13 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	MemoryContext context = CurrentMemoryContext;
 	ScDeadLetterWriter *letters = NULL;
 	ScFailure  *failure = NULL;
-	int64		nrows = 0;
+	ScWrittenRows written = {0};
+	int64		bytes = 0;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	if (collected->has_rows)
-		failure = sc_checkpoint_rows(query, collected->part, &nrows);
+		failure = sc_checkpoint_rows(query, collected->part, &written);
 	if (failure && query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
 	{
 		RollbackAndReleaseCurrentSubTransaction();
@@ -157,34 +277,84 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 		BeginInternalSubTransaction(NULL);
 		MemoryContextSwitchTo(context);
 		letters = sc_dead_letter_begin(query, record->checkpoint_id);
-		failure = sc_checkpoint_rows_around(query, collected->part, letters, &nrows);
+		failure = sc_checkpoint_rows_around(query, collected->part, letters, &written);
 	}
-	if (failure)
-		RollbackAndReleaseCurrentSubTransaction();
-	else
+	if (!failure)
 	{
 		SC_DEBUG_POINT("coordinator_after_rows");
-		record->checkpointed_bytes += write_state(store, query, collected->part, &letters);
+		bytes = write_state(store, query, collected->part, &letters);
 		if (letters)
 			sc_dead_letter_end(letters);
 		sc_store_flush(store);
-		ReleaseCurrentSubTransaction();
+		failure = release();
 	}
+	if (failure)
+		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	sc_env_end_step();
 
+	collected->user_code = written.user_code;
+	if (collected->has_rows)
+		sc_progress_get(collected->query_id)->user_code = written.user_code;
 	if (failure)
 	{
-		collected->by_sink = true;
-		keep_place(store, collected);
-		note_failure(collected, failure, true);
+		collected->failed_now = true;
+		collected->refused = keep_failure(failure);
+		leave_out(store, collected);
 		return;
 	}
-	record->result_rows += nrows;
+	record->checkpointed_bytes += bytes;
+	record->result_rows += written.nrows;
 	collected->outcome = SC_OUTCOME_COMMITTED;
 	collected->cleared = recovered(collected) &&
 		sc_store_failure_recovered(collected->query_id);
+}
+
+int
+sc_checkpoint_user_code(const ScCollection *collection)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+		n += ((ScCollectedQuery *) lfirst(lc))->user_code;
+	return n;
+}
+
+bool
+sc_checkpoint_blame(ScCollection *collection, const ErrorData *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(collection->context);
+	List	   *suspects = NIL;
+	ScCollectedQuery *blamed;
+	bool		any_failed = false;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+	{
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (!collected->user_code)
+			continue;
+		any_failed |= collected->failed_now;
+		suspects = lappend(suspects, collected);
+	}
+	/* what failed can have left something, too; the next try is without it */
+	if (!any_failed && list_length(suspects) == 1)
+	{
+		blamed = linitial(suspects);
+		sc_progress_get(blamed->query_id)->suspect = true;
+		blamed->blamed = true;
+		blamed->refused = sc_failure_from_error(error);
+	}
+	else if (!any_failed)
+	{
+		foreach(lc, suspects)
+			sc_progress_get(((ScCollectedQuery *) lfirst(lc))->query_id)->suspect = true;
+	}
+	MemoryContextSwitchTo(old);
+	return suspects != NIL;
 }
 
 static Size

@@ -62,19 +62,19 @@ put_rows(ScSink *sink, const char *message, Size len)
 	}
 }
 
-/* Writes the part's result rows as the query's owner; returns their number. */
-static int64
-write_rows(ScQuery *query, ScPart *part)
+/* Writes the part's result rows as the query's owner. */
+static void
+write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 {
 	ScEnv		env;
 	ScSink	   *sink;
 	const char *message;
 	Size		len;
-	int64		nrows;
 
 	sc_env_enter(&env, query->owner, query->settings);
 	sc_limit_begin();
 	sink = sc_sink_open(query);
+	written->user_code = sc_sink_runs_user_code(sink);
 	sc_part_rewind(part);
 	while ((message = sc_part_next(part, &len)) != NULL)
 	{
@@ -82,25 +82,24 @@ write_rows(ScQuery *query, ScPart *part)
 			put_rows(sink, message, len);
 		CHECK_FOR_INTERRUPTS();
 		/* writing many rows may take long; code of the owner's may not */
-		if (!sc_sink_runs_user_code(sink))
+		if (!written->user_code)
 			sc_limit_renew();
 	}
-	nrows = sc_sink_close(sink);
+	written->nrows = sc_sink_close(sink);
 	PortalHashTableDeleteAll();
 	sc_limit_end();
 	sc_env_leave(&env);
-	return nrows;
 }
 
 ScFailure *
-sc_checkpoint_rows(ScQuery *query, ScPart *part, int64 *nrows)
+sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ScFailure  *volatile failure = NULL;
 
 	PG_TRY();
 	{
-		*nrows = write_rows(query, part);
+		write_rows(query, part, written);
 	}
 	PG_CATCH();
 	{
@@ -239,7 +238,7 @@ write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 
 ScFailure *
 sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *letters,
-						  int64 *nrows)
+						  ScWrittenRows *written)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt rows of a message",
@@ -250,7 +249,8 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	const char *message;
 	Size		len;
 
-	*nrows = 0;
+	written->nrows = 0;
+	written->user_code = true;
 	sc_part_rewind(part);
 	while (!failure && (message = sc_part_next(part, &len)) != NULL)
 	{
@@ -265,7 +265,7 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 			range.rows = palloc(sizeof(ScMessageRow *) * head->nrows);
 			for (; row < message + len; row += ((const ScMessageRow *) row)->len)
 				range.rows[range.nrows++] = (const ScMessageRow *) row;
-			failure = write_range(&range, letters, nrows);
+			failure = write_range(&range, letters, &written->nrows);
 		}
 		MemoryContextSwitchTo(old);
 		CHECK_FOR_INTERRUPTS();

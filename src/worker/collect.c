@@ -202,6 +202,8 @@ sc_collect_reset(ScCollection *collection)
 	{
 		ScCollectedQuery *query = lfirst(lc);
 
+		query->refused = NULL;	/* the collection's */
+		query->blamed = false;
 		if (query->outcome == SC_OUTCOME_WAITING)
 			waiting = lappend(waiting, query);
 		else

@@ -43,7 +43,14 @@ typedef struct ScCollectedQuery
 	bool		by_sink;		/* failed in writing, not in the task */
 	bool		cleared;		/* its row of query_failure was removed */
 	bool		unnoted;		/* its failure could not be written there */
+	bool		user_code;		/* code of its owner's may have run */
+	bool		failed_now;		/* and then its rows could not be written */
+	bool		untried;		/* its part waits, and nobody tried to write it */
 	XLogRecPtr	failed_lsn;		/* of the row that failed */
+
+	/* for further tries to commit the same checkpoint */
+	ScFailure  *refused;		/* why it isn't in it; NULL: it is tried */
+	bool		blamed;			/* by sc_checkpoint_blame: what it left for the commit failed there */
 } ScCollectedQuery;
 
 typedef struct ScCollection
@@ -87,5 +94,15 @@ extern void sc_collect_reset(ScCollection *collection);
  * snapshot; fills in the record's counts.  Can be called again after an abort.
  */
 extern void sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record);
+
+/* The number of queries in what was written whose owner's code may have run. */
+extern int	sc_checkpoint_user_code(const ScCollection *collection);
+
+/*
+ * What was written could not be committed.  Code of owners may have left something that fails
+ * there (a notification, a remote transaction): the next sc_checkpoint_write lets less of it
+ * run, and none of the query that is found at fault.  False: it wasn't them.
+ */
+extern bool sc_checkpoint_blame(ScCollection *collection, const ErrorData *error);
 
 #endif							/* SC_WORKER_COLLECT_H */

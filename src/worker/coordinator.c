@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * coordinator.c
  *	  The coordinator of a pipeline [Flink: JobManager]: starts its reader and
- *	  tasks, triggers checkpoints, and commits them.
+ *	  tasks, triggers checkpoints, and has them committed (commit.c).
  *
  * An attempt is one run of a pipeline's workers, from the last committed
  * checkpoint on.  Any worker's death, and any error in one, ends it: this process
@@ -21,23 +21,19 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "base/compat.h"
-#include "base/debug.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
-#include "pgstat.h"
 #include "source/slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/procarray.h"
-#include "storage/standby.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "worker/collect.h"
+#include "worker/coordinator_internal.h"
 #include "worker/idle.h"
 #include "worker/loop.h"
 #include "worker/progress.h"
@@ -47,9 +43,7 @@
 
 #define NET_MS				60000
 #define RETRY_MIN_MS		1000
-#define RETRY_MAX_MS		60000
 #define REST_MAX_MS			600000
-#define STANDBY_SNAPSHOT_MS 1000
 
 static int64 attempt;
 static ScCollection *collection;
@@ -57,8 +51,6 @@ static TimestampTz began;		/* the attempt */
 static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
 static TimestampTz caught_up;	/* when the reader was there; 0: not yet */
 static TimestampTz last_trigger;
-static TimestampTz last_standby_snapshot;
-static XLogRecPtr last_standby_lsn;
 static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
 static const char *kind;		/* of the checkpoint in flight; NULL: none */
 static bool ended_well;
@@ -74,12 +66,7 @@ static void restart_if_due(void);
 static void trigger_if_due(void);
 static void advance_if_idle(void);
 static const char *due_kind(long *timeout);
-static void commit_checkpoint(void);
-static void wait_and_look(long timeout);
-static bool try_commit(ScCheckpointRecord *record);
-static void log_standby_snapshot(const ScCheckpointRecord *record);
 static void publish_progress(void);
-static void publish_commit(const ScCheckpointRecord *record);
 static void note_end(int code, Datum arg);
 static long loop_timeout;
 
@@ -112,7 +99,10 @@ coordinator_main(void)
 		if (sc_my_pipeline->catalog_changed)
 			read_catalog_again();
 		if (sc_collect_pump(collection))
-			commit_checkpoint();
+		{
+			sc_commit_checkpoint(collection, kind, requests_taken);
+			kind = NULL;
+		}
 		restart_if_due();
 		trigger_if_due();
 		advance_if_idle();
@@ -451,251 +441,14 @@ advance_if_idle(void)
 		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 }
 
-/* A wait during a checkpoint: its workers may die, and the pipeline may be stopped. */
-static void
-wait_and_look(long timeout)
+void
+sc_coordinator_wait(long timeout_ms)
 {
-	sc_worker_wait(timeout);
+	sc_worker_wait(timeout_ms);
 	if (!sc_children_alive())
 		proc_exit(1);
 	if (sc_my_pipeline->catalog_changed)
 		read_catalog_again();
-}
-
-/* Rows were decoded before their transactions were visible to others. */
-static void
-wait_until_visible(void)
-{
-	for (int i = 0; i < collection->nxids; i++)
-	{
-		while (TransactionIdIsInProgress(collection->xids[i]))
-		{
-			wait_and_look(1);
-		}
-	}
-}
-
-/* Commits what is collected, however often it takes. */
-static void
-commit_checkpoint(void)
-{
-	ScCheckpointRecord record = {0};
-	long		delay = RETRY_MIN_MS;
-
-	SC_DEBUG_POINT("coordinator_parts_collected");
-	sc_worker_context.checkpoint_id = collection->checkpoint_id;
-	sc_worker_context.lsn = collection->lsn;
-	record.pipeline_id = sc_my_pipeline->pipeline_id;
-	record.checkpoint_id = collection->checkpoint_id;
-	record.attempt = attempt;
-	record.kind = kind;
-	record.triggered_at = collection->triggered_at;
-	record.barrier_us = collection->barrier_at - collection->triggered_at;
-	record.sync_us = collection->sync_us;
-	record.async_us = GetCurrentTimestamp() - collection->barrier_at;
-	record.lsn = collection->lsn;
-	record.rows_in = collection->rows_in;
-	record.full_bytes = collection->full_bytes;
-
-	wait_until_visible();
-	while (!try_commit(&record))
-	{
-		TimestampTz until = GetCurrentTimestamp() + delay * 1000;
-		TimestampTz now;
-
-		while ((now = GetCurrentTimestamp()) < until)
-		{
-			wait_and_look((until - now) / 1000 + 1);
-		}
-		delay = Min(delay * 2, RETRY_MAX_MS);
-	}
-	publish_commit(&record);
-	sc_collect_reset(collection);
-	sc_worker_context.checkpoint_id = 0;
-	/* a wait in between may have swallowed what woke us for something else */
-	SetLatch(MyLatch);
-}
-
-/* False where another attempt has begun, or the extension is gone. */
-static bool
-still_ours(void)
-{
-	bool		ours;
-
-	sc_begin_work();
-	ours = sc_extension_exists() &&
-		sc_store_read_state(sc_my_pipeline->pipeline_id).attempt == attempt;
-	sc_end_work();
-	return ours;
-}
-
-/* False where the transaction failed, and may succeed another time. */
-static bool
-try_commit(ScCheckpointRecord *record)
-{
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool committed = false;
-
-	PG_TRY();
-	{
-		SC_DEBUG_POINT("coordinator_before_write");
-		sc_begin_work();
-		sc_checkpoint_write(collection, record);
-		SC_DEBUG_POINT("coordinator_before_commit");
-		sc_end_work();
-		committed = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		if (!still_ours())
-			proc_exit(1);
-		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING,
-					  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
-							   record->checkpoint_id, error->message), error->hint);
-		sc_begin_work();
-		sc_store_failed(record, error->message);
-		sc_end_work();
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	return committed;
-}
-
-/* What became of one query, now that it is committed. */
-static void
-note_outcome(const ScCollectedQuery *collected)
-{
-	ScProgress *progress = sc_progress_get(collected->query_id);
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
-	bool		waited = progress->wait_until > now;
-
-	if (collected->outcome == SC_OUTCOME_VOID)
-	{
-		/* one that is paused sends nothing more */
-		if (collected->paused)
-			progress->is_void = false;
-		return;
-	}
-	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
-	{
-		sc_progress_forget(collected->query_id);
-		return;
-	}
-	if (collected->outcome == SC_OUTCOME_COMMITTED)
-	{
-		if (!XLogRecPtrIsInvalid(collected->lsn))
-			progress->lsn = collected->lsn;
-	}
-	else if (XLogRecPtrIsInvalid(progress->lsn))
-		progress->lsn = collected->first.lsn;
-	switch (collected->outcome)
-	{
-		case SC_OUTCOME_COMMITTED:
-			progress->wait_until = 0;
-			if (collected->cleared)
-			{
-				progress->failing = false;
-				progress->failures = 0;
-				progress->failed_lsn = InvalidXLogRecPtr;
-			}
-			break;
-		case SC_OUTCOME_WAITING:
-			if (waited)
-				break;			/* it wasn't tried */
-			progress->wait_until = next;
-			progress->failing = true;
-			progress->failures++;
-			break;
-		default:
-			progress->wait_until = 0;
-			progress->active = false;
-			progress->failing = true;
-			progress->failures++;
-			progress->failed_lsn = collected->failed_lsn;
-			if (collected->outcome == SC_OUTCOME_RETRYING)
-				progress->retry_at = next;
-			/* the next attempt can't know how often it failed */
-			if (collected->unnoted)
-				progress->retry_at = now + RETRY_MAX_MS * INT64CONST(1000);
-			/* its task goes on with it: only a new attempt is without it */
-			progress->is_void = collected->by_sink;
-			break;
-	}
-	if (collected->paused && collected->outcome == SC_OUTCOME_COMMITTED)
-	{
-		progress->active = false;
-		/* it may have been resumed already */
-		sc_my_pipeline->catalog_changed = true;
-	}
-}
-
-/*
- * A slot's restart position moves with these records only.  Each makes the reader write its
- * slot and a snapshot to disk, so there is one for a segment of WAL; the server's own
- * background writer does the rest, each 15 s.
- */
-static void
-log_standby_snapshot(const ScCheckpointRecord *record)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (record->lsn < last_standby_lsn + wal_segment_size ||
-		!TimestampDifferenceExceeds(last_standby_snapshot, now, STANDBY_SNAPSHOT_MS))
-		return;
-	(void) LogStandbySnapshot();
-	last_standby_snapshot = now;
-	last_standby_lsn = record->lsn;
-}
-
-/* Tells everybody that the checkpoint is committed. */
-static void
-publish_commit(const ScCheckpointRecord *record)
-{
-	XLogRecPtr	commit_end = XactLastCommitEnd;
-	ListCell   *lc;
-
-	SC_DEBUG_POINT("coordinator_after_commit");
-	foreach(lc, collection->queries)
-		note_outcome(lfirst(lc));
-	/* who resumed a query before he called sync() waits for it; the rest can wait */
-	if (sc_my_pipeline->catalog_changed)
-	{
-		sc_begin_work();
-		if (sc_extension_exists())
-			sc_progress_review(sc_my_pipeline->pipeline_id);
-		sc_end_work();
-	}
-	if (requests_taken > sc_my_pipeline->checkpoints_done)
-		XLogFlush(commit_end);
-	if (sc_my_pipeline->message[0] != '\0')
-		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
-	SpinLockAcquire(&sc_my_pipeline->mutex);
-	sc_my_pipeline->checkpoint_lsn = record->lsn;
-	sc_my_pipeline->committed_lsn = sc_progress_committed(record->lsn);
-	sc_my_pipeline->confirm_lsn = sc_progress_held(record->lsn);
-	sc_my_pipeline->commit_end = commit_end;
-	sc_my_pipeline->checkpoints_done = requests_taken;
-	sc_my_pipeline->triggered_at = 0;
-	sc_my_pipeline->failures = 0;
-	SpinLockRelease(&sc_my_pipeline->mutex);
-	pg_atomic_write_u64(&sc_my_pipeline->committed, record->checkpoint_id);
-	kind = NULL;
-	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
-	ConditionVariableBroadcast(&sc_my_pipeline->cv);
-	SC_DEBUG_POINT("coordinator_after_ack");
-
-	log_standby_snapshot(record);
-	pgstat_report_stat(false);
 }
 
 /*

@@ -205,7 +205,7 @@ sc_progress_review(int32 pipeline_id)
 		/* one that is tried again by itself has its own time */
 		entry->wanted = !entry->active && should_run(query, failure) &&
 			!(failure && entry->retry_at != 0);
-		if (entry->active && entry->wait_until != 0 && !failure)
+		if (entry->active && entry->failing && entry->wait_until != 0 && !failure)
 			resume_waiting(entry);
 	}
 }

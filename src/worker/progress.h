@@ -5,8 +5,8 @@
  *
  * Normally all queries stand at the last checkpoint's LSN.  One that is paused, has
  * failed, or whose part of a checkpoint waits, keeps its own, and with it the WAL.
- * Lives in the coordinator's process; changes after a commit only, so that it
- * never says more than the catalogs do.
+ * Lives in the coordinator's process; but for "user_code" and "suspect" it changes after a
+ * commit only, so that it never says more than the catalogs do.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_PROGRESS_H
@@ -24,6 +24,8 @@ typedef struct ScProgress
 	bool		wanted;			/* they don't, but it was resumed: a new attempt takes it in */
 	bool		is_void;		/* its rows could not be written: until the attempt ends, what its
 								 * task sends has a gap before it */
+	bool		user_code;		/* code of its owner's ran when it was written last */
+	bool		suspect;		/* that was in a transaction which could not be committed */
 	bool		failing;		/* it has a row in query_failure */
 	int			failures;		/* in a row */
 	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */

@@ -88,8 +88,19 @@ forget(ScTaskQuery *query)
 }
 
 /*
- * Runs "perform" on the step's query.  False: it failed, and is forgotten; the
- * transaction is another one.
+ * Code of owners can leave something that fails, or never ends, at the commit: a transaction
+ * on another server.  It concerns nobody else.
+ */
+static void
+commit_step(void)
+{
+	sc_end_work();
+	sc_begin_work();
+}
+
+/*
+ * Runs "perform" on the step's query.  False: it failed, and is forgotten.  The
+ * transaction can be another one then.
  */
 static bool
 guard(void (*perform) (Step *step), Step *step)
@@ -107,6 +118,8 @@ guard(void (*perform) (Step *step), Step *step)
 		perform(step);
 		/* what the owner's code left open would be the next one's, or spoil the commit */
 		PortalHashTableDeleteAll();
+		if (step->query && step->query->definition->user_code)
+			commit_step();
 		sc_limit_end();
 		done = true;
 	}
