@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "base/compiled.h"
 #include "base/process.h"
 #include "base/settings.h"
 #include "fmgr.h"
@@ -26,6 +27,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	sc_preloaded = true;
+	sc_compiled_init();
 	sc_shared_init();
 	sc_launcher_register();
 }

@@ -192,6 +192,49 @@ trigger('a cursor WITH HOLD', q(BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SE
 trigger('LISTEN', q(BEGIN EXECUTE 'LISTEN x'; RETURN NEW; END), error => qr/^failed\|/);
 trigger('NOTIFY', q(BEGIN NOTIFY x; RETURN NEW; END));
 
+# PL/pgSQL compiles a function once, with the types that its first caller's search_path finds: alice's, called
+# by mallory first, with a type of the same name whose constraint would run as alice later
+as('alice', q(CREATE DOMAIN alice.amount AS int; SET search_path = alice;
+	CREATE FUNCTION alice.doubled(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a amount := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.plain(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a int := $1 * 2; BEGIN RETURN a; END $f$;
+	GRANT USAGE ON SCHEMA alice TO mallory));
+my $doubled = q(SELECT w.window_start, w.window_end, sum(alice.doubled(v)) AS total, sum(alice.plain(v)) AS same
+	FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end);
+as('mallory', q(CREATE TABLE mallory.loot (what text); GRANT INSERT ON mallory.loot TO PUBLIC; GRANT USAGE ON SCHEMA mallory TO PUBLIC;
+	CREATE FUNCTION mallory.take(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS
+		$f$ BEGIN RETURN mallory.g('INSERT INTO mallory.loot SELECT current_user') IS NULL; END $f$;
+	CREATE DOMAIN mallory.amount AS int CHECK (mallory.take(VALUE))));
+foreach my $path (qw(mallory public))
+{
+	my $body = 'RETURN alice.doubled(v) + alice.plain(v)';
+
+	# in the same breath, so that looking at the path before would be too early
+	$body = q(RETURN (SELECT alice.doubled(length(set_config('search_path', 'mallory', true)) - 7 + v) + alice.plain(v))) if $path eq 'public';
+	as('mallory', qq(SET search_path = $path; CREATE OR REPLACE FUNCTION mallory.first(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+		\$f\$ BEGIN $body; END \$f\$;
+		SELECT stream_ckpt.create_query('mallory.bad', \$q\$ SELECT w.window_start, sum(mallory.first(v)) AS total
+			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update')));
+	rows(1, 2);
+	good_ok('mallory calls it first');
+	as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $doubled \$q\$, emit => 'update')));
+	rows(3, 4);
+	status_is('alice.typed', 'failed');
+	is(sql(q(SELECT sqlstate, message, detail FROM stream_ckpt.queries WHERE query = 'alice.typed'::regclass)),
+		'55000|function alice.doubled(integer) was compiled with another meaning of "amount"|It was called first under another search_path, ' .
+		'where the name meant type mallory.amount; here it means alice.amount.', 'alice is told');
+	is(sql(q(SELECT count(*) FROM mallory.loot WHERE what = 'alice')), '0', 'nothing of mallory\'s ran as alice');
+	as('alice', q(ALTER FUNCTION alice.doubled(int) SET search_path = alice; SELECT stream_ckpt.resume_query('alice.typed')));
+	status_is('alice.typed', 'running');
+	rows(5);
+	good_ok('alice\'s function has a search_path of its own');
+	is(sql(q(SELECT bool_and(total = same) FROM alice.typed)), 't', 'and is called by both');
+	is(sql(q(SELECT status FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)), 'running', 'mallory\'s query goes on');
+	as('alice', q(SELECT stream_ckpt.drop_query('alice.typed'); ALTER FUNCTION alice.doubled(int) RESET search_path));
+	as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
+	kill 'TERM', sql('SELECT pid FROM stream_ckpt.tasks');
+	wait_running($node);
+}
+
 # its own tables, and ours
 trigger('DROP TABLE of its result', q(BEGIN DROP TABLE mallory.bad CASCADE; RETURN NEW; END), error => qr/^waiting\|55006\|/, waiting => 1);
 trigger('our functions', q(BEGIN PERFORM stream_ckpt.sync(); RETURN NEW; END), error => qr/^failed\|55000\|.*worker of stream_ckpt/);
