@@ -235,6 +235,22 @@ foreach my $path (qw(mallory public))
 	wait_running($node);
 }
 
+# The same by PL/pgSQL's validator, which compiles, too, where check_function_bodies says so.
+as('mallory', q(SET search_path = public; CREATE OR REPLACE FUNCTION mallory.first(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+	$f$ BEGIN PERFORM set_config('search_path', 'mallory', true); PERFORM plpgsql_validator('alice.doubled(int)'::regprocedure); RETURN v; END $f$;
+	SELECT stream_ckpt.create_query('mallory.bad', $q$ SELECT w.window_start, sum(mallory.first(v)) AS total
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start$q$, emit => 'update')));
+rows(1, 2);
+good_ok('mallory has it validated first');
+is(sql(q(SELECT status FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)), 'running', 'the validator was called');
+as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $doubled \$q\$, emit => 'update')));
+rows(3, 4);
+good_ok('alice calls it first');
+is(sql(q(SELECT bool_and(total = same) FROM alice.typed)), 't', 'alice\'s types are hers');
+is(sql(q(SELECT count(*) FROM mallory.loot WHERE what = 'alice')), '0', 'nothing of mallory\'s ran as alice');
+as('alice', q(SELECT stream_ckpt.drop_query('alice.typed')));
+as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
+
 # its own tables, and ours
 trigger('DROP TABLE of its result', q(BEGIN DROP TABLE mallory.bad CASCADE; RETURN NEW; END), error => qr/^waiting\|55006\|/, waiting => 1);
 trigger('our functions', q(BEGIN PERFORM stream_ckpt.sync(); RETURN NEW; END), error => qr/^failed\|55000\|.*worker of stream_ckpt/);

@@ -59,14 +59,19 @@ static const struct
 	{"default_transaction_deferrable", "off"},
 	{"lock_timeout", "0"},
 	{"exit_on_error", "off"},
+	{"check_function_bodies", "off"},
 #if PG_VERSION_NUM >= 170000
 	{"transaction_timeout", "0"},
 #endif
 };
 
-/* Settings by which anybody can make an error, or time, end the process. */
-static const char *const fatal_settings[] = {
+/*
+ * Settings by which anybody can make an error, or time, end the process, or a validator compile
+ * another one's function behind the back of compiled.h.
+ */
+static const char *const fixed_settings[] = {
 	"exit_on_error",
+	"check_function_bodies",
 #if PG_VERSION_NUM >= 170000
 	"transaction_timeout",
 #endif
@@ -78,12 +83,12 @@ sc_env_begin_worker(void)
 	for (int i = 0; i < lengthof(worker_settings); i++)
 		SetConfigOption(worker_settings[i].name, worker_settings[i].value,
 						PGC_USERSET, PGC_S_OVERRIDE);
-	for (int i = 0; i < lengthof(fatal_settings); i++)
+	for (int i = 0; i < lengthof(fixed_settings); i++)
 	{
-		struct config_generic *setting = sc_find_setting(fatal_settings[i]);
+		struct config_generic *setting = sc_find_setting(fixed_settings[i]);
 
 		if (setting == NULL)
-			elog(ERROR, "unknown setting \"%s\"", fatal_settings[i]);
+			elog(ERROR, "unknown setting \"%s\"", fixed_settings[i]);
 		setting->flags |= GUC_NOT_WHILE_SEC_REST;
 	}
 }

@@ -37,6 +37,7 @@
 /* Of the checkpoint that is being written */
 static MemoryContext failure_context;	/* for failures until it is committed */
 static int64 alone;				/* the only query whose code may run; 0: all may */
+static TimestampTz began;		/* what waits for longer isn't tried */
 
 #define NOBODY	(-1)			/* "alone": no query's code may run */
 
@@ -61,6 +62,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 	ListCell   *lc;
 
 	failure_context = collection->context;
+	began = GetCurrentTimestamp();
 	alone = choose_suspect(collection);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
@@ -122,7 +124,7 @@ is_tried(const ScCollectedQuery *collected)
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
 	return collected->has_rows && !collected->failure && !collected->refused &&
-		!progress->is_void && progress->wait_until <= GetCurrentTimestamp();
+		!progress->is_void && progress->wait_until <= began;
 }
 
 /*
@@ -182,7 +184,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 	}
 	else if (collected->refused)
 		leave_out(store, collected);
-	else if (progress->wait_until > GetCurrentTimestamp() || must_be_held(collected))
+	else if (progress->wait_until > began || must_be_held(collected))
 	{
 		collected->untried = true;
 		collected->outcome = SC_OUTCOME_WAITING;
@@ -222,10 +224,7 @@ release(void)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = sc_take_query_error(context);
-
-		failure = sc_failure_from_error(error);
-		FreeErrorData(error);
+		failure = sc_take_query_failure(context);
 	}
 	PG_END_TRY();
 	return failure;

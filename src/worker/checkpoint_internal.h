@@ -18,6 +18,9 @@ typedef struct ScWrittenRows
 	bool		user_code;		/* code of the owner's own may have run; also after a failure */
 } ScWrittenRows;
 
+/* sc_take_query_error() (loop.h), as a failure. */
+extern ScFailure *sc_take_query_failure(MemoryContext context);
+
 /*
  * Writes the part's result rows in the current subtransaction.  An error in that is
  * the query's: it is returned, and the caller rolls back.  A cancel of this process is

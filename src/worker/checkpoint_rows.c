@@ -92,6 +92,16 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 }
 
 ScFailure *
+sc_take_query_failure(MemoryContext context)
+{
+	ErrorData  *error = sc_take_query_error(context);
+	ScFailure  *failure = sc_failure_from_error(error);
+
+	FreeErrorData(error);
+	return failure;
+}
+
+ScFailure *
 sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -103,10 +113,7 @@ sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = sc_take_query_error(context);
-
-		failure = sc_failure_from_error(error);
-		FreeErrorData(error);
+		failure = sc_take_query_failure(context);
 	}
 	PG_END_TRY();
 	return failure;
@@ -146,9 +153,9 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 		sc_limit_begin();
 		step(range);
 		PortalHashTableDeleteAll();
-		sc_limit_end();
 		sc_env_leave(&env);
 		ReleaseCurrentSubTransaction();
+		sc_limit_end();
 	}
 	PG_CATCH();
 	{
