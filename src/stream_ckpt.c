@@ -6,9 +6,9 @@
  */
 #include "postgres.h"
 
-#include "base/compiled.h"
 #include "base/process.h"
 #include "base/settings.h"
+#include "base/user_code.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "worker/hooks.h"
@@ -27,7 +27,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 	sc_preloaded = true;
-	sc_compiled_init();
+	sc_user_code_init();
 	sc_shared_init();
 	sc_launcher_register();
 }

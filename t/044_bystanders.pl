@@ -83,6 +83,24 @@ for my $end (qw(ROLLBACK COMMIT))
 	both_exact("resume_query() in an open transaction, $end");
 }
 
+# Healthy again while that row is another transaction's, which gives it back.
+{
+	my $locker = $node->background_psql('postgres');
+	my $resumer = $node->background_psql('postgres');
+
+	$locker->query_safe('BEGIN; LOCK TABLE bad IN ACCESS EXCLUSIVE MODE');
+	rows(10);
+	status_is('waiting');
+	$resumer->query_safe("BEGIN; SELECT stream_ckpt.resume_query('bad')");
+	$locker->query_safe('COMMIT');
+	$locker->quit;
+	wait_until($node, 'SELECT sum(n) = (SELECT count(*) FROM t) FROM bad', 'bad has caught up');
+	$resumer->query_safe('ROLLBACK');
+	$resumer->quit;
+	status_is('running');
+	both_exact('healthy beside resume_query() in an open transaction');
+}
+
 # What the open transaction keeps from being noted comes again, and nobody else is held up by
 # that: here the write fails for good.
 $node->safe_psql('postgres', q(CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS

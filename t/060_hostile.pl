@@ -192,44 +192,95 @@ trigger('a cursor WITH HOLD', q(BEGIN EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SE
 trigger('LISTEN', q(BEGIN EXECUTE 'LISTEN x'; RETURN NEW; END), error => qr/^failed\|/);
 trigger('NOTIFY', q(BEGIN NOTIFY x; RETURN NEW; END));
 
-# PL/pgSQL compiles a function once, with the types that its first caller's search_path finds: alice's, called
-# by mallory first, with a type of the same name whose constraint would run as alice later
+# PL/pgSQL compiles a function once in a process, with the types that its first caller's search_path finds. Here
+# each has it compiled with his own: mallory's, whose constraint runs code of hers, never runs as alice.
 as('alice', q(CREATE DOMAIN alice.amount AS int; SET search_path = alice;
+	CREATE TABLE alice.amounts (a amount); CREATE DOMAIN alice.only_here AS int;
 	CREATE FUNCTION alice.doubled(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a amount := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.quoted(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ /* " */ DECLARE a "amount" := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.column_type(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a amounts.a%TYPE := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.row_type(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE r amounts%ROWTYPE; BEGIN r.a := $1 * 2; RETURN r.a; END $f$;
+	CREATE FUNCTION alice.any_type(anyelement) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a amount := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.any_collation(text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a amount := $1::int * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.only_here(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a only_here := $1 * 2; BEGIN RETURN a; END $f$;
 	CREATE FUNCTION alice.plain(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a int := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.nested(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ BEGIN RETURN alice.doubled($1); END $f$;
+	CREATE FUNCTION alice.twice(int, int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+		$f$ DECLARE a amount := $1; BEGIN IF $2 = 0 THEN RETURN a; END IF; RETURN a + alice.as_alice($1); END $f$;
+	CREATE FUNCTION alice.as_alice(int) RETURNS int LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER SET search_path = alice AS
+		$f$ BEGIN RETURN alice.twice($1, 0); END $f$;
+	CREATE FUNCTION alice.on_insert() RETURNS trigger LANGUAGE plpgsql AS $f$ DECLARE a amount := 1; BEGIN RETURN NEW; END $f$;
+	CREATE TABLE alice.everybodys (v int); GRANT INSERT ON alice.everybodys TO PUBLIC;
+	CREATE TRIGGER on_insert BEFORE INSERT ON alice.everybodys FOR EACH ROW EXECUTE FUNCTION alice.on_insert();
+	CREATE FUNCTION alice.pass_on() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN INSERT INTO alice.everybodys VALUES (1); RETURN NEW; END $f$;
 	GRANT USAGE ON SCHEMA alice TO mallory));
-my $doubled = q(SELECT w.window_start, w.window_end, sum(alice.doubled(v)) AS total, sum(alice.plain(v)) AS same
-	FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end);
 as('mallory', q(CREATE TABLE mallory.loot (what text); GRANT INSERT ON mallory.loot TO PUBLIC; GRANT USAGE ON SCHEMA mallory TO PUBLIC;
 	CREATE FUNCTION mallory.take(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS
 		$f$ BEGIN RETURN mallory.g('INSERT INTO mallory.loot SELECT current_user') IS NULL; END $f$;
-	CREATE DOMAIN mallory.amount AS int CHECK (mallory.take(VALUE))));
+	CREATE DOMAIN mallory.amount AS int CHECK (mallory.take(VALUE)); CREATE TABLE mallory.amounts (a mallory.amount)));
+my @calls = ('alice.doubled(v)', 'alice.quoted(v)', 'alice.column_type(v)', 'alice.row_type(v)', 'alice.any_type(v)', 'alice.any_type(v::int8)',
+	'alice.any_collation(v::text)', 'alice.any_collation(v::text COLLATE "C")', 'alice.nested(v)', 'alice.twice(v, 1)');
+my $typed = 'SELECT w.window_start, w.window_end, k, ' . join(', ', map { "sum($calls[$_]) AS total_$_" } 0 .. $#calls) .
+	", sum(alice.plain(v)) AS same FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k";
+my $typed_from;
+my $all_same = join ' AND ', map { "total_$_ = same" } 0 .. $#calls;
+
+sub typed_ok
+{
+	my ($what) = @_;
+
+	good_ok($what);
+	is(sql("SELECT bool_and($all_same) AND sum(same) = 2 * (SELECT sum(v) FROM t WHERE txn > $typed_from) FROM alice.typed"), 't', "alice's types are hers: $what");
+	is(sql(q(SELECT count(*) FROM mallory.loot WHERE what = 'alice')), '0', "nothing of mallory's ran as alice: $what");
+	is(sql(q(SELECT string_agg(DISTINCT status, ' ') FROM stream_ckpt.queries)), 'running', "all queries run: $what");
+	return;
+}
+
 foreach my $path (qw(mallory public))
 {
-	my $body = 'RETURN alice.doubled(v) + alice.plain(v)';
+	# set in the same breath, too, so that looking at the path before would be too early
+	my $v = $path eq 'mallory' ? 'v' : q((length(set_config('search_path', 'mallory', true)) - 7 + v));
 
-	# in the same breath, so that looking at the path before would be too early
-	$body = q(RETURN (SELECT alice.doubled(length(set_config('search_path', 'mallory', true)) - 7 + v) + alice.plain(v))) if $path eq 'public';
 	as('mallory', qq(SET search_path = $path; CREATE OR REPLACE FUNCTION mallory.first(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-		\$f\$ BEGIN $body; END \$f\$;
+		\$f\$ BEGIN RETURN ) . join(' + ', map { "(SELECT $_)" =~ s/\bv\b/$v/r } @calls, 'alice.plain(v)') . qq(; END \$f\$;
+		TRUNCATE mallory.loot;
 		SELECT stream_ckpt.create_query('mallory.bad', \$q\$ SELECT w.window_start, sum(mallory.first(v)) AS total
-			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update')));
+			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update');
+		CREATE OR REPLACE FUNCTION mallory.pass_on() RETURNS trigger LANGUAGE plpgsql AS
+			\$f\$ BEGIN PERFORM set_config('search_path', 'mallory', true); INSERT INTO alice.everybodys VALUES (1); RETURN NEW; END \$f\$;
+		CREATE TRIGGER pass_on BEFORE INSERT OR UPDATE ON mallory.bad FOR EACH ROW EXECUTE FUNCTION mallory.pass_on()));
 	rows(1, 2);
-	good_ok('mallory calls it first');
-	as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $doubled \$q\$, emit => 'update')));
+	good_ok('mallory calls them first');
+	is(sql(q(SELECT string_agg(DISTINCT what, ' ') FROM mallory.loot)), 'mallory', 'mallory\'s types are hers');
+	$typed_from = $n;
+	as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update', on_error => 'dead_letter');
+		CREATE TRIGGER pass_on BEFORE INSERT OR UPDATE ON alice.typed FOR EACH ROW EXECUTE FUNCTION alice.pass_on()));
 	rows(3, 4);
-	status_is('alice.typed', 'failed');
-	is(sql(q(SELECT sqlstate, message, detail FROM stream_ckpt.queries WHERE query = 'alice.typed'::regclass)),
-		'55000|function alice.doubled(integer) was compiled with another meaning of "amount"|It was called first under another search_path, ' .
-		'where the name meant type mallory.amount; here it means alice.amount.', 'alice is told');
-	is(sql(q(SELECT count(*) FROM mallory.loot WHERE what = 'alice')), '0', 'nothing of mallory\'s ran as alice');
-	as('alice', q(ALTER FUNCTION alice.doubled(int) SET search_path = alice; SELECT stream_ckpt.resume_query('alice.typed')));
-	status_is('alice.typed', 'running');
-	rows(5);
-	good_ok('alice\'s function has a search_path of its own');
-	is(sql(q(SELECT bool_and(total = same) FROM alice.typed)), 't', 'and is called by both');
-	is(sql(q(SELECT status FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)), 'running', 'mallory\'s query goes on');
-	as('alice', q(SELECT stream_ckpt.drop_query('alice.typed'); ALTER FUNCTION alice.doubled(int) RESET search_path));
+	typed_ok('alice calls them next');
+	rows($_) foreach 5 .. 9;
+	typed_ok('in turn');
+
+	# what doesn't compile for one of them does for the other
+	as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
+	as('mallory', qq(SET search_path = mallory; SELECT stream_ckpt.create_query('mallory.bad', \$q\$
+		SELECT w.window_start, sum(alice.only_here(v)) AS total
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update', on_error => 'dead_letter');
+		SET search_path = alice; SELECT stream_ckpt.create_query('mallory.third', \$q\$
+		SELECT w.window_start, sum(alice.only_here(v)) AS total, sum(v) AS v
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update')));
+	rows($_) foreach 10 .. 14;
+	typed_ok('what does not compile for mallory');
+	is(sql(q(SELECT count(*), string_agg(DISTINCT message, ' ') FROM stream_ckpt.dead_letter WHERE query = 'mallory.bad'::regclass)),
+		'5|type "only_here" does not exist', 'all rows of mallory\'s are at fault');
+	is(sql('SELECT sum(total) = 2 * sum(v) AND sum(v) = 60 FROM mallory.third'), 't', 'but not under another search_path');
+	as('mallory', q(CREATE DOMAIN mallory.only_here AS int));
+	rows(15);
+	typed_ok('what compiles now');
+	is(sql('SELECT sum(total) FROM mallory.bad'), '30', 'and gives the result');
+	as('mallory', q(DROP DOMAIN mallory.only_here; SELECT stream_ckpt.drop_query('mallory.third')));
+	rows(16 .. 19);
+	typed_ok('what compiled before');
+	as('alice', q(SELECT stream_ckpt.drop_query('alice.typed')));
 	as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
 	kill 'TERM', sql('SELECT pid FROM stream_ckpt.tasks');
 	wait_running($node);
@@ -243,11 +294,10 @@ as('mallory', q(SET search_path = public; CREATE OR REPLACE FUNCTION mallory.fir
 rows(1, 2);
 good_ok('mallory has it validated first');
 is(sql(q(SELECT status FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)), 'running', 'the validator was called');
-as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $doubled \$q\$, emit => 'update')));
+$typed_from = $n;
+as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update')));
 rows(3, 4);
-good_ok('alice calls it first');
-is(sql(q(SELECT bool_and(total = same) FROM alice.typed)), 't', 'alice\'s types are hers');
-is(sql(q(SELECT count(*) FROM mallory.loot WHERE what = 'alice')), '0', 'nothing of mallory\'s ran as alice');
+typed_ok('after the validator');
 as('alice', q(SELECT stream_ckpt.drop_query('alice.typed')));
 as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
 

@@ -112,6 +112,17 @@ refused('nobody', "TABLE stream_ckpt.$_", qr/permission denied for table $_/)
   for qw(pipeline stream query query_failure pipeline_state checkpoint_offset checkpoint state_chunk);
 is(as('nobody', 'SELECT stream_ckpt.sync() IS NOT NULL'), 't', 'sync() is for everybody');
 
+# a pipeline doesn't lose its owner
+sql('CREATE ROLE leaver LOGIN; GRANT CREATE ON DATABASE postgres TO leaver');
+as('leaver', q(SELECT stream_ckpt.create_pipeline('left')));
+sql('REVOKE CREATE ON DATABASE postgres FROM leaver');
+my ($ret, $stdout, $stderr) = $node->psql('postgres', 'DROP ROLE leaver');
+like($stderr, qr/role "leaver" cannot be dropped because it owns pipeline "left" of stream_ckpt\nHINT:  Drop the pipeline with stream_ckpt.drop_pipeline\(\), or give it to another role with REASSIGN OWNED/, 'the owner of a pipeline stays');
+refused('nobody', 'REASSIGN OWNED BY leaver TO nobody', qr/permission denied to reassign objects/);
+refused('other', "SELECT stream_ckpt.drop_pipeline('left')", qr/must be owner of pipeline "left"/);
+sql('REASSIGN OWNED BY leaver TO other; DROP ROLE leaver');
+as('other', q(SELECT stream_ckpt.drop_pipeline('left')));
+
 # `default` is the database's owner's, whoever that is
 sql('ALTER DATABASE postgres OWNER TO dbowner');
 as('dbowner', q(SELECT stream_ckpt.stop_pipeline('default')));

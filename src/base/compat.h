@@ -54,6 +54,13 @@
 #define sc_standbys_have(lsn) StandbySlotsHaveCaughtup((lsn), DEBUG1)
 #endif
 
+/* 18: the server keeps compiled functions */
+#if PG_VERSION_NUM < 180000
+#define sc_plpgsql_cached(function) (function)
+#else
+#define sc_plpgsql_cached(function) (&(function)->cfunc)
+#endif
+
 /* 16 has one function for all EXECUTE checks, and aggregates that serialise
  * their arguments by send and receive functions */
 #if PG_VERSION_NUM < 160000

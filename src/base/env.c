@@ -67,7 +67,7 @@ static const struct
 
 /*
  * Settings by which anybody can make an error, or time, end the process, or a validator compile
- * another one's function behind the back of compiled.h.
+ * another one's function behind the back of user_code.h.
  */
 static const char *const fixed_settings[] = {
 	"exit_on_error",

@@ -217,6 +217,7 @@ sc_pipeline_update(const ScPipeline *pipeline)
 	RowChange	row = {0};
 	ScanKeyData key;
 
+	set_column(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
 	set_column(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
 	set_column(&row, Anum_pipeline_interval,
 			   interval_datum(pipeline->checkpoint_interval));

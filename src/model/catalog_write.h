@@ -24,7 +24,7 @@ extern void sc_query_lock(int64 query_id, LOCKMODE mode);
 
 /* pipeline_id 0: a new one is taken.  Returns the id. */
 extern int32 sc_pipeline_insert(const ScPipeline *pipeline);
-/* Writes parallelism, checkpoint_interval and stopped. */
+/* Writes owner, parallelism, checkpoint_interval and stopped. */
 extern void sc_pipeline_update(const ScPipeline *pipeline);
 /* Removes the pipeline with its state and history. */
 extern void sc_pipeline_delete(int32 pipeline_id);

@@ -62,8 +62,6 @@ typedef struct ScDefinition
 	Oid			event_time_type;	/* TIMESTAMPTZOID or TIMESTAMPOID */
 	AttrNumber	last_attno;		/* highest stream attribute that is read; a
 								 * whole-row Var makes it the last of the row */
-	bool		user_code;		/* calls functions in SQL or procedural languages, which
-								 * can do anything */
 	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
 	ScWindowSpec window;
 	List	   *quals;			/* implicitly ANDed; NIL: every row */

@@ -19,7 +19,6 @@
 #include "access/transam.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_attribute.h"
-#include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "nodes/execnodes.h"
@@ -38,7 +37,10 @@ static const char *const run_dependent[] = {
 	"pg_conf_load_time", "pg_my_temp_schema", "pg_trigger_depth",
 	"inet_client_addr", "inet_client_port", "inet_server_addr", "inet_server_port",
 	"current_user", "session_user", "getpgusername", "current_setting",
-	"pg_safe_snapshot_blocking_pids", "pg_blocking_pids"
+	"pg_safe_snapshot_blocking_pids", "pg_blocking_pids",
+	"table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema",
+	"schema_to_xml", "schema_to_xmlschema", "schema_to_xml_and_xmlschema",
+	"database_to_xml", "database_to_xmlschema", "database_to_xml_and_xmlschema"
 };
 
 /* ---------- functions ---------- */
@@ -86,21 +88,6 @@ refuse_volatile(ScAnalysis *an, Oid funcid, int location, const char *role)
 			 sc_errposition(an, location)));
 }
 
-/* Is its code that of a user, and not of somebody who may install libraries? */
-static bool
-is_user_code(Oid funcid)
-{
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	Oid			language;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", funcid);
-	language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
-	ReleaseSysCache(tuple);
-	return funcid >= FirstNormalObjectId && language != INTERNALlanguageId &&
-		language != ClanguageId;
-}
-
 /* "role" says in an error what the function is for, "" where that is plain. */
 static void
 check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
@@ -113,7 +100,6 @@ check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
 		refuse_run_dependent(an, psprintf("function %s()", name), location);
 	if (func_volatile(funcid) == PROVOLATILE_VOLATILE)
 		refuse_volatile(an, funcid, location, role);
-	an->def->user_code |= is_user_code(funcid);
 }
 
 typedef struct FunctionCheck

@@ -15,7 +15,8 @@
  * ran are suspects.  A transaction with a suspect has no other owner's code in it: the
  * parts of those whose code ran the last time wait for the next checkpoint.  A suspect that is
  * committed is one no longer; one with which the commit fails is at fault, and waits as
- * where its table is locked.
+ * where its table is locked.  Then it is the turn of the others: no suspect is in the next
+ * checkpoint, so that however many fail, nobody is held for longer than one of them takes.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -36,16 +37,20 @@
 
 /* Of the checkpoint that is being written */
 static MemoryContext failure_context;	/* for failures until it is committed */
-static int64 alone;				/* the only query whose code may run; 0: all may */
+static int64 alone;				/* the only query whose code may run, or one of these */
 static TimestampTz began;		/* what waits for longer isn't tried */
 
-#define NOBODY	(-1)			/* "alone": no query's code may run */
+#define EVERYBODY	0
+#define NOBODY		(-1)
+#define NO_SUSPECT	(-2)
+
+static bool others_turn;		/* a suspect was at fault in the checkpoint before */
 
 /* A part that waits may grow to so many bytes; then the query begins anew from its
  * last checkpoint. */
 #define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
 
-static int64 choose_suspect(const ScCollection *collection);
+static int64 choose_alone(const ScCollection *collection);
 static void write_query(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
 static void leave_out(ScStore *store, ScCollectedQuery *collected);
@@ -63,7 +68,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 
 	failure_context = collection->context;
 	began = GetCurrentTimestamp();
-	alone = choose_suspect(collection);
+	alone = choose_alone(collection);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
 	foreach(lc, collection->queries)
@@ -128,26 +133,30 @@ is_tried(const ScCollectedQuery *collected)
 }
 
 /*
- * The suspect whose turn it is, or 0.  One that was at fault has taken its time from the
- * others: the next one's turn comes with the next checkpoint.
+ * Whose code may run: see "alone".  Of several suspects it is the turn of the one that has waited
+ * for longest.  One that was at fault has taken its time from the others: nobody's code
+ * runs when the rest is tried again.
  */
 static int64
-choose_suspect(const ScCollection *collection)
+choose_alone(const ScCollection *collection)
 {
-	int64		result = 0;
+	const ScProgress *chosen = NULL;
 	ListCell   *lc;
 
 	foreach(lc, collection->queries)
 	{
 		const ScCollectedQuery *collected = lfirst(lc);
+		const ScProgress *progress = sc_progress_get(collected->query_id);
 
 		if (collected->blamed)
 			return NOBODY;
-		if (result == 0 && is_tried(collected) &&
-			sc_progress_get(collected->query_id)->suspect)
-			result = collected->query_id;
+		if (progress->suspect && is_tried(collected) &&
+			(chosen == NULL || progress->wait_until < chosen->wait_until))
+			chosen = progress;
 	}
-	return result;
+	if (chosen == NULL)
+		return EVERYBODY;
+	return others_turn ? NO_SUSPECT : chosen->query_id;
 }
 
 /* Must the query's code not run in this transaction? */
@@ -156,8 +165,19 @@ must_be_held(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
-	return collected->has_rows && (progress->suspect || progress->user_code) &&
-		alone != 0 && alone != collected->query_id;
+	if (!collected->has_rows || alone == EVERYBODY || alone == collected->query_id)
+		return false;
+	return progress->suspect || (progress->user_code && alone != NO_SUSPECT);
+}
+
+void
+sc_checkpoint_committed(const ScCollection *collection)
+{
+	ListCell   *lc;
+
+	others_turn = false;
+	foreach(lc, collection->queries)
+		others_turn |= ((ScCollectedQuery *) lfirst(lc))->blamed;
 }
 
 static void
@@ -167,7 +187,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 	ScQuery    *query;
 
 	sc_worker_context.query_id = collected->query_id;
-	collected->by_sink = collected->cleared = false;
+	collected->by_sink = collected->recovered = collected->cleared = false;
 	collected->user_code = collected->failed_now = collected->untried = false;
 	query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!query)
@@ -197,7 +217,7 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 
 /* A query that was failing is healthy again, once it is past the row that failed. */
 static bool
-recovered(const ScCollectedQuery *collected)
+has_recovered(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
@@ -306,7 +326,8 @@ write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
 	record->checkpointed_bytes += bytes;
 	record->result_rows += written.nrows;
 	collected->outcome = SC_OUTCOME_COMMITTED;
-	collected->cleared = recovered(collected) &&
+	collected->recovered = has_recovered(collected);
+	collected->cleared = collected->recovered &&
 		sc_store_failure_recovered(collected->query_id);
 }
 

@@ -41,6 +41,7 @@ typedef struct ScCollectedQuery
 	/* set by sc_checkpoint_write */
 	ScOutcome	outcome;
 	bool		by_sink;		/* failed in writing, not in the task */
+	bool		recovered;		/* it was failing, and isn't any more */
 	bool		cleared;		/* its row of query_failure was removed */
 	bool		unnoted;		/* its failure could not be written there */
 	bool		user_code;		/* code of its owner's may have run */
@@ -104,5 +105,8 @@ extern int	sc_checkpoint_user_code(const ScCollection *collection);
  * run, and none of the query that is found at fault.  False: it wasn't them.
  */
 extern bool sc_checkpoint_blame(ScCollection *collection, const ErrorData *error);
+
+/* What was written is committed. */
+extern void sc_checkpoint_committed(const ScCollection *collection);
 
 #endif							/* SC_WORKER_COLLECT_H */

@@ -31,6 +31,7 @@
 
 #define RETRY_MIN_MS		1000
 #define RETRY_MAX_MS		60000
+#define CLEAR_MS			5000
 #define STANDBY_SNAPSHOT_MS 1000
 
 typedef enum CommitResult
@@ -181,9 +182,12 @@ note_outcome(const ScCollectedQuery *collected)
 	switch (collected->outcome)
 	{
 		case SC_OUTCOME_COMMITTED:
-			progress->wait_until = 0;
+			progress->wait_until = progress->clear_at = 0;
 			if (collected->has_rows)
 				progress->suspect = false;
+			/* who holds the row may not give it back with the row gone */
+			if (collected->recovered && !collected->cleared)
+				progress->clear_at = now + CLEAR_MS * INT64CONST(1000);
 			if (collected->cleared)
 			{
 				progress->failing = false;
@@ -252,6 +256,7 @@ publish_commit(const ScCollection *collection, const ScCheckpointRecord *record,
 	ListCell   *lc;
 
 	SC_DEBUG_POINT("coordinator_after_commit");
+	sc_checkpoint_committed(collection);
 	foreach(lc, collection->queries)
 		note_outcome(lfirst(lc));
 	/* who resumed a query before he called sync() waits for it; the rest can wait */

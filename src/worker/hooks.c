@@ -18,6 +18,7 @@
 #include "base/settings.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
@@ -25,6 +26,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "commands/user.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/log_stream.h"
@@ -98,7 +100,7 @@ refuse_to_overfill(void)
 }
 
 /*
- * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE;
+ * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE; DROP ROLE;
  * changed options and columns of log streams.
  */
 static void
@@ -112,6 +114,8 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 			refuse_to_overfill();
 		return;
 	}
+	if (access == OAT_DROP && class_id == AuthIdRelationId)
+		sc_pipelines_refuse_to_drop(object_id);
 	if (access == OAT_POST_ALTER && class_id == ForeignTableRelationId)
 		sc_log_stream_options_altered(object_id);
 	if (access == OAT_POST_ALTER && class_id == RelationRelationId && sub_id > 0)
@@ -312,7 +316,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 	bool		drop = IsA(pstmt->utilityStmt, DropdbStmt);
 
+	ReassignOwnedStmt *reassign = NULL;
+
 	refuse_to_replace_definition(pstmt->utilityStmt);
+	if (IsA(pstmt->utilityStmt, ReassignOwnedStmt))
+		reassign = (ReassignOwnedStmt *) pstmt->utilityStmt;
 	if (IsA(pstmt->utilityStmt, NotifyStmt) && sc_my_process != SC_PROCESS_NONE)
 		refuse_to_overfill();
 
@@ -321,6 +329,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		!sc_owns_database(database))
 	{
 		call_next(pstmt, query, read_only, context, params, env, dest, qc);
+		if (reassign)
+			sc_pipelines_reassign(roleSpecsToIds(reassign->roles),
+								  get_rolespec_oid(reassign->newrole, false));
 		return;
 	}
 	if (IsA(pstmt->utilityStmt, AlterDatabaseStmt))

@@ -16,8 +16,9 @@
 #include "catalog/pg_namespace.h"
 #include "ckpt/failure.h"
 #include "ckpt/store.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
-#include "model/catalog.h"
+#include "model/catalog_write.h"
 #include "model/control.h"
 #include "pgstat.h"
 #include "utils/acl.h"
@@ -320,4 +321,56 @@ sc_pipelines_sync(int64 timeout_us)
 		warn_of_missing(pipeline->pipeline_id, lsn);
 	}
 	return lsn;
+}
+
+/* ---------- owners ---------- */
+
+/* The database's pipelines, where there are catalogs that say so. */
+static List *
+readable_pipelines(void)
+{
+	char	   *message;
+	char	   *hint;
+
+	if (creating_extension || !sc_extension_exists() || !sc_extension_matches(&message, &hint))
+		return NIL;
+	return sc_pipeline_list();
+}
+
+void
+sc_pipelines_refuse_to_drop(Oid role)
+{
+	ListCell   *lc;
+
+	foreach(lc, readable_pipelines())
+	{
+		ScPipeline *pipeline = lfirst(lc);
+
+		if (pipeline->owner == role && strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("role \"%s\" cannot be dropped because it owns pipeline \"%s\" of stream_ckpt",
+							GetUserNameFromId(role, false), pipeline->name),
+					 errhint("Drop the pipeline with stream_ckpt.drop_pipeline(), or give it to another role with REASSIGN OWNED.")));
+	}
+}
+
+void
+sc_pipelines_reassign(List *roles, Oid owner)
+{
+	ListCell   *lc;
+
+	foreach(lc, readable_pipelines())
+	{
+		ScPipeline *pipeline = lfirst(lc);
+
+		if (!list_member_oid(roles, pipeline->owner))
+			continue;
+		sc_pipeline_lock(pipeline->pipeline_id, ExclusiveLock);
+		pipeline = sc_pipeline_by_id(pipeline->pipeline_id, true);
+		if (!pipeline)
+			continue;
+		pipeline->owner = owner;
+		sc_pipeline_update(pipeline);
+	}
 }

@@ -7,6 +7,7 @@
 #define SC_WORKER_PIPELINE_H
 
 #include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
 
 /*
  * When the current transaction has ended: the launcher looks at the
@@ -34,5 +35,14 @@ extern XLogRecPtr sc_pipelines_sync(int64 timeout_us);
  * (its pipelines end and their slots are dropped) or has another version: its
  * coordinators look again. */
 extern void sc_pipelines_extension_changed(void);
+
+/*
+ * DROP ROLE of a pipeline's owner: an error (ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST) with a hint.
+ * "default" has the database's owner.
+ */
+extern void sc_pipelines_refuse_to_drop(Oid role);
+
+/* REASSIGN OWNED, allowed already: the pipelines of "roles" (Oids) are owner's from now on. */
+extern void sc_pipelines_reassign(List *roles, Oid owner);
 
 #endif							/* SC_WORKER_PIPELINE_H */

@@ -43,6 +43,7 @@ sc_progress_get(int64 query_id)
 	entry = palloc0(sizeof(ScProgress));
 	entry->query_id = query_id;
 	entry->active = true;
+	entry->user_code = true;	/* who knows? */
 	entries = lappend(entries, entry);
 	MemoryContextSwitchTo(old);
 	return entry;
@@ -109,6 +110,8 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 		if (failure)
 		{
 			entry->failing = true;
+			/* the attempt before may have found out that it spoils commits */
+			entry->suspect = failure->status == SC_FAILURE_WAITING;
 			entry->failures = failure->failures;
 			entry->failed_lsn = failure->row_lsn;
 		}
@@ -157,7 +160,11 @@ sc_progress_next_wait(void)
 	ListCell   *lc;
 
 	foreach(lc, entries)
-		result = earlier(result, ((ScProgress *) lfirst(lc))->wait_until);
+	{
+		ScProgress *entry = lfirst(lc);
+
+		result = earlier(result, earlier(entry->wait_until, entry->clear_at));
+	}
 	return result;
 }
 

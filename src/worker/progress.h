@@ -24,12 +24,14 @@ typedef struct ScProgress
 	bool		wanted;			/* they don't, but it was resumed: a new attempt takes it in */
 	bool		is_void;		/* its rows could not be written: until the attempt ends, what its
 								 * task sends has a gap before it */
-	bool		user_code;		/* code of its owner's ran when it was written last */
+	bool		user_code;		/* code of its owner's ran when it was written last, or it wasn't yet */
 	bool		suspect;		/* that was in a transaction which could not be committed */
 	bool		failing;		/* it has a row in query_failure */
 	int			failures;		/* in a row */
 	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */
 	TimestampTz wait_until;		/* its part is tried again then; 0: none waits */
+	TimestampTz clear_at;		/* it is healthy, but its row of query_failure was another's: the
+								 * next checkpoint is due then; 0: no */
 	TimestampTz resumed_at;		/* while it waited; 0: never */
 	TimestampTz retry_at;		/* the attempt restarts for its sake then; 0: no */
 } ScProgress;
@@ -54,7 +56,7 @@ extern bool sc_progress_is_active(int64 query_id);
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
-/* The next wait_until and retry_at; 0: none. */
+/* The next wait_until or clear_at, and the next retry_at; 0: none. */
 extern TimestampTz sc_progress_next_wait(void);
 extern TimestampTz sc_progress_next_retry(void);
 

@@ -26,6 +26,8 @@ typedef struct ScTaskQuery
 	int64		checkpoint_id;	/* being frozen */
 	bool		paused;			/* takes no more rows; "offset" is its last */
 	uint64		access_checked; /* task_access.c; 0: never */
+	bool		user_code;		/* functions of users' are called, which may leave something for
+								 * the commit */
 
 	/* where it is, for a failure */
 	XLogRecPtr	transaction;	/* end of the transaction being read */

@@ -24,6 +24,7 @@
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/settings.h"
+#include "base/user_code.h"
 #include "ckpt/failure.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -99,6 +100,21 @@ commit_step(void)
 }
 
 /*
+ * What is called is often made ready in an earlier step, so once seen means always.  "query"
+ * may be NULL: whoever it was, it is in nobody else's step.
+ */
+static bool
+runs_user_code(ScTaskQuery *query)
+{
+	bool		seen = sc_user_code_seen();
+
+	if (!query)
+		return seen;
+	query->user_code |= seen;
+	return query->user_code;
+}
+
+/*
  * Runs "perform" on the step's query.  False: it failed, and is forgotten.  The
  * transaction can be another one then.
  */
@@ -114,11 +130,12 @@ guard(void (*perform) (Step *step), Step *step)
 	sc_worker_context.query_id = step->query_id;
 	PG_TRY();
 	{
+		(void) sc_user_code_seen();
 		sc_limit_begin();
 		perform(step);
 		/* what the owner's code left open would be the next one's, or spoil the commit */
 		PortalHashTableDeleteAll();
-		if (step->query && step->query->definition->user_code)
+		if (runs_user_code(step->query))
 			commit_step();
 		sc_limit_end();
 		done = true;
@@ -150,9 +167,9 @@ load_step(Step *step)
 {
 	ScTaskQuery *query = sc_task_query_load(step->query_id, step->context, outbox);
 
+	step->query = query;
 	if (query && step->offset)
 		sc_task_query_restore(query, step->offset);
-	step->query = query;
 }
 
 /* Loads a query and puts it into the list; NULL where it failed or is gone. */
@@ -164,11 +181,12 @@ load(Step *step, bool *failed)
 	step->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
 										  ALLOCSET_DEFAULT_SIZES);
 	*failed = !guard(load_step, step);
-	if (*failed || !step->query)
-	{
+	if (*failed && step->query)
+		sc_task_query_free(step->query);	/* with "context" */
+	else if (!step->query)
 		MemoryContextDelete(step->context);
+	if (*failed || !step->query)
 		return NULL;
-	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	queries = lappend(queries, step->query);
 	MemoryContextSwitchTo(old);
