@@ -1,5 +1,5 @@
 # Five million rows in one transaction flow through in bounded memory, measured, and survive
-# the death of a task in the middle.
+# the death of a task in the middle.  A large state is loaded, however long that takes.
 #
 # ROWS=n: another number of rows.
 
@@ -80,6 +80,23 @@ for my $which (qw(reader task coordinator))
 	diag sprintf '%s: peak resident memory %d MB', $which, $peak{$which} / 1024;
 	cmp_ok($peak{$which}, '<', $limit_kb, "memory of the $which is bounded");
 }
+
+# Loading a million groups takes more than a time limit.
+my $groups = 1_000_000;
+create_query($node, 'many', 't', emit => 'close', select => "SELECT w.window_start, w.window_end, txn, count(*) AS n, sum(v) AS total
+	FROM t, stream_ckpt.tumble(ts, '1 day') w GROUP BY w.window_start, w.window_end, txn");
+$node->safe_psql('postgres', "INSERT INTO t SELECT timestamptz '2024-03-01 00:00 UTC', 1, 1, i FROM generate_series(1, $groups) i");
+sync_pipelines($node);
+$node->append_conf('postgresql.conf', "stream_ckpt.query_time_limit = '300ms'");
+$node->reload;
+my $pid = pid_of($node, 'task');
+kill 'TERM', $pid;
+wait_restarted($node, 'task', $pid);
+wait_until($node, "SELECT groups >= $groups FROM stream_ckpt.tasks", 'the state of a million groups is loaded');
+is($node->safe_psql('postgres', q(SELECT string_agg(DISTINCT status, ' ') FROM stream_ckpt.queries)), 'running', 'within the time limit');
+$node->safe_psql('postgres', "INSERT INTO t VALUES ('2024-03-03 00:00 UTC', 1, 1, 0)");
+sync_pipelines($node);
+is($node->safe_psql('postgres', 'SELECT count(*), sum(total) FROM many'), "$groups|$groups", 'and emitted');
 
 $node->stop;
 done_testing();

@@ -196,14 +196,14 @@ my $tries = remote('SELECT last_value FROM hung');
 sql('BEGIN; ' . join('', map { "SELECT stream_ckpt.resume_query('$_');" } @hanging) . "
 	INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + (($n + i) * 10) * interval '1 second', i % 3, i, $n FROM generate_series(1, 10) i; COMMIT");
 $n += 10;
-go_on('all four are tried again', qw(plain other));
+wait_until($node, 'SELECT sum(n) = (SELECT count(*) FROM t) FROM other', 'other goes on when all four are tried again');
 $tries = remote('SELECT last_value FROM hung') - $tries;
-cmp_ok($tries, '<=', 4, "other did not wait until each of them had several tries ($tries)");
+cmp_ok($tries, '<=', 5, "other did not wait until each of them had several tries ($tries)");
+go_on('all four are tried again', qw(plain other));
 $holder->quit;
 remote(q(UPDATE mood SET hang = ''));
 sql("SELECT stream_ckpt.drop_query('$_')") foreach @hanging;
 all_exact('four are gone');
-is(sql('SELECT attempt FROM stream_ckpt.pipelines'), $attempt, 'no restarts for them');
 
 #
 # A session on the other server that ends in the middle of a statement: the write fails, or not where

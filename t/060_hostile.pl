@@ -193,7 +193,7 @@ trigger('LISTEN', q(BEGIN EXECUTE 'LISTEN x'; RETURN NEW; END), error => qr/^fai
 trigger('NOTIFY', q(BEGIN NOTIFY x; RETURN NEW; END));
 
 # PL/pgSQL compiles a function once in a process, with the types that its first caller's search_path finds. Here
-# each has it compiled with his own: mallory's, whose constraint runs code of hers, never runs as alice.
+# each has it compiled with his own: mallory's, whose constraint runs code of hers and notes where, is never alice's.
 as('alice', q(CREATE DOMAIN alice.amount AS int; SET search_path = alice;
 	CREATE TABLE alice.amounts (a amount); CREATE DOMAIN alice.only_here AS int;
 	CREATE FUNCTION alice.doubled(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $f$ DECLARE a amount := $1 * 2; BEGIN RETURN a; END $f$;
@@ -209,6 +209,8 @@ as('alice', q(CREATE DOMAIN alice.amount AS int; SET search_path = alice;
 		$f$ DECLARE a amount := $1; BEGIN IF $2 = 0 THEN RETURN a; END IF; RETURN a + alice.as_alice($1); END $f$;
 	CREATE FUNCTION alice.as_alice(int) RETURNS int LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER SET search_path = alice AS
 		$f$ BEGIN RETURN alice.twice($1, 0); END $f$;
+	CREATE FUNCTION alice.definer(int) RETURNS int LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER AS $f$ DECLARE a amount := $1 * 2; BEGIN RETURN a; END $f$;
+	CREATE FUNCTION alice.early(timestamptz) RETURNS int LANGUAGE plpgsql STABLE AS $f$ BEGIN RETURN CASE WHEN $1 < '2024-01-01 00:30' THEN 1 ELSE 0 END; END $f$;
 	CREATE FUNCTION alice.on_insert() RETURNS trigger LANGUAGE plpgsql AS $f$ DECLARE a amount := 1; BEGIN RETURN NEW; END $f$;
 	CREATE TABLE alice.everybodys (v int); GRANT INSERT ON alice.everybodys TO PUBLIC;
 	CREATE TRIGGER on_insert BEFORE INSERT ON alice.everybodys FOR EACH ROW EXECUTE FUNCTION alice.on_insert();
@@ -216,14 +218,15 @@ as('alice', q(CREATE DOMAIN alice.amount AS int; SET search_path = alice;
 	GRANT USAGE ON SCHEMA alice TO mallory));
 as('mallory', q(CREATE TABLE mallory.loot (what text); GRANT INSERT ON mallory.loot TO PUBLIC; GRANT USAGE ON SCHEMA mallory TO PUBLIC;
 	CREATE FUNCTION mallory.take(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS
-		$f$ BEGIN RETURN mallory.g('INSERT INTO mallory.loot SELECT current_user') IS NULL; END $f$;
+		$f$ BEGIN RETURN mallory.g('INSERT INTO mallory.loot SELECT current_setting(''search_path'')') IS NULL; END $f$;
 	CREATE DOMAIN mallory.amount AS int CHECK (mallory.take(VALUE)); CREATE TABLE mallory.amounts (a mallory.amount)));
 my @calls = ('alice.doubled(v)', 'alice.quoted(v)', 'alice.column_type(v)', 'alice.row_type(v)', 'alice.any_type(v)', 'alice.any_type(v::int8)',
-	'alice.any_collation(v::text)', 'alice.any_collation(v::text COLLATE "C")', 'alice.nested(v)', 'alice.twice(v, 1)');
-my $typed = 'SELECT w.window_start, w.window_end, k, ' . join(', ', map { "sum($calls[$_]) AS total_$_" } 0 .. $#calls) .
+	'alice.any_collation(v::text)', 'alice.any_collation(v::text COLLATE "C")', 'alice.nested(v)', 'alice.definer(v)');
+my @own = (@calls, 'alice.twice(v, 1)');
+my $typed = 'SELECT w.window_start, w.window_end, k, ' . join(', ', map { "sum($own[$_]) AS total_$_" } 0 .. $#own) .
 	", sum(alice.plain(v)) AS same FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k";
 my $typed_from;
-my $all_same = join ' AND ', map { "total_$_ = same" } 0 .. $#calls;
+my $all_same = join ' AND ', map { "total_$_ = same" } 0 .. $#own;
 
 sub typed_ok
 {
@@ -285,6 +288,37 @@ foreach my $path (qw(mallory public))
 	kill 'TERM', sql('SELECT pid FROM stream_ckpt.tasks');
 	wait_running($node);
 }
+
+# One that runs can't be compiled for somebody else at the same time.
+as('mallory', q(SET search_path = mallory; SELECT stream_ckpt.create_query('mallory.bad', $q$ SELECT w.window_start, sum(alice.twice(v, 1)) AS total
+	FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start$q$, emit => 'update')));
+as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update')));
+$typed_from = $n;
+rows(1, 2);
+good_ok('a function that is running');
+is(sql(q(SELECT concat_ws('|', status, sqlstate, message, hint) FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)),
+	'failed|55000|function alice.twice(integer,integer) is running, and is called again under another search_path or other settings|' .
+	'Give the function a search_path of its own: ALTER FUNCTION ... SET search_path = ...', 'mallory is told');
+as('alice', q(ALTER FUNCTION alice.twice(int, int) SET search_path = alice));
+as('mallory', q(SELECT stream_ckpt.resume_query('mallory.bad')));
+rows(3);
+typed_ok('it has a search_path of its own');
+is(sql('SELECT sum(total) FROM mallory.bad'), '12', 'and is called by both');
+as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
+as('alice', q(SELECT stream_ckpt.drop_query('alice.typed'); ALTER FUNCTION alice.twice(int, int) RESET search_path));
+
+# Literals mean what they mean by each query's own settings.
+for my $zone (qw(UTC Europe/Berlin))
+{
+	as('alice', qq(SET timezone = '$zone'; SELECT stream_ckpt.create_query('alice.early_@{[lc substr $zone, 0, 3]}', \$q\$
+		SELECT w.window_start, w.window_end, sum(alice.early(ts)) AS early FROM public.t, stream_ckpt.tumble(ts, '1 minute') w
+		GROUP BY w.window_start, w.window_end \$q\$, emit => 'update')));
+}
+rows(1) for 1 .. 3;
+good_ok('two settings of TimeZone');
+is(sql('SELECT (SELECT sum(early) FROM alice.early_utc), (SELECT sum(early) FROM alice.early_eur)'), '3|0', 'each query has its own');
+as('alice', q(SELECT stream_ckpt.drop_query('alice.early_utc'), stream_ckpt.drop_query('alice.early_eur')));
+unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/trying to insert a function/, 'PL/pgSQL knows of all that it keeps');
 
 # The same by PL/pgSQL's validator, which compiles, too, where check_function_bodies says so.
 as('mallory', q(SET search_path = public; CREATE OR REPLACE FUNCTION mallory.first(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS

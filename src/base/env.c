@@ -160,3 +160,44 @@ sc_env_current_settings(void)
 	}
 	return result;
 }
+
+static void
+append_setting(StringInfo buf, const struct config_generic *setting)
+{
+	const char *string;
+
+	switch (setting->vartype)
+	{
+		case PGC_BOOL:
+			appendStringInfoChar(buf, *((const struct config_bool *) setting)->variable);
+			break;
+		case PGC_INT:
+			appendBinaryStringInfo(buf, (char *) ((const struct config_int *) setting)->variable,
+								   sizeof(int));
+			break;
+		case PGC_ENUM:
+			appendBinaryStringInfo(buf, (char *) ((const struct config_enum *) setting)->variable,
+								   sizeof(int));
+			break;
+		case PGC_STRING:
+			string = *((const struct config_string *) setting)->variable;
+			appendBinaryStringInfo(buf, string ? string : "", string ? strlen(string) + 1 : 1);
+			break;
+		default:
+			elog(ERROR, "unexpected type of setting \"%s\"", setting->name);
+	}
+}
+
+void
+sc_env_append_settings(StringInfo buf)
+{
+	static const struct config_generic *settings[lengthof(env_settings)];
+
+	for (int i = 0; i < lengthof(env_settings); i++)
+	{
+		if (settings[i] == NULL)
+			settings[i] = sc_find_setting(env_settings[i]);
+		if (settings[i] != NULL && strcmp(settings[i]->name, "search_path") != 0)
+			append_setting(buf, settings[i]);
+	}
+}

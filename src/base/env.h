@@ -7,6 +7,7 @@
 #ifndef SC_BASE_ENV_H
 #define SC_BASE_ENV_H
 
+#include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 
 typedef struct ScEnv
@@ -43,5 +44,8 @@ extern void sc_env_end_step(void);
  * bytea_output, xmlbinary, xmloption, lc_monetary, lc_numeric, lc_time,
  * default_text_search_config, array_nulls, standard_conforming_strings... */
 extern List *sc_env_current_settings(void);
+
+/* Appends the values of these settings that are in force, but search_path's, as bytes. */
+extern void sc_env_append_settings(StringInfo buf);
 
 #endif							/* SC_BASE_ENV_H */

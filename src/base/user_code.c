@@ -17,6 +17,7 @@
 
 #include "access/transam.h"
 #include "base/compat.h"
+#include "base/env.h"
 #include "base/process.h"
 #include "base/user_code.h"
 #include "catalog/namespace.h"
@@ -24,18 +25,22 @@
 #include "catalog/pg_proc.h"
 #include "commands/proclang.h"
 #include "fmgr.h"
-#include "miscadmin.h"
+#include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 #include "plpgsql.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "utils/syscache.h"
+
+/* Longer search paths are never the same. */
+#define MAX_PATH 64
 
 typedef struct UserFunction
 {
 	Oid			funcid;			/* hash key */
-	Oid			caller;			/* whom it is compiled for, in whole or not; or InvalidOid */
-	char	   *search_path;	/* the caller's: the setting, as "$user" and privileges go with him */
+	int			len;			/* of the next; 0: it is compiled for nobody */
+	char	   *surroundings;	/* in which it is compiled (look_around) */
 	List	   *compiled;		/* PLpgSQL_function *: what is known of it, whatever became of that */
 	PLpgSQL_function *last;		/* of these */
 } UserFunction;
@@ -48,11 +53,12 @@ typedef struct Call
 } Call;
 
 static HTAB *functions;
+static StringInfoData here;		/* the surroundings of the call that begins */
 static Call *calls;				/* the innermost is the last */
 static int	ncalls;
 static int	max_calls;
 static bool seen;
-static PGFunction handler;		/* of PL/pgSQL; NULL: none of its functions was looked at */
+static PGFunction handler;		/* of PL/pgSQL; NULL: none of its functions was called yet */
 static needs_fmgr_hook_type prev_needs_hook;
 static fmgr_hook_type prev_hook;
 
@@ -79,6 +85,43 @@ find(Oid funcid)
 
 /* ---------- for whom it is compiled ---------- */
 
+/*
+ * What compiling and planning depend on, into "here": the schemas in which names are looked up
+ * ("$user" and privileges are in that), and the settings that literals are read by.
+ */
+static void
+look_around(void)
+{
+	static uint64 different = 0;
+	Oid			path[MAX_PATH];
+	int			n = fetch_search_path_array(path, MAX_PATH);
+
+	if (here.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&here);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&here);
+	appendBinaryStringInfo(&here, (char *) &n, sizeof(n));
+	if (n <= MAX_PATH)
+		appendBinaryStringInfo(&here, (char *) path, n * sizeof(Oid));
+	else
+	{
+		different++;
+		appendBinaryStringInfo(&here, (char *) &different, sizeof(different));
+	}
+	sc_env_append_settings(&here);
+}
+
+static inline bool
+is_compiled_for_here(const UserFunction *function)
+{
+	return function->len == here.len &&
+		memcmp(function->surroundings, here.data, here.len) == 0;
+}
+
 /* Remembers what PL/pgSQL has compiled for a call. */
 static void
 note_compiled(UserFunction *function, const FmgrInfo *flinfo)
@@ -93,28 +136,33 @@ note_compiled(UserFunction *function, const FmgrInfo *flinfo)
 	MemoryContextSwitchTo(old);
 }
 
-static inline bool
-is_for_caller(const UserFunction *function)
-{
-	return function->caller == GetUserId() &&
-		strcmp(function->search_path, namespace_search_path) == 0;
-}
-
-/* The next call compiles it, for whoever makes it. */
+/* The next call compiles it. */
 static void
 forget_compiled(UserFunction *function)
 {
 	ListCell   *lc;
 
-	function->caller = InvalidOid;
-	/* those in use know what theirs is only when they return */
+	function->len = 0;
+	foreach(lc, function->compiled)
+		sc_plpgsql_cached((PLpgSQL_function *) lfirst(lc))->fn_xmin = InvalidTransactionId;
+}
+
+/*
+ * A compiled function that is running can't be replaced: PL/pgSQL would keep it for good.  That
+ * takes a function that is called by one which it calls, in other surroundings.
+ */
+static void
+refuse_while_running(const UserFunction *function)
+{
 	for (int i = 0; i < ncalls; i++)
 	{
 		if (calls[i].function == function)
-			note_compiled(function, calls[i].flinfo);
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("function %s is running, and is called again under another search_path or other settings",
+							format_procedure_qualified(function->funcid)),
+					 errhint("Give the function a search_path of its own: ALTER FUNCTION ... SET search_path = ...")));
 	}
-	foreach(lc, function->compiled)
-		sc_plpgsql_cached((PLpgSQL_function *) lfirst(lc))->fn_xmin = InvalidTransactionId;
 }
 
 static void
@@ -130,16 +178,18 @@ begin_call(FmgrInfo *flinfo)
 			repalloc_huge(calls, n * sizeof(Call));
 		max_calls = n;
 	}
-	if (!is_for_caller(function))
+	look_around();
+	if (!is_compiled_for_here(function))
 	{
-		char	   *search_path = MemoryContextStrdup(TopMemoryContext, namespace_search_path);
-
+		refuse_while_running(function);
 		note_compiled(function, flinfo);
 		forget_compiled(function);
-		if (function->search_path != NULL)
-			pfree(function->search_path);
-		function->search_path = search_path;
-		function->caller = GetUserId();
+		if (function->surroundings != NULL)
+			pfree(function->surroundings);
+		function->surroundings = NULL;
+		function->surroundings = MemoryContextAlloc(TopMemoryContext, here.len);
+		memcpy(function->surroundings, here.data, here.len);
+		function->len = here.len;
 	}
 	calls[ncalls].function = function;
 	calls[ncalls++].flinfo = flinfo;
@@ -153,11 +203,14 @@ static void
 end_call(const FmgrInfo *flinfo, bool failed)
 {
 	UserFunction *function;
+	int			i = ncalls - 1;
 
-	/* one that failed to begin */
-	if (ncalls == 0 || calls[ncalls - 1].flinfo != flinfo)
+	while (i >= 0 && calls[i].flinfo != flinfo)
+		i--;
+	if (i < 0)
 		return;
-	function = calls[--ncalls].function;
+	function = calls[i].function;
+	ncalls = i;
 	note_compiled(function, flinfo);
 	if (failed && (flinfo->fn_extra == NULL ||
 				   sc_plpgsql_cached((PLpgSQL_function *) flinfo->fn_extra)->fn_hashkey == NULL))
@@ -168,8 +221,9 @@ end_call(const FmgrInfo *flinfo, bool failed)
 
 /* PL/pgSQL's handler, by which its functions are known. */
 static PGFunction
-find_handler(Oid language)
+find_handler(void)
 {
+	Oid			language = get_language_oid("plpgsql", false);
 	HeapTuple	tuple = SearchSysCache1(LANGOID, ObjectIdGetDatum(language));
 	FmgrInfo	finfo;
 
@@ -181,42 +235,56 @@ find_handler(Oid language)
 }
 
 static bool
-needs_hook(Oid funcid)
+is_plpgsql(Oid funcid)
 {
-	HeapTuple	tuple;
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	Oid			language;
 
-	if (prev_needs_hook && prev_needs_hook(funcid))
-		return true;
-	if (sc_my_process == SC_PROCESS_NONE || funcid < FirstNormalObjectId)
-		return false;
-	seen = true;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
 	ReleaseSysCache(tuple);
-	if (language == INTERNALlanguageId || language == ClanguageId ||
-		language == SQLlanguageId || language != get_language_oid("plpgsql", true))
-		return false;
-	if (handler == NULL)
-		handler = find_handler(language);
-	return true;
+	return language != INTERNALlanguageId && language != ClanguageId &&
+		language != SQLlanguageId && language == get_language_oid("plpgsql", true);
 }
 
+/* Isn't asked about functions whose calls are seen anyway: SECURITY DEFINER, or with settings. */
+static bool
+needs_hook(Oid funcid)
+{
+	bool		result = false;
+
+	if (sc_my_process != SC_PROCESS_NONE && funcid >= FirstNormalObjectId)
+	{
+		seen = true;
+		result = is_plpgsql(funcid);
+	}
+	return result || (prev_needs_hook && prev_needs_hook(funcid));
+}
+
+/* Calls of functions of any language, and of those that came with the server, are seen here, too. */
 static void
 call_hook(FmgrHookEventType event, FmgrInfo *flinfo, Datum *arg)
 {
-	/* another library's hook may want to see calls of any function */
-	if (sc_my_process != SC_PROCESS_NONE && flinfo->fn_addr == handler)
+	bool		ours = sc_my_process != SC_PROCESS_NONE && flinfo->fn_oid >= FirstNormalObjectId;
+
+	/* one that fails there is not told of the end */
+	if (event == FHET_START && prev_hook)
+		prev_hook(event, flinfo, arg);
+	if (ours)
 	{
 		seen = true;
+		if (handler == NULL && is_plpgsql(flinfo->fn_oid))
+			handler = find_handler();
+	}
+	if (ours && flinfo->fn_addr == handler)
+	{
 		if (event == FHET_START)
 			begin_call(flinfo);
 		else
 			end_call(flinfo, event == FHET_ABORT);
 	}
-	if (prev_hook)
+	if (event != FHET_START && prev_hook)
 		prev_hook(event, flinfo, arg);
 }
 

@@ -3,10 +3,10 @@
  *	  Functions that users wrote, in processes that several owners share.
  *
  * PL/pgSQL compiles a function once in a process, whoever calls it first: the names in its
- * declarations are looked up with that caller's search_path and privileges.  In our workers
- * one owner could so have another's function compiled with types of his own.  There a
- * function is compiled again whenever it is called under another search_path or by
- * another user, as if each owner had a process to himself.
+ * declarations are looked up with that caller's search_path and privileges, and its literals are
+ * read by his settings.  In our workers one owner could so have another's function compiled with
+ * types of his own.  There a function is compiled again whenever it is called in other
+ * surroundings, as if each query had a process to itself.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_BASE_USER_CODE_H

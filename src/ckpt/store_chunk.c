@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "base/limit.h"
 #include "ckpt/dead_letter.h"
 #include "ckpt/failure.h"
 #include "ckpt/late.h"
@@ -25,6 +26,9 @@
 #include "replication/origin.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
+
+/* Loading is long by itself: the time limit is for so many chunks of at most 8 kB. */
+#define RENEW_CHUNKS	64
 
 /* Empties the batch without writing it. */
 static void
@@ -274,6 +278,7 @@ sc_store_load(int64 query_id, ScChangelogLoader *loader)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	int			nchunks = 0;
 
 	sc_store_table_open(&table, "state_chunk", CHUNK_COLUMNS, AccessShareLock);
 	ScanKeyInit(&key, CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
@@ -287,6 +292,8 @@ sc_store_load(int64 query_id, ScChangelogLoader *loader)
 											 &checkpoint_id);
 
 		MemoryContextSwitchTo(oldcontext);
+		if (nchunks++ % RENEW_CHUNKS == RENEW_CHUNKS - 1)
+			sc_limit_renew_within_bounds();
 		sc_changelog_load_chunk(loader, checkpoint_id, &chunk);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();

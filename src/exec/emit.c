@@ -19,8 +19,9 @@
 #include "nodes/nodeFuncs.h"
 #include "utils/memutils.h"
 
-/* Groups between two of which a time limit begins anew: many of them may take long */
+/* Groups, and comparisons of them, after which a time limit begins anew: many may take long */
 #define RENEW_GROUPS 1024
+#define RENEW_COMPARISONS 65536
 
 /* A group to be emitted, with its first key at hand. */
 typedef struct EmitItem
@@ -34,6 +35,7 @@ typedef struct EmitOrder
 {
 	ScEngine   *engine;
 	ScPartition *part;
+	uint32		ncompared;
 } EmitOrder;
 
 /* The row type of the group slot: window columns, keys, results of aggregates. */
@@ -114,6 +116,11 @@ compare_items(const void *a, const void *b, void *arg)
 	ScGroup    *gx;
 	ScGroup    *gy;
 
+	if (++order->ncompared % RENEW_COMPARISONS == 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		sc_limit_renew_within_bounds();
+	}
 	result = ApplySortComparator(x->key, x->isnull, y->key, y->isnull,
 								 &engine->keys[0].sort);
 	if (result != 0 || engine->nkeys == 1)
@@ -219,7 +226,7 @@ static uint32
 sorted_items(ScEngine *engine, ScPartition *part, bool all, EmitItem *items)
 {
 	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
-	EmitOrder	order = {engine, part};
+	EmitOrder	order = {.engine = engine,.part = part};
 	uint32		n = 0;
 
 	for (uint32 i = 0; i < candidates; i++)

@@ -15,8 +15,9 @@
  * ran are suspects.  A transaction with a suspect has no other owner's code in it: the
  * parts of those whose code ran the last time wait for the next checkpoint.  A suspect that is
  * committed is one no longer; one with which the commit fails is at fault, and waits as
- * where its table is locked.  Then it is the turn of the others: no suspect is in the next
- * checkpoint, so that however many fail, nobody is held for longer than one of them takes.
+ * where its table is locked.  After one that isn't written, for whatever reason, it is the turn of the
+ * others: no suspect is in the next checkpoint, so that however many fail, nobody is held
+ * for longer than one of them takes.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -44,7 +45,7 @@ static TimestampTz began;		/* what waits for longer isn't tried */
 #define NOBODY		(-1)
 #define NO_SUSPECT	(-2)
 
-static bool others_turn;		/* a suspect was at fault in the checkpoint before */
+static bool others_turn = true; /* a suspect wasn't written in the checkpoint before */
 
 /* A part that waits may grow to so many bytes; then the query begins anew from its
  * last checkpoint. */
@@ -177,7 +178,11 @@ sc_checkpoint_committed(const ScCollection *collection)
 
 	others_turn = false;
 	foreach(lc, collection->queries)
-		others_turn |= ((ScCollectedQuery *) lfirst(lc))->blamed;
+	{
+		const ScCollectedQuery *collected = lfirst(lc);
+
+		others_turn |= collected->refused && sc_progress_get(collected->query_id)->suspect;
+	}
 }
 
 static void

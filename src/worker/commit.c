@@ -160,6 +160,7 @@ note_outcome(const ScCollectedQuery *collected)
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
 
+	progress->clear_at = 0;
 	if (collected->outcome == SC_OUTCOME_VOID)
 	{
 		/* one that is paused sends nothing more */
@@ -182,11 +183,11 @@ note_outcome(const ScCollectedQuery *collected)
 	switch (collected->outcome)
 	{
 		case SC_OUTCOME_COMMITTED:
-			progress->wait_until = progress->clear_at = 0;
+			progress->wait_until = 0;
 			if (collected->has_rows)
 				progress->suspect = false;
 			/* who holds the row may not give it back with the row gone */
-			if (collected->recovered && !collected->cleared)
+			if (collected->recovered && !collected->cleared && !collected->paused)
 				progress->clear_at = now + CLEAR_MS * INT64CONST(1000);
 			if (collected->cleared)
 			{

@@ -368,7 +368,7 @@ sc_pipelines_reassign(List *roles, Oid owner)
 			continue;
 		sc_pipeline_lock(pipeline->pipeline_id, ExclusiveLock);
 		pipeline = sc_pipeline_by_id(pipeline->pipeline_id, true);
-		if (!pipeline)
+		if (!pipeline || !list_member_oid(roles, pipeline->owner))
 			continue;
 		pipeline->owner = owner;
 		sc_pipeline_update(pipeline);
