@@ -146,6 +146,19 @@ like(status_of('of_template1'), qr/^lost/, 'a copy of template1');
 insert_hour('template1', 1);
 exact_in('template1', 'template1 goes on');
 $node->safe_psql('postgres', 'DROP DATABASE of_template1');
+
+# The database that one is connected to is a template, too.
+$node->safe_psql('template1', 'CREATE DATABASE from_inside');
+like(status_of('from_inside'), qr/^lost/, 'a copy of template1 made in template1');
+insert_hour('template1', 2);
+exact_in('template1', 'template1 goes on after a copy made in it');
+$node->safe_psql('postgres', 'DROP DATABASE from_inside');
+$node->safe_psql('one', 'CREATE DATABASE from_inside TEMPLATE one');
+like(status_of('from_inside'), qr/^lost/, 'a copy made in its template');
+insert_hour('one', 3);
+exact_in('one', 'the original goes on after a copy made in it');
+$node->safe_psql('postgres', 'DROP DATABASE from_inside');
+
 $node->safe_psql('template1', 'DROP TABLE t CASCADE; DROP TABLE closed');
 wait_until($node,
 	q(SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'template1'),
@@ -153,7 +166,7 @@ wait_until($node,
 
 # Renamed with everything running; moving is refused, and nothing has happened then.
 $node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
-insert_hour('uno', 3);
+insert_hour('uno', 4);
 exact_in('uno', 'renamed');
 my $dir = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir());
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
@@ -164,7 +177,7 @@ like(
 	$stderr,
 	qr/cannot move database "uno" to another tablespace while it has continuous queries.*HINT:  Drop its continuous queries and streams first/s,
 	'with what to do');
-insert_hour('uno', 4);
+insert_hour('uno', 5);
 exact_in('uno', 'not moved');
 $node->safe_psql('postgres', 'CREATE DATABASE empty');
 is($node->psql('postgres', 'ALTER DATABASE empty SET TABLESPACE elsewhere'),
@@ -174,12 +187,12 @@ $node->safe_psql('postgres', 'DROP DATABASE empty');
 # A command that fails lets the pipelines go on.
 ($ret) = $node->psql('postgres', 'ALTER DATABASE uno RENAME TO two');
 isnt($ret, 0, 'a name that is taken');
-insert_hour('uno', 5);
+insert_hour('uno', 6);
 exact_in('uno', 'after a command that failed');
 $node->safe_psql('postgres', 'CREATE ROLE nobody LOGIN');
 ($ret) = $node->psql('postgres', 'SET ROLE nobody; DROP DATABASE uno');
 isnt($ret, 0, 'a stranger');
-insert_hour('uno', 6);
+insert_hour('uno', 7);
 exact_in('uno', 'after a stranger tried to drop it');
 
 # Dropped with everything running.

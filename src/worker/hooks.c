@@ -165,6 +165,18 @@ database_of_command(Node *command)
 }
 
 /*
+ * Would the server itself refuse the command for this role, or in this session?  Nobody stops
+ * the pipelines of a database by such a command.
+ */
+static bool
+is_refused_anyway(Node *command, Oid database)
+{
+	/* the current database may be a template */
+	return !sc_owns_database(database) ||
+		(database == MyDatabaseId && !IsA(command, CreatedbStmt));
+}
+
+/*
  * ALTER DATABASE ... SET TABLESPACE gives every relation another file name than
  * the WAL before it says, so that logical decoding finds none of them any more.
  */
@@ -324,9 +336,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	if (IsA(pstmt->utilityStmt, NotifyStmt) && sc_my_process != SC_PROCESS_NONE)
 		refuse_to_overfill();
 
-	/* nobody stops the pipelines of a database that isn't theirs to change */
-	if (!OidIsValid(database) || RecoveryInProgress() || database == MyDatabaseId ||
-		!sc_owns_database(database))
+	if (!OidIsValid(database) || RecoveryInProgress() ||
+		is_refused_anyway(pstmt->utilityStmt, database))
 	{
 		call_next(pstmt, query, read_only, context, params, env, dest, qc);
 		if (reassign)
