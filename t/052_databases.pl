@@ -159,6 +159,37 @@ insert_hour('one', 3);
 exact_in('one', 'the original goes on after a copy made in it');
 $node->safe_psql('postgres', 'DROP DATABASE from_inside');
 
+# A template needs no ownership, but the right to create databases; a command that is refused
+# for want of a right, or because the name is taken, stops nothing.
+sub attempt
+{
+	return $node->safe_psql('template1', 'SELECT attempt FROM stream_ckpt.pipeline_state');
+}
+$node->safe_psql('postgres', 'CREATE ROLE creator CREATEDB; CREATE ROLE nocreator');
+wait_status_in($_, 'running') for qw(template1 one);
+my $attempt = attempt();
+my $hour = 3;
+for (
+	[ nocreator => 'of_role', qr/permission denied to create database/ ],
+	[ creator => 'of_role TEMPLATE one', qr/permission denied to copy database "one"/ ],
+	[ creator => 'two', qr/database "two" already exists/ ])
+{
+	my ($role, $command, $error) = @$_;
+
+	($ret, $stdout, $stderr) =
+	  $node->psql('postgres', "SET ROLE $role; CREATE DATABASE $command");
+	like($stderr, $error, "$role: CREATE DATABASE $command");
+	insert_hour('template1', $hour++);
+	sync_pipelines($node, 'template1');
+}
+is(attempt(), $attempt, 'template1 was not stopped');
+($ret, $stdout, $stderr) = $node->psql('postgres', "SET ROLE creator;\nCREATE DATABASE of_role");
+is("$ret $stderr", '0 ', 'CREATEDB is enough for a template');
+insert_hour('template1', $hour);
+exact_in('template1', 'template1 goes on after a copy by another role');
+isnt(attempt(), $attempt, 'it was stopped for the copy');
+$node->safe_psql('postgres', 'DROP DATABASE of_role');
+
 $node->safe_psql('template1', 'DROP TABLE t CASCADE; DROP TABLE closed');
 wait_until($node,
 	q(SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'template1'),

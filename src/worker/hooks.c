@@ -36,6 +36,7 @@
 #include "pgstat.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
+#include "utils/syscache.h"
 #include "worker/hooks.h"
 #include "worker/pipeline.h"
 #include "worker/shared.h"
@@ -164,6 +165,36 @@ database_of_command(Node *command)
 	}
 }
 
+/* As createdb() does. */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+static bool
+is_template(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /*
  * Would the server itself refuse the command for this role, or in this session?  Nobody stops
  * the pipelines of a database by such a command.
@@ -171,9 +202,11 @@ database_of_command(Node *command)
 static bool
 is_refused_anyway(Node *command, Oid database)
 {
-	/* the current database may be a template */
-	return !sc_owns_database(database) ||
-		(database == MyDatabaseId && !IsA(command, CreatedbStmt));
+	if (IsA(command, CreatedbStmt))
+		return !may_create_databases() ||
+			!(is_template(database) || sc_owns_database(database)) ||
+			OidIsValid(get_database_oid(((CreatedbStmt *) command)->dbname, true));
+	return database == MyDatabaseId || !sc_owns_database(database);
 }
 
 /*
