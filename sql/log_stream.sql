@@ -202,7 +202,42 @@ MERGE INTO root USING (VALUES (2)) n (k) ON root.k = n.k WHEN NOT MATCHED THEN I
 SELECT count(*) FROM root;
 SELECT count(*) FROM root WHERE k = 1;
 UPDATE root SET v = 0;
+DELETE FROM root;
 TRUNCATE root;
+
+-- generic plans, which prune the log stream only when they run
+SET plan_cache_mode = force_generic_plan;
+PREPARE upd (int) AS UPDATE root SET v = v + 1 WHERE k = $1 RETURNING k, v;
+PREPARE mov (int, int) AS UPDATE root SET k = $2 WHERE k = $1 AND v = 11;
+PREPARE del (int) AS DELETE FROM root WHERE k = $1 AND v = 9;
+PREPARE sel (int) AS SELECT count(*) FROM root WHERE k = $1;
+EXPLAIN (COSTS OFF) EXECUTE sel (1);
+EXECUTE upd (1);
+EXECUTE upd (2);
+EXECUTE mov (1, 2);
+EXECUTE mov (2, 1);
+EXECUTE del (1);
+EXECUTE del (2);
+EXECUTE sel (1);
+EXECUTE sel (2);
+UPDATE root SET v = 0 FROM (SELECT 2 AS k WHERE false) none WHERE none.k = root.k;
+-- so does the sixth execution in a function
+RESET plan_cache_mode;
+DO $$
+DECLARE
+	one int := 1;
+BEGIN
+	FOR i IN 1 .. 8 LOOP
+		UPDATE root SET v = v + 1 WHERE k = one;
+		DELETE FROM root WHERE k = one AND v > 1000;
+	END LOOP;
+END $$;
+DEALLOCATE ALL;
+SELECT v FROM root WHERE k = 1 ORDER BY v;
+UPDATE root_2 SET v = 0;
+DELETE FROM root_2;
+SELECT table_name, is_insertable_into FROM information_schema.tables WHERE table_name IN ('clicks', 'root_2') ORDER BY 1;
+SELECT pg_relation_is_updatable('clicks', false) AS clicks, pg_relation_is_updatable('root_2', false) AS partition;
 SELECT stream_ckpt.create_query('per_2', $$
 	SELECT window_start, count(*) AS n FROM root_2, stream_ckpt.tumble(ts, '1 minute') GROUP BY 1 $$);
 

@@ -159,11 +159,12 @@ begin(ModifyTableState *mtstate, ResultRelInfo *rinfo)
 	rinfo->ri_FdwState = state;
 }
 
+/* Rows that an UPDATE moves into a partition come by begin_insert(). */
 static void
 begin_modify(ModifyTableState *mtstate, ResultRelInfo *rinfo, List *fdw_private,
 			 int subplan, int eflags)
 {
-	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+	if ((eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && mtstate->operation == CMD_INSERT)
 		begin(mtstate, rinfo);
 }
 
