@@ -22,7 +22,8 @@ OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir
 REGRESS = tumble refuse catalog time log_stream
 REGRESS_OPTS =
 ISOLATION = log_stream_unread create_query_writers attach_waits sync_open_writer \
-	ddl_create_query drop_query_reader drop_query_late_rows result_lock create_twice detach_create
+	ddl_create_query drop_query_reader drop_query_late_rows result_lock create_twice detach_create \
+	attach_inherit
 ISOLATION_OPTS = --load-extension=stream_ckpt
 
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \

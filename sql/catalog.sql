@@ -39,6 +39,28 @@ SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => '-1
 SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => '1 month');
 SELECT stream_ckpt.attach_stream('t', event_time => 'ts', watermark_delay => NULL);
 
+-- nothing inherits from a stream; partitions do, and tables that are no streams
+CREATE TABLE orders_child () INHERITS (orders);
+CREATE TEMP TABLE orders_child () INHERITS (parent, orders);
+CREATE TABLE orders_child (LIKE orders);
+ALTER TABLE orders_child INHERIT orders;
+CREATE FOREIGN TABLE orders_log () INHERITS (orders) SERVER stream_ckpt;
+CREATE FOREIGN TABLE a_log (ts timestamptz) SERVER stream_ckpt;
+CREATE TABLE log_child () INHERITS (a_log);
+CREATE FOREIGN TABLE log_child () INHERITS (parent) SERVER stream_ckpt;
+SELECT inhrelid::regclass, inhparent::regclass FROM pg_inherits WHERE inhparent IN ('orders'::regclass, 'a_log'::regclass);
+CREATE TEMP TABLE attached AS SELECT * FROM stream_ckpt.stream WHERE relid = 'orders'::regclass;
+SELECT stream_ckpt.detach_stream('orders');
+ALTER TABLE orders_child INHERIT orders;
+SELECT stream_ckpt.attach_stream('orders', event_time => 'created_at', watermark_delay => '2 seconds');
+-- a stream that has one, as 0.1.0 allowed, may lose it
+INSERT INTO stream_ckpt.stream SELECT * FROM attached;
+ALTER TABLE orders_child NO INHERIT orders;
+SELECT inhrelid::regclass, inhparent::regclass FROM pg_inherits WHERE inhparent IN ('orders'::regclass, 'a_log'::regclass);
+DROP TABLE orders_child;
+DROP FOREIGN TABLE a_log;
+DROP FOREIGN TABLE log_child;
+
 -- partitioned tables and leaves can
 CREATE TABLE parted (ts timestamptz, k int) PARTITION BY LIST (k);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);

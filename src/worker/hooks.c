@@ -23,12 +23,14 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_table.h"
+#include "catalog/pg_inherits.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "commands/user.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
+#include "model/inherit.h"
 #include "model/log_stream.h"
 #include "source/slot.h"
 #include "storage/ipc.h"
@@ -102,7 +104,7 @@ refuse_to_overfill(void)
 
 /*
  * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE; DROP ROLE;
- * changed options and columns of log streams.
+ * changed options and columns of log streams; tables that inherit from a stream.
  */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -121,6 +123,8 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 		sc_log_stream_options_altered(object_id);
 	if (access == OAT_POST_ALTER && class_id == RelationRelationId && sub_id > 0)
 		sc_log_stream_column_altered(object_id, sub_id);
+	if (access == OAT_POST_ALTER && class_id == InheritsRelationId)
+		sc_stream_refuse_child(object_id, ((ObjectAccessPostAlter *) arg)->auxiliary_id);
 	if ((access == OAT_DROP || access == OAT_POST_ALTER) &&
 		class_id == ExtensionRelationId)
 	{
