@@ -283,6 +283,9 @@ publish_commit(const ScCollection *collection, const ScCheckpointRecord *record,
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	pg_atomic_write_u64(&sc_my_pipeline->committed, record->checkpoint_id);
 	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
+	/* other pipelines may read the result, or what its triggers write */
+	if (record->result_rows > 0)
+		sc_shared_wake_readers();
 	ConditionVariableBroadcast(&sc_my_pipeline->cv);
 	SC_DEBUG_POINT("coordinator_after_ack");
 

@@ -47,25 +47,6 @@ static ProcessUtility_hook_type prev_process_utility;
 static object_access_hook_type prev_object_access;
 static XLogRecPtr last_commit_seen;
 
-/*
- * Wakes the readers of this database that sleep.  Costs a writer one atomic read
- * where nobody sleeps.
- */
-static void
-wake_readers(void)
-{
-	if (pg_atomic_read_u32(&sc_shared->sleeping_readers) == 0)
-		return;
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
-	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (pipeline->in_use && pipeline->database == MyDatabaseId &&
-			pg_atomic_read_u32(&pipeline->reader_sleeps) != 0)
-			sc_place_wake(pipeline, &pipeline->reader);
-	}
-}
-
 static void
 transaction_callback(XactEvent event, void *arg)
 {
@@ -79,7 +60,7 @@ transaction_callback(XactEvent event, void *arg)
 		sc_my_process == SC_PROCESS_NONE)
 	{
 		last_commit_seen = XactLastCommitEnd;
-		wake_readers();
+		sc_shared_wake_readers();
 	}
 }
 

@@ -189,6 +189,22 @@ sc_shared_wake_launcher(void)
 	LWLockRelease(sc_shared->lock);
 }
 
+/* Costs a writer one atomic read where nobody sleeps. */
+void
+sc_shared_wake_readers(void)
+{
+	if (pg_atomic_read_u32(&sc_shared->sleeping_readers) == 0)
+		return;
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->database == MyDatabaseId &&
+			pg_atomic_read_u32(&pipeline->reader_sleeps) != 0)
+			sc_place_wake(pipeline, &pipeline->reader);
+	}
+}
+
 void
 sc_place_wake(ScPipelineShared *pipeline, const ScWorkerPlace *place)
 {

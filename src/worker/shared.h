@@ -135,6 +135,9 @@ extern ScPipelineShared *sc_shared_find_or_create(Oid database, int32 pipeline_i
 
 extern void sc_shared_wake_launcher(void);
 
+/* Wakes the readers of this database that sleep: something was committed. */
+extern void sc_shared_wake_readers(void);
+
 /* True where no pipeline of the server can run, with the reason and what to do. */
 extern bool sc_server_problem(const char **message, const char **hint);
 
