@@ -81,6 +81,24 @@ is(sql(q(SELECT count(*) FROM (SELECT to_jsonb(a) - 'added' FROM again a EXCEPT 
 is(sql(q(SELECT count(*) FROM again)), '4', 'all of them');
 is(sql(q(SELECT added FROM again WHERE id = 9)), '42', 'with a column that was added since the query began');
 
+# generated and identity columns: the others are named
+sql(q(CREATE TABLE made (id int GENERATED ALWAYS AS IDENTITY, ts timestamptz, amount int,
+	twice int GENERATED ALWAYS AS (amount * 2) STORED)),
+	q(CREATE TABLE made_again (LIKE made INCLUDING ALL)));
+attach($node, 'made');
+create_query($node, 'of_made', 'made', options => 'keep_late_rows => true',
+	select => q(SELECT w.window_start, count(*) AS rows FROM made, stream_ckpt.tumble(ts, '1 minute') w
+		GROUP BY w.window_start));
+sql(q(INSERT INTO made (ts, amount) VALUES ('2024-01-01 00:10 UTC', 1)));
+sql(q(INSERT INTO made (ts, amount) VALUES ('2024-01-01 00:05 UTC', 2), ('2024-01-01 00:06 UTC', 3)));
+sync_pipelines($node);
+sql(q(INSERT INTO made_again (id, ts, amount) OVERRIDING SYSTEM VALUE
+	SELECT r.id, r.ts, r.amount
+	FROM stream_ckpt.late_rows, jsonb_populate_record(null::made, row) r
+	WHERE query = 'of_made'::regclass));
+is(sql(q(SELECT string_agg(id || ':' || amount || ':' || twice, ' ' ORDER BY id) FROM made_again)),
+	'2:2:4 3:3:6', 'rows with generated and identity columns, as they were');
+
 #
 # Each once, whatever dies
 #
