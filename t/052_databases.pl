@@ -243,9 +243,36 @@ is( $node->safe_psql(
 insert_hour('two', 2);
 exact_in('two', 'the other database has seen nothing of it');
 
+# Not accepting connections: the coordinator can't even say why it ends.  Attempts come at growing
+# intervals (the first at once, then 2 s, then 4 s), and the pipeline comes back by itself.
+my $offset = -s $node->logfile;
+my $in_two = $node->background_psql('two');
+$node->safe_psql('postgres', 'ALTER DATABASE two ALLOW_CONNECTIONS false');
+$in_two->query_safe(
+	q(INSERT INTO t VALUES ('2024-01-01 02:59:59 UTC', 1, 1)));
+$in_two->query_safe(
+	'SELECT pg_terminate_backend(coordinator_pid) FROM stream_ckpt.pipelines');
+my $refused = qr/^(\S+ \S+) UTC \[\d+\] stream_ckpt coordinator FATAL:  database "two" is not currently accepting connections/m;
+$node->wait_for_log(qr/(?:$refused.*){3}/s, $offset);
+my @at = substr(slurp_file($node->logfile), $offset) =~ /$refused/g;
+cmp_ok(
+	$node->safe_psql('postgres',
+		"SELECT extract(epoch FROM timestamp '$at[2]' - timestamp '$at[0]')"),
+	'>', 5.5,
+	'attempts at growing intervals');
+like(
+	$in_two->query_safe('SELECT status, message FROM stream_ckpt.pipelines'),
+	qr/^restarting\|the coordinator ended; see the server's log$|^starting\|$/,
+	'the status meanwhile');
+$in_two->quit;
+$node->safe_psql('postgres', 'ALTER DATABASE two ALLOW_CONNECTIONS true');
+wait_status_in('two', 'running');
+insert_hour('two', 3);
+exact_in('two', 'connections are allowed again');
+
 # The same after a restart, and with the places in shared memory used again.
 $node->restart;
-insert_hour('two', 3);
+insert_hour('two', 4);
 exact_in('two', 'after a restart');
 for my $i (1 .. 10)
 {

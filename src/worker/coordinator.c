@@ -267,7 +267,10 @@ read_catalog_again(void)
 	ScPipeline *pipeline = NULL;
 	bool		go_on;
 
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->requested = false;
 	sc_my_pipeline->catalog_changed = false;
+	SpinLockRelease(&sc_my_pipeline->mutex);
 	sc_begin_work();
 	if (sc_extension_exists())
 		pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, true);

@@ -96,7 +96,8 @@ find_slots(void)
 }
 
 /*
- * Notes the end of a coordinator that could not even say why it ended.
+ * Notes the end of a coordinator that could not even say why it ended: it was killed, or the
+ * database doesn't accept connections.
  */
 static void
 note_silent_end(ScPipelineShared *pipeline)
@@ -147,12 +148,31 @@ should_start(ScPipelineShared *pipeline)
 		pipeline->status == SC_STATUS_RESTARTING;
 }
 
+/*
+ * "starting" is ours to say: a coordinator that ends before it can say anything is known by it
+ * (note_silent_end).  A request is served by the start, so that the next one waits its turn.
+ */
+static void
+note_start(ScPipelineShared *pipeline)
+{
+	SpinLockAcquire(&pipeline->mutex);
+	pipeline->requested = false;
+	if (pipeline->status != SC_STATUS_STARTING)
+	{
+		pipeline->status = SC_STATUS_STARTING;
+		pipeline->status_since = GetCurrentTimestamp();
+		pipeline->message[0] = pipeline->hint[0] = '\0';
+	}
+	SpinLockRelease(&pipeline->mutex);
+}
+
 static void
 start_coordinator(ScPipelineShared *pipeline)
 {
 	int			index = SC_PIPELINE_INDEX(pipeline);
 	BackgroundWorker worker;
 
+	note_start(pipeline);
 	sc_worker_describe(&worker, "stream_ckpt_coordinator_main", index);
 	strlcpy(worker.bgw_type, "stream_ckpt coordinator", BGW_MAXLEN);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "stream_ckpt coordinator of pipeline %d",
