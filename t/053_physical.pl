@@ -83,13 +83,15 @@ sub accept_gap
 # Way out 2: the queries made again.
 sub create_again
 {
-	my ($where, $test) = @_;
+	my ($where, $test, $stopped) = @_;
 
 	$where->safe_psql('postgres',
 		"SELECT stream_ckpt.drop_query('$_')") for qw(closed other);
 	$where->safe_psql('postgres', 'TRUNCATE t');
 	create_query($where, 'closed', 't');
 	create_query($where, 'other', 't', emit => 'update');
+	$where->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default')))
+	  if $stopped;
 	wait_running($where);
 	insert_hour($where, $hours++);
 	sync_pipelines($where);
@@ -167,33 +169,99 @@ stands_lost($restored, 'restored');
 accept_gap($restored, 'restored');
 $restored->stop;
 
-#
-# The slot is invalidated by max_slot_wal_keep_size while the pipeline is stopped.
-#
-$node->safe_psql('postgres', q(SELECT stream_ckpt.stop_pipeline('default')));
-wait_status($node, 'stopped');
-$node->append_conf('postgresql.conf',
-	"max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB\n");
-$node->reload;
-insert_hour($node, $hours++);
-for (1 .. 6)
+# A query that joins those of a lost pipeline would not run.
+sub refuses_another
 {
-	$node->safe_psql('postgres',
-		'CREATE TABLE filler AS SELECT 1 AS a; DROP TABLE filler; SELECT pg_switch_wal(); CHECKPOINT');
+	my ($test) = @_;
+	my ($ret, $stdout, $stderr) = $node->psql('postgres',
+		q(SELECT stream_ckpt.create_query('third', 'SELECT w.window_start, count(*) FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY 1'))
+	);
+	isnt($ret, 0, "$test: another query is refused");
+	like(
+		$stderr,
+		qr/pipeline "default" is lost\nDETAIL:  .*\nHINT:  Drop its queries first, or call .*accept_gap => true/,
+		"$test: and what to do");
+	return;
 }
-wait_until($node,
-	q(SELECT wal_status = 'lost' FROM pg_replication_slots),
-	'the slot is invalidated');
+
+sub stop_pipeline
+{
+	$node->safe_psql('postgres', q(SELECT stream_ckpt.stop_pipeline('default')));
+	wait_status($node, 'stopped');
+	return;
+}
+
+# Writes WAL until the slot is invalidated by max_slot_wal_keep_size.
+sub outrun_slot
+{
+	$node->append_conf('postgresql.conf',
+		"max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB\n");
+	$node->reload;
+	insert_hour($node, $hours++);
+	for (1 .. 6)
+	{
+		$node->safe_psql('postgres',
+			'CREATE TABLE filler AS SELECT 1 AS a; DROP TABLE filler; SELECT pg_switch_wal(); CHECKPOINT');
+	}
+	wait_until($node,
+		q(SELECT wal_status = 'lost' FROM pg_replication_slots),
+		'the slot is invalidated');
+	$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = -1\n");
+	$node->reload;
+	return;
+}
+
+# The status of an invalidated slot, once it has come to that.
+sub stands_invalidated
+{
+	my ($test) = @_;
+
+	wait_status($node, 'lost');
+	like(
+		$node->safe_psql(
+			'postgres', 'SELECT message, hint FROM stream_ckpt.pipelines'),
+		qr/invalidated: the WAL that it needs has been removed\|Increase "max_slot_wal_keep_size"\..*accept_gap => true/,
+		"$test: why, and what to do");
+	return;
+}
+
+#
+# The slot is invalidated while the pipeline is stopped.
+#
+stop_pipeline();
+outrun_slot();
 $node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default')));
-wait_status($node, 'lost');
-like(
-	$node->safe_psql(
-		'postgres', 'SELECT message, hint FROM stream_ckpt.pipelines'),
-	qr/invalidated: the WAL that it needs has been removed\|Increase "max_slot_wal_keep_size"\..*accept_gap => true/,
-	'an invalidated slot: why, and what to do');
-$node->append_conf('postgresql.conf', "max_slot_wal_keep_size = -1\n");
-$node->reload;
+stands_invalidated('invalidated');
 accept_gap($node, 'invalidated');
+
+# The queries are made again before anybody has looked at the slot.
+stop_pipeline();
+outrun_slot();
+refuses_another('invalidated and stopped');
+create_again($node, 'invalidated and stopped', 1);
+
+# The same without a slot.
+stop_pipeline();
+$node->safe_psql('postgres',
+	'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
+refuses_another('no slot and stopped');
+create_again($node, 'no slot and stopped', 1);
+
+#
+# It is invalidated while the reader uses it, which the server ends then.  A transaction that stays
+# open holds the slot back.
+#
+my $open = $node->background_psql('postgres');
+$open->query_safe('BEGIN; CREATE TABLE held (a int)');
+outrun_slot();
+like(slurp_file($node->logfile),
+	qr/terminating process \d+ to release replication slot "stream_ckpt_/,
+	'the server ended the reader');
+stands_invalidated('invalidated in use');
+$open->query_safe('COMMIT');
+$open->quit;
+refuses_another('invalidated in use');
+create_again($node, 'invalidated in use');
 
 $node->stop;
 done_testing();

@@ -40,6 +40,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 #include "worker/pipeline.h"
+#include "worker/start.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_create_query);
 
@@ -291,16 +292,39 @@ create_entry(NewQuery *query)
 }
 
 /*
+ * A query that joins those of a lost pipeline would not run, and once they are dropped nothing
+ * could tell whether it began before the loss or after.
+ */
+static void
+refuse_lost(const ScPipeline *pipeline)
+{
+	char	   *message;
+
+	if (sc_start_is_lost(pipeline->pipeline_id, &message))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" is lost", pipeline->name),
+				 errdetail("%s.", message),
+				 errhint("Drop its queries first, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.")));
+}
+
+/*
  * The pipeline and its slot.  The slot comes before anything that takes a lock on
  * a user's relation: making it waits for every transaction that has written.
  */
 static void
 prepare_pipeline(NewQuery *query, const char *name)
 {
+	bool		first;
+
 	query->pipeline = sc_usable_pipeline(name);
+	refuse_lost(query->pipeline);
 	sc_pipeline_prepare(query->pipeline);
-	sc_pipeline_lock(query->pipeline->pipeline_id, ShareLock);
+	first = sc_query_list(query->pipeline->pipeline_id) == NIL;
+	sc_pipeline_lock(query->pipeline->pipeline_id, first ? ExclusiveLock : ShareLock);
 	query->pipeline = sc_usable_pipeline(name);
+	if (!sc_start_anew(query->pipeline->pipeline_id))
+		refuse_lost(query->pipeline);
 }
 
 /*

@@ -485,7 +485,7 @@ sc_store_clear_position(int32 pipeline_id)
 
 	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, RowExclusiveLock);
 	tuple = sc_store_state_tuple(&state, pipeline_id);
-	if (tuple != NULL)
+	if (tuple != NULL && !heap_attisnull(tuple, STATE_LSN, RelationGetDescr(state.rel)))
 	{
 		HeapTuple	changed;
 

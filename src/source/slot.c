@@ -33,6 +33,7 @@ bool		sc_slot_creating = false;
 static void check_requirements(void);
 static void slot_lock_tag(LOCKTAG *tag, int32 pipeline_id, uint16 kind);
 static void slot_make(const NameData *name);
+static bool drop_if_unused(int32 pipeline_id, bool wait);
 static ReplicationSlot *slot_find(const NameData *name);
 
 void
@@ -59,6 +60,9 @@ sc_slot_ensure(int32 pipeline_id)
 
 	check_requirements();
 	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	if (sc_slot_info(MyDatabaseId, pipeline_id).invalidated &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		(void) drop_if_unused(pipeline_id, true);
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
 	(void) LockAcquire(&tag, ShareLock, false, false);
 	if (sc_slot_info(MyDatabaseId, pipeline_id).exists)
@@ -196,23 +200,42 @@ sc_slot_drop(Oid database, int32 pipeline_id)
 }
 
 /*
+ * Does nothing need the pipeline's slot?  One that was invalidated serves no query that is still
+ * to come; those that are there stand until somebody decides.
+ */
+static bool
+is_unused(int32 pipeline_id)
+{
+	ScPipeline *pipeline = sc_pipeline_by_id(pipeline_id, true);
+
+	if (pipeline == NULL || !sc_pipeline_in_use(pipeline))
+		return true;
+	return sc_slot_info(MyDatabaseId, pipeline_id).invalidated &&
+		sc_query_list(pipeline_id) == NIL;
+}
+
+/*
  * A transaction that came to count on the slot may have committed between the
  * caller's look at the catalogs and our lock, so they are read again under it.
  */
-bool
-sc_slot_drop_if_unused(int32 pipeline_id)
+static bool
+drop_if_unused(int32 pipeline_id, bool wait)
 {
-	ScPipeline *pipeline;
 	LOCKTAG		tag;
 	bool		unused;
 
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
-	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
-	pipeline = sc_pipeline_by_id(pipeline_id, true);
-	unused = pipeline == NULL || !sc_pipeline_in_use(pipeline);
+	unused = is_unused(pipeline_id);
 	if (unused)
 		sc_slot_drop(MyDatabaseId, pipeline_id);
 	LockRelease(&tag, ExclusiveLock, false);
 	return unused;
+}
+
+bool
+sc_slot_drop_if_unused(int32 pipeline_id)
+{
+	return drop_if_unused(pipeline_id, false);
 }

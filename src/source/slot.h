@@ -16,7 +16,8 @@ extern void sc_slot_name(Oid database, int32 pipeline_id, NameData *name);
 extern bool sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id);
 
 /*
- * Makes the pipeline's slot where it isn't there yet.  To be called before the
+ * Makes the pipeline's slot where it isn't there yet, or was invalidated and no query is
+ * there that stands because of it.  To be called before the
  * transaction has an id: waits, interruptibly, for every running transaction.
  * Errors with a hint where the transaction has written already, or wal_level,
  * max_replication_slots or the library's preloading don't allow it.  Keeps a lock

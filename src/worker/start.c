@@ -105,6 +105,27 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 	return status;
 }
 
+bool
+sc_start_anew(int32 pipeline_id)
+{
+	XLogRecPtr	last = sc_store_read_state(pipeline_id).lsn;
+
+	if (sc_query_list(pipeline_id) != NIL)
+		return false;
+	if (last < sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush)
+		sc_store_clear_position(pipeline_id);
+	return true;
+}
+
+bool
+sc_start_is_lost(int32 pipeline_id, char **message)
+{
+	char	   *hint;
+
+	return sc_query_list(pipeline_id) != NIL &&
+		check_position(pipeline_id, message, &hint) == SC_STATUS_LOST;
+}
+
 /* Are the state and the slot those with which the queries can go on? */
 static ScStatus
 check_position(int32 pipeline_id, char **message, char **hint)

@@ -35,4 +35,14 @@ extern XLogRecPtr sc_held_position(int32 pipeline_id);
  */
 extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
 
+/*
+ * For a session that creates a query and has made sure of the slot.  The first one of a
+ * pipeline doesn't depend on where those before it stood: that is forgotten where a new slot begins
+ * beyond it.  False where the pipeline has queries; needs its lock, exclusively where it has none.
+ */
+extern bool sc_start_anew(int32 pipeline_id);
+
+/* Must the pipeline's queries stand at "lost", whatever shared memory says?  *message: why. */
+extern bool sc_start_is_lost(int32 pipeline_id, char **message);
+
 #endif							/* SC_WORKER_START_H */
