@@ -54,7 +54,7 @@ sc_gap_prepare(const ScPipeline *pipeline)
 				 errdetail("Its replication slot is in use by process %d.",
 						   slot.active_pid),
 				 errhint("Only a pipeline that is lost or stopped can accept a gap.")));
-	if (slot.invalidated)
+	if (slot.invalidated != RS_INVAL_NONE)
 		sc_slot_drop(MyDatabaseId, pipeline->pipeline_id);
 	sc_pipeline_prepare(pipeline);
 }

@@ -33,13 +33,27 @@
 #define sc_change_new_tuple(change) ((change)->data.tp.newtuple)
 #endif
 
-/* 15: no cause of a slot's invalidation; 17: slots that standbys take over */
+/* 15: no cause of a slot's invalidation, it was always this one; 17: slots that standbys
+ * take over; 18: one more cause */
 #if PG_VERSION_NUM < 160000
-#define sc_slot_is_invalidated(slot) \
+typedef enum ReplicationSlotInvalidationCause
+{
+	RS_INVAL_NONE,
+	RS_INVAL_WAL_REMOVED,
+	RS_INVAL_HORIZON,
+	RS_INVAL_WAL_LEVEL
+} ReplicationSlotInvalidationCause;
+#define sc_slot_invalidated(slot) \
 	(XLogRecPtrIsInvalid((slot)->data.restart_lsn) && \
-	 !XLogRecPtrIsInvalid((slot)->data.invalidated_at))
+	 !XLogRecPtrIsInvalid((slot)->data.invalidated_at) ? \
+	 RS_INVAL_WAL_REMOVED : RS_INVAL_NONE)
 #else
-#define sc_slot_is_invalidated(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
+#define sc_slot_invalidated(slot) ((slot)->data.invalidated)
+#endif
+#if PG_VERSION_NUM < 180000
+#define SC_INVAL_IDLE_TIMEOUT(cause) false
+#else
+#define SC_INVAL_IDLE_TIMEOUT(cause) ((cause) == RS_INVAL_IDLE_TIMEOUT)
 #endif
 #if PG_VERSION_NUM < 170000
 #define sc_slot_create_ephemeral(name) \

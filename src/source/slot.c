@@ -60,7 +60,7 @@ sc_slot_ensure(int32 pipeline_id)
 
 	check_requirements();
 	sc_slot_name(MyDatabaseId, pipeline_id, &name);
-	if (sc_slot_info(MyDatabaseId, pipeline_id).invalidated &&
+	if (sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		(void) drop_if_unused(pipeline_id, true);
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
@@ -178,7 +178,7 @@ sc_slot_info(Oid database, int32 pipeline_id)
 		SpinLockAcquire(&slot->mutex);
 		/* one that is still being made isn't there yet */
 		info.exists = slot->data.persistency == RS_PERSISTENT;
-		info.invalidated = sc_slot_is_invalidated(slot);
+		info.invalidated = sc_slot_invalidated(slot);
 		info.active_pid = slot->active_pid;
 		info.confirmed_flush = slot->data.confirmed_flush;
 		info.restart_lsn = slot->data.restart_lsn;
@@ -210,7 +210,7 @@ is_unused(int32 pipeline_id)
 
 	if (pipeline == NULL || !sc_pipeline_in_use(pipeline))
 		return true;
-	return sc_slot_info(MyDatabaseId, pipeline_id).invalidated &&
+	return sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
 		sc_query_list(pipeline_id) == NIL;
 }
 

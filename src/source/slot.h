@@ -6,6 +6,7 @@
 #ifndef SC_SOURCE_SLOT_H
 #define SC_SOURCE_SLOT_H
 
+#include "base/compat.h"
 #include "replication/slot.h"
 
 #define SC_PLUGIN_NAME "stream_ckpt"
@@ -29,7 +30,7 @@ extern void sc_slot_ensure(int32 pipeline_id);
 typedef struct ScSlotInfo
 {
 	bool		exists;
-	bool		invalidated;
+	ReplicationSlotInvalidationCause invalidated;	/* RS_INVAL_NONE: it is valid */
 	int			active_pid;		/* 0: none */
 	XLogRecPtr	confirmed_flush;
 	XLogRecPtr	restart_lsn;

@@ -157,6 +157,38 @@ same_server(const ScPipelineState *state)
 		state->format == SC_STATE_FORMAT;
 }
 
+#define INVALIDATED "the pipeline's replication slot was invalidated: "
+
+static void
+explain_invalidation(ReplicationSlotInvalidationCause cause, char **message, char **hint)
+{
+	if (cause == RS_INVAL_WAL_REMOVED)
+	{
+		*message = INVALIDATED "the WAL that it needs has been removed";
+		*hint = "Increase \"max_slot_wal_keep_size\". " HINT_LOST;
+	}
+	else if (cause == RS_INVAL_HORIZON)
+	{
+		*message = INVALIDATED "rows of the system catalogs that it needs were removed while the server was a standby";
+		*hint = "Set \"hot_standby_feedback\" on standbys. " HINT_LOST;
+	}
+	else if (cause == RS_INVAL_WAL_LEVEL)
+	{
+		*message = INVALIDATED "\"wal_level\" of the primary was not \"logical\" while the server was a standby";
+		*hint = "Keep wal_level = logical. " HINT_LOST;
+	}
+	else if (SC_INVAL_IDLE_TIMEOUT(cause))
+	{
+		*message = INVALIDATED "nobody used it for \"idle_replication_slot_timeout\"";
+		*hint = "Increase the setting, or don't stop the pipeline for so long. " HINT_LOST;
+	}
+	else
+	{
+		*message = INVALIDATED "the server's log says why";
+		*hint = HINT_LOST;
+	}
+}
+
 static ScStatus
 check_slot(int32 pipeline_id, char **message, char **hint)
 {
@@ -175,10 +207,9 @@ check_slot(int32 pipeline_id, char **message, char **hint)
 		*message = "the pipeline's replication slot does not exist";
 		return SC_STATUS_LOST;
 	}
-	if (slot.invalidated)
+	if (slot.invalidated != RS_INVAL_NONE)
 	{
-		*message = "the pipeline's replication slot was invalidated: the WAL that it needs has been removed";
-		*hint = "Increase \"max_slot_wal_keep_size\". " HINT_LOST;
+		explain_invalidation(slot.invalidated, message, hint);
 		return SC_STATUS_LOST;
 	}
 	start = sc_held_position(pipeline_id);
