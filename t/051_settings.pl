@@ -156,6 +156,34 @@ restart_with('max_replication_slots = 2');
 is( $node->safe_psql('other',
 		q(SELECT stream_ckpt.attach_stream('t', event_time => 'ts'))),
 	'', 'it works with one more slot');
+
+#
+# stream_ckpt.max_pipelines: the one that finds no place says so, and its slot still protects its
+# database.
+#
+$node->safe_psql('other',
+	q(SELECT stream_ckpt.create_query('q', 'SELECT w.window_start, count(*) FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY 1'))
+);
+sync_pipelines($node, 'other');
+restart_with('stream_ckpt.max_pipelines = 1');
+goes_on('the one that has a place');
+is( $node->safe_psql(
+		'other', 'SELECT status, message, hint FROM stream_ckpt.pipelines'),
+	'starting|there is no place for the pipeline|Increase "stream_ckpt.max_pipelines" and restart the server. '
+	  . 'Lost and stopped pipelines take a place, too.',
+	'no place: status, message, hint');
+my $dir = PostgreSQL::Test::Utils::tempdir_short();
+$node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
+($ret, $stdout, $stderr) =
+  $node->psql('postgres', 'ALTER DATABASE other SET TABLESPACE elsewhere');
+like($stderr, qr/cannot move database "other" to another tablespace/,
+	'no place: the database is not moved away from its WAL');
+$node->safe_psql('other',
+	q(INSERT INTO t VALUES ('2024-01-01 00:00 UTC', 1), ('2024-01-01 00:01 UTC', 1)));
+restart_with('stream_ckpt.max_pipelines = 2');
+sync_pipelines($node, 'other');
+is( $node->safe_psql('other', q(SELECT count, stream_ckpt.verify('q') FROM q)),
+	'1|0', 'with a place for it, nothing is missing');
 $node->safe_psql('postgres', 'DROP DATABASE other');
 
 #

@@ -299,8 +299,9 @@ static void
 refuse_lost(const ScPipeline *pipeline)
 {
 	char	   *message;
+	char	   *hint;
 
-	if (sc_start_is_lost(pipeline->pipeline_id, &message))
+	if (sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pipeline \"%s\" is lost", pipeline->name),

@@ -17,6 +17,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "worker/shared.h"
+#include "worker/start.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_pipeline_status);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_status);
@@ -93,6 +94,22 @@ put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
+/* A pipeline without an entry. */
+static void
+put_words(ReturnSetInfo *result, int32 pipeline_id, ScStatus status, const char *message,
+		  const char *hint)
+{
+	Datum		values[PIPELINE_COLUMNS] = {0};
+	bool		nulls[PIPELINE_COLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+	set(values, nulls, 0, Int32GetDatum(pipeline_id), false);
+	set(values, nulls, 1, CStringGetTextDatum(sc_status_name(status)), false);
+	set(values, nulls, 2, CStringGetTextDatum(message), false);
+	set(values, nulls, 3, CStringGetTextDatum(hint), false);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
 /* The pipelines that should run, where none of the server can, and why. */
 static void
 put_waiting_pipelines(ReturnSetInfo *result, const char *message, const char *hint)
@@ -103,17 +120,35 @@ put_waiting_pipelines(ReturnSetInfo *result, const char *message, const char *hi
 	foreach(lc, sc_pipeline_list())
 	{
 		ScPipeline *pipeline = lfirst(lc);
-		Datum		values[PIPELINE_COLUMNS] = {0};
-		bool		nulls[PIPELINE_COLUMNS];
 
-		if (pipeline->stopped || sc_query_list(pipeline->pipeline_id) == NIL)
+		if (!pipeline->stopped && sc_query_list(pipeline->pipeline_id) != NIL)
+			put_words(result, pipeline->pipeline_id, status, message, hint);
+	}
+}
+
+/*
+ * The pipelines that should run and have no entry: the others have taken all places, or nobody
+ * has looked at them yet, of which the view says what it can.
+ */
+static void
+put_unplaced_pipelines(ReturnSetInfo *result)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_pipeline_list())
+	{
+		ScPipeline *pipeline = lfirst(lc);
+		int32		id = pipeline->pipeline_id;
+		char	   *message;
+		char	   *hint;
+
+		if (pipeline->stopped || sc_query_list(id) == NIL || sc_shared_find(MyDatabaseId, id))
 			continue;
-		memset(nulls, true, sizeof(nulls));
-		set(values, nulls, 0, Int32GetDatum(pipeline->pipeline_id), false);
-		set(values, nulls, 1, CStringGetTextDatum(sc_status_name(status)), false);
-		set(values, nulls, 2, CStringGetTextDatum(message), false);
-		set(values, nulls, 3, CStringGetTextDatum(hint), false);
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		if (sc_start_is_lost(id, &message, &hint))
+			put_words(result, id, SC_STATUS_LOST, message, hint);
+		else if (!sc_shared_has_room())
+			put_words(result, id, SC_STATUS_STARTING, "there is no place for the pipeline",
+					  "Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.");
 	}
 }
 
@@ -152,6 +187,8 @@ stream_ckpt_pipeline_status(PG_FUNCTION_ARGS)
 		if (pipeline->in_use && pipeline->database == MyDatabaseId)
 			put_pipeline(result, pipeline);
 	}
+	if (sc_shared)
+		put_unplaced_pipelines(result);
 	PG_RETURN_NULL();
 }
 

@@ -29,7 +29,7 @@ sc_settings_init(void)
 	/* a session that loads the library because it wasn't preloaded can't have this one */
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable("stream_ckpt.max_pipelines",
-								"Greatest number of pipelines that run at a time, all databases together.",
+								"Number of places for pipelines, all databases together: running, stopped and lost ones.",
 								"Each running pipeline takes 3 background workers or more of max_worker_processes.",
 								&sc_max_pipelines, 8, 1, 1024,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);

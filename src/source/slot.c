@@ -52,6 +52,29 @@ sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id)
 		name[end] == '\0';
 }
 
+int
+sc_slot_owners(ScSlotOwner **owners)
+{
+	ScSlotOwner *found = palloc(Max(max_replication_slots, 1) * sizeof(ScSlotOwner));
+	int			n = 0;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		if (slot->in_use && slot->data.persistency == RS_PERSISTENT &&
+			strcmp(NameStr(slot->data.plugin), SC_PLUGIN_NAME) == 0 &&
+			sc_slot_name_parse(NameStr(slot->data.name), &found[n].database,
+							   &found[n].pipeline_id) &&
+			slot->data.database == found[n].database)
+			n++;
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	*owners = found;
+	return n;
+}
+
 void
 sc_slot_ensure(int32 pipeline_id)
 {

@@ -16,6 +16,15 @@ extern void sc_slot_name(Oid database, int32 pipeline_id, NameData *name);
 /* False where "name" isn't one of ours. */
 extern bool sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id);
 
+typedef struct ScSlotOwner
+{
+	Oid			database;
+	int32		pipeline_id;
+} ScSlotOwner;
+
+/* The pipelines of all databases that have a slot, palloc'd; returns their number. */
+extern int	sc_slot_owners(ScSlotOwner **owners);
+
 /*
  * Makes the pipeline's slot where it isn't there yet, or was invalidated and no query is
  * there that stands because of it.  To be called before the

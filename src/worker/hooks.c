@@ -201,12 +201,12 @@ is_refused_anyway(Node *command, Oid database)
 static void
 refuse_to_move(Oid database, const char *name)
 {
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
-	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+	ScSlotOwner *owners;
+	int			n = sc_slot_owners(&owners);
 
-		if (pipeline->in_use && pipeline->database == database &&
-			sc_slot_info(database, pipeline->pipeline_id).exists)
+	for (int i = 0; i < n; i++)
+	{
+		if (owners[i].database == database)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("cannot move database \"%s\" to another tablespace while it has continuous queries",
@@ -214,6 +214,7 @@ refuse_to_move(Oid database, const char *name)
 					 errdetail("The WAL names the files of the old tablespace: rows that are in it could not be read any more."),
 					 errhint("Drop its continuous queries and streams first, and create them again afterwards.")));
 	}
+	pfree(owners);
 }
 
 /* Keeps the database's pipelines from running, or lets them again. */

@@ -63,26 +63,8 @@ launcher_leave(int code, Datum arg)
 static void
 find_slots(void)
 {
-	struct
-	{
-		Oid			database;
-		int32		pipeline_id;
-	}		   *found = palloc(max_replication_slots * sizeof(*found));
-	int			n = 0;
-
-	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	for (int i = 0; i < max_replication_slots; i++)
-	{
-		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
-
-		if (slot->in_use && slot->data.persistency == RS_PERSISTENT &&
-			strcmp(NameStr(slot->data.plugin), SC_PLUGIN_NAME) == 0 &&
-			sc_slot_name_parse(NameStr(slot->data.name), &found[n].database,
-							   &found[n].pipeline_id) &&
-			slot->data.database == found[n].database)
-			n++;
-	}
-	LWLockRelease(ReplicationSlotControlLock);
+	ScSlotOwner *found;
+	int			n = sc_slot_owners(&found);
 
 	for (int i = 0; i < n; i++)
 	{

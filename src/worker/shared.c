@@ -129,6 +129,17 @@ find_room_locked(void)
 	return NULL;
 }
 
+bool
+sc_shared_has_room(void)
+{
+	bool		result;
+
+	LWLockAcquire(sc_shared->lock, LW_SHARED);
+	result = find_room_locked() != NULL;
+	LWLockRelease(sc_shared->lock);
+	return result;
+}
+
 ScPipelineShared *
 sc_shared_find_or_create(Oid database, int32 pipeline_id)
 {

@@ -133,6 +133,9 @@ extern ScPipelineShared *sc_shared_find(Oid database, int32 pipeline_id);
 /* The same, made where it isn't there; NULL where all places are taken. */
 extern ScPipelineShared *sc_shared_find_or_create(Oid database, int32 pipeline_id);
 
+/* Could another entry be made now? */
+extern bool sc_shared_has_room(void);
+
 extern void sc_shared_wake_launcher(void);
 
 /* Wakes the readers of this database that sleep: something was committed. */

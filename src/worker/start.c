@@ -21,9 +21,9 @@
 
 #define HINT_LOST "Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
 
-static bool same_server(const ScPipelineState *state);
+static bool has_foreign_state(int32 pipeline_id);
 static ScStatus check_position(int32 pipeline_id, char **message, char **hint);
-static ScStatus check_slot(int32 pipeline_id, char **message, char **hint);
+static ScStatus check_slot(int32 pipeline_id, bool compare, char **message, char **hint);
 
 List *
 sc_active_offsets(int32 pipeline_id)
@@ -94,6 +94,12 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		return SC_STATUS_IDLE;
 	}
 
+	if (has_foreign_state(pipeline_id) && sc_store_offsets(pipeline_id) == NIL)
+	{
+		/* that of queries that are gone */
+		sc_store_clear_position(pipeline_id);
+		CommandCounterIncrement();
+	}
 	status = check_position(pipeline_id, message, hint);
 	if (status == SC_STATUS_LOST && sc_query_list(pipeline_id) == NIL)
 	{
@@ -118,43 +124,38 @@ sc_start_anew(int32 pipeline_id)
 }
 
 bool
-sc_start_is_lost(int32 pipeline_id, char **message)
+sc_start_is_lost(int32 pipeline_id, char **message, char **hint)
 {
-	char	   *hint;
-
 	return sc_query_list(pipeline_id) != NIL &&
-		check_position(pipeline_id, message, &hint) == SC_STATUS_LOST;
+		check_position(pipeline_id, message, hint) == SC_STATUS_LOST;
 }
 
-/* Are the state and the slot those with which the queries can go on? */
+/* Are the state and the slot those with which the queries can go on?  Writes nothing. */
 static ScStatus
 check_position(int32 pipeline_id, char **message, char **hint)
 {
-	ScPipelineState state = sc_store_read_state(pipeline_id);
+	bool		foreign = has_foreign_state(pipeline_id);
 
-	if (state.checkpoint_id > 0 && !same_server(&state))
+	if (foreign && sc_store_offsets(pipeline_id) != NIL)
 	{
-		if (sc_store_offsets(pipeline_id) != NIL)
-		{
-			*message = "the pipeline's checkpoints come from another server or database, or another version";
-			*hint = HINT_LOST;
-			return SC_STATUS_LOST;
-		}
-		/* those of queries that are gone */
-		sc_store_clear_position(pipeline_id);
-		CommandCounterIncrement();
+		*message = "the pipeline's checkpoints come from another server or database, or another version";
+		*hint = HINT_LOST;
+		return SC_STATUS_LOST;
 	}
-	return check_slot(pipeline_id, message, hint);
+	return check_slot(pipeline_id, !foreign, message, hint);
 }
 
 /* A copied, restored or upgraded database never goes on with foreign state. */
 static bool
-same_server(const ScPipelineState *state)
+has_foreign_state(int32 pipeline_id)
 {
-	return state->system_identifier == GetSystemIdentifier() &&
-		state->database == MyDatabaseId &&
-		state->server_version == PG_VERSION_NUM / 10000 &&
-		state->format == SC_STATE_FORMAT;
+	ScPipelineState state = sc_store_read_state(pipeline_id);
+
+	return state.checkpoint_id > 0 &&
+		(state.system_identifier != GetSystemIdentifier() ||
+		 state.database != MyDatabaseId ||
+		 state.server_version != PG_VERSION_NUM / 10000 ||
+		 state.format != SC_STATE_FORMAT);
 }
 
 #define INVALIDATED "the pipeline's replication slot was invalidated: "
@@ -189,8 +190,9 @@ explain_invalidation(ReplicationSlotInvalidationCause cause, char **message, cha
 	}
 }
 
+/* compare: the pipeline's last position is one of this server's. */
 static ScStatus
-check_slot(int32 pipeline_id, char **message, char **hint)
+check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
 	XLogRecPtr	start;
@@ -213,7 +215,7 @@ check_slot(int32 pipeline_id, char **message, char **hint)
 		return SC_STATUS_LOST;
 	}
 	start = sc_held_position(pipeline_id);
-	if (start < slot.confirmed_flush)
+	if (compare && start < slot.confirmed_flush)
 	{
 		*message = psprintf("the replication slot stands at %X/%X, beyond the last checkpoint at %X/%X",
 							LSN_FORMAT_ARGS(slot.confirmed_flush), LSN_FORMAT_ARGS(start));

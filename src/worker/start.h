@@ -42,7 +42,10 @@ extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
  */
 extern bool sc_start_anew(int32 pipeline_id);
 
-/* Must the pipeline's queries stand at "lost", whatever shared memory says?  *message: why. */
-extern bool sc_start_is_lost(int32 pipeline_id, char **message);
+/*
+ * Must the pipeline's queries stand at "lost", whatever shared memory says?  *message, *hint: as
+ * sc_start_check.  Reads only.
+ */
+extern bool sc_start_is_lost(int32 pipeline_id, char **message, char **hint);
 
 #endif							/* SC_WORKER_START_H */
