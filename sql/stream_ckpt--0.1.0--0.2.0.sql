@@ -233,3 +233,9 @@ SELECT s.checkpoint_in_progress, p.name, s.attempt, NULL, 'in progress', s.check
 	pg_catalog.clock_timestamp() - s.checkpoint_triggered_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM stream_ckpt.pipeline_status() s JOIN stream_ckpt.pipeline p USING (pipeline_id)
 WHERE s.checkpoint_triggered_at IS NOT NULL;
+
+--
+-- Loads the library, which warns of what stays behind where it wasn't preloaded.
+--
+CREATE EVENT TRIGGER stream_ckpt_before_drop ON ddl_command_start
+	WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA') EXECUTE FUNCTION stream_ckpt.on_drop();

@@ -213,8 +213,16 @@ is( $node->safe_psql(
 	),
 	'0',
 	'nothing of ours runs');
+my $drop = 'BEGIN; DROP EXTENSION stream_ckpt CASCADE; ROLLBACK';
+($ret, $stdout, $stderr) = $node->psql('postgres', $drop);
+like(
+	$stderr,
+	qr/WARNING:  replication slot "(stream_ckpt_\d+_1)" stays and keeps WAL, because stream_ckpt is not preloaded\nHINT:  Drop it with SELECT pg_drop_replication_slot\('\1'\)/,
+	'not preloaded: DROP EXTENSION in a new session says what it leaves');
 restart_with("shared_preload_libraries = 'stream_ckpt'");
 goes_on('preloaded again');
+($ret, $stdout, $stderr) = $node->psql('postgres', $drop);
+unlike($stderr, qr/WARNING/, 'preloaded: nothing is left');
 
 #
 # wal_level: a server with a logical slot doesn't start without it, and says so itself; without a

@@ -179,7 +179,10 @@ forget_dropped(List *dropped, bool log_streams)
 		sc_pipeline_changed(pipeline->pipeline_id);
 }
 
-/* The event trigger of sql_drop. */
+/*
+ * The event trigger of sql_drop; also of the start of commands that drop the extension, where it
+ * is enough that the library is loaded: worker/hooks.c sees the rest.
+ */
 Datum
 stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 {
@@ -192,6 +195,8 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("stream_ckpt.on_drop() is an event trigger's function")));
+	if (strcmp(((EventTriggerData *) fcinfo->context)->event, "sql_drop") != 0)
+		PG_RETURN_NULL();
 	/* DROP EXTENSION has taken the catalogs, or they are not yet, or no longer, ours: what
 	 * names relations that are gone is left out wherever it is read */
 	if (creating_extension || !sc_extension_exists() ||

@@ -83,6 +83,28 @@ refuse_to_overfill(void)
 			 errhint("A session that listens keeps it from being emptied: see pg_listening_channels() and the oldest transactions in pg_stat_activity.")));
 }
 
+/* Without our workers nobody drops the slots of an extension that goes. */
+static void
+warn_of_slots(void)
+{
+	ScSlotOwner *owners;
+	int			n = sc_slot_owners(&owners);
+
+	for (int i = 0; i < n; i++)
+	{
+		NameData	name;
+
+		if (owners[i].database != MyDatabaseId)
+			continue;
+		sc_slot_name(MyDatabaseId, owners[i].pipeline_id, &name);
+		ereport(WARNING,
+				(errmsg("replication slot \"%s\" stays and keeps WAL, because stream_ckpt is not preloaded",
+						NameStr(name)),
+				 errhint("Drop it with SELECT pg_drop_replication_slot('%s').", NameStr(name))));
+	}
+	pfree(owners);
+}
+
 /*
  * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE; DROP ROLE;
  * changed options and columns of log streams; tables that inherit from a stream.
@@ -112,7 +134,11 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 		char	   *name = get_extension_name(object_id);
 
 		if (name && strcmp(name, "stream_ckpt") == 0)
+		{
 			sc_pipelines_extension_changed();
+			if (access == OAT_DROP && !sc_shared)
+				warn_of_slots();
+		}
 	}
 }
 
