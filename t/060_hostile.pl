@@ -211,6 +211,7 @@ as('alice', q(CREATE DOMAIN alice.amount AS int; SET search_path = alice;
 		$f$ BEGIN RETURN alice.twice($1, 0); END $f$;
 	CREATE FUNCTION alice.definer(int) RETURNS int LANGUAGE plpgsql IMMUTABLE SECURITY DEFINER AS $f$ DECLARE a amount := $1 * 2; BEGIN RETURN a; END $f$;
 	CREATE FUNCTION alice.early(timestamptz) RETURNS int LANGUAGE plpgsql STABLE AS $f$ BEGIN RETURN CASE WHEN $1 < '2024-01-01 00:30' THEN 1 ELSE 0 END; END $f$;
+	CREATE FUNCTION alice.early_sql(timestamptz) RETURNS int LANGUAGE sql STABLE AS $f$ SELECT CASE WHEN $1 < '2024-01-01 00:30' THEN 1 ELSE 0 END LIMIT 1 $f$;
 	CREATE FUNCTION alice.on_insert() RETURNS trigger LANGUAGE plpgsql AS $f$ DECLARE a amount := 1; BEGIN RETURN NEW; END $f$;
 	CREATE TABLE alice.everybodys (v int); GRANT INSERT ON alice.everybodys TO PUBLIC;
 	CREATE TRIGGER on_insert BEFORE INSERT ON alice.everybodys FOR EACH ROW EXECUTE FUNCTION alice.on_insert();
@@ -311,12 +312,13 @@ as('alice', q(SELECT stream_ckpt.drop_query('alice.typed'); ALTER FUNCTION alice
 for my $zone (qw(UTC Europe/Berlin))
 {
 	as('alice', qq(SET timezone = '$zone'; SELECT stream_ckpt.create_query('alice.early_@{[lc substr $zone, 0, 3]}', \$q\$
-		SELECT w.window_start, w.window_end, sum(alice.early(ts)) AS early FROM public.t, stream_ckpt.tumble(ts, '1 minute') w
+		SELECT w.window_start, w.window_end, sum(alice.early(ts)) AS early, sum(alice.early_sql(ts)) AS early_sql FROM public.t, stream_ckpt.tumble(ts, '1 minute') w
 		GROUP BY w.window_start, w.window_end \$q\$, emit => 'update')));
 }
 rows(1) for 1 .. 3;
 good_ok('two settings of TimeZone');
-is(sql('SELECT (SELECT sum(early) FROM alice.early_utc), (SELECT sum(early) FROM alice.early_eur)'), '3|0', 'each query has its own');
+is(sql('SELECT sum(early), sum(early_sql), (SELECT sum(early) FROM alice.early_eur), (SELECT sum(early_sql) FROM alice.early_eur) FROM alice.early_utc'),
+	'3|3|0|0', 'each query has its own');
 as('alice', q(SELECT stream_ckpt.drop_query('alice.early_utc'), stream_ckpt.drop_query('alice.early_eur')));
 unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/trying to insert a function/, 'PL/pgSQL knows of all that it keeps');
 

@@ -19,6 +19,10 @@
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/memutils.h"
+#if PG_VERSION_NUM >= 180000
+#include "utils/plancache.h"
+#endif
 
 /*
  * Settings that the value of an immutable or stable expression can depend on,
@@ -115,6 +119,32 @@ apply_setting(const char *name, const char *value)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
+#if PG_VERSION_NUM >= 180000
+/*
+ * Since 18 a function in SQL is analyzed once in a process, and its literals are read by the
+ * settings of that time.  In other surroundings it is analyzed again.
+ */
+static void
+forget_plans_of_others(Oid owner, List *settings)
+{
+	static StringInfoData last;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, &owner, sizeof(owner));
+	foreach(lc, settings)
+		appendBinaryStringInfo(&buf, lfirst(lc), strlen(lfirst(lc)) + 1);
+	if (last.data == NULL || last.len != buf.len || memcmp(last.data, buf.data, buf.len) != 0)
+		ResetPlanCache();
+	if (last.data != NULL)
+		pfree(last.data);
+	last = buf;
+	MemoryContextSwitchTo(old);
+}
+#endif
+
 /*
  * See env.h.  Needs a transaction; env may live on the caller's stack.  Raises
  * the setting's own error where a value can't be applied.
@@ -130,6 +160,9 @@ sc_env_enter(ScEnv *env, Oid owner, List *settings)
 	Assert(list_length(settings) % 2 == 0);
 	for (int i = 0; i + 1 < list_length(settings); i += 2)
 		apply_setting(list_nth(settings, i), list_nth(settings, i + 1));
+#if PG_VERSION_NUM >= 180000
+	forget_plans_of_others(owner, settings);
+#endif
 }
 
 /* Undoes sc_env_enter.  Calls nest. */

@@ -9,8 +9,9 @@
  * by the FmgrInfo's fn_extra, where PL/pgSQL leaves it before it runs it.  Their structs are
  * never freed.
  *
- * SQL's plans are made again by the server when the search_path is another one; other
- * languages look names up when they run.
+ * SQL's plans are made again by the server when the search_path is another one, and belong to a
+ * query, or (since 18) are given up in other surroundings (env.c); other languages look names
+ * up when they run.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
