@@ -48,6 +48,11 @@ for my $way (qw(accept_gap create_again))
 		qr/pipeline "default" is lost.*accept_gap => true/s,
 		"$way: sync() says why");
 
+	# other streams make no slot, with which the queries would go on as if nothing were missing
+	$node->safe_psql($way, q(CREATE TABLE more (ts timestamptz); SELECT stream_ckpt.attach_stream('more', event_time => 'ts');
+		SELECT stream_ckpt.create_stream('more_log', 'ts timestamptz', event_time => 'ts')));
+	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_replication_slots WHERE database = '$way'"), '0', "$way: no slot for other streams");
+
 	if ($way eq 'accept_gap')
 	{
 		$node->safe_psql($way,

@@ -51,6 +51,12 @@ extern char *sc_qualified_name(Oid relid);
 /* sc_slot_ensure(), with a notice where the WAL that a new slot keeps is unbounded. */
 extern void sc_pipeline_prepare(const ScPipeline *pipeline);
 
+/*
+ * The same for "default", when a stream is made; but not where its queries are lost: with a new
+ * slot they would go on as if nothing were missing.
+ */
+extern void sc_pipeline_prepare_for_stream(void);
+
 /* ---------- SQL, within SPI_connect() ... SPI_finish() ---------- */
 
 /* Runs a command as the caller; "expected" is its SPI_OK_... */

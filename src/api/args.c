@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "source/slot.h"
 #include "worker/pipeline.h"
+#include "worker/start.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -91,4 +92,15 @@ sc_pipeline_prepare(const ScPipeline *pipeline)
 			(errmsg("replication slot \"%s\" keeps WAL until pipeline \"%s\" has read it, without a bound",
 					NameStr(name), pipeline->name),
 			 errhint("Set \"max_slot_wal_keep_size\" to bound the disk space that a stopped pipeline can take.")));
+}
+
+void
+sc_pipeline_prepare_for_stream(void)
+{
+	ScPipeline *pipeline = sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false);
+	char	   *message;
+	char	   *hint;
+
+	if (!sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
+		sc_pipeline_prepare(pipeline);
 }

@@ -145,7 +145,7 @@ stream_ckpt_create_stream(PG_FUNCTION_ARGS)
 	range = resolve_name(sc_arg_text(fcinfo, 0, "name"));
 	command = create_command(range, sc_arg_text(fcinfo, 1, "columns"), fcinfo);
 	check_command(command);
-	sc_pipeline_prepare(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false));
+	sc_pipeline_prepare_for_stream();
 
 	SPI_connect();
 	sc_user_execute(command, SPI_OK_UTILITY);

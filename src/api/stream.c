@@ -157,7 +157,7 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
 	sc_check_relation_owner(relid);
-	sc_pipeline_prepare(sc_pipeline_by_name(SC_DEFAULT_PIPELINE, false));
+	sc_pipeline_prepare_for_stream();
 
 	sc_stream_lock(relid, ExclusiveLock);
 	stream = check_stream(relid, fcinfo);
