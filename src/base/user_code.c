@@ -143,7 +143,6 @@ forget_compiled(UserFunction *function)
 {
 	ListCell   *lc;
 
-	function->len = 0;
 	foreach(lc, function->compiled)
 		sc_plpgsql_cached((PLpgSQL_function *) lfirst(lc))->fn_xmin = InvalidTransactionId;
 }
@@ -185,6 +184,7 @@ begin_call(FmgrInfo *flinfo)
 		refuse_while_running(function);
 		note_compiled(function, flinfo);
 		forget_compiled(function);
+		function->len = 0;
 		if (function->surroundings != NULL)
 			pfree(function->surroundings);
 		function->surroundings = NULL;
@@ -198,7 +198,7 @@ begin_call(FmgrInfo *flinfo)
 
 /*
  * After an error there may be half a compiled function, which PL/pgSQL takes for a whole one:
- * it is in nobody's hash table then.
+ * it is in nobody's hash table then, and the next call begins anew.
  */
 static void
 end_call(const FmgrInfo *flinfo, bool failed)
@@ -215,7 +215,7 @@ end_call(const FmgrInfo *flinfo, bool failed)
 	note_compiled(function, flinfo);
 	if (failed && (flinfo->fn_extra == NULL ||
 				   sc_plpgsql_cached((PLpgSQL_function *) flinfo->fn_extra)->fn_hashkey == NULL))
-		forget_compiled(function);
+		function->len = 0;
 }
 
 /* ---------- hooks ---------- */
