@@ -52,6 +52,17 @@ sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id)
 		name[end] == '\0';
 }
 
+static int
+compare_owners(const void *a, const void *b)
+{
+	const ScSlotOwner *x = a;
+	const ScSlotOwner *y = b;
+
+	if (x->database != y->database)
+		return x->database < y->database ? -1 : 1;
+	return x->pipeline_id < y->pipeline_id ? -1 : x->pipeline_id > y->pipeline_id;
+}
+
 int
 sc_slot_owners(ScSlotOwner **owners)
 {
@@ -71,6 +82,8 @@ sc_slot_owners(ScSlotOwner **owners)
 			n++;
 	}
 	LWLockRelease(ReplicationSlotControlLock);
+	/* the server reads its slots in any order when it starts */
+	qsort(found, n, sizeof(ScSlotOwner), compare_owners);
 	*owners = found;
 	return n;
 }

@@ -22,7 +22,10 @@ typedef struct ScSlotOwner
 	int32		pipeline_id;
 } ScSlotOwner;
 
-/* The pipelines of all databases that have a slot, palloc'd; returns their number. */
+/*
+ * The pipelines of all databases that have a slot, in the order of their ids, palloc'd; returns
+ * their number.
+ */
 extern int	sc_slot_owners(ScSlotOwner **owners);
 
 /*
