@@ -93,7 +93,7 @@ my $pid = pid_of($node, 'task');
 kill 'TERM', $pid;
 wait_restarted($node, 'task', $pid);
 wait_until($node, "SELECT groups >= $groups FROM stream_ckpt.tasks", 'the state of a million groups is loaded');
-is($node->safe_psql('postgres', q(SELECT string_agg(DISTINCT status, ' ') FROM stream_ckpt.queries)), 'running', 'within the time limit');
+unlike($node->safe_psql('postgres', q(SELECT string_agg(status, ' ') FROM stream_ckpt.queries)), qr/retrying|failed/, 'within the time limit');
 $node->safe_psql('postgres', "INSERT INTO t VALUES ('2024-03-03 00:00 UTC', 1, 1, 0)");
 sync_pipelines($node);
 is($node->safe_psql('postgres', 'SELECT count(*), sum(total) FROM many'), "$groups|$groups", 'and emitted');
