@@ -187,7 +187,7 @@ for my $case (
 		'and no worker failed');
 
 	$node->safe_psql('postgres',
-		"UPDATE pg_extension SET extversion = '0.2.0' WHERE extname = 'stream_ckpt'"
+		"UPDATE pg_extension SET extversion = '0.3.0' WHERE extname = 'stream_ckpt'"
 	);
 	$node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default')));
 	wait_running($node);

@@ -113,7 +113,7 @@ sc_store_state_tuple(StoreTable *state, int32 pipeline_id)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, STATE_PIPELINE_ID, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&key, Anum_state_pipeline_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(pipeline_id));
 	scan = sc_store_scan(state, 1, &key);
 	tuple = systable_getnext_ordered(scan, ForwardScanDirection);
@@ -130,28 +130,28 @@ ScPipelineState
 sc_store_read_state(int32 pipeline_id)
 {
 	ScPipelineState result = {0};
-	Datum		values[STATE_COLUMNS];
-	bool		nulls[STATE_COLUMNS];
+	Datum		values[Natts_state];
+	bool		nulls[Natts_state];
 	StoreTable	state;
 	HeapTuple	tuple;
 
-	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, AccessShareLock);
+	sc_store_table_open(&state, "pipeline_state", Natts_state, AccessShareLock);
 	tuple = sc_store_state_tuple(&state, pipeline_id);
 	if (tuple != NULL)
 	{
 		heap_deform_tuple(tuple, RelationGetDescr(state.rel), values, nulls);
-		result.attempt = DatumGetInt64(values[STATE_ATTEMPT - 1]);
-		result.checkpoint_id = DatumGetInt64(values[STATE_CHECKPOINT_ID - 1]);
-		if (!nulls[STATE_LSN - 1])
-			result.lsn = DatumGetLSN(values[STATE_LSN - 1]);
-		if (!nulls[STATE_SYSTEM_IDENTIFIER - 1])
-			result.system_identifier = (uint64) DatumGetInt64(values[STATE_SYSTEM_IDENTIFIER - 1]);
-		if (!nulls[STATE_DATABASE - 1])
-			result.database = DatumGetObjectId(values[STATE_DATABASE - 1]);
-		if (!nulls[STATE_SERVER_VERSION - 1])
-			result.server_version = DatumGetInt32(values[STATE_SERVER_VERSION - 1]);
-		if (!nulls[STATE_FORMAT - 1])
-			result.format = DatumGetInt32(values[STATE_FORMAT - 1]);
+		result.attempt = DatumGetInt64(values[Anum_state_attempt - 1]);
+		result.checkpoint_id = DatumGetInt64(values[Anum_state_checkpoint_id - 1]);
+		if (!nulls[Anum_state_lsn - 1])
+			result.lsn = DatumGetLSN(values[Anum_state_lsn - 1]);
+		if (!nulls[Anum_state_system_identifier - 1])
+			result.system_identifier = (uint64) DatumGetInt64(values[Anum_state_system_identifier - 1]);
+		if (!nulls[Anum_state_database - 1])
+			result.database = DatumGetObjectId(values[Anum_state_database - 1]);
+		if (!nulls[Anum_state_server_version - 1])
+			result.server_version = DatumGetInt32(values[Anum_state_server_version - 1]);
+		if (!nulls[Anum_state_format - 1])
+			result.format = DatumGetInt32(values[Anum_state_format - 1]);
 		heap_freetuple(tuple);
 	}
 	sc_store_table_close(&state);
@@ -167,30 +167,30 @@ sc_store_read_state(int32 pipeline_id)
 int64
 sc_store_begin_attempt(int32 pipeline_id, bool restored)
 {
-	Datum		values[STATE_COLUMNS] = {0};
-	bool		nulls[STATE_COLUMNS] = {0};
+	Datum		values[Natts_state] = {0};
+	bool		nulls[Natts_state] = {0};
 	StoreTable	state;
 	HeapTuple	tuple;
 	HeapTuple	newtuple;
 	int64		attempt;
 
-	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, RowExclusiveLock);
+	sc_store_table_open(&state, "pipeline_state", Natts_state, RowExclusiveLock);
 	tuple = sc_store_state_tuple(&state, pipeline_id);
 	if (tuple != NULL)
 		heap_deform_tuple(tuple, RelationGetDescr(state.rel), values, nulls);
 	else
 	{
-		values[STATE_PIPELINE_ID - 1] = Int32GetDatum(pipeline_id);
-		nulls[STATE_LSN - 1] = true;
-		for (int i = STATE_SYSTEM_IDENTIFIER; i <= STATE_COLUMNS; i++)
+		values[Anum_state_pipeline_id - 1] = Int32GetDatum(pipeline_id);
+		nulls[Anum_state_lsn - 1] = true;
+		for (int i = Anum_state_system_identifier; i <= Natts_state; i++)
 			nulls[i - 1] = true;
 	}
 
-	attempt = DatumGetInt64(values[STATE_ATTEMPT - 1]) + 1;
-	values[STATE_ATTEMPT - 1] = Int64GetDatum(attempt);
+	attempt = DatumGetInt64(values[Anum_state_attempt - 1]) + 1;
+	values[Anum_state_attempt - 1] = Int64GetDatum(attempt);
 	if (restored)
-		values[STATE_RESTORED - 1] =
-			Int64GetDatum(DatumGetInt64(values[STATE_RESTORED - 1]) + 1);
+		values[Anum_state_restored - 1] =
+			Int64GetDatum(DatumGetInt64(values[Anum_state_restored - 1]) + 1);
 
 	newtuple = heap_form_tuple(RelationGetDescr(state.rel), values, nulls);
 	if (tuple != NULL)
@@ -207,56 +207,56 @@ static ScOffset *
 offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 {
 	ScOffset   *offset = palloc0(sizeof(ScOffset));
-	Datum		values[OFFSET_COLUMNS];
-	bool		nulls[OFFSET_COLUMNS];
+	Datum		values[Natts_offset];
+	bool		nulls[Natts_offset];
 
 	heap_deform_tuple(tuple, desc, values, nulls);
-	offset->query_id = DatumGetInt64(values[OFFSET_QUERY_ID - 1]);
-	offset->source = DatumGetObjectId(values[OFFSET_SOURCE - 1]);
-	offset->checkpoint_id = DatumGetInt64(values[OFFSET_CHECKPOINT_ID - 1]);
-	offset->lsn = DatumGetLSN(values[OFFSET_LSN - 1]);
-	offset->max_event_time = nulls[OFFSET_MAX_EVENT_TIME - 1] ? SC_NO_EVENT_TIME :
-		DatumGetInt64(values[OFFSET_MAX_EVENT_TIME - 1]);
-	offset->rows_in = DatumGetInt64(values[OFFSET_ROWS_IN - 1]);
-	offset->late_rows = DatumGetInt64(values[OFFSET_LATE_ROWS - 1]);
-	offset->null_event_times = DatumGetInt64(values[OFFSET_NULL_EVENT_TIMES - 1]);
-	offset->result_rows = DatumGetInt64(values[OFFSET_RESULT_ROWS - 1]);
-	offset->updates_ignored = DatumGetInt64(values[OFFSET_UPDATES_IGNORED - 1]);
-	offset->deletes_ignored = DatumGetInt64(values[OFFSET_DELETES_IGNORED - 1]);
-	offset->truncates_ignored = DatumGetInt64(values[OFFSET_TRUNCATES_IGNORED - 1]);
-	offset->groups = DatumGetInt64(values[OFFSET_GROUPS - 1]);
-	offset->state_bytes = DatumGetInt64(values[OFFSET_STATE_BYTES - 1]);
-	if (!nulls[OFFSET_ACTIVE_LSN - 1] && !nulls[OFFSET_ACTIVE_AT - 1])
+	offset->query_id = DatumGetInt64(values[Anum_offset_query_id - 1]);
+	offset->source = DatumGetObjectId(values[Anum_offset_source - 1]);
+	offset->checkpoint_id = DatumGetInt64(values[Anum_offset_checkpoint_id - 1]);
+	offset->lsn = DatumGetLSN(values[Anum_offset_lsn - 1]);
+	offset->max_event_time = nulls[Anum_offset_max_event_time - 1] ? SC_NO_EVENT_TIME :
+		DatumGetInt64(values[Anum_offset_max_event_time - 1]);
+	offset->rows_in = DatumGetInt64(values[Anum_offset_rows_in - 1]);
+	offset->late_rows = DatumGetInt64(values[Anum_offset_late_rows - 1]);
+	offset->null_event_times = DatumGetInt64(values[Anum_offset_null_event_times - 1]);
+	offset->result_rows = DatumGetInt64(values[Anum_offset_result_rows - 1]);
+	offset->updates_ignored = DatumGetInt64(values[Anum_offset_updates_ignored - 1]);
+	offset->deletes_ignored = DatumGetInt64(values[Anum_offset_deletes_ignored - 1]);
+	offset->truncates_ignored = DatumGetInt64(values[Anum_offset_truncates_ignored - 1]);
+	offset->groups = DatumGetInt64(values[Anum_offset_groups - 1]);
+	offset->state_bytes = DatumGetInt64(values[Anum_offset_state_bytes - 1]);
+	if (!nulls[Anum_offset_active_lsn - 1] && !nulls[Anum_offset_active_at - 1])
 	{
-		offset->active_lsn = DatumGetLSN(values[OFFSET_ACTIVE_LSN - 1]);
-		offset->active_at = DatumGetTimestampTz(values[OFFSET_ACTIVE_AT - 1]);
+		offset->active_lsn = DatumGetLSN(values[Anum_offset_active_lsn - 1]);
+		offset->active_at = DatumGetTimestampTz(values[Anum_offset_active_at - 1]);
 	}
 	return offset;
 }
 
-/* The inverse: values and nulls have room for OFFSET_COLUMNS. */
+/* The inverse: values and nulls have room for Natts_offset. */
 static void
 offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 {
-	memset(nulls, 0, OFFSET_COLUMNS * sizeof(bool));
-	values[OFFSET_QUERY_ID - 1] = Int64GetDatum(offset->query_id);
-	values[OFFSET_SOURCE - 1] = ObjectIdGetDatum(offset->source);
-	values[OFFSET_CHECKPOINT_ID - 1] = Int64GetDatum(offset->checkpoint_id);
-	values[OFFSET_LSN - 1] = LSNGetDatum(offset->lsn);
-	values[OFFSET_MAX_EVENT_TIME - 1] = TimestampTzGetDatum(offset->max_event_time);
-	nulls[OFFSET_MAX_EVENT_TIME - 1] = offset->max_event_time == SC_NO_EVENT_TIME;
-	values[OFFSET_ROWS_IN - 1] = Int64GetDatum(offset->rows_in);
-	values[OFFSET_LATE_ROWS - 1] = Int64GetDatum(offset->late_rows);
-	values[OFFSET_NULL_EVENT_TIMES - 1] = Int64GetDatum(offset->null_event_times);
-	values[OFFSET_RESULT_ROWS - 1] = Int64GetDatum(offset->result_rows);
-	values[OFFSET_UPDATES_IGNORED - 1] = Int64GetDatum(offset->updates_ignored);
-	values[OFFSET_DELETES_IGNORED - 1] = Int64GetDatum(offset->deletes_ignored);
-	values[OFFSET_TRUNCATES_IGNORED - 1] = Int64GetDatum(offset->truncates_ignored);
-	values[OFFSET_GROUPS - 1] = Int64GetDatum(offset->groups);
-	values[OFFSET_STATE_BYTES - 1] = Int64GetDatum(offset->state_bytes);
-	values[OFFSET_ACTIVE_LSN - 1] = LSNGetDatum(offset->active_lsn);
-	values[OFFSET_ACTIVE_AT - 1] = TimestampTzGetDatum(offset->active_at);
-	nulls[OFFSET_ACTIVE_LSN - 1] = nulls[OFFSET_ACTIVE_AT - 1] = offset->active_at == 0;
+	memset(nulls, 0, Natts_offset * sizeof(bool));
+	values[Anum_offset_query_id - 1] = Int64GetDatum(offset->query_id);
+	values[Anum_offset_source - 1] = ObjectIdGetDatum(offset->source);
+	values[Anum_offset_checkpoint_id - 1] = Int64GetDatum(offset->checkpoint_id);
+	values[Anum_offset_lsn - 1] = LSNGetDatum(offset->lsn);
+	values[Anum_offset_max_event_time - 1] = TimestampTzGetDatum(offset->max_event_time);
+	nulls[Anum_offset_max_event_time - 1] = offset->max_event_time == SC_NO_EVENT_TIME;
+	values[Anum_offset_rows_in - 1] = Int64GetDatum(offset->rows_in);
+	values[Anum_offset_late_rows - 1] = Int64GetDatum(offset->late_rows);
+	values[Anum_offset_null_event_times - 1] = Int64GetDatum(offset->null_event_times);
+	values[Anum_offset_result_rows - 1] = Int64GetDatum(offset->result_rows);
+	values[Anum_offset_updates_ignored - 1] = Int64GetDatum(offset->updates_ignored);
+	values[Anum_offset_deletes_ignored - 1] = Int64GetDatum(offset->deletes_ignored);
+	values[Anum_offset_truncates_ignored - 1] = Int64GetDatum(offset->truncates_ignored);
+	values[Anum_offset_groups - 1] = Int64GetDatum(offset->groups);
+	values[Anum_offset_state_bytes - 1] = Int64GetDatum(offset->state_bytes);
+	values[Anum_offset_active_lsn - 1] = LSNGetDatum(offset->active_lsn);
+	values[Anum_offset_active_at - 1] = TimestampTzGetDatum(offset->active_at);
+	nulls[Anum_offset_active_lsn - 1] = nulls[Anum_offset_active_at - 1] = offset->active_at == 0;
 }
 
 /*
@@ -271,7 +271,7 @@ sc_store_offsets(int32 pipeline_id)
 	StoreTable	table;
 	ListCell   *lc;
 
-	sc_store_table_open(&table, "checkpoint_offset", OFFSET_COLUMNS, AccessShareLock);
+	sc_store_table_open(&table, "checkpoint_offset", Natts_offset, AccessShareLock);
 	foreach(lc, queries)
 	{
 		ScQuery    *query = lfirst(lc);
@@ -279,7 +279,7 @@ sc_store_offsets(int32 pipeline_id)
 		SysScanDesc scan;
 		HeapTuple	tuple;
 
-		ScanKeyInit(&key, OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+		ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
 					Int64GetDatum(query->query_id));
 		scan = sc_store_scan(&table, 1, &key);
 		while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
@@ -299,8 +299,8 @@ sc_store_has_offset(int64 query_id)
 	SysScanDesc scan;
 	bool		result;
 
-	sc_store_table_open(&table, "checkpoint_offset", OFFSET_COLUMNS, AccessShareLock);
-	ScanKeyInit(&key, OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+	sc_store_table_open(&table, "checkpoint_offset", Natts_offset, AccessShareLock);
+	ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
 	scan = sc_store_scan(&table, 1, &key);
 	result = systable_getnext_ordered(scan, ForwardScanDirection) != NULL;
@@ -328,11 +328,11 @@ sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id)
 	store->context = context;
 	store->pipeline_id = pipeline_id;
 	store->checkpoint_id = checkpoint_id;
-	sc_store_table_open(&store->state, "pipeline_state", STATE_COLUMNS,
+	sc_store_table_open(&store->state, "pipeline_state", Natts_state,
 						RowExclusiveLock);
-	sc_store_table_open(&store->offset, "checkpoint_offset", OFFSET_COLUMNS,
+	sc_store_table_open(&store->offset, "checkpoint_offset", Natts_offset,
 						RowExclusiveLock);
-	sc_store_table_open(&store->chunk, "state_chunk", CHUNK_COLUMNS,
+	sc_store_table_open(&store->chunk, "state_chunk", Natts_chunk,
 						RowExclusiveLock);
 
 	store->chunk_desc = CreateTupleDescCopy(RelationGetDescr(store->chunk.rel));
@@ -341,7 +341,7 @@ sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id)
 
 	store->state_tuple = sc_store_state_tuple(&store->state, pipeline_id);
 	if (store->state_tuple != NULL)
-		current = DatumGetInt64(heap_getattr(store->state_tuple, STATE_ATTEMPT,
+		current = DatumGetInt64(heap_getattr(store->state_tuple, Anum_state_attempt,
 											 RelationGetDescr(store->state.rel),
 											 &isnull));
 	if (store->state_tuple == NULL || current != attempt)
@@ -369,8 +369,8 @@ void
 sc_store_offset(ScStore *store, const ScOffset *offset)
 {
 	MemoryContext oldcontext;
-	Datum		values[OFFSET_COLUMNS];
-	bool		nulls[OFFSET_COLUMNS];
+	Datum		values[Natts_offset];
+	bool		nulls[Natts_offset];
 	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	oldtuple;
@@ -383,9 +383,9 @@ sc_store_offset(ScStore *store, const ScOffset *offset)
 	offset_to_values(offset, values, nulls);
 	newtuple = heap_form_tuple(RelationGetDescr(store->offset.rel), values, nulls);
 
-	ScanKeyInit(&keys[0], OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&keys[0], Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(offset->query_id));
-	ScanKeyInit(&keys[1], OFFSET_SOURCE, BTEqualStrategyNumber, F_OIDEQ,
+	ScanKeyInit(&keys[1], Anum_offset_source, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(offset->source));
 	scan = sc_store_scan(&store->offset, 2, keys);
 	oldtuple = systable_getnext_ordered(scan, ForwardScanDirection);
@@ -408,7 +408,7 @@ sc_store_delete_offsets(ScStore *store, int64 query_id)
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, OFFSET_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
 	scan = sc_store_scan(&store->offset, 1, &key);
 	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
@@ -423,23 +423,23 @@ sc_store_delete_offsets(ScStore *store, int64 query_id)
 static void
 update_state(ScStore *store, const ScCheckpointRecord *record)
 {
-	Datum		values[STATE_COLUMNS];
-	bool		nulls[STATE_COLUMNS];
+	Datum		values[Natts_state];
+	bool		nulls[Natts_state];
 	TupleDesc	desc = RelationGetDescr(store->state.rel);
 	HeapTuple	tuple;
 
 	heap_deform_tuple(store->state_tuple, desc, values, nulls);
-	values[STATE_CHECKPOINT_ID - 1] = Int64GetDatum(record->checkpoint_id);
-	values[STATE_LSN - 1] = LSNGetDatum(record->lsn);
-	nulls[STATE_LSN - 1] = XLogRecPtrIsInvalid(record->lsn);
-	values[STATE_COMPLETED - 1] =
-		Int64GetDatum(DatumGetInt64(values[STATE_COMPLETED - 1]) + 1);
-	values[STATE_SYSTEM_IDENTIFIER - 1] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[STATE_DATABASE - 1] = ObjectIdGetDatum(MyDatabaseId);
-	values[STATE_TIMELINE - 1] = Int32GetDatum((int32) GetWALInsertionTimeLine());
-	values[STATE_SERVER_VERSION - 1] = Int32GetDatum(PG_VERSION_NUM / 10000);
-	values[STATE_FORMAT - 1] = Int32GetDatum(SC_STATE_FORMAT);
-	for (int i = STATE_SYSTEM_IDENTIFIER; i <= STATE_COLUMNS; i++)
+	values[Anum_state_checkpoint_id - 1] = Int64GetDatum(record->checkpoint_id);
+	values[Anum_state_lsn - 1] = LSNGetDatum(record->lsn);
+	nulls[Anum_state_lsn - 1] = XLogRecPtrIsInvalid(record->lsn);
+	values[Anum_state_completed - 1] =
+		Int64GetDatum(DatumGetInt64(values[Anum_state_completed - 1]) + 1);
+	values[Anum_state_system_identifier - 1] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[Anum_state_database - 1] = ObjectIdGetDatum(MyDatabaseId);
+	values[Anum_state_timeline - 1] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	values[Anum_state_server_version - 1] = Int32GetDatum(PG_VERSION_NUM / 10000);
+	values[Anum_state_format - 1] = Int32GetDatum(SC_STATE_FORMAT);
+	for (int i = Anum_state_system_identifier; i <= Natts_state; i++)
 		nulls[i - 1] = false;
 
 	tuple = heap_form_tuple(desc, values, nulls);
@@ -477,20 +477,20 @@ sc_store_end(ScStore *store, const ScCheckpointRecord *record)
 void
 sc_store_clear_position(int32 pipeline_id)
 {
-	Datum		values[STATE_COLUMNS] = {0};
-	bool		nulls[STATE_COLUMNS] = {0};
-	bool		replace[STATE_COLUMNS] = {0};
+	Datum		values[Natts_state] = {0};
+	bool		nulls[Natts_state] = {0};
+	bool		replace[Natts_state] = {0};
 	StoreTable	state;
 	HeapTuple	tuple;
 
-	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, RowExclusiveLock);
+	sc_store_table_open(&state, "pipeline_state", Natts_state, RowExclusiveLock);
 	tuple = sc_store_state_tuple(&state, pipeline_id);
-	if (tuple != NULL && !heap_attisnull(tuple, STATE_LSN, RelationGetDescr(state.rel)))
+	if (tuple != NULL && !heap_attisnull(tuple, Anum_state_lsn, RelationGetDescr(state.rel)))
 	{
 		HeapTuple	changed;
 
-		nulls[STATE_LSN - 1] = true;
-		replace[STATE_LSN - 1] = true;
+		nulls[Anum_state_lsn - 1] = true;
+		replace[Anum_state_lsn - 1] = true;
 		changed = heap_modify_tuple(tuple, RelationGetDescr(state.rel), values, nulls,
 									replace);
 		CatalogTupleUpdateWithInfo(state.rel, &tuple->t_self, changed, state.indexes);

@@ -81,8 +81,8 @@ sc_store_flush(ScStore *store)
 static HeapTuple
 form_chunk(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk *chunk)
 {
-	Datum		values[CHUNK_COLUMNS];
-	bool		nulls[CHUNK_COLUMNS] = {0};
+	Datum		values[Natts_chunk];
+	bool		nulls[Natts_chunk] = {0};
 	MemoryContext oldcontext = MemoryContextSwitchTo(store->batch_context);
 	bytea	   *data = palloc(VARHDRSZ + chunk->len);
 	HeapTuple	tuple;
@@ -90,13 +90,13 @@ form_chunk(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk *c
 	SET_VARSIZE(data, VARHDRSZ + chunk->len);
 	memcpy(VARDATA(data), chunk->data, chunk->len);
 
-	values[CHUNK_QUERY_ID - 1] = Int64GetDatum(query_id);
-	values[CHUNK_PARTITION_KEY - 1] = Int64GetDatum(chunk->partition_key);
-	values[CHUNK_CHECKPOINT_ID - 1] = Int64GetDatum(checkpoint_id);
-	values[CHUNK_SEQ - 1] = Int32GetDatum(chunk->seq);
-	values[CHUNK_KEY_GROUP_MIN - 1] = Int16GetDatum(chunk->key_group_min);
-	values[CHUNK_KEY_GROUP_MAX - 1] = Int16GetDatum(chunk->key_group_max);
-	values[CHUNK_DATA - 1] = PointerGetDatum(data);
+	values[Anum_chunk_query_id - 1] = Int64GetDatum(query_id);
+	values[Anum_chunk_partition_key - 1] = Int64GetDatum(chunk->partition_key);
+	values[Anum_chunk_checkpoint_id - 1] = Int64GetDatum(checkpoint_id);
+	values[Anum_chunk_seq - 1] = Int32GetDatum(chunk->seq);
+	values[Anum_chunk_key_group_min - 1] = Int16GetDatum(chunk->key_group_min);
+	values[Anum_chunk_key_group_max - 1] = Int16GetDatum(chunk->key_group_max);
+	values[Anum_chunk_data - 1] = PointerGetDatum(data);
 	tuple = heap_form_tuple(store->chunk_desc, values, nulls);
 	pfree(data);
 	MemoryContextSwitchTo(oldcontext);
@@ -158,9 +158,9 @@ delete_chunks(ScStore *store, int nkeys, ScanKey keys)
 static int
 partition_keys(ScanKey keys, int64 query_id, int64 partition_key)
 {
-	ScanKeyInit(&keys[0], CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&keys[0], Anum_chunk_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
-	ScanKeyInit(&keys[1], CHUNK_PARTITION_KEY, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&keys[1], Anum_chunk_partition_key, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(partition_key));
 	return 2;
 }
@@ -199,7 +199,7 @@ sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 		int			nkeys = partition_keys(keys, query_id, chunk->partition_key);
 
 		flush_partition(store, query_id, chunk->partition_key);
-		ScanKeyInit(&keys[nkeys], CHUNK_CHECKPOINT_ID, BTLessStrategyNumber,
+		ScanKeyInit(&keys[nkeys], Anum_chunk_checkpoint_id, BTLessStrategyNumber,
 					F_INT8LT, Int64GetDatum(checkpoint_id));
 		delete_chunks(store, nkeys + 1, keys);
 	}
@@ -231,7 +231,7 @@ sc_store_forget_query(ScStore *store, int64 query_id)
 	ScanKeyData key;
 
 	sc_store_flush(store);
-	ScanKeyInit(&key, CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&key, Anum_chunk_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
 	delete_chunks(store, 1, &key);
 	sc_store_delete_offsets(store, query_id);
@@ -244,20 +244,20 @@ sc_store_forget_query(ScStore *store, int64 query_id)
 static ScChunk
 chunk_from_tuple(HeapTuple tuple, TupleDesc desc, int64 *checkpoint_id)
 {
-	Datum		values[CHUNK_COLUMNS];
-	bool		nulls[CHUNK_COLUMNS];
+	Datum		values[Natts_chunk];
+	bool		nulls[Natts_chunk];
 	ScChunk		chunk = {0};
 	bytea	   *data;
 
 	heap_deform_tuple(tuple, desc, values, nulls);
-	*checkpoint_id = DatumGetInt64(values[CHUNK_CHECKPOINT_ID - 1]);
-	chunk.partition_key = DatumGetInt64(values[CHUNK_PARTITION_KEY - 1]);
-	chunk.seq = DatumGetInt32(values[CHUNK_SEQ - 1]);
-	chunk.key_group_min = DatumGetInt16(values[CHUNK_KEY_GROUP_MIN - 1]);
-	chunk.key_group_max = DatumGetInt16(values[CHUNK_KEY_GROUP_MAX - 1]);
+	*checkpoint_id = DatumGetInt64(values[Anum_chunk_checkpoint_id - 1]);
+	chunk.partition_key = DatumGetInt64(values[Anum_chunk_partition_key - 1]);
+	chunk.seq = DatumGetInt32(values[Anum_chunk_seq - 1]);
+	chunk.key_group_min = DatumGetInt16(values[Anum_chunk_key_group_min - 1]);
+	chunk.key_group_max = DatumGetInt16(values[Anum_chunk_key_group_max - 1]);
 
 	/* plain as we store it; after a dump and restore it may not be */
-	data = DatumGetByteaPP(values[CHUNK_DATA - 1]);
+	data = DatumGetByteaPP(values[Anum_chunk_data - 1]);
 	chunk.data = VARDATA_ANY(data);
 	chunk.len = VARSIZE_ANY_EXHDR(data);
 	return chunk;
@@ -280,8 +280,8 @@ sc_store_load(int64 query_id, ScChangelogLoader *loader)
 	HeapTuple	tuple;
 	int			nchunks = 0;
 
-	sc_store_table_open(&table, "state_chunk", CHUNK_COLUMNS, AccessShareLock);
-	ScanKeyInit(&key, CHUNK_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
+	sc_store_table_open(&table, "state_chunk", Natts_chunk, AccessShareLock);
+	ScanKeyInit(&key, Anum_chunk_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
 	scan = sc_store_scan(&table, 1, &key);
 	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)

@@ -27,27 +27,27 @@ static void
 record_to_values(const ScCheckpointRecord *record, const char *failure,
 				 Datum *values, bool *nulls)
 {
-	memset(nulls, 0, CHECKPOINT_COLUMNS * sizeof(bool));
-	values[CHECKPOINT_PIPELINE_ID - 1] = Int32GetDatum(record->pipeline_id);
-	values[CHECKPOINT_ID - 1] = Int64GetDatum(record->checkpoint_id);
-	values[CHECKPOINT_ATTEMPT - 1] = Int64GetDatum(record->attempt);
-	values[CHECKPOINT_KIND - 1] = CStringGetTextDatum(record->kind);
-	values[CHECKPOINT_STATUS - 1] = CStringGetTextDatum(failure ? "failed" : "completed");
-	values[CHECKPOINT_TRIGGERED_AT - 1] = TimestampTzGetDatum(record->triggered_at);
-	values[CHECKPOINT_COMPLETED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[CHECKPOINT_BARRIER_MS - 1] = Float8GetDatum(record->barrier_us / 1000.0);
-	values[CHECKPOINT_SYNC_MS - 1] = Float8GetDatum(record->sync_us / 1000.0);
-	values[CHECKPOINT_ASYNC_MS - 1] = Float8GetDatum(record->async_us / 1000.0);
-	values[CHECKPOINT_LSN - 1] = LSNGetDatum(record->lsn);
-	nulls[CHECKPOINT_LSN - 1] = XLogRecPtrIsInvalid(record->lsn);
-	values[CHECKPOINT_ROWS_IN - 1] = Int64GetDatum(record->rows_in);
-	values[CHECKPOINT_RESULT_ROWS - 1] = Int64GetDatum(record->result_rows);
-	values[CHECKPOINT_CHECKPOINTED_BYTES - 1] = Int64GetDatum(record->checkpointed_bytes);
-	values[CHECKPOINT_FULL_BYTES - 1] = Int64GetDatum(record->full_bytes);
+	memset(nulls, 0, Natts_checkpoint * sizeof(bool));
+	values[Anum_checkpoint_pipeline_id - 1] = Int32GetDatum(record->pipeline_id);
+	values[Anum_checkpoint_id - 1] = Int64GetDatum(record->checkpoint_id);
+	values[Anum_checkpoint_attempt - 1] = Int64GetDatum(record->attempt);
+	values[Anum_checkpoint_kind - 1] = CStringGetTextDatum(record->kind);
+	values[Anum_checkpoint_status - 1] = CStringGetTextDatum(failure ? "failed" : "completed");
+	values[Anum_checkpoint_triggered_at - 1] = TimestampTzGetDatum(record->triggered_at);
+	values[Anum_checkpoint_completed_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Anum_checkpoint_barrier_ms - 1] = Float8GetDatum(record->barrier_us / 1000.0);
+	values[Anum_checkpoint_sync_ms - 1] = Float8GetDatum(record->sync_us / 1000.0);
+	values[Anum_checkpoint_async_ms - 1] = Float8GetDatum(record->async_us / 1000.0);
+	values[Anum_checkpoint_lsn - 1] = LSNGetDatum(record->lsn);
+	nulls[Anum_checkpoint_lsn - 1] = XLogRecPtrIsInvalid(record->lsn);
+	values[Anum_checkpoint_rows_in - 1] = Int64GetDatum(record->rows_in);
+	values[Anum_checkpoint_result_rows - 1] = Int64GetDatum(record->result_rows);
+	values[Anum_checkpoint_checkpointed_bytes - 1] = Int64GetDatum(record->checkpointed_bytes);
+	values[Anum_checkpoint_full_bytes - 1] = Int64GetDatum(record->full_bytes);
 	if (failure != NULL)
-		values[CHECKPOINT_FAILURE - 1] = CStringGetTextDatum(failure);
+		values[Anum_checkpoint_failure - 1] = CStringGetTextDatum(failure);
 	else
-		nulls[CHECKPOINT_FAILURE - 1] = true;
+		nulls[Anum_checkpoint_failure - 1] = true;
 }
 
 /*
@@ -56,23 +56,23 @@ record_to_values(const ScCheckpointRecord *record, const char *failure,
 void
 sc_store_record(const ScCheckpointRecord *record, const char *failure)
 {
-	Datum		values[CHECKPOINT_COLUMNS];
-	bool		nulls[CHECKPOINT_COLUMNS];
+	Datum		values[Natts_checkpoint];
+	bool		nulls[Natts_checkpoint];
 	ScanKeyData keys[3];
 	StoreTable	table;
 	SysScanDesc scan;
 	HeapTuple	oldtuple;
 	HeapTuple	newtuple;
 
-	sc_store_table_open(&table, "checkpoint", CHECKPOINT_COLUMNS, RowExclusiveLock);
+	sc_store_table_open(&table, "checkpoint", Natts_checkpoint, RowExclusiveLock);
 	record_to_values(record, failure, values, nulls);
 	newtuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
 
-	ScanKeyInit(&keys[0], CHECKPOINT_PIPELINE_ID, BTEqualStrategyNumber, F_INT4EQ,
+	ScanKeyInit(&keys[0], Anum_checkpoint_pipeline_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(record->pipeline_id));
-	ScanKeyInit(&keys[1], CHECKPOINT_ID, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&keys[1], Anum_checkpoint_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(record->checkpoint_id));
-	ScanKeyInit(&keys[2], CHECKPOINT_ATTEMPT, BTEqualStrategyNumber, F_INT8EQ,
+	ScanKeyInit(&keys[2], Anum_checkpoint_attempt, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(record->attempt));
 	scan = sc_store_scan(&table, 3, keys);
 	oldtuple = systable_getnext_ordered(scan, ForwardScanDirection);
@@ -99,10 +99,10 @@ sc_store_prune_history(int32 pipeline_id, int64 checkpoint_id)
 	if (checkpoint_id % HISTORY_BATCH != 0 || checkpoint_id <= sc_checkpoint_history)
 		return;
 
-	sc_store_table_open(&table, "checkpoint", CHECKPOINT_COLUMNS, RowExclusiveLock);
-	ScanKeyInit(&keys[0], CHECKPOINT_PIPELINE_ID, BTEqualStrategyNumber, F_INT4EQ,
+	sc_store_table_open(&table, "checkpoint", Natts_checkpoint, RowExclusiveLock);
+	ScanKeyInit(&keys[0], Anum_checkpoint_pipeline_id, BTEqualStrategyNumber, F_INT4EQ,
 				Int32GetDatum(pipeline_id));
-	ScanKeyInit(&keys[1], CHECKPOINT_ID, BTLessEqualStrategyNumber, F_INT8LE,
+	ScanKeyInit(&keys[1], Anum_checkpoint_id, BTLessEqualStrategyNumber, F_INT8LE,
 				Int64GetDatum(checkpoint_id - sc_checkpoint_history));
 	scan = sc_store_scan(&table, 2, keys);
 	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
@@ -118,17 +118,17 @@ count_failure(int32 pipeline_id)
 	StoreTable	state;
 	HeapTuple	tuple;
 
-	sc_store_table_open(&state, "pipeline_state", STATE_COLUMNS, RowExclusiveLock);
+	sc_store_table_open(&state, "pipeline_state", Natts_state, RowExclusiveLock);
 	tuple = sc_store_state_tuple(&state, pipeline_id);
 	if (tuple != NULL)
 	{
-		Datum		values[STATE_COLUMNS];
-		bool		nulls[STATE_COLUMNS];
+		Datum		values[Natts_state];
+		bool		nulls[Natts_state];
 		TupleDesc	desc = RelationGetDescr(state.rel);
 
 		heap_deform_tuple(tuple, desc, values, nulls);
-		values[STATE_FAILED - 1] =
-			Int64GetDatum(DatumGetInt64(values[STATE_FAILED - 1]) + 1);
+		values[Anum_state_failed - 1] =
+			Int64GetDatum(DatumGetInt64(values[Anum_state_failed - 1]) + 1);
 		CatalogTupleUpdateWithInfo(state.rel, &tuple->t_self,
 								   heap_form_tuple(desc, values, nulls),
 								   state.indexes);
@@ -202,6 +202,6 @@ sc_store_orphans(void)
 {
 	List	   *orphans;
 
-	orphans = collect_orphans(NIL, "checkpoint_offset", OFFSET_COLUMNS);
-	return collect_orphans(orphans, "state_chunk", CHUNK_COLUMNS);
+	orphans = collect_orphans(NIL, "checkpoint_offset", Natts_offset);
+	return collect_orphans(orphans, "state_chunk", Natts_chunk);
 }

@@ -11,70 +11,8 @@
 #include "catalog/indexing.h"
 #include "ckpt/store.h"
 #include "executor/tuptable.h"
+#include "model/catalog_columns.h"
 #include "utils/rel.h"
-
-/* Columns of stream_ckpt.state_chunk. */
-#define CHUNK_QUERY_ID			1
-#define CHUNK_PARTITION_KEY		2
-#define CHUNK_CHECKPOINT_ID		3
-#define CHUNK_SEQ				4
-#define CHUNK_KEY_GROUP_MIN		5
-#define CHUNK_KEY_GROUP_MAX		6
-#define CHUNK_DATA				7
-#define CHUNK_COLUMNS			7
-
-/* Columns of stream_ckpt.checkpoint_offset. */
-#define OFFSET_QUERY_ID			1
-#define OFFSET_SOURCE			2
-#define OFFSET_CHECKPOINT_ID	3
-#define OFFSET_LSN				4
-#define OFFSET_MAX_EVENT_TIME	5
-#define OFFSET_ROWS_IN			6
-#define OFFSET_LATE_ROWS		7
-#define OFFSET_NULL_EVENT_TIMES 8
-#define OFFSET_RESULT_ROWS		9
-#define OFFSET_UPDATES_IGNORED	10
-#define OFFSET_DELETES_IGNORED	11
-#define OFFSET_TRUNCATES_IGNORED 12
-#define OFFSET_GROUPS			13
-#define OFFSET_STATE_BYTES		14
-#define OFFSET_ACTIVE_LSN		15
-#define OFFSET_ACTIVE_AT		16
-#define OFFSET_COLUMNS			16
-
-/* Columns of stream_ckpt.pipeline_state. */
-#define STATE_PIPELINE_ID		1
-#define STATE_ATTEMPT			2
-#define STATE_CHECKPOINT_ID		3
-#define STATE_LSN				4
-#define STATE_COMPLETED			5
-#define STATE_FAILED			6
-#define STATE_RESTORED			7
-#define STATE_SYSTEM_IDENTIFIER 8
-#define STATE_DATABASE			9
-#define STATE_TIMELINE			10
-#define STATE_SERVER_VERSION	11
-#define STATE_FORMAT			12
-#define STATE_COLUMNS			12
-
-/* Columns of stream_ckpt.checkpoint. */
-#define CHECKPOINT_PIPELINE_ID	1
-#define CHECKPOINT_ID			2
-#define CHECKPOINT_ATTEMPT		3
-#define CHECKPOINT_KIND			4
-#define CHECKPOINT_STATUS		5
-#define CHECKPOINT_TRIGGERED_AT 6
-#define CHECKPOINT_COMPLETED_AT 7
-#define CHECKPOINT_BARRIER_MS	8
-#define CHECKPOINT_SYNC_MS		9
-#define CHECKPOINT_ASYNC_MS		10
-#define CHECKPOINT_LSN			11
-#define CHECKPOINT_ROWS_IN		12
-#define CHECKPOINT_RESULT_ROWS	13
-#define CHECKPOINT_CHECKPOINTED_BYTES 14
-#define CHECKPOINT_FULL_BYTES	15
-#define CHECKPOINT_FAILURE		16
-#define CHECKPOINT_COLUMNS		16
 
 /*
  * A catalog table with its indexes, opened for reading or writing.  Closing

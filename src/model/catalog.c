@@ -25,12 +25,13 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "model/catalog.h"
-#include "model/catalog_internal.h"
+#include "model/catalog_columns.h"
 #include "model/log_stream.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
@@ -41,7 +42,7 @@ typedef void *(*ReadRow) (HeapTuple tuple, TupleDesc desc);
 
 /* The version of the catalogs that this library works with: default_version of
  * stream_ckpt.control. */
-#define SC_EXTENSION_VERSION "0.2.0"
+#define SC_EXTENSION_VERSION "0.3.0"
 
 /*
  * The extension's schema, or InvalidOid where the extension isn't installed;

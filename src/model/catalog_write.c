@@ -26,7 +26,7 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
-#include "model/catalog_internal.h"
+#include "model/catalog_columns.h"
 #include "model/catalog_write.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -34,6 +34,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 /* The widest table. */

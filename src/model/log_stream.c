@@ -29,7 +29,7 @@
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "model/catalog_internal.h"
+#include "model/catalog_columns.h"
 #include "model/log_stream.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -37,6 +37,7 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 

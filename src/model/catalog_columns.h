@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ * catalog_columns.h
+ *	  The columns of the extension's tables, written down once.  They follow
+ *	  sql/stream_ckpt--*.sql.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_MODEL_CATALOG_COLUMNS_H
+#define SC_MODEL_CATALOG_COLUMNS_H
+
+/* stream_ckpt.pipeline */
+#define Anum_pipeline_id				1
+#define Anum_pipeline_name				2
+#define Anum_pipeline_owner				3
+#define Anum_pipeline_parallelism		4
+#define Anum_pipeline_interval			5
+#define Anum_pipeline_state_backend		6
+#define Anum_pipeline_stopped			7
+#define Natts_pipeline					7
+
+/* stream_ckpt.stream */
+#define Anum_stream_relid				1
+#define Anum_stream_event_time			2
+#define Anum_stream_event_time_attnum	3
+#define Anum_stream_watermark_delay		4
+#define Anum_stream_idle_timeout		5
+#define Natts_stream					5
+
+/* stream_ckpt.query */
+#define Anum_query_id					1
+#define Anum_query_relid				2
+#define Anum_query_definition			3
+#define Anum_query_source				4
+#define Anum_query_pipeline_id			5
+#define Anum_query_emit					6
+#define Anum_query_allowed_lateness		7
+#define Anum_query_keep_late_rows		8
+#define Anum_query_on_error				9
+#define Anum_query_settings				10
+#define Anum_query_preexisting_rows		11
+#define Anum_query_created_at			12
+#define Anum_query_paused				13
+#define Natts_query						13
+
+/* stream_ckpt.state_chunk */
+#define Anum_chunk_query_id					1
+#define Anum_chunk_partition_key			2
+#define Anum_chunk_checkpoint_id			3
+#define Anum_chunk_seq						4
+#define Anum_chunk_key_group_min			5
+#define Anum_chunk_key_group_max			6
+#define Anum_chunk_data						7
+#define Natts_chunk							7
+
+/* stream_ckpt.checkpoint_offset */
+#define Anum_offset_query_id				1
+#define Anum_offset_source					2
+#define Anum_offset_checkpoint_id			3
+#define Anum_offset_lsn						4
+#define Anum_offset_max_event_time			5
+#define Anum_offset_rows_in					6
+#define Anum_offset_late_rows				7
+#define Anum_offset_null_event_times		8
+#define Anum_offset_result_rows				9
+#define Anum_offset_updates_ignored			10
+#define Anum_offset_deletes_ignored			11
+#define Anum_offset_truncates_ignored		12
+#define Anum_offset_groups					13
+#define Anum_offset_state_bytes				14
+#define Anum_offset_active_lsn				15
+#define Anum_offset_active_at				16
+#define Natts_offset						16
+
+/* stream_ckpt.pipeline_state */
+#define Anum_state_pipeline_id				1
+#define Anum_state_attempt					2
+#define Anum_state_checkpoint_id			3
+#define Anum_state_lsn						4
+#define Anum_state_completed				5
+#define Anum_state_failed					6
+#define Anum_state_restored					7
+#define Anum_state_system_identifier		8
+#define Anum_state_database					9
+#define Anum_state_timeline					10
+#define Anum_state_server_version			11
+#define Anum_state_format					12
+#define Natts_state							12
+
+/* stream_ckpt.checkpoint */
+#define Anum_checkpoint_pipeline_id			1
+#define Anum_checkpoint_id					2
+#define Anum_checkpoint_attempt				3
+#define Anum_checkpoint_kind				4
+#define Anum_checkpoint_status				5
+#define Anum_checkpoint_triggered_at		6
+#define Anum_checkpoint_completed_at		7
+#define Anum_checkpoint_barrier_ms			8
+#define Anum_checkpoint_sync_ms				9
+#define Anum_checkpoint_async_ms			10
+#define Anum_checkpoint_lsn					11
+#define Anum_checkpoint_rows_in				12
+#define Anum_checkpoint_result_rows			13
+#define Anum_checkpoint_checkpointed_bytes	14
+#define Anum_checkpoint_full_bytes			15
+#define Anum_checkpoint_failure				16
+#define Natts_checkpoint					16
+
+#endif							/* SC_MODEL_CATALOG_COLUMNS_H */
