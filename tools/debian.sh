@@ -6,6 +6,10 @@
 
 SC_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
+# Where other PostgreSQLs are looked for, the calmest first. "experimental" isn't a whole suite, but packages
+# on top of sid: what is in it today may be in sid tomorrow, or nowhere.
+SC_SUITES=(trixie sid experimental)
+
 # Runs a command as root.
 root() {
 	if [ "$(id -u)" -eq 0 ]; then

@@ -200,7 +200,7 @@ table_has_rows(Oid relid, Snapshot snapshot)
 	if (relation->rd_rel->relkind == RELKIND_RELATION)
 	{
 		TupleTableSlot *slot = table_slot_create(relation, NULL);
-		TableScanDesc scan = table_beginscan(relation, snapshot, 0, NULL);
+		TableScanDesc scan = sc_table_beginscan(relation, snapshot);
 
 		result = table_scan_getnextslot(scan, ForwardScanDirection, slot);
 		table_endscan(scan);

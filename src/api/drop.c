@@ -23,6 +23,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/tuplestore.h"
 #include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_drop_query);

@@ -17,6 +17,7 @@
 #include "model/catalog_write.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "worker/pipeline.h"
 

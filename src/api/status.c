@@ -16,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 #include "worker/shared.h"
 #include "worker/start.h"
 

@@ -1,13 +1,17 @@
 /*-------------------------------------------------------------------------
  * compat.h
- *	  Differences between PostgreSQL 15, 16, 17 and 18, in one place.  Old servers
+ *	  Differences between PostgreSQL 15, 16, 17, 18 and 19, in one place.  Old servers
  *	  get the new name.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_BASE_COMPAT_H
 #define SC_BASE_COMPAT_H
 
+#include "access/xlogdefs.h"
 #include "nodes/parsenodes.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* 19: no longer in other headers */
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "stream_ckpt needs PostgreSQL 15 or later"
@@ -62,10 +66,51 @@ typedef enum ReplicationSlotInvalidationCause
 #define sc_standbys_have(lsn) true
 #else
 #define sc_slot_create_ephemeral(name) \
-	ReplicationSlotCreate((name), true, RS_EPHEMERAL, false, true, false)
+	SC_SLOT_CREATE((name), true, RS_EPHEMERAL, false, true, false)
 #define sc_slot_is_synchronized(slot) ((slot)->data.failover)
 /* those named in synchronized_standby_slots, if any */
 #define sc_standbys_have(lsn) StandbySlotsHaveCaughtup((lsn), DEBUG1)
+#endif
+
+/* 19: slots for REPACK; the process that has a slot by its number (storage/proc.h) */
+#if PG_VERSION_NUM < 190000
+#define SC_SLOT_CREATE(name, db_specific, persistency, two_phase, failover, synced) \
+	ReplicationSlotCreate(name, db_specific, persistency, two_phase, failover, synced)
+#define sc_create_init_decoding_context(plugin, reader, prepare, write, progress) \
+	CreateInitDecodingContext((plugin), NIL, false, InvalidXLogRecPtr, (reader), \
+							  (prepare), (write), (progress))
+#define sc_slot_active_pid(slot) ((slot)->active_pid)
+#else
+#define SC_SLOT_CREATE(name, db_specific, persistency, two_phase, failover, synced) \
+	ReplicationSlotCreate(name, db_specific, persistency, two_phase, false, failover, synced)
+#define sc_create_init_decoding_context(plugin, reader, prepare, write, progress) \
+	CreateInitDecodingContext((plugin), NIL, false, false, InvalidXLogRecPtr, (reader), \
+							  (prepare), (write), (progress))
+#define sc_slot_active_pid(slot) \
+	((slot)->active_proc == INVALID_PROC_NUMBER ? 0 : \
+	 GetPGProcByNumber((slot)->active_proc)->pid)
+#endif
+
+/* 19: what a transaction says of its origin is one struct (replication/origin.h) */
+#if PG_VERSION_NUM < 190000
+typedef RepOriginId ReplOriginId;
+#define sc_xact_origin replorigin_session_origin
+#else
+#define sc_xact_origin replorigin_xact_state.origin
+#endif
+
+/* 19: the times of a decoded transaction are its own fields */
+#if PG_VERSION_NUM < 190000
+#define sc_txn_commit_time(txn) ((txn)->xact_time.commit_time)
+#else
+#define sc_txn_commit_time(txn) ((txn)->commit_time)
+#endif
+
+/* 19: signal handlers learn who sent the signal */
+#if PG_VERSION_NUM < 190000
+#define SC_SIGNAL_ARGS postgres_signal_arg
+#else
+#define SC_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
 #endif
 
 /* 18: the server keeps compiled functions */
@@ -161,20 +206,43 @@ typedef bool ScUpdateIndexes;
 #else
 #define ScUpdateIndexes TU_UpdateIndexes
 #define sc_updates_indexes(which) ((which) != TU_None)
+#if PG_VERSION_NUM < 190000
 #define sc_insert_index_tuples(rri, slot, estate) \
 	ExecInsertIndexTuples((rri), (slot), (estate), false, false, NULL, NIL, false)
 #define sc_update_index_tuples(rri, slot, estate, which) \
 	ExecInsertIndexTuples((rri), (slot), (estate), true, false, NULL, NIL, \
 						  (which) == TU_Summarizing)
+#else							/* flags */
+#define sc_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples((rri), (estate), 0, (slot), NIL, NULL)
+#define sc_update_index_tuples(rri, slot, estate, which) \
+	ExecInsertIndexTuples((rri), (estate), \
+						  EIIT_IS_UPDATE | \
+						  ((which) == TU_Summarizing ? EIIT_ONLY_SUMMARIZING : 0), \
+						  (slot), NIL, NULL)
+#endif
 #endif
 
-/* 18 added instrumentation */
+/* 18 added instrumentation, 19 flags of scans and of deletions (access/tableam.h) */
 #if PG_VERSION_NUM < 180000
 #define sc_index_beginscan(rel, index, snapshot, nkeys) \
 	index_beginscan((rel), (index), (snapshot), (nkeys), 0)
-#else
+#elif PG_VERSION_NUM < 190000
 #define sc_index_beginscan(rel, index, snapshot, nkeys) \
 	index_beginscan((rel), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define sc_index_beginscan(rel, index, snapshot, nkeys) \
+	index_beginscan((rel), (index), (snapshot), NULL, (nkeys), 0, SO_NONE)
+#endif
+#if PG_VERSION_NUM < 190000
+#define sc_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
+#define sc_table_tuple_delete(rel, tid, cid, snapshot, failure) \
+	table_tuple_delete((rel), (tid), (cid), (snapshot), InvalidSnapshot, true, (failure), false)
+#else
+#define sc_table_beginscan(rel, snapshot) \
+	table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
+#define sc_table_tuple_delete(rel, tid, cid, snapshot, failure) \
+	table_tuple_delete((rel), (tid), (cid), 0, (snapshot), InvalidSnapshot, true, (failure))
 #endif
 
 #if PG_VERSION_NUM < 160000

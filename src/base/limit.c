@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/limit.h"
 #include "base/settings.h"
 #include "miscadmin.h"
@@ -99,7 +100,7 @@ cancel_handler(SIGNAL_ARGS)
 {
 	if (!get_timeout_indicator(LOCK_TIMEOUT, false))
 		cancelled = true;
-	StatementCancelHandler(postgres_signal_arg);
+	StatementCancelHandler(SC_SIGNAL_ARGS);
 }
 
 void

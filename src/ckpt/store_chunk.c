@@ -5,7 +5,7 @@
  *
  * The rule: every record that writes a chunk or deletes one carries
  * DoNotReplicateId as its origin, so that decoding drops it before looking at
- * it, and nothing else does.  replorigin_session_origin is therefore set around
+ * it, and nothing else does.  The transaction's origin is therefore set around
  * exactly those calls and restored also on error: left in place it would mark
  * the commit record, and decoding would drop the whole transaction.
  *
@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/limit.h"
 #include "ckpt/dead_letter.h"
 #include "ckpt/failure.h"
@@ -54,7 +55,7 @@ forget_aborted_batch(ScStore *store)
 void
 sc_store_flush(ScStore *store)
 {
-	RepOriginId save_origin = replorigin_session_origin;
+	ReplOriginId save_origin = sc_xact_origin;
 	MemoryContext oldcontext;
 
 	forget_aborted_batch(store);
@@ -64,13 +65,13 @@ sc_store_flush(ScStore *store)
 	oldcontext = MemoryContextSwitchTo(store->batch_context);
 	PG_TRY();
 	{
-		replorigin_session_origin = DoNotReplicateId;
+		sc_xact_origin = DoNotReplicateId;
 		CatalogTuplesMultiInsertWithInfo(store->chunk.rel, store->batch,
 										 store->batch_rows, store->chunk.indexes);
 	}
 	PG_FINALLY();
 	{
-		replorigin_session_origin = save_origin;
+		sc_xact_origin = save_origin;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
@@ -130,7 +131,7 @@ add_to_batch(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk 
 static void
 delete_chunks(ScStore *store, int nkeys, ScanKey keys)
 {
-	RepOriginId save_origin = replorigin_session_origin;
+	ReplOriginId save_origin = sc_xact_origin;
 	MemoryContext oldcontext = MemoryContextSwitchTo(store->context);
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -141,13 +142,13 @@ delete_chunks(ScStore *store, int nkeys, ScanKey keys)
 	scan = sc_store_scan(&store->chunk, nkeys, keys);
 	PG_TRY();
 	{
-		replorigin_session_origin = DoNotReplicateId;
+		sc_xact_origin = DoNotReplicateId;
 		while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
 			CatalogTupleDelete(store->chunk.rel, &tuple->t_self);
 	}
 	PG_FINALLY();
 	{
-		replorigin_session_origin = save_origin;
+		sc_xact_origin = save_origin;
 	}
 	PG_END_TRY();
 	systable_endscan_ordered(scan);

@@ -8,6 +8,7 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "ckpt/store_internal.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
@@ -17,9 +18,8 @@ static void
 delete_row(Relation rel, ItemPointer tid)
 {
 	TM_FailureData failure;
-	TM_Result	result = table_tuple_delete(rel, tid, GetCurrentCommandId(true),
-											GetActiveSnapshot(), InvalidSnapshot, true,
-											&failure, false);
+	TM_Result	result = sc_table_tuple_delete(rel, tid, GetCurrentCommandId(true),
+											   GetActiveSnapshot(), &failure);
 
 	if (result != TM_Ok && result != TM_Deleted && result != TM_SelfModified)
 		ereport(ERROR,

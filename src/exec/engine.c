@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "base/compat.h"
 #include "common/int.h"
 #include "exec/state.h"
 #include "utils/memutils.h"

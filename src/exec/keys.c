@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "common/hashfn.h"
 #include "exec/state.h"
 #include "fmgr.h"

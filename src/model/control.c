@@ -54,17 +54,17 @@ wire_length(uint8 kind)
 XLogRecPtr
 sc_message_log(const char *prefix, const char *data, Size len, bool transactional)
 {
-	RepOriginId origin = replorigin_session_origin;
+	ReplOriginId origin = sc_xact_origin;
 	XLogRecPtr	lsn = InvalidXLogRecPtr;
 
 	PG_TRY();
 	{
-		replorigin_session_origin = SC_MESSAGE_ORIGIN;
+		sc_xact_origin = SC_MESSAGE_ORIGIN;
 		lsn = sc_log_logical_message(prefix, data, len, transactional);
 	}
 	PG_FINALLY();
 	{
-		replorigin_session_origin = origin;
+		sc_xact_origin = origin;
 	}
 	PG_END_TRY();
 	return lsn;

@@ -12,6 +12,7 @@
 
 #include "access/attnum.h"
 #include "access/xlogdefs.h"
+#include "base/compat.h"
 #include "datatype/timestamp.h"
 #include "replication/origin.h"
 
@@ -22,7 +23,7 @@
  * but an origin like this cannot be had in SQL: it is never assigned to a named one
  * before 65,533 others are.  The output plugin drops messages without it, unread.
  */
-#define SC_MESSAGE_ORIGIN	((RepOriginId) (DoNotReplicateId - 1))
+#define SC_MESSAGE_ORIGIN	((ReplOriginId) (DoNotReplicateId - 1))
 
 typedef enum ScControlKind
 {

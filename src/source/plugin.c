@@ -41,7 +41,7 @@ static void plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 static void plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 						   XLogRecPtr lsn, bool transactional, const char *prefix,
 						   Size size, const char *message);
-static bool plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin);
+static bool plugin_filter_origin(LogicalDecodingContext *ctx, ReplOriginId origin);
 
 static void write_begin(ScDecoder *decoder, ReorderBufferTXN *txn);
 static void write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation,
@@ -80,7 +80,7 @@ plugin_startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool i
 
 /* A message that isn't ours: anybody may log one with our prefixes (model/control.h). */
 static bool
-is_forged(XLogReaderState *record, RepOriginId origin)
+is_forged(XLogReaderState *record, ReplOriginId origin)
 {
 	xl_logical_message *message;
 
@@ -96,7 +96,7 @@ is_forged(XLogReaderState *record, RepOriginId origin)
  * origin, and forged messages.
  */
 static bool
-plugin_filter_origin(LogicalDecodingContext *ctx, RepOriginId origin)
+plugin_filter_origin(LogicalDecodingContext *ctx, ReplOriginId origin)
 {
 	return origin == DoNotReplicateId || is_forged(ctx->reader, origin);
 }
@@ -446,7 +446,7 @@ write_commit(ScDecoder *decoder, ReorderBufferTXN *txn)
 	commit->xid = txn->xid;
 	commit->nstreams = list_length(streams);
 	commit->end_lsn = txn->end_lsn;
-	commit->commit_time = txn->xact_time.commit_time;
+	commit->commit_time = sc_txn_commit_time(txn);
 	summary = (ScWireSummary *) (commit + 1);
 	foreach(lc, streams)
 		*summary++ = ((ScCapture *) lfirst(lc))->summary;

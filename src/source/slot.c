@@ -23,6 +23,7 @@
 #include "source/slot.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 
 #define SLOT_LOCK_USE	2		/* objsubid */
@@ -153,6 +154,7 @@ static void
 slot_make(const NameData *name)
 {
 	LogicalDecodingContext *ctx;
+	XLogReaderRoutine reader = {0};
 	int			nest_level = NewGUCNestLevel();
 
 	if (GetConfigOption("output_plugin_libraries", true, false) != NULL)
@@ -163,11 +165,10 @@ slot_make(const NameData *name)
 	PG_TRY();
 	{
 		sc_slot_create_ephemeral(NameStr(*name));
-		ctx = CreateInitDecodingContext(SC_PLUGIN_NAME, NIL, false, InvalidXLogRecPtr,
-										XL_ROUTINE(.page_read = read_local_xlog_page,
-												   .segment_open = wal_segment_open,
-												   .segment_close = wal_segment_close),
-										NULL, NULL, NULL);
+		reader.page_read = read_local_xlog_page;
+		reader.segment_open = wal_segment_open;
+		reader.segment_close = wal_segment_close;
+		ctx = sc_create_init_decoding_context(SC_PLUGIN_NAME, &reader, NULL, NULL, NULL);
 		DecodingContextFindStartpoint(ctx);
 		FreeDecodingContext(ctx);
 		ReplicationSlotPersist();
@@ -215,7 +216,7 @@ sc_slot_info(Oid database, int32 pipeline_id)
 		/* one that is still being made isn't there yet */
 		info.exists = slot->data.persistency == RS_PERSISTENT;
 		info.invalidated = sc_slot_invalidated(slot);
-		info.active_pid = slot->active_pid;
+		info.active_pid = sc_slot_active_pid(slot);
 		info.confirmed_flush = slot->data.confirmed_flush;
 		info.restart_lsn = slot->data.restart_lsn;
 		SpinLockRelease(&slot->mutex);

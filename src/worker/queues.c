@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "base/settings.h"
+#include "storage/proc.h"
 #include "utils/memutils.h"
 #include "worker/queues.h"
 

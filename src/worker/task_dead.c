@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/env.h"
 #include "ckpt/dead_letter.h"
 #include "utils/memutils.h"

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "worker/row_json.h"
 #include "worker/task_internal.h"
 
