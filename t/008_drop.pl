@@ -141,6 +141,36 @@ sync_pipelines($node);
 is(difference('postgres', 'a'), '0', 'DROP EXTENSION that is rolled back');
 
 #
+# The last query of a pipeline that isn't "default": whatever streams there are, the pipeline has
+# nothing to do, and needs neither slot nor workers.
+#
+$node->safe_psql('postgres', q(SELECT stream_ckpt.create_pipeline('own')));
+for my $round (1, 2)
+{
+	create_query($node, 'c', 't', emit => 'update', options => q(pipeline => 'own'));
+	insert_rows('postgres', 4 + $round);
+	sync_pipelines($node);
+	is($node->safe_psql('postgres', 'SELECT sum(n) FROM c'),
+		'200', "a pipeline of one's own has its rows, round $round");
+	$node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('c')));
+	wait_status($node, 'idle', 'own');
+	wait_until($node, 'SELECT count(*) = 1 FROM pg_replication_slots',
+		'the slot of a pipeline without a query is gone');
+	is( $node->safe_psql(
+			'postgres',
+			q(SELECT coordinator_pid IS NULL AND reader_pid IS NULL AND slot_name IS NULL
+				AND pipeline NOT IN (SELECT pipeline FROM stream_ckpt.tasks)
+			  FROM stream_ckpt.pipelines WHERE pipeline = 'own')),
+		't',
+		'and so are its workers');
+}
+is( $node->safe_psql('postgres',
+		q(SELECT status FROM stream_ckpt.pipelines WHERE pipeline = 'default')),
+	'running',
+	'the other pipeline has seen nothing of it');
+$node->safe_psql('postgres', q(SELECT stream_ckpt.drop_pipeline('own')));
+
+#
 # Databases
 #
 for my $how ('', ' WITH (FORCE)')

@@ -260,7 +260,7 @@ publish_progress(void)
 	SpinLockRelease(&sc_my_pipeline->mutex);
 }
 
-/* stop_pipeline(), alter_pipeline(), drop_pipeline(), DROP EXTENSION... */
+/* stop_pipeline(), alter_pipeline(), drop_pipeline(), a pipeline's last drop_query(), DROP EXTENSION... */
 static void
 read_catalog_again(void)
 {
@@ -274,8 +274,7 @@ read_catalog_again(void)
 	sc_begin_work();
 	if (sc_extension_exists())
 		pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, true);
-	go_on = pipeline && !pipeline->stopped &&
-		(sc_query_list(pipeline->pipeline_id) != NIL || sc_stream_list() != NIL);
+	go_on = pipeline && !pipeline->stopped && sc_pipeline_in_use(pipeline);
 	if (go_on)
 	{
 		pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
