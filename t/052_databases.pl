@@ -159,6 +159,41 @@ insert_hour('one', 3);
 exact_in('one', 'the original goes on after a copy made in it');
 $node->safe_psql('postgres', 'DROP DATABASE from_inside');
 
+# Two copies at once: its pipelines run again when the last command is through, however the other
+# one ends.
+my $watch = $node->background_psql('one');
+my $locker = $node->background_psql('postgres');
+$locker->query_safe(q(BEGIN; COMMENT ON DATABASE one IS 'a template'));
+my %copying = map { $_ => $node->background_psql('postgres', on_error_stop => 0) } qw(first second);
+$copying{$_}->query_until(qr/begun/, "\\echo begun\nCREATE DATABASE $_ TEMPLATE one;\n")
+  for sort keys %copying;
+wait_until($node,
+	q(SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE%' AND wait_event_type = 'Lock'),
+	'both wait for the template');
+$node->safe_psql('postgres',
+	q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE first%'));
+wait_until($node,
+	q(SELECT count(*) = 0 FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE first%'),
+	'the first one is gone');
+# the launcher has looked at everything since, when it has started another pipeline
+$node->safe_psql('two', q(SELECT stream_ckpt.stop_pipeline('default')));
+wait_status_in('two', 'stopped');
+$node->safe_psql('two', q(SELECT stream_ckpt.start_pipeline('default')));
+wait_status_in('two', 'running');
+is($watch->query_safe('SELECT status, coordinator_pid IS NULL FROM stream_ckpt.pipelines'),
+	'restarting|t', 'nothing runs in the template while the second one is at work');
+$watch->quit;
+$locker->query_safe('COMMIT');
+$locker->quit;
+wait_until($node,
+	q(SELECT count(*) = 1 FROM pg_database WHERE datname = 'second'), 'the second copy is there');
+$copying{second}->quit;
+eval { $copying{first}->{run}->finish; };
+like(status_of('second'), qr/^lost/, 'the second copy is complete');
+insert_hour('one', 4);
+exact_in('one', 'the template goes on after both');
+$node->safe_psql('postgres', 'DROP DATABASE second');
+
 # A template needs no ownership, but the right to create databases; a command that is refused
 # for want of a right, or because the name is taken, stops nothing.
 sub attempt
@@ -197,7 +232,7 @@ wait_until($node,
 
 # Renamed with everything running; moving is refused, and nothing has happened then.
 $node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
-insert_hour('uno', 4);
+insert_hour('uno', 5);
 exact_in('uno', 'renamed');
 my $dir = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir());
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
@@ -208,7 +243,7 @@ like(
 	$stderr,
 	qr/cannot move database "uno" to another tablespace while it has continuous queries.*HINT:  Drop its continuous queries and streams first/s,
 	'with what to do');
-insert_hour('uno', 5);
+insert_hour('uno', 6);
 exact_in('uno', 'not moved');
 $node->safe_psql('postgres', 'CREATE DATABASE empty');
 is($node->psql('postgres', 'ALTER DATABASE empty SET TABLESPACE elsewhere'),
@@ -218,12 +253,12 @@ $node->safe_psql('postgres', 'DROP DATABASE empty');
 # A command that fails lets the pipelines go on.
 ($ret) = $node->psql('postgres', 'ALTER DATABASE uno RENAME TO two');
 isnt($ret, 0, 'a name that is taken');
-insert_hour('uno', 6);
+insert_hour('uno', 7);
 exact_in('uno', 'after a command that failed');
 $node->safe_psql('postgres', 'CREATE ROLE nobody LOGIN');
 ($ret) = $node->psql('postgres', 'SET ROLE nobody; DROP DATABASE uno');
 isnt($ret, 0, 'a stranger');
-insert_hour('uno', 7);
+insert_hour('uno', 8);
 exact_in('uno', 'after a stranger tried to drop it');
 
 # Dropped with everything running.

@@ -316,6 +316,13 @@ typedef bool ScUpdateIndexes;
 	(get_attgenerated((relid), (attno)) == ATTRIBUTE_GENERATED_VIRTUAL)
 #endif
 
+/* 17: a process knows its number (storage/proc.h), from 0 to MaxBackends - 1 */
+#if PG_VERSION_NUM < 170000
+#define sc_my_proc_number (MyProc->pgprocno)
+#else
+#define sc_my_proc_number MyProcNumber
+#endif
+
 /* 16 exports find_option (utils/guc_tables.h) */
 struct config_generic;
 #if PG_VERSION_NUM < 160000

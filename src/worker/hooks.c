@@ -4,9 +4,8 @@
  *	  database commands that our workers and slots would make fail.
  *
  * DROP DATABASE, CREATE DATABASE ... TEMPLATE and ALTER DATABASE RENAME
- * fail while a worker is connected or a slot is in use.  The hook ends
- * the database's pipelines and keeps them from starting until the command is
- * over.
+ * fail while a worker is connected or a slot is in use.  The hook holds the
+ * database (hold.h) until the command is over.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -39,6 +38,7 @@
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/syscache.h"
+#include "worker/hold.h"
 #include "worker/hooks.h"
 #include "worker/pipeline.h"
 #include "worker/shared.h"
@@ -243,78 +243,6 @@ refuse_to_move(Oid database, const char *name)
 	pfree(owners);
 }
 
-/* Keeps the database's pipelines from running, or lets them again. */
-static void
-hold_pipelines(Oid database, bool hold)
-{
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
-	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (!pipeline->in_use || pipeline->database != database)
-			continue;
-		SpinLockAcquire(&pipeline->mutex);
-		pipeline->held_by = hold ? MyProcPid : 0;
-		SpinLockRelease(&pipeline->mutex);
-	}
-}
-
-static bool
-any_worker(Oid database)
-{
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
-	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (!pipeline->in_use || pipeline->database != database)
-			continue;
-		/* a reader that is ending leaves its place before it lets go of its slot */
-		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0 ||
-			sc_slot_info(database, pipeline->pipeline_id).active_pid != 0)
-			return true;
-		for (int t = 0; t < SC_MAX_TASKS; t++)
-		{
-			if (pipeline->tasks[t].place.pid != 0)
-				return true;
-		}
-	}
-	return false;
-}
-
-/* Ends the database's workers and waits until they are gone. */
-static void
-stop_workers(Oid database)
-{
-	while (any_worker(database))
-	{
-		for (int i = 0; i < sc_shared->max_pipelines; i++)
-		{
-			ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-			pid_t		pid = pipeline->coordinator.pid;
-
-			if (pipeline->in_use && pipeline->database == database && pid != 0)
-				(void) kill(pid, SIGTERM);
-		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 10, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/* Forgets the entries of a database that is gone. */
-static void
-forget_database(Oid database)
-{
-	LWLockAcquire(sc_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
-	{
-		if (sc_shared->pipelines[i].in_use && sc_shared->pipelines[i].database == database)
-			sc_shared->pipelines[i].in_use = false;
-	}
-	LWLockRelease(sc_shared->lock);
-}
-
 /*
  * CREATE OR REPLACE of a definition, or of its rule, would change the query at some restart,
  * with the state of the old one.
@@ -358,10 +286,9 @@ call_next(PlannedStmt *pstmt, const char *query, bool read_only,
 
 /* Lets the database's pipelines run again; also when the session is terminated. */
 static void
-let_go(int code, Datum database)
+let_go(int code, Datum arg)
 {
-	hold_pipelines(DatumGetObjectId(database), false);
-	sc_shared_wake_launcher();
+	sc_hold_end();
 }
 
 static void
@@ -392,16 +319,16 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	}
 	if (IsA(pstmt->utilityStmt, AlterDatabaseStmt))
 		refuse_to_move(database, name);
-	hold_pipelines(database, true);
-	PG_ENSURE_ERROR_CLEANUP(let_go, ObjectIdGetDatum(database));
+	sc_hold_begin(database);
+	PG_ENSURE_ERROR_CLEANUP(let_go, (Datum) 0);
 	{
-		stop_workers(database);
+		sc_hold_stop_workers(database);
 		call_next(pstmt, query, read_only, context, params, env, dest, qc);
 		if (drop)
-			forget_database(database);
+			sc_hold_forget_database(database);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(let_go, ObjectIdGetDatum(database));
-	let_go(0, ObjectIdGetDatum(database));
+	PG_END_ENSURE_ERROR_CLEANUP(let_go, (Datum) 0);
+	let_go(0, (Datum) 0);
 }
 
 void

@@ -22,6 +22,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/hold.h"
 #include "worker/loop.h"
 #include "worker/workers.h"
 
@@ -121,7 +122,7 @@ coordinator_alive(ScPipelineShared *pipeline)
 static bool
 should_start(ScPipelineShared *pipeline)
 {
-	if (pipeline->held_by != 0)
+	if (sc_hold_any(pipeline->database))
 		return false;
 	if (pipeline->requested)
 		return true;

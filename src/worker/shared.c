@@ -11,6 +11,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
+#include "worker/hold.h"
 #include "worker/shared.h"
 
 #define SC_TRANCHE "stream_ckpt"
@@ -33,6 +34,7 @@ shared_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(shared_size());
+	RequestAddinShmemSpace(sc_hold_shared_size());
 	RequestNamedLWLockTranche(SC_TRANCHE, 1);
 }
 
@@ -68,6 +70,7 @@ shared_startup(void)
 		for (int i = 0; i < sc_max_pipelines; i++)
 			entry_init(&sc_shared->pipelines[i]);
 	}
+	sc_hold_shared_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -122,7 +125,7 @@ find_room_locked(void)
 		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
 
 		if (pipeline->coordinator.pid == 0 && pipeline->reader.pid == 0 &&
-			!pipeline->requested && pipeline->held_by == 0 &&
+			!pipeline->requested &&
 			(pipeline->status == SC_STATUS_GONE || pipeline->status == SC_STATUS_IDLE))
 			return pipeline;
 	}

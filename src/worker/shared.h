@@ -79,7 +79,6 @@ typedef struct ScPipelineShared
 
 	bool		requested;		/* launcher: start it even if it stopped by itself */
 	bool		catalog_changed;	/* coordinator: read the catalog entry again */
-	pid_t		held_by;		/* 0, or who keeps the pipeline from starting */
 
 	ScWorkerPlace coordinator;
 	ScWorkerPlace reader;
