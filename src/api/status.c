@@ -58,6 +58,13 @@ stream_ckpt_sees_pipeline(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(sees_pipeline(PG_GETARG_INT32(0)));
 }
 
+/* What a clock on the wall will say then, as far as it can be told. */
+static TimestampTz
+time_of(ScMoment moment)
+{
+	return GetCurrentTimestamp() + (moment - sc_moment_now());
+}
+
 static void
 put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 {
@@ -84,7 +91,8 @@ put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 	set(values, nulls, 4, TimestampTzGetDatum(copy.status_since), false);
 	set(values, nulls, 5, Int64GetDatum(copy.attempt), copy.attempt == 0);
 	set(values, nulls, 6, Int32GetDatum(copy.failures), false);
-	set(values, nulls, 7, TimestampTzGetDatum(copy.restart_at), !restarting);
+	set(values, nulls, 7, TimestampTzGetDatum(time_of(copy.restart_at)),
+		!restarting || copy.restart_at == 0);
 	set(values, nulls, 8, Int32GetDatum(copy.coordinator.pid), copy.coordinator.pid == 0);
 	set(values, nulls, 9, Int32GetDatum(copy.reader.pid), copy.reader.pid == 0);
 	set(values, nulls, 10, LSNGetDatum(decoded), XLogRecPtrIsInvalid(decoded));

@@ -9,13 +9,13 @@
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "base/clock.h"
 #include "base/limit.h"
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/timeout.h"
-#include "utils/timestamp.h"
 
 /* Work that is long by itself takes so many limits at most. */
 #define MAX_LIMITS 10
@@ -23,7 +23,7 @@
 static TimeoutId limit_timeout;
 static bool registered;
 static bool in_force;
-static TimestampTz began;
+static ScMoment began;
 static volatile sig_atomic_t reached;
 static volatile sig_atomic_t cancelled;
 
@@ -52,7 +52,7 @@ sc_limit_begin_times(int times)
 	}
 	reached = false;
 	in_force = sc_query_time_limit > 0;
-	began = GetCurrentTimestamp();
+	began = sc_moment_now();
 	if (in_force)
 		enable_timeout_after(limit_timeout,
 							 (int) Min((int64) sc_query_time_limit * times, PG_INT32_MAX));
@@ -68,8 +68,7 @@ sc_limit_renew(void)
 void
 sc_limit_renew_within_bounds(void)
 {
-	if (!TimestampDifferenceExceeds(began, GetCurrentTimestamp(),
-									sc_query_time_limit * MAX_LIMITS))
+	if (!sc_moment_is_past(began, (int64) sc_query_time_limit * MAX_LIMITS))
 		sc_limit_renew();
 }
 

@@ -23,6 +23,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/debug.h"
 #include "base/env.h"
 #include "base/limit.h"
@@ -30,7 +31,6 @@
 #include "ckpt/late.h"
 #include "miscadmin.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 #include "worker/checkpoint_internal.h"
 #include "worker/collect.h"
 #include "worker/loop.h"
@@ -39,7 +39,7 @@
 /* Of the checkpoint that is being written */
 static MemoryContext failure_context;	/* for failures until it is committed */
 static int64 alone;				/* the only query whose code may run, or one of these */
-static TimestampTz began;		/* what waits for longer isn't tried */
+static ScMoment began;			/* what waits for longer isn't tried */
 
 #define EVERYBODY	0
 #define NOBODY		(-1)
@@ -68,7 +68,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 	ListCell   *lc;
 
 	failure_context = collection->context;
-	began = GetCurrentTimestamp();
+	began = sc_moment_now();
 	alone = choose_alone(collection);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;

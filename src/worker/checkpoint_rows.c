@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/settings.h"
@@ -24,7 +25,6 @@
 #include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
-#include "utils/timestamp.h"
 #include "worker/checkpoint_internal.h"
 #include "worker/loop.h"
 #include "worker/message.h"
@@ -39,7 +39,7 @@ typedef struct RowRange
 	const ScQuery *query;
 	const ScMessageRow **rows;
 	int			nrows;
-	TimestampTz deadline;		/* of all the query's rows; 0: none */
+	ScMoment	deadline;		/* of all the query's rows; 0: none */
 } RowRange;
 
 /* ---------------------------------------------------------------------
@@ -216,7 +216,7 @@ write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 	ScFailure  *failure;
 	RowRange	half = *range;
 
-	if (range->deadline != 0 && GetCurrentTimestamp() >= range->deadline)
+	if (range->deadline != 0 && sc_moment_now() >= range->deadline)
 		return too_long();
 	failure = try_step(put_range, range);
 
@@ -250,8 +250,8 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt rows of a message",
 												  ALLOCSET_DEFAULT_SIZES);
-	TimestampTz deadline = sc_query_time_limit > 0 ?
-		GetCurrentTimestamp() + sc_query_time_limit * INT64CONST(1000) * DEAD_LETTER_LIMITS : 0;
+	ScMoment	deadline = sc_query_time_limit > 0 ?
+		sc_moment_now() + sc_query_time_limit * INT64CONST(1000) * DEAD_LETTER_LIMITS : 0;
 	ScFailure  *failure = NULL;
 	const char *message;
 	Size		len;

@@ -6,6 +6,7 @@
 #ifndef SC_WORKER_COLLECT_H
 #define SC_WORKER_COLLECT_H
 
+#include "base/clock.h"
 #include "ckpt/failure.h"
 #include "ckpt/part.h"
 #include "ckpt/store.h"
@@ -70,7 +71,7 @@ typedef struct ScCollection
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;
 	TimestampTz triggered_at;
-	TimestampTz barrier_at;		/* latest */
+	ScMoment	barrier_at;		/* latest */
 	int64		sync_us;		/* longest */
 	int64		rows_in;
 	int64		full_bytes;

@@ -14,6 +14,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/clock.h"
 #include "base/debug.h"
 #include "base/limit.h"
 #include "model/catalog.h"
@@ -23,7 +24,6 @@
 #include "storage/procarray.h"
 #include "storage/standby.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 #include "worker/coordinator_internal.h"
 #include "worker/loop.h"
 #include "worker/progress.h"
@@ -41,7 +41,7 @@ typedef enum CommitResult
 	NOT_NOW						/* may succeed another time */
 } CommitResult;
 
-static TimestampTz last_standby_snapshot;
+static ScMoment last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
 
 /* Rows were decoded before their transactions were visible to others. */
@@ -63,9 +63,9 @@ fill_record(ScCheckpointRecord *record, const ScCollection *collection, const ch
 	record->attempt = collection->attempt;
 	record->kind = kind;
 	record->triggered_at = collection->triggered_at;
-	record->barrier_us = collection->barrier_at - collection->triggered_at;
+	record->barrier_us = collection->barrier_at - sc_my_pipeline->triggered;
 	record->sync_us = collection->sync_us;
-	record->async_us = GetCurrentTimestamp() - collection->barrier_at;
+	record->async_us = sc_moment_now() - collection->barrier_at;
 	record->lsn = collection->lsn;
 	record->rows_in = collection->rows_in;
 	record->full_bytes = collection->full_bytes;
@@ -145,11 +145,10 @@ try_commit(ScCollection *collection, ScCheckpointRecord *record)
 static void
 wait_for(long ms)
 {
-	TimestampTz until = GetCurrentTimestamp() + ms * INT64CONST(1000);
-	TimestampTz now;
+	ScMoment	until = sc_moment_after(sc_moment_now(), ms * INT64CONST(1000));
 
-	while ((now = GetCurrentTimestamp()) < until)
-		sc_coordinator_wait((until - now) / 1000 + 1);
+	while ((ms = sc_moment_wait_ms(until)) > 0)
+		sc_coordinator_wait(ms);
 }
 
 /* What became of one query, now that it is committed. */
@@ -157,8 +156,8 @@ static void
 note_outcome(const ScCollectedQuery *collected)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
+	ScMoment	now = sc_moment_now();
+	ScMoment	next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
 
 	progress->clear_at = 0;
 	if (collected->outcome == SC_OUTCOME_VOID)
@@ -239,13 +238,11 @@ note_outcome(const ScCollectedQuery *collected)
 static void
 log_standby_snapshot(const ScCheckpointRecord *record)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	if (record->lsn < last_standby_lsn + wal_segment_size ||
-		!TimestampDifferenceExceeds(last_standby_snapshot, now, STANDBY_SNAPSHOT_MS))
+		!sc_moment_is_past(last_standby_snapshot, STANDBY_SNAPSHOT_MS))
 		return;
 	(void) LogStandbySnapshot();
-	last_standby_snapshot = now;
+	last_standby_snapshot = sc_moment_now();
 	last_standby_lsn = record->lsn;
 }
 

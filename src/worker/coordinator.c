@@ -47,10 +47,10 @@
 
 static int64 attempt;
 static ScCollection *collection;
-static TimestampTz began;		/* the attempt */
+static ScMoment began;			/* the attempt */
 static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
-static TimestampTz caught_up;	/* when the reader was there; 0: not yet */
-static TimestampTz last_trigger;
+static ScMoment caught_up;		/* when the reader was there; 0: not yet */
+static ScMoment last_trigger;
 static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
 static const char *kind;		/* of the checkpoint in flight; NULL: none */
 static bool ended_well;
@@ -216,7 +216,7 @@ begin_attempt(void)
 	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
 	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
-	began = GetCurrentTimestamp();
+	began = sc_moment_now();
 	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
@@ -305,18 +305,9 @@ restart_attempt(const char *why)
 	ended_well = true;
 	sc_status_set(sc_my_pipeline, SC_STATUS_RESTARTING, why, NULL);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
-	sc_my_pipeline->restart_at = GetCurrentTimestamp();
+	sc_my_pipeline->restart_at = sc_moment_now();
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	proc_exit(1);
-}
-
-/* Milliseconds until "at", rounded up; 0: it has come. */
-static long
-milliseconds_until(TimestampTz at)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	return at <= now ? 0 : (at - now + 999) / 1000;
 }
 
 /*
@@ -325,10 +316,10 @@ milliseconds_until(TimestampTz at)
  * theirs, or a query that is far behind, fails, and is resumed again and again would leave
  * them none.
  */
-static TimestampTz
+static ScMoment
 earliest_restart(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	ScMoment	now = sc_moment_now();
 
 	if (caught_up == 0 && pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn) >= catch_up_to)
 		caught_up = now;
@@ -344,8 +335,8 @@ earliest_restart(void)
 static void
 restart_if_due(void)
 {
-	TimestampTz retry_at = sc_progress_next_retry();
-	TimestampTz earliest = earliest_restart();
+	ScMoment	retry_at = sc_progress_next_retry();
+	ScMoment	earliest = earliest_restart();
 
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
 	if (kind != NULL)
@@ -354,7 +345,7 @@ restart_if_due(void)
 		retry_at = earliest;
 	else if (retry_at == 0)
 		return;
-	loop_timeout = milliseconds_until(Max(retry_at, earliest));
+	loop_timeout = sc_moment_wait_ms(Max(retry_at, earliest));
 	if (loop_timeout == 0)
 		restart_attempt("a query begins again from its last checkpoint");
 }
@@ -364,6 +355,7 @@ static void
 trigger_if_due(void)
 {
 	uint64		next;
+	TimestampTz now;
 	long		timeout = NET_MS;
 
 	if (kind != NULL)
@@ -374,11 +366,13 @@ trigger_if_due(void)
 		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 		return;
 	}
-	last_trigger = GetCurrentTimestamp();
+	now = GetCurrentTimestamp();
+	last_trigger = sc_moment_now();
 	next = pg_atomic_read_u64(&sc_my_pipeline->committed) + 1;
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	requests_taken = sc_my_pipeline->checkpoints_requested;
-	sc_my_pipeline->triggered_at = last_trigger;
+	sc_my_pipeline->triggered_at = now;
+	sc_my_pipeline->triggered = last_trigger;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	pg_atomic_write_u64(&sc_my_pipeline->trigger, next);
 	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
@@ -397,9 +391,9 @@ due_kind(long *timeout)
 	XLogRecPtr	sync_lsn;
 	XLogRecPtr	checkpoint_lsn;
 	bool		progress;
-	TimestampTz wait_until = sc_progress_next_wait();
-	TimestampTz due = last_trigger + (int64) pg_atomic_read_u64(&sc_my_pipeline->interval_us);
-	TimestampTz now;
+	ScMoment	wait_until = sc_progress_next_wait();
+	int64		interval = pg_atomic_read_u64(&sc_my_pipeline->interval_us);
+	long		wait;
 
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	requested = sc_my_pipeline->checkpoints_requested > sc_my_pipeline->checkpoints_done;
@@ -416,17 +410,18 @@ due_kind(long *timeout)
 		return "periodic";
 	if (wait_until != 0)
 	{
-		*timeout = Min(*timeout, milliseconds_until(wait_until));
+		*timeout = Min(*timeout, sc_moment_wait_ms(wait_until));
 		if (*timeout == 0)
 			return "retry";
 	}
 	progress = decoded > checkpoint_lsn && decoded - checkpoint_lsn >= wal_segment_size;
 	if (!work && !progress)
 		return NULL;
-	now = GetCurrentTimestamp();
-	if (now < due)
+	/* the first one of an attempt is due at once */
+	wait = last_trigger == 0 ? 0 : sc_moment_wait_ms(sc_moment_after(last_trigger, interval));
+	if (wait > 0)
 	{
-		*timeout = Min(*timeout, (due - now + 999) / 1000);
+		*timeout = Min(*timeout, wait);
 		return NULL;
 	}
 	return work ? "periodic" : "progress";
@@ -471,7 +466,7 @@ note_end(int code, Datum arg)
 		if (pipeline->failures > 0 || pipeline->failed_by_error)
 			delay_s = Min(60, 1 << Min(pipeline->failures, 6));
 		pipeline->failures++;
-		pipeline->restart_at = now + delay_s * USECS_PER_SEC;
+		pipeline->restart_at = sc_moment_now() + delay_s * USECS_PER_SEC;
 		pipeline->status = SC_STATUS_RESTARTING;
 		pipeline->status_since = now;
 		SpinLockRelease(&pipeline->mutex);

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "base/clock.h"
 #include "base/debug.h"
 #include "common/int.h"
 #include "model/control.h"
@@ -27,6 +28,7 @@
 #include "worker/progress.h"
 
 #define RETRY_MS 1000			/* due, but rows are on their way */
+#define NOT_DUE PG_INT64_MAX
 
 typedef struct IdleStream
 {
@@ -41,6 +43,8 @@ typedef struct IdleQuery
 	Oid			stream;
 	XLogRecPtr	active_lsn;
 	TimestampTz active_at;
+	ScMoment	noted_at;		/* when we heard of it, */
+	int64		age;			/* and how long ago it was then: microseconds */
 	int64		max_event_time;
 	int64		next_due;
 } IdleQuery;
@@ -157,6 +161,11 @@ sc_idle_note(const ScOffset *offset)
 		queries = lappend(queries, query);
 		MemoryContextSwitchTo(old);
 	}
+	if (query->active_lsn != offset->active_lsn || query->noted_at == 0)
+	{
+		query->noted_at = sc_moment_now();
+		query->age = Max(GetCurrentTimestamp() - offset->active_at, 0);
+	}
 	query->active_lsn = offset->active_lsn;
 	query->active_at = offset->active_at;
 	query->max_event_time = offset->max_event_time;
@@ -172,37 +181,45 @@ takes_part(const IdleQuery *query, Oid stream)
 		sc_progress_is_active(query->query_id);
 }
 
-/* When a message is due for the stream, and its last activity; 0: not now. */
-static TimestampTz
-stream_due(const IdleStream *stream, XLogRecPtr *last_activity)
+/* Microseconds since the query's stream was active, whatever became of the system's clock. */
+static int64
+idle_for(const IdleQuery *query)
 {
-	TimestampTz due = 0;
+	return query->age + (sc_moment_now() - query->noted_at);
+}
+
+/*
+ * Microseconds until a message is due for the stream, and the query that has seen its last
+ * activity.  NOT_DUE: nothing is.
+ */
+static int64
+stream_due(const IdleStream *stream, const IdleQuery **last)
+{
+	int64		due = NOT_DUE;
 	ListCell   *lc;
 
-	*last_activity = InvalidXLogRecPtr;
+	*last = NULL;
 	foreach(lc, queries)
 	{
 		IdleQuery  *query = lfirst(lc);
 		int64		wait;
-		TimestampTz at;
 
 		if (!takes_part(query, stream->relid))
 			continue;
-		*last_activity = Max(*last_activity, query->active_lsn);
-		if (query->next_due == PG_INT64_MAX)
+		if (*last == NULL || query->active_lsn > (*last)->active_lsn)
+			*last = query;
+		if (query->next_due == PG_INT64_MAX ||
+			pg_sub_s64_overflow(query->next_due, query->max_event_time, &wait))
 			continue;
-		wait = Max(stream->timeout, query->next_due - query->max_event_time);
-		if (pg_add_s64_overflow(query->active_at, wait, &at))
-			continue;
-		if (due == 0 || at < due)
-			due = at;
+		due = Min(due, Max(stream->timeout, wait) - idle_for(query));
 	}
-	return *last_activity == stream->told ? 0 : due;
+	return *last != NULL && (*last)->active_lsn == stream->told ? NOT_DUE : Max(due, 0);
 }
 
 static void
-log_idle(IdleStream *stream, XLogRecPtr last_activity)
+log_idle(IdleStream *stream, const IdleQuery *last)
 {
+	XLogRecPtr	last_activity = last->active_lsn;
 	ScControl	control = {0};
 
 	control.kind = SC_CONTROL_IDLE;
@@ -210,7 +227,7 @@ log_idle(IdleStream *stream, XLogRecPtr last_activity)
 	control.stream_relid = stream->relid;
 	control.idle_since = last_activity;
 	SC_DEBUG_POINT("coordinator_before_idle");
-	control.idle_at = GetCurrentTimestamp();
+	control.idle_at = last->active_at + idle_for(last);
 	(void) sc_control_log(&control);
 	stream->told = last_activity;
 	SC_DEBUG_POINT("coordinator_after_idle");
@@ -228,25 +245,24 @@ caught_up(void)
 long
 sc_idle_advance(bool quiet)
 {
-	TimestampTz now = streams != NIL ? GetCurrentTimestamp() : 0;
 	long		timeout = -1;
 	ListCell   *lc;
 
 	foreach(lc, streams)
 	{
 		IdleStream *stream = lfirst(lc);
-		XLogRecPtr	last_activity;
-		TimestampTz due = stream_due(stream, &last_activity);
+		const IdleQuery *last;
+		int64		due = stream_due(stream, &last);
 		long		ms;
 
-		if (due == 0)
+		if (due == NOT_DUE)
 			continue;
-		if (due <= now && quiet && caught_up())
+		if (due == 0 && quiet && caught_up())
 		{
-			log_idle(stream, last_activity);
+			log_idle(stream, last);
 			continue;
 		}
-		ms = due > now ? Min((due - now + 999) / 1000, INT_MAX) : RETRY_MS;
+		ms = due > 0 ? Min((due - 1) / 1000 + 1, INT_MAX) : RETRY_MS;
 		timeout = timeout < 0 ? ms : Min(timeout, ms);
 	}
 	return timeout;

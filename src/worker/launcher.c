@@ -88,7 +88,7 @@ note_silent_end(ScPipelineShared *pipeline)
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&pipeline->mutex);
-	pipeline->restart_at = now +
+	pipeline->restart_at = sc_moment_now() +
 		Min(60, 1 << Min(pipeline->failures, 6)) * USECS_PER_SEC;
 	pipeline->failures++;
 	pipeline->status = SC_STATUS_RESTARTING;
@@ -166,7 +166,7 @@ start_coordinator(ScPipelineShared *pipeline)
 					  "no background worker is free for the pipeline's coordinator",
 					  "Increase \"max_worker_processes\": a pipeline takes 2 workers and one for each task.");
 		SpinLockAcquire(&pipeline->mutex);
-		pipeline->restart_at = GetCurrentTimestamp() + REGISTER_RETRY_S * USECS_PER_SEC;
+		pipeline->restart_at = sc_moment_now() + REGISTER_RETRY_S * USECS_PER_SEC;
 		SpinLockRelease(&pipeline->mutex);
 	}
 }
@@ -175,8 +175,8 @@ start_coordinator(ScPipelineShared *pipeline)
 static long
 look_after(ScPipelineShared *pipeline)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz restart_at;
+	ScMoment	now = sc_moment_now();
+	ScMoment	restart_at;
 
 	if (!pipeline->in_use || coordinator_alive(pipeline) || !should_start(pipeline))
 		return NET_MS;

@@ -23,6 +23,7 @@
 #define SC_WORKER_MESSAGE_H
 
 #include "access/xlogdefs.h"
+#include "base/clock.h"
 #include "datatype/timestamp.h"
 
 typedef enum ScMessageKind
@@ -100,7 +101,7 @@ typedef struct ScMessageEnd
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;
 	TimestampTz triggered_at;
-	TimestampTz barrier_at;		/* when the task met the barrier */
+	ScMoment	barrier_at;		/* when the task met the barrier */
 	int64		sync_us;		/* that the task stood still */
 	int64		rows_in;		/* since the last barrier */
 	int64		state_bytes;	/* bytes of all live chunks: the full size */

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/settings.h"
 #include "catalog/pg_authid.h"
@@ -24,7 +25,6 @@
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 #include "worker/hooks.h"
 #include "worker/pipeline.h"
 #include "worker/shared.h"
@@ -160,15 +160,13 @@ raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
 
 /* Sleeps until something changes; false at the deadline. */
 static bool
-wait_for_change(ScPipelineShared *pipeline, TimestampTz deadline)
+wait_for_change(ScPipelineShared *pipeline, ScMoment deadline)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	long		timeout = sc_moment_wait_ms(deadline);
 
-	if (now >= deadline)
+	if (timeout == 0)
 		return false;
-	(void) ConditionVariableTimedSleep(&pipeline->cv,
-									   Min(1000, (deadline - now) / 1000 + 1),
-									   PG_WAIT_EXTENSION);
+	(void) ConditionVariableTimedSleep(&pipeline->cv, Min(1000, timeout), PG_WAIT_EXTENSION);
 	return true;
 }
 
@@ -199,7 +197,7 @@ int64
 sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 timeout_us)
 {
 	ScPipelineShared *pipeline = running_pipeline(pipeline_id, name);
-	TimestampTz deadline = GetCurrentTimestamp() + timeout_us;
+	ScMoment	deadline = sc_moment_after(sc_moment_now(), timeout_us);
 	uint64		request;
 
 	SpinLockAcquire(&pipeline->mutex);
@@ -226,7 +224,7 @@ sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 timeout_us)
 }
 
 static void
-sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, TimestampTz deadline)
+sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 {
 	ScPipelineShared *pipeline = running_pipeline(catalog->pipeline_id, catalog->name);
 
@@ -302,7 +300,7 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 XLogRecPtr
 sc_pipelines_sync(int64 timeout_us)
 {
-	TimestampTz deadline = GetCurrentTimestamp() + timeout_us;
+	ScMoment	deadline = sc_moment_after(sc_moment_now(), timeout_us);
 	ScControl	marker = {0};
 	XLogRecPtr	lsn;
 	ListCell   *lc;

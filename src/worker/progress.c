@@ -8,7 +8,6 @@
 #include "ckpt/failure.h"
 #include "ckpt/store.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 #include "worker/progress.h"
 
 #define MAX_DELAY_S	60
@@ -147,16 +146,16 @@ sc_progress_held(XLogRecPtr lsn)
 	return smallest(lsn, true);
 }
 
-static inline TimestampTz
-earlier(TimestampTz a, TimestampTz b)
+static inline ScMoment
+earlier(ScMoment a, ScMoment b)
 {
 	return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-TimestampTz
+ScMoment
 sc_progress_next_wait(void)
 {
-	TimestampTz result = 0;
+	ScMoment	result = 0;
 	ListCell   *lc;
 
 	foreach(lc, entries)
@@ -168,10 +167,10 @@ sc_progress_next_wait(void)
 	return result;
 }
 
-TimestampTz
+ScMoment
 sc_progress_next_retry(void)
 {
-	TimestampTz result = 0;
+	ScMoment	result = 0;
 	ListCell   *lc;
 
 	foreach(lc, entries)
@@ -186,9 +185,9 @@ sc_progress_next_retry(void)
 static void
 resume_waiting(ScProgress *entry)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	ScMoment	now = sc_moment_now();
 
-	if (!TimestampDifferenceExceeds(entry->resumed_at, now, RESUME_MS))
+	if (!sc_moment_is_past(entry->resumed_at, RESUME_MS))
 		return;
 	entry->resumed_at = now;
 	entry->failures = 0;

@@ -13,7 +13,7 @@
 #define SC_WORKER_PROGRESS_H
 
 #include "access/xlogdefs.h"
-#include "datatype/timestamp.h"
+#include "base/clock.h"
 #include "nodes/pg_list.h"
 
 typedef struct ScProgress
@@ -29,11 +29,11 @@ typedef struct ScProgress
 	bool		failing;		/* it has a row in query_failure */
 	int			failures;		/* in a row */
 	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */
-	TimestampTz wait_until;		/* its part is tried again then; 0: none waits */
-	TimestampTz clear_at;		/* it is healthy, but its row of query_failure was another's: the
+	ScMoment	wait_until;		/* its part is tried again then; 0: none waits */
+	ScMoment	clear_at;		/* it is healthy, but its row of query_failure was another's: the
 								 * next checkpoint is due then; 0: no */
-	TimestampTz resumed_at;		/* while it waited; 0: never */
-	TimestampTz retry_at;		/* the attempt restarts for its sake then; 0: no */
+	ScMoment	resumed_at;		/* while it waited; 0: never */
+	ScMoment	retry_at;		/* the attempt restarts for its sake then; 0: no */
 } ScProgress;
 
 /*
@@ -57,8 +57,8 @@ extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
 /* The next wait_until or clear_at, and the next retry_at; 0: none. */
-extern TimestampTz sc_progress_next_wait(void);
-extern TimestampTz sc_progress_next_retry(void);
+extern ScMoment sc_progress_next_wait(void);
+extern ScMoment sc_progress_next_retry(void);
 
 /*
  * Looks at what was resumed: a query that waits is tried at once, one that stands is wanted.

@@ -33,7 +33,6 @@
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 #include "worker/loop.h"
 #include "worker/queues.h"
 #include "worker/workers.h"
@@ -52,7 +51,7 @@ static ScBatch *batch;
 static XLogRecPtr start;		/* what ends before it has been processed */
 static uint64 barrier_sent;		/* checkpoint id */
 static uint64 confirmed;		/* checkpoint id */
-static TimestampTz last_flush;
+static ScMoment last_flush;
 static bool napped;				/* since something was decoded */
 
 static void prepare(void);
@@ -313,7 +312,6 @@ nap(void)
 static void
 sleep_until_woken(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	long		timeout = POLL_MS;
 
 	if (!confirm())
@@ -321,9 +319,9 @@ sleep_until_woken(void)
 
 	if (sc_wal_is_unflushed())
 	{
-		if (TimestampDifferenceExceeds(last_flush, now, flush_ms()))
+		if (sc_moment_is_past(last_flush, flush_ms()))
 		{
-			last_flush = now;
+			last_flush = sc_moment_now();
 			(void) sc_wal_flush_inserted();
 		}
 		else

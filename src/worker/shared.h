@@ -15,6 +15,7 @@
 #define SC_WORKER_SHARED_H
 
 #include "access/xlogdefs.h"
+#include "base/clock.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -75,7 +76,7 @@ typedef struct ScPipelineShared
 	int64		attempt;		/* of the workers that run; written by the coordinator */
 	int			failures;		/* attempts that failed since the last checkpoint */
 	bool		failed_by_error;	/* the last one by an error, not by a signal */
-	TimestampTz restart_at;		/* launcher: not before */
+	ScMoment	restart_at;		/* launcher: not before */
 
 	bool		requested;		/* launcher: start it even if it stopped by itself */
 	bool		catalog_changed;	/* coordinator: read the catalog entry again */
@@ -94,6 +95,7 @@ typedef struct ScPipelineShared
 	pg_atomic_uint64 interval_us;	/* checkpoint_interval */
 	pg_atomic_uint64 trigger;	/* id of the checkpoint whose barrier is due */
 	TimestampTz triggered_at;	/* of "trigger"; 0: none in flight */
+	ScMoment	triggered;		/* the same moment */
 	pg_atomic_uint64 committed;	/* id of the last committed checkpoint */
 	XLogRecPtr	checkpoint_lsn; /* its LSN */
 	XLogRecPtr	committed_lsn;	/* up to which every query that runs is committed */

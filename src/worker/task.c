@@ -226,7 +226,7 @@ process_barrier(const ScWireBarrier *barrier)
 	instr_time	start;
 	instr_time	stop;
 
-	end.barrier_at = GetCurrentTimestamp();
+	end.barrier_at = sc_moment_now();
 	INSTR_TIME_SET_CURRENT(start);
 	sc_worker_context.checkpoint_id = barrier->checkpoint_id;
 	sc_worker_context.lsn = barrier->lsn;
