@@ -20,6 +20,9 @@ extern char *sc_arg_name(FunctionCallInfo fcinfo, int n, const char *name);
 /* Microseconds; negative ones refused. */
 extern int64 sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name);
 
+/* The name of a relation, with a schema or without one; an error that shows how names are written. */
+extern struct RangeVar *sc_arg_relation(const char *name);
+
 /* Raises "<what> is not supported yet"; hint may be NULL. */
 pg_noreturn extern void sc_not_supported(const char *what, const char *hint);
 
@@ -40,6 +43,9 @@ extern ScPipeline *sc_usable_pipeline(const char *name);
 
 /* Raises "cannot <what> ...: queries read it" where queries read the stream. */
 extern void sc_refuse_stream_with_readers(Oid relid, const char *what);
+
+/* An error where the view, just made, depends on an object of a temporary schema. */
+extern void sc_refuse_temporary(Oid view);
 
 /* ---------- names ---------- */
 

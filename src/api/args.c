@@ -10,12 +10,16 @@
 
 #include "access/xlog.h"
 #include "api/api_internal.h"
+#include "base/compat.h"
+#include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "source/slot.h"
+#include "utils/builtins.h"
+#include "utils/regproc.h"
+#include "utils/timestamp.h"
+#include "utils/varlena.h"
 #include "worker/pipeline.h"
 #include "worker/start.h"
-#include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 /* ---------- arguments ---------- */
 
@@ -39,6 +43,21 @@ char *
 sc_arg_name(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	return pstrdup(NameStr(*DatumGetName(sc_arg(fcinfo, n, name))));
+}
+
+RangeVar *
+sc_arg_relation(const char *name)
+{
+	List	   *names = NIL;
+	char	   *copy = pstrdup(name);
+
+	if (SplitIdentifierString(copy, '.', &names) && names != NIL && list_length(names) <= 3)
+		return makeRangeVarFromNameList(sc_qualified_name_list(pstrdup(name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_NAME),
+			 errmsg("invalid name \"%s\"", name),
+			 errhint("A name is an identifier, with a schema before it if you like: orders_per_minute, public.orders_per_minute. Quote what isn't a plain one: \"Orders per minute\".")));
+	pg_unreachable();
 }
 
 int64

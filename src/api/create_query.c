@@ -27,7 +27,9 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "model/log_stream.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "parser/scansup.h"
 #include "query/access.h"
 #include "query/analyze.h"
 #include "query/parse.h"
@@ -41,6 +43,7 @@
 #include "utils/varlena.h"
 #include "worker/pipeline.h"
 #include "worker/start.h"
+#include "worker/workers.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_create_query);
 
@@ -120,11 +123,50 @@ analyze_text(NewQuery *query)
 	check_stream(query, parsed);
 }
 
-/* Where the result table goes; its name leaves room for the view's and the key's. */
+/* Is "text" a SELECT rather than a name? */
+static bool
+looks_like_select(const char *text)
+{
+	while (scanner_isspace(*text))
+		text++;
+	return (pg_strncasecmp(text, "select", 6) == 0 && scanner_isspace(text[6])) ||
+		(pg_strncasecmp(text, "with", 4) == 0 && scanner_isspace(text[4]));
+}
+
+static void
+refuse_swapped(const char *name)
+{
+	if (looks_like_select(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"name\" is a query, not the name of a result table"),
+				 errhint("The name comes first: stream_ckpt.create_query('<name>', 'SELECT ...').")));
+}
+
+/* Neither the result table's name may be taken nor the view's. */
+static void
+check_names_are_free(const NewQuery *query, Oid namespace)
+{
+	if (OidIsValid(get_relname_relid(query->name, namespace)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists", query->name),
+				 errdetail("The name is that of the result table, which create_query() makes."),
+				 errhint("Choose another name.")));
+	if (OidIsValid(get_relname_relid(query->view, namespace)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists", query->view),
+				 errdetail("The name is that of the view in which the definition of \"%s\" is kept.",
+						   query->name),
+				 errhint("Choose another name for the query.")));
+}
+
+/* Where the result table goes; its name leaves room for the view's. */
 static void
 resolve_name(NewQuery *query, char *name)
 {
-	RangeVar   *range = makeRangeVarFromNameList(sc_qualified_name_list(name));
+	RangeVar   *range = sc_arg_relation(name);
 	Oid			namespace = RangeVarGetCreationNamespace(range);
 
 	query->schema = get_namespace_name(namespace);
@@ -138,11 +180,31 @@ resolve_name(NewQuery *query, char *name)
 	if (isTempNamespace(namespace))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("a continuous query cannot be temporary")));
-	if (OidIsValid(get_relname_relid(query->name, namespace)))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists", query->name)));
+				 errmsg("a continuous query cannot be temporary"),
+				 errdetail("Its result table is written by background workers, which see no temporary tables."),
+				 errhint("Name a schema, or take pg_temp out of search_path.")));
+	check_names_are_free(query, namespace);
+}
+
+/*
+ * Shall the result table have a unique index?  Rows that are updated need it.  Those of closed windows
+ * never are: there it is made if no key can be too long for it.
+ */
+static bool
+needs_key(const NewQuery *query)
+{
+	const ScDefinition *definition = query->definition;
+
+	if (definition->nresult_key == 0)
+		return false;
+	if (query->emit == SC_EMIT_UPDATE || query->allowed_lateness > 0)
+		return true;
+	for (int i = 0; i < definition->nkeys; i++)
+	{
+		if (get_typlen(definition->keys[i].type) < 0)
+			return false;
+	}
+	return true;
 }
 
 /* The unique index of the result: its key columns, window first. */
@@ -150,12 +212,14 @@ static void
 create_key(NewQuery *query, const char *table)
 {
 	StringInfoData command;
+	char	   *name;
 
-	if (query->definition->nresult_key == 0)
+	if (!needs_key(query))
 		return;
+	/* another one where that name is taken */
+	name = ChooseRelationName(query->name, NULL, "key", get_namespace_oid(query->schema, false), false);
 	initStringInfo(&command);
-	appendStringInfo(&command, "CREATE UNIQUE INDEX %s ON %s (",
-					 quote_identifier(makeObjectName(query->name, NULL, "key")), table);
+	appendStringInfo(&command, "CREATE UNIQUE INDEX %s ON %s (", quote_identifier(name), table);
 	for (int i = 0; i < query->definition->nresult_key; i++)
 	{
 		TargetEntry *target = list_nth(query->definition->target,
@@ -244,6 +308,7 @@ create_relations(NewQuery *query)
 	ObjectAddress definition;
 
 	create_view(query);
+	sc_refuse_temporary(get_relname_relid(query->view, namespace));
 	/* may the caller run what the definition calls? */
 	sc_user_execute(psprintf("SELECT FROM %s LIMIT 0", view), SPI_OK_SELECT);
 	/* room for new versions beside the old ones: upserts took half as long, measured */
@@ -274,9 +339,10 @@ create_entry(NewQuery *query)
 	entry.allowed_lateness = query->allowed_lateness;
 	entry.keep_late_rows = query->keep_late_rows;
 	entry.dead_letter = query->dead_letter;
-	/* the names in its text may have come to mean something else meanwhile */
-	(void) sc_definition_load(&entry);
+	entry.owner = GetUserId();
 	entry.settings = sc_env_current_settings();
+	/* also, the names in its text may have come to mean something else meanwhile */
+	sc_task_query_try(&entry);
 	entry.preexisting_rows = stream_has_rows(query);
 
 	/* from here on no writer drops rows of the stream, and none has */
@@ -359,7 +425,10 @@ try_query(const NewQuery *query, char *name)
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (error)
+	{
+		sc_definition_explain(error);
 		ReThrowError(error);
+	}
 }
 
 /*
@@ -376,6 +445,7 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("create_query()");
 	query.text = sc_arg_text(fcinfo, 1, "query");
+	refuse_swapped(name);
 	check_options(fcinfo, &query);
 	pipeline = sc_arg_name(fcinfo, 7, "pipeline");
 	(void) sc_usable_pipeline(pipeline);

@@ -68,13 +68,15 @@ seconds_text(int64 usecs)
 static RangeVar *
 resolve_name(const char *name)
 {
-	RangeVar   *range = makeRangeVarFromNameList(sc_qualified_name_list(name));
+	RangeVar   *range = sc_arg_relation(name);
 	Oid			namespace = RangeVarGetCreationNamespace(range);
 
 	if (isTempNamespace(namespace))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
-				 errmsg("a stream cannot be temporary")));
+				 errmsg("a stream cannot be temporary"),
+				 errdetail("Its rows are in the WAL, for background workers that see no temporary tables."),
+				 errhint("Name a schema, or take pg_temp out of search_path.")));
 	range->schemaname = get_namespace_name(namespace);
 	return range;
 }

@@ -16,6 +16,8 @@
 #include "catalog/pg_class.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "parser/parsetree.h"
 #include "query/analyze.h"
 #include "query/query_internal.h"
 #include "rewrite/rewriteHandler.h"
@@ -86,6 +88,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(query);
 	an.source_text = source_text;
+	an.outer_location = -1;
 	an.emit = emit;
 	an.allowed_lateness = allowed_lateness;
 	an.def = palloc0(sizeof(ScDefinition));
@@ -127,4 +130,75 @@ sc_definition_load(const ScQuery *query)
 						get_rel_name(query->relid)),
 				 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
 	return def;
+}
+
+/* ---------- what identifies a result row ---------- */
+
+/* Is it a column of the window?  Those of one row have one value for each window, any of them. */
+static bool
+is_window_column(Query *query, TargetEntry *target)
+{
+	Var		   *var = (Var *) target->expr;
+
+	return IsA(var, Var) && var->varlevelsup == 0 &&
+		rt_fetch(var->varno, query->rtable)->rtekind == RTE_FUNCTION;
+}
+
+/* The target of a result column (from 0), if it is an item of GROUP BY, or NULL. */
+static TargetEntry *
+grouped_target(Query *query, int column)
+{
+	TargetEntry *target = list_nth_node(TargetEntry, query->targetList, column);
+
+	if (target->ressortgroupref == 0 ||
+		get_sortgroupref_clause_noerr(target->ressortgroupref, query->groupClause) == NULL)
+		return NULL;
+	return target;
+}
+
+/* Is the item of GROUP BY shown by one of the columns? */
+static bool
+is_covered(Query *query, SortGroupClause *item, const int *columns, int ncolumns)
+{
+	for (int i = 0; i < ncolumns; i++)
+	{
+		if (list_nth_node(TargetEntry, query->targetList, columns[i])->ressortgroupref ==
+			item->tleSortGroupRef)
+			return true;
+	}
+	return false;
+}
+
+bool
+sc_definition_identifies(Oid view, const int *columns, int ncolumns)
+{
+	Relation	rel = relation_open(view, AccessShareLock);
+	ScAnalysis	an;
+	bool		window = false;
+	bool		result = true;
+	ListCell   *lc;
+
+	memset(&an, 0, sizeof(an));
+	an.query = copyObject(get_view_query(rel));
+	relation_close(rel, NoLock);
+	flatten_groups(&an);
+	flatten_aliases(&an);
+
+	for (int i = 0; result && i < ncolumns; i++)
+	{
+		TargetEntry *target = grouped_target(an.query, columns[i]);
+
+		result = (target != NULL);
+		window |= result && is_window_column(an.query, target);
+	}
+	foreach(lc, an.query->groupClause)
+	{
+		SortGroupClause *item = lfirst_node(SortGroupClause, lc);
+
+		if (!result)
+			break;
+		if (!is_window_column(an.query, get_sortgroupclause_tle(item, an.query->targetList)))
+			result = is_covered(an.query, item, columns, ncolumns);
+	}
+	return result && window;
 }

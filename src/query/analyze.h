@@ -24,4 +24,10 @@ extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text
 /* The same for a query's stored definition: opens its view, analyzes the rule. */
 extern ScDefinition *sc_definition_load(const ScQuery *query);
 
+/*
+ * Do these columns of the result (from 0) identify its rows: one or more of the window, every key of
+ * GROUP BY, and no other?  Locks the view (AccessShare) until the transaction's end.
+ */
+extern bool sc_definition_identifies(Oid view, const int *columns, int ncolumns);
+
 #endif							/* SC_QUERY_ANALYZE_H */

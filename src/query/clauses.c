@@ -101,7 +101,7 @@ refuse_order_by(ScAnalysis *an)
 	Query	   *query = an->query;
 
 	if (query->sortClause != NIL)
-		sc_refuse_clause(an, sort_group_location(an, query->sortClause), "ORDER BY",
+		sc_refuse_clause(an, sc_order_by_location(an), "ORDER BY",
 						 "Sort when you read the result table. ORDER BY inside an aggregate is supported.");
 }
 
@@ -133,7 +133,8 @@ refuse_row_locks(ScAnalysis *an)
 		name = "FOR SHARE";
 	else if (mark->strength == LCS_FORKEYSHARE)
 		name = "FOR KEY SHARE";
-	sc_refuse_clause(an, -1, name, "Leave it out: a continuous query locks no rows.");
+	sc_refuse_clause(an, sc_row_lock_location(an), name,
+					 "Leave it out: a continuous query locks no rows.");
 }
 
 static bool
@@ -162,34 +163,62 @@ refuse_window_functions(ScAnalysis *an)
 						 "Apply it to the result table when you read it.");
 	}
 	if (query->windowClause != NIL)
-		sc_refuse_clause(an, -1, "WINDOW",
-						 "Leave it out: the windows of a continuous query stand in FROM, as stream_ckpt.tumble(...).");
+		sc_refuse_clause(an, sc_window_clause_location(an), "WINDOW",
+						 "Leave it out: the window of a continuous query is in FROM, as stream_ckpt.tumble(...).");
 }
 
+/* The plain keys beside ROLLUP and the like are grouping sets, too: the name is the clause's. */
 static void
 refuse_grouping_sets(ScAnalysis *an)
 {
-	GroupingSet *set;
-	const char *name = "GROUPING SETS";
+	GroupingSet *set = NULL;
+	const char *name = "GROUP BY ()";
+	ListCell   *lc;
 
 	if (an->query->groupingSets == NIL)
 		return;
-	set = linitial_node(GroupingSet, an->query->groupingSets);
-	if (set->kind == GROUPING_SET_ROLLUP)
-		name = "ROLLUP";
-	else if (set->kind == GROUPING_SET_CUBE)
-		name = "CUBE";
+	foreach(lc, an->query->groupingSets)
+	{
+		set = lfirst_node(GroupingSet, lc);
+		if (set->kind == GROUPING_SET_ROLLUP)
+			name = "ROLLUP";
+		else if (set->kind == GROUPING_SET_CUBE)
+			name = "CUBE";
+		else if (set->kind == GROUPING_SET_SETS)
+			name = "GROUPING SETS";
+		else
+			continue;
+		break;
+	}
 	sc_refuse_clause(an, set->location, name,
 					 "Create one continuous query for each set of keys.");
+}
+
+/* The call of a window function below "node", or NULL. */
+static bool
+find_window_call(Node *node, int *location)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr) && sc_is_window_function(((FuncExpr *) node)->funcid))
+	{
+		*location = ((FuncExpr *) node)->location;
+		return true;
+	}
+	return expression_tree_walker(node, find_window_call, location);
 }
 
 static void
 refuse_set_returning(ScAnalysis *an)
 {
+	int			location = -1;
 	ListCell   *lc;
 
 	if (!an->query->hasTargetSRFs)
 		return;
+	if (find_window_call((Node *) an->query->targetList, &location))
+		sc_refuse_clause(an, location, "tumble() outside FROM",
+						 "Move it to FROM, as in FROM stream, stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start.");
 	foreach(lc, an->query->targetList)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
@@ -198,6 +227,33 @@ refuse_set_returning(ScAnalysis *an)
 			sc_refuse_clause(an, exprLocation((Node *) tle->expr),
 							 "a set-returning function in the select list",
 							 "Apply it to the result table when you read it.");
+	}
+}
+
+/*
+ * The result is a table: two of its columns can't have one name, and expressions without an
+ * alias are named after their function.
+ */
+static void
+refuse_equal_names(ScAnalysis *an)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	foreach(lc, an->query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (tle->resjunk)
+			continue;
+		if (list_member(names, makeString(tle->resname)))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 errmsg("the select list has two columns of the name \"%s\"", tle->resname),
+					 errdetail("They are the columns of the result table."),
+					 errhint("Give one of them another name with AS."),
+					 sc_errposition(an, exprLocation((Node *) tle->expr))));
+		names = lappend(names, makeString(tle->resname));
 	}
 }
 
@@ -215,4 +271,5 @@ sc_check_clauses(ScAnalysis *an)
 	refuse_window_functions(an);
 	refuse_grouping_sets(an);
 	refuse_set_returning(an);
+	refuse_equal_names(an);
 }

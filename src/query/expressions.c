@@ -4,9 +4,8 @@
  *
  * The result of a continuous query depends on the rows of the stream, and on the
  * settings that were kept with it, and on nothing else.  So volatile functions
- * are refused, and by name those stable ones whose answer depends on when, or in
- * which process, or by whom the query is run.  Other stable functions are
- * allowed.
+ * are refused, and those stable ones whose answer depends on when, or in which process,
+ * or by whom the query is run (run_dependent.c).  Other stable functions are allowed.
  *
  * All checks are made on the tree as parse analysis left it: what a function is
  * declared to be counts, not what is inlined from it.
@@ -23,25 +22,11 @@
 #include "catalog/pg_proc.h"
 #include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "query/query_internal.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
-
-/* Functions of pg_catalog whose answers depend on the run, stable or volatile. */
-static const char *const run_dependent[] = {
-	"now", "transaction_timestamp", "statement_timestamp", "clock_timestamp", "timeofday",
-	"txid_current", "txid_current_if_assigned", "txid_current_snapshot",
-	"pg_current_xact_id", "pg_current_xact_id_if_assigned", "pg_current_snapshot",
-	"pg_backend_pid", "pg_is_in_recovery", "pg_postmaster_start_time",
-	"pg_conf_load_time", "pg_my_temp_schema", "pg_trigger_depth",
-	"inet_client_addr", "inet_client_port", "inet_server_addr", "inet_server_port",
-	"current_user", "session_user", "getpgusername", "current_setting",
-	"pg_safe_snapshot_blocking_pids", "pg_blocking_pids",
-	"table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema",
-	"schema_to_xml", "schema_to_xmlschema", "schema_to_xml_and_xmlschema",
-	"database_to_xml", "database_to_xmlschema", "database_to_xml_and_xmlschema"
-};
 
 /* ---------- functions ---------- */
 
@@ -54,22 +39,6 @@ refuse_run_dependent(ScAnalysis *an, const char *name, int location)
 			 errdetail("Its value depends on when and where the query is run, and the result may depend on the rows of the stream only."),
 			 errhint("Use the columns of the stream or of the window, or apply it when you read the result table."),
 			 sc_errposition(an, location)));
-}
-
-/* One-argument age() counts from today. */
-static bool
-is_run_dependent(Oid funcid, const char *name)
-{
-	if (get_func_namespace(funcid) != PG_CATALOG_NAMESPACE)
-		return false;
-	if (strcmp(name, "age") == 0)
-		return get_func_nargs(funcid) == 1;
-	for (int i = 0; i < lengthof(run_dependent); i++)
-	{
-		if (strcmp(name, run_dependent[i]) == 0)
-			return true;
-	}
-	return false;
 }
 
 static void
@@ -96,10 +65,55 @@ check_function(ScAnalysis *an, Oid funcid, int location, const char *role)
 
 	if (name == NULL)
 		elog(ERROR, "cache lookup failed for function %u", funcid);
-	if (is_run_dependent(funcid, name))
+	if (sc_is_run_dependent(funcid))
 		refuse_run_dependent(an, psprintf("function %s()", name), location);
 	if (func_volatile(funcid) == PROVOLATILE_VOLATILE)
 		refuse_volatile(an, funcid, location, role);
+}
+
+static bool check_walker(Node *node, ScAnalysis *an);
+
+/* Is it one of the arguments that the call writes out, by position or by name? */
+static bool
+is_written(FuncExpr *call, Node *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, call->args)
+	{
+		Node	   *written = lfirst(lc);
+
+		if (written == arg ||
+			(IsA(written, NamedArgExpr) && (Node *) ((NamedArgExpr *) written)->arg == arg))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The default values of arguments that a call leaves out are expressions of the definition,
+ * too; they have no place in its text but the call's.
+ */
+static void
+check_defaults(ScAnalysis *an, FuncExpr *call)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
+	int			saved = an->outer_location;
+	List	   *args;
+	ListCell   *lc;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", call->funcid);
+	args = expand_function_arguments(call->args, false, call->funcresulttype, tuple);
+	ReleaseSysCache(tuple);
+	if (call->location >= 0)
+		an->outer_location = call->location;
+	foreach(lc, args)
+	{
+		if (!is_written(call, lfirst(lc)))
+			(void) check_walker(lfirst(lc), an);
+	}
+	an->outer_location = saved;
 }
 
 typedef struct FunctionCheck
@@ -232,18 +246,20 @@ returns_set(Node *node)
 	return false;
 }
 
-static bool check_walker(Node *node, ScAnalysis *an);
-
 /* The CHECK expressions of a domain are expressions of the definition, too. */
 static void
-check_domain(ScAnalysis *an, Oid domain)
+check_domain(ScAnalysis *an, Oid domain, int location)
 {
 	DomainConstraintRef *ref = palloc(sizeof(DomainConstraintRef));
+	int			saved = an->outer_location;
 	ListCell   *lc;
 
+	if (location >= 0)
+		an->outer_location = location;
 	InitDomainConstraintRef(domain, ref, CurrentMemoryContext, false);
 	foreach(lc, ref->constraints)
 		(void) check_walker((Node *) ((DomainConstraintState *) lfirst(lc))->check_expr, an);
+	an->outer_location = saved;
 }
 
 static bool
@@ -270,7 +286,9 @@ check_walker(Node *node, ScAnalysis *an)
 		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
 						 "Apply it to the result table when you read it.");
 	if (IsA(node, CoerceToDomain))
-		check_domain(an, ((CoerceToDomain *) node)->resulttype);
+		check_domain(an, ((CoerceToDomain *) node)->resulttype, exprLocation(node));
+	if (IsA(node, FuncExpr))
+		check_defaults(an, (FuncExpr *) node);
 	if (IsA(node, Var))
 		check_column(an, (Var *) node);
 	else if (IsA(node, Aggref))

@@ -23,6 +23,8 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#define JOIN_HINT "Joins are not supported yet: read one stream, and join the result table when you read it."
+
 /*
  * Refuses a relation that isn't attached, saying what to do about it; "ordinal"
  * is its place in FROM.
@@ -70,7 +72,7 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 	if (an->stream_varno != 0)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
 						 "a join with another relation",
-						 "Joins are not supported yet: read one stream, and join the result table when you read it.");
+						 JOIN_HINT);
 	if (rte->tablesample != NULL)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "TABLESAMPLE",
 						 "Choose rows by a condition in WHERE.");
@@ -81,6 +83,13 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 	an->stream = sc_stream_by_relid(rte->relid, true);
 	if (an->stream == NULL)
 		refuse_not_attached(an, rte->relid, ordinal);
+	if (get_rel_persistence(rte->relid) == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" is temporary", get_rel_name(rte->relid)),
+				 errdetail("A continuous query lasts longer than a session, and background workers see no temporary tables."),
+				 errhint("Make the stream in another schema."),
+				 sc_errposition(an, sc_from_item_location(an, ordinal))));
 	if (an->stream->is_log)
 		(void) sc_log_stream_event_time(rte->relid);
 	an->stream_varno = varno;
@@ -128,6 +137,23 @@ refuse_other_item(ScAnalysis *an, RangeTblEntry *rte, int ordinal)
 					 "FROM holds one stream and stream_ckpt.tumble(...).");
 }
 
+/* Is it the call of a window function? */
+static bool
+is_window_item(ScAnalysis *an, Node *item)
+{
+	RangeTblEntry *rte;
+	Node	   *call;
+
+	if (!IsA(item, RangeTblRef))
+		return false;
+	rte = rt_fetch(((RangeTblRef *) item)->rtindex, an->query->rtable);
+	if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1)
+		return false;
+	call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
+	return IsA(call, FuncExpr) && sc_is_window_function(((FuncExpr *) call)->funcid);
+}
+
+/* "ordinal" is the right side's place in FROM. */
 static void
 refuse_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal)
 {
@@ -140,7 +166,9 @@ refuse_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal)
 	else if (join->jointype == JOIN_FULL)
 		name = "FULL JOIN";
 	sc_refuse_clause(an, sc_from_item_location(an, ordinal), name,
-					 "Join the stream with its window by a comma or CROSS JOIN.");
+					 is_window_item(an, join->rarg) || is_window_item(an, join->larg) ?
+					 "Join the stream with its window by a comma or CROSS JOIN: each row with an event time has a window." :
+					 JOIN_HINT);
 }
 
 /* Walks FROM from left to right; "*ordinal" counts the items met. */

@@ -29,4 +29,10 @@ extern void sc_text_context_pop(ScTextContext *context);
  */
 extern Query *sc_definition_parse(const char *source_text, SelectStmt **select);
 
+/*
+ * Gives an error of PostgreSQL's own analysis a hint that helps with a continuous query, where
+ * there is one to give.  "error" is a copy (CopyErrorData) in the current memory context.
+ */
+extern void sc_definition_explain(ErrorData *error);
+
 #endif							/* SC_QUERY_PARSE_H */

@@ -19,6 +19,8 @@
 int
 sc_errposition(ScAnalysis *an, int location)
 {
+	if (location < 0)
+		location = an->outer_location;
 	if (an->source_text == NULL || location < 0)
 		return 0;
 	internalerrquery(an->source_text);
@@ -69,31 +71,75 @@ find_raw_item(Node *item, int *ordinal, int *location)
 }
 
 /*
- * Range-table entries don't say where they were written, but the raw parse tree
- * does, and parse analysis keeps the order of FROM.  Parsing again is for errors
- * only.
+ * The raw parse tree, which says of every clause where it was written; NULL: a stored
+ * definition.  Parsing again is for errors only.
+ */
+static SelectStmt *
+raw_select(ScAnalysis *an)
+{
+	List	   *parsetrees;
+	Node	   *select;
+
+	if (an->source_text == NULL)
+		return NULL;
+	parsetrees = raw_parser(an->source_text, RAW_PARSE_DEFAULT);
+	if (parsetrees == NIL)
+		return NULL;
+	select = linitial_node(RawStmt, parsetrees)->stmt;
+	return IsA(select, SelectStmt) ? (SelectStmt *) select : NULL;
+}
+
+/*
+ * Range-table entries don't say where they were written, but parse analysis keeps the order
+ * of FROM.
  */
 int
 sc_from_item_location(ScAnalysis *an, int ordinal)
 {
-	List	   *parsetrees;
-	SelectStmt *select;
+	SelectStmt *select = raw_select(an);
 	int			location = -1;
 	ListCell   *lc;
 
-	if (an->source_text == NULL)
+	if (select == NULL)
 		return -1;
-	parsetrees = raw_parser(an->source_text, RAW_PARSE_DEFAULT);
-	if (parsetrees == NIL)
-		return -1;
-	select = (SelectStmt *) linitial_node(RawStmt, parsetrees)->stmt;
-	if (!IsA(select, SelectStmt))
-		return -1;
-
 	foreach(lc, select->fromClause)
 	{
 		if (find_raw_item(lfirst(lc), &ordinal, &location))
 			break;
 	}
 	return location;
+}
+
+/* Analysis replaces a number or an alias by the item of the select list. */
+int
+sc_order_by_location(ScAnalysis *an)
+{
+	SelectStmt *select = raw_select(an);
+
+	if (select == NULL || select->sortClause == NIL)
+		return -1;
+	return exprLocation(linitial_node(SortBy, select->sortClause)->node);
+}
+
+int
+sc_window_clause_location(ScAnalysis *an)
+{
+	SelectStmt *select = raw_select(an);
+
+	if (select == NULL || select->windowClause == NIL)
+		return -1;
+	return linitial_node(WindowDef, select->windowClause)->location;
+}
+
+/* Of the first relation that it names: nothing else has a place. */
+int
+sc_row_lock_location(ScAnalysis *an)
+{
+	SelectStmt *select = raw_select(an);
+	List	   *relations;
+
+	if (select == NULL || select->lockingClause == NIL)
+		return -1;
+	relations = linitial_node(LockingClause, select->lockingClause)->lockedRels;
+	return relations == NIL ? -1 : linitial_node(RangeVar, relations)->location;
 }

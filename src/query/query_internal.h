@@ -8,10 +8,11 @@
  *	 clauses.c		refuses clauses of the whole SELECT
  *	 from.c			finds the stream and the window function
  *	 window.c		reads the window function's arguments
- *	 expressions.c	refuses what expressions can't hold
+ *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 split.c		splits at GROUP BY into the source part and the final part
  *
- * position.c turns a node's location into an error position.
+ * position.c turns a node's location into an error position; explain.c gives hints to the errors that
+ * PostgreSQL raises before all that.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_QUERY_QUERY_INTERNAL_H
@@ -27,6 +28,8 @@ typedef struct ScAnalysis
 	Query	   *query;			/* our own copy, aliases of joins and groups
 								 * replaced by what they stand for */
 	const char *source_text;	/* NULL: a stored definition */
+	int			outer_location; /* of the call or cast that hides what is looked at (defaults,
+								 * domains), for what has no place of its own; -1: none */
 	ScEmit		emit;
 	int64		allowed_lateness;
 
@@ -63,6 +66,9 @@ extern void sc_analyze_window(ScAnalysis *an);
 /* expressions.c */
 extern void sc_check_expressions(ScAnalysis *an);
 
+/* run_dependent.c: is it one of pg_catalog's whose value depends on when and where it is called? */
+extern bool sc_is_run_dependent(Oid funcid);
+
 /* split.c */
 extern void sc_split_definition(ScAnalysis *an);
 
@@ -70,5 +76,9 @@ extern void sc_split_definition(ScAnalysis *an);
 extern int	sc_errposition(ScAnalysis *an, int location);
 /* Location of the n-th (from 0) relation, function or subquery in FROM, or -1. */
 extern int	sc_from_item_location(ScAnalysis *an, int ordinal);
+/* Locations of the first item of ORDER BY, WINDOW, FOR UPDATE as written, or -1. */
+extern int	sc_order_by_location(ScAnalysis *an);
+extern int	sc_window_clause_location(ScAnalysis *an);
+extern int	sc_row_lock_location(ScAnalysis *an);
 
 #endif							/* SC_QUERY_QUERY_INTERNAL_H */

@@ -125,7 +125,7 @@ check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
 				 errmsg("type %s is not supported in GROUP BY of a continuous query",
 						format_type_be(exprType(expr))),
 				 errdetail("The type has no %s.", lacks),
-				 errhint("Group by a cast to another type, such as text."),
+				 errhint("Group by the value as text, with ::text, in GROUP BY and in the select list."),
 				 sc_errposition(an, exprLocation(expr))));
 }
 

@@ -70,9 +70,9 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 			 def->event_time_type);
 }
 
-/* A constant argument that isn't NULL; "what" names it. */
+/* A constant argument that isn't NULL; "what" names it, "hint" shows one. */
 static Const *
-constant_argument(ScAnalysis *an, Node *arg, int location, const char *what)
+constant_argument(ScAnalysis *an, Node *arg, int location, const char *what, const char *hint)
 {
 	Const	   *constant = (Const *) arg;
 
@@ -80,13 +80,13 @@ constant_argument(ScAnalysis *an, Node *arg, int location, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the %s of tumble() must be a constant", what),
-				 errhint("Write it as a literal, as in '1 minute' for a size."),
+				 errhint("%s", hint),
 				 sc_errposition(an, location)));
 	if (constant->constisnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the %s of tumble() must not be null", what),
-				 errhint("Write it as a literal, as in '1 minute' for a size."),
+				 errhint("%s", hint),
 				 sc_errposition(an, location)));
 	return constant;
 }
@@ -94,7 +94,8 @@ constant_argument(ScAnalysis *an, Node *arg, int location, const char *what)
 static void
 analyze_size(ScAnalysis *an, Node *arg, int location)
 {
-	Const	   *constant = constant_argument(an, arg, location, "size");
+	Const	   *constant = constant_argument(an, arg, location, "size",
+										   "Write it as a literal: '1 minute'.");
 	Interval   *size = DatumGetIntervalP(constant->constvalue);
 
 	if (size->month != 0)
@@ -117,7 +118,8 @@ analyze_size(ScAnalysis *an, Node *arg, int location)
 static void
 analyze_origin(ScAnalysis *an, Node *arg, int location)
 {
-	Const	   *constant = constant_argument(an, arg, location, "origin");
+	Const	   *constant = constant_argument(an, arg, location, "origin",
+										   "Write it as one literal of the event time's type, without a cast from another: '2024-01-01 00:00+00'; or leave it out to count windows from 1970-01-01 00:00 UTC.");
 	Timestamp	origin = DatumGetTimestamp(constant->constvalue);
 
 	if (TIMESTAMP_NOT_FINITE(origin))

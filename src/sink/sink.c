@@ -27,6 +27,7 @@
 #include "catalog/pg_index.h"
 #include "exec/engine.h"
 #include "miscadmin.h"
+#include "query/analyze.h"
 #include "rewrite/prs2lock.h"
 #include "sink/sink_internal.h"
 #include "storage/lmgr.h"
@@ -287,7 +288,10 @@ is_key_index(Relation index)
 	return true;
 }
 
-/* Takes the index's columns into the key; false where one isn't the query's. */
+/*
+ * Takes the index's columns into the key; false where they are not what identifies a row.  An
+ * index of the user's on fewer columns is a constraint that rows may violate, never the key.
+ */
 static bool
 set_key(ScSink *sink, Relation index)
 {
@@ -313,13 +317,15 @@ set_key(ScSink *sink, Relation index)
 			elog(ERROR, "no equality operator for column %d of index \"%s\"",
 				 i + 1, RelationGetRelationName(index));
 	}
+	if (!sc_definition_identifies(sink->query->definition, key->columns, key->ncolumns))
+		return false;
 	key->index = RelationGetRelid(index);
 	return true;
 }
 
 /*
- * The key of the result table: its first (oldest) valid unique index with NULLS
- * NOT DISTINCT over plain columns of the query, whatever its name is by now.
+ * The key of the result table: its first (oldest) valid unique index with NULLS NOT DISTINCT over
+ * the window and all keys of the query, whatever its name is by now.
  * Looked up once in a sink's life.  Where there is none: NULL or an error.
  */
 const SinkKey *

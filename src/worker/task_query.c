@@ -12,10 +12,12 @@
 #include "access/table.h"
 #include "base/env.h"
 #include "query/analyze.h"
+#include "sink/sink.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "worker/loop.h"
 #include "worker/task_internal.h"
+#include "worker/workers.h"
 
 static ScTaskQuery *query_create(ScQuery *catalog, MemoryContext context,
 								 ScOutbox *outbox);
@@ -62,12 +64,30 @@ shared_desc(TupleDesc desc)
 	return copy;
 }
 
+/* All but the callbacks' arguments. */
+static ScEngineOptions
+engine_options(const ScQuery *catalog, int64 watermark_delay)
+{
+	ScEngineOptions options = {0};
+
+	options.emit = catalog->emit;
+	options.watermark_delay = watermark_delay;
+	options.allowed_lateness = catalog->allowed_lateness;
+	options.first_key_group = 0;
+	options.last_key_group = SC_MAX_PARALLELISM - 1;
+	options.emit_row = emit_row;
+	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
+	options.undo = catalog->dead_letter;
+	options.keeps_rows = catalog->keep_late_rows;
+	return options;
+}
+
 static ScTaskQuery *
 query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 {
 	ScTaskQuery *query = palloc0(sizeof(ScTaskQuery));
 	ScStream   *stream;
-	ScEngineOptions options = {0};
+	ScEngineOptions options;
 	Relation	relation;
 	ScEnv		env;
 
@@ -82,17 +102,9 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 
 	sc_task_check_access(query);
 
-	options.emit = catalog->emit;
-	options.watermark_delay = stream->watermark_delay;
-	options.allowed_lateness = catalog->allowed_lateness;
-	options.first_key_group = 0;
-	options.last_key_group = SC_MAX_PARALLELISM - 1;
-	options.emit_row = emit_row;
+	options = engine_options(catalog, stream->watermark_delay);
 	options.emit_arg = query;
-	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.late_arg = query;
-	options.undo = catalog->dead_letter;
-	options.keeps_rows = catalog->keep_late_rows;
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	query->definition = sc_definition_load(catalog);
@@ -100,6 +112,24 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 									 &options);
 	sc_env_leave(&env);
 	return query;
+}
+
+void
+sc_task_query_try(const ScQuery *catalog)
+{
+	ScStream   *stream = sc_stream_by_relid(catalog->source, false);
+	ScEngineOptions options = engine_options(catalog, stream->watermark_delay);
+	Relation	relation = table_open(stream->relid, AccessShareLock);
+	ScDefinition *definition;
+	ScEnv		env;
+
+	sc_env_enter(&env, catalog->owner, catalog->settings);
+	definition = sc_definition_load(catalog);
+	sc_engine_free(sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(relation),
+									&options));
+	(void) sc_sink_close(sc_sink_open(catalog));
+	sc_env_leave(&env);
+	table_close(relation, NoLock);
 }
 
 void

@@ -7,6 +7,7 @@
 #ifndef SC_WORKER_WORKERS_H
 #define SC_WORKER_WORKERS_H
 
+#include "model/catalog.h"
 #include "postmaster/bgworker.h"
 #include "worker/shared.h"
 
@@ -17,6 +18,12 @@ extern PGDLLEXPORT void stream_ckpt_task_main(Datum arg);
 
 /* At preloading: registers the launcher. */
 extern void sc_launcher_register(void);
+
+/*
+ * Compiles all that a task and a coordinator would for the query, in the owner's surroundings,
+ * and gives it up again: what would fail in them fails here.  Needs a transaction.
+ */
+extern void sc_task_query_try(const ScQuery *catalog);
 
 /* Index of the entry in shared memory: what workers get as their argument. */
 #define SC_PIPELINE_INDEX(pipeline) ((int) ((pipeline) - sc_shared->pipelines))

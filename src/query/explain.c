@@ -1,0 +1,130 @@
+/*-------------------------------------------------------------------------
+ * explain.c
+ *	  Hints for the errors that PostgreSQL's own analysis raises for a definition.
+ *
+ * PostgreSQL says what is wrong as for any SELECT: that no function tumble() is found, say.  Whoever
+ * writes a continuous query for the first time needs to know what it should be.  Only the hint is
+ * ours; code, message and position stay.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "parser/scansup.h"
+#include "query/parse.h"
+
+#define WINDOW_CALL "stream_ckpt.tumble(event_time, '1 minute') w"
+
+/* Window functions of other systems, and of ours to come. */
+static const char *const other_windows[] = {
+	"hop", "session", "cumulate", "slide", "sliding", "tumbling", "time_bucket", "descriptor"
+};
+
+/* The error's place in the text, or NULL. */
+static const char *
+error_place(const ErrorData *error)
+{
+	const char *text = error->internalquery;
+
+	if (text == NULL || error->internalpos <= 0)
+		return NULL;
+	return text + pg_mbcharcliplen(text, strlen(text), error->internalpos - 1);
+}
+
+static bool
+is_name_char(char c)
+{
+	return c == '_' || c == '$' || c == '"' || c == '.' || IS_HIGHBIT_SET(c) ||
+		(c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* The name, perhaps qualified, that is written at "place", in lower case and without quotes. */
+static char *
+name_at(const char *place)
+{
+	char	   *name = palloc(strlen(place) + 1);
+	int			len = 0;
+
+	for (; is_name_char(*place); place++)
+	{
+		if (*place != '"')
+			name[len++] = pg_tolower((unsigned char) *place);
+	}
+	name[len] = '\0';
+	return name;
+}
+
+static const char *
+hint_for_function(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+	const char *base = dot ? dot + 1 : name;
+
+	if (strcmp(base, "tumble") == 0)
+		return dot == NULL ?
+			"Write it with its schema: " WINDOW_CALL "." :
+			"Its arguments are the stream's event-time column, timestamptz or timestamp, and a length: " WINDOW_CALL ".";
+	for (int i = 0; i < lengthof(other_windows); i++)
+	{
+		if (strcmp(base, other_windows[i]) == 0)
+			return "Windows are tumbling ones: " WINDOW_CALL ".";
+	}
+	return NULL;
+}
+
+/* Is what begins at "place" the first argument of tumble()? */
+static bool
+is_first_of_tumble(const char *text, const char *place)
+{
+	static const char name[] = "tumble";
+	int			len = place - text;
+
+	while (len > 0 && scanner_isspace(text[len - 1]))
+		len--;
+	if (len == 0 || text[len - 1] != '(')
+		return false;
+	len--;
+	while (len > 0 && scanner_isspace(text[len - 1]))
+		len--;
+	return len >= strlen(name) &&
+		pg_strncasecmp(text + len - strlen(name), name, strlen(name)) == 0;
+}
+
+static const char *
+find_hint(const ErrorData *error)
+{
+	const char *place = error_place(error);
+	bool		has_window = place && strstr(error->internalquery, "tumble") != NULL;
+
+	if (place == NULL)
+		return NULL;
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_UNDEFINED_FUNCTION:
+			/* what has no hint of PostgreSQL's: a type that can't be grouped */
+			if (error->hint == NULL)
+				return "Use the value as text, with ::text, in GROUP BY and in the select list.";
+			return hint_for_function(name_at(place));
+		case ERRCODE_UNDEFINED_TABLE:
+			if (error->hint == NULL && has_window && strchr(name_at(place), '.') != NULL)
+				return "Items of FROM are named by their aliases: FROM stream s, stream_ckpt.tumble(s.event_time, '1 minute') w.";
+			return NULL;
+		case ERRCODE_UNDEFINED_COLUMN:
+			return error->hint != NULL || !has_window ? NULL :
+				"The columns of a window are window_start, window_end and window_time; FROM names the stream first, and then its window.";
+		case ERRCODE_INVALID_DATETIME_FORMAT:
+			return is_first_of_tumble(error->internalquery, place) ?
+				"The first argument of tumble() is the stream's event-time column: a name, without quotes." : NULL;
+		default:
+			return NULL;
+	}
+}
+
+void
+sc_definition_explain(ErrorData *error)
+{
+	const char *hint = find_hint(error);
+
+	if (hint != NULL)
+		error->hint = pstrdup(hint);
+}
