@@ -20,6 +20,16 @@ extern ScProcess sc_my_process;
 /* The library came by shared_preload_libraries: shared memory and workers are there. */
 extern bool sc_preloaded;
 
+/*
+ * Work begins: the transaction that follows takes its time (now()) from here, and
+ * pg_stat_activity shows the process at work since now.  To be called before each
+ * transaction of a worker; never inside one.
+ */
+extern void sc_process_works(void);
+
+/* Nothing to do: pg_stat_activity shows the process as idle. */
+extern void sc_process_idles(void);
+
 /* Raises an error naming "function" where called inside one of our workers. */
 extern void sc_refuse_in_worker(const char *function);
 

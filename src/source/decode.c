@@ -119,6 +119,9 @@ sc_decoder_step(ScDecoder *decoder)
 		XLogBeginRead(reader, behind_page_header(reader->EndRecPtr));
 		return false;
 	}
+	/* at a commit the decoding opens a transaction */
+	if (XLogRecGetRmid(reader) == RM_XACT_ID)
+		sc_process_works();
 	LogicalDecodingProcessRecord(decoder->ctx, reader);
 	return true;
 }

@@ -215,6 +215,7 @@ stream_ckpt_launcher_main(Datum arg)
 	{
 		long		timeout = NET_MS;
 
+		sc_process_works();
 		find_slots();
 		for (int i = 0; i < sc_shared->max_pipelines; i++)
 			timeout = Min(timeout, look_after(&sc_shared->pipelines[i]));

@@ -152,6 +152,7 @@ void
 sc_worker_wait(long timeout_ms)
 {
 	Assert(!IsTransactionState());
+	sc_process_idles();
 	(void) WaitLatch(MyLatch,
 					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout_ms >= 0 ? WL_TIMEOUT : 0),
 					 timeout_ms, PG_WAIT_EXTENSION);
@@ -162,6 +163,7 @@ sc_worker_wait(long timeout_ms)
 void
 sc_begin_work(void)
 {
+	sc_process_works();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 }

@@ -47,8 +47,10 @@ extern void sc_worker_check(void);
  */
 extern void sc_worker_wait(long timeout_ms);
 
-/* A transaction with a snapshot, and its end: what work needs, never held across
- * a wait. */
+/*
+ * A transaction with a snapshot, and its end: what work needs, never held across
+ * a wait.  Each has its own time: now() in it is when it began.
+ */
 extern void sc_begin_work(void);
 extern void sc_end_work(void);
 

@@ -18,7 +18,6 @@
 #include <malloc.h>
 #endif
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "base/compat.h"
 #include "base/debug.h"
@@ -32,7 +31,6 @@
 #include "source/walread.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "worker/loop.h"
 #include "worker/queues.h"
 #include "worker/workers.h"
@@ -136,8 +134,7 @@ prepare(void)
 	NameData	name;
 	ListCell   *lc;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	sc_begin_work();
 	foreach(lc, sc_query_list(sc_my_pipeline->pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
@@ -146,8 +143,7 @@ prepare(void)
 		if (stream)
 			sc_capture_add(stream->relid, stream->event_time_attno);
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	sc_end_work();
 
 	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
 	sc_slot_acquire(NameStr(name));
