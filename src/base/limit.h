@@ -1,7 +1,13 @@
 /*-------------------------------------------------------------------------
  * limit.h
- *	  A time limit for code of a query's owner: statement_timeout isn't armed in
- *	  workers.  And cancels of the process, which aren't errors of that code.
+ *	  How long code of a query's owner may take in one go: statement_timeout isn't armed
+ *	  in workers.  And cancels of the process, which aren't errors of that code.
+ *
+ * The rule is about time, not about steps.  A go is charged the time that passes, less that in
+ * which the process was ready and had no CPU (base/cpu.h).  It may take stream_ckpt.query_share
+ * while other queries wait for their turn in this process, stream_ckpt.query_time_limit otherwise;
+ * and SC_LIMIT_UNIT_US more for each row, group or entry of state that it has worked on: what is
+ * large isn't slow.
  *
  * Code can raise an error with ERRCODE_QUERY_CANCELED itself, and catch one: neither
  * tells what happened, and neither may keep it from ending.
@@ -10,25 +16,37 @@
 #ifndef SC_BASE_LIMIT_H
 #define SC_BASE_LIMIT_H
 
+#define SC_LIMIT_UNIT_US	100
+/* For state whose entries aren't counted: bytes that count as one */
+#define SC_LIMIT_UNIT_BYTES	64
+
 /*
- * From now on, until sc_limit_end, code that takes longer than
- * stream_ckpt.query_time_limit is interrupted: the next CHECK_FOR_INTERRUPTS
- * raises ERRCODE_QUERY_CANCELED.  Calls don't nest; begin again to start anew.
+ * From now on, until sc_limit_end, code that takes longer than a go may is interrupted: the
+ * next CHECK_FOR_INTERRUPTS raises ERRCODE_QUERY_CANCELED.  others_wait: other queries share the
+ * process.  Calls don't nest; begin again to start anew.
  */
-extern void sc_limit_begin(void);
+extern void sc_limit_begin(bool others_wait);
 /* The same with so many limits at once, for what the code of so many queries left. */
-extern void sc_limit_begin_times(int times);
+extern void sc_limit_begin_times(bool others_wait, int times);
 extern void sc_limit_end(void);
 
-/*
- * Begins anew where a limit is in force: between the parts of work that is long by itself.
- * Where each part runs code of the owner's, too, ten limits are the bound since sc_limit_begin.
- */
-extern void sc_limit_renew(void);
-extern void sc_limit_renew_within_bounds(void);
+/* The go has worked, or is about to work, on so many rows, groups or entries. */
+extern void sc_limit_add(int64 units);
 
-/* In the handler of an error, once: was the limit reached?  Ends the limit. */
-extern bool sc_limit_reached(void);
+/* Begins anew if a limit is in force: none of what was done so far was code of an owner's. */
+extern void sc_limit_renew(void);
+
+/*
+ * In the handler of an error, once: the name of the setting whose limit was reached, or NULL.
+ * Ends the limit.
+ */
+extern const char *sc_limit_reached(void);
+
+/* What to say of a limit that was reached, palloc'd. */
+extern void sc_limit_describe(const char *setting, char **message, char **hint);
+
+/* Milliseconds that a go may take, and the setting's name; 0: there is no limit. */
+extern int	sc_limit_ms(bool others_wait, const char **setting);
 
 /* Once in the life of a worker: notices SIGINT. */
 extern void sc_limit_begin_worker(void);

@@ -17,6 +17,7 @@ int			sc_checkpoint_memory = 64;
 int			sc_checkpoint_history = 1000;
 int			sc_result_lock_timeout = 5000;
 int			sc_query_time_limit = 10000;
+int			sc_query_share = 500;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 int			sc_debug_notify_percent = 50;
@@ -60,8 +61,13 @@ sc_settings_init(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.query_time_limit",
 							"Longest time that a query's expressions may take for one batch of rows, and a checkpoint's writes to its result table where they run triggers or other code.",
-							"Past it the work is interrupted, and counts as an error of that query. 0: no limit.",
+							"0.1 ms more for each row or group that is worked on. Past it the work is interrupted, and counts as an error of that query. 0: no limit.",
 							&sc_query_time_limit, 10000, 0, 24 * 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.query_share",
+							"The same while other queries of the pipeline wait for their turn, and what all waits for locks in one checkpoint may take.",
+							"0: queries may hold up each other for as long as \"stream_ckpt.query_time_limit\" and \"stream_ckpt.result_lock_timeout\" allow.",
+							&sc_query_share, 500, 0, 24 * 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 #ifdef SC_DEBUG
 	DefineCustomIntVariable("stream_ckpt.debug_batch_rows",

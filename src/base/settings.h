@@ -12,7 +12,8 @@ extern int	sc_task_memory;		/* MB, state and outbox of one task */
 extern int	sc_checkpoint_memory;	/* MB, parts that the coordinator holds in memory */
 extern int	sc_checkpoint_history;	/* records kept per pipeline */
 extern int	sc_result_lock_timeout;
-extern int	sc_query_time_limit; /* ms */
+extern int	sc_query_time_limit; /* ms; 0: none */
+extern int	sc_query_share;		/* ms; 0: none */
 #ifdef SC_DEBUG
 extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */
 extern int	sc_debug_notify_percent;	/* in place of SC_NOTIFY_PERCENT */

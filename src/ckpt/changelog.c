@@ -50,8 +50,9 @@
 /* Live chunks beyond twice the full size by less than this stay */
 #define COMPACT_SLACK	(64 * 1024)
 
-/* Groups between two of which a time limit begins anew */
-#define RENEW_GROUPS	4096
+/* How often the time limit is told of groups; bytes that count as one */
+#define LIMIT_GROUPS	1024
+#define BYTES_TO_UNIT	1024
 
 #define LONG_ENTRY		PG_UINT32_MAX
 
@@ -132,6 +133,7 @@ flush_chunk(Writer *writer, bool last)
 	chunk.data = writer->buffer;
 	chunk.len = writer->len;
 	writer->sink->chunk(writer->sink->arg, &chunk);
+	sc_limit_add(writer->len / BYTES_TO_UNIT);
 
 	writer->written += writer->len;
 	writer->seq++;
@@ -255,8 +257,8 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		CHECK_FOR_INTERRUPTS();
-		if (i % RENEW_GROUPS == RENEW_GROUPS - 1)
-			sc_limit_renew_within_bounds();
+		if (i % LIMIT_GROUPS == LIMIT_GROUPS - 1)
+			sc_limit_add(LIMIT_GROUPS);
 		inputs += write_group(writer, sc_partition_group(engine, part, order[i]), &head);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);

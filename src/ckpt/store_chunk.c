@@ -28,9 +28,6 @@
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
-/* Loading is long by itself: the time limit is for so many chunks of at most 8 kB. */
-#define RENEW_CHUNKS	64
-
 /* Empties the batch without writing it. */
 static void
 clear_batch(ScStore *store)
@@ -279,7 +276,6 @@ sc_store_load(int64 query_id, ScChangelogLoader *loader)
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	int			nchunks = 0;
 
 	sc_store_table_open(&table, "state_chunk", Natts_chunk, AccessShareLock);
 	ScanKeyInit(&key, Anum_chunk_query_id, BTEqualStrategyNumber, F_INT8EQ,
@@ -293,8 +289,7 @@ sc_store_load(int64 query_id, ScChangelogLoader *loader)
 											 &checkpoint_id);
 
 		MemoryContextSwitchTo(oldcontext);
-		if (nchunks++ % RENEW_CHUNKS == RENEW_CHUNKS - 1)
-			sc_limit_renew_within_bounds();
+		sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
 		sc_changelog_load_chunk(loader, checkpoint_id, &chunk);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();

@@ -19,9 +19,10 @@
 #include "nodes/nodeFuncs.h"
 #include "utils/memutils.h"
 
-/* Groups, and comparisons of them, after which a time limit begins anew: many may take long */
-#define RENEW_GROUPS 1024
-#define RENEW_COMPARISONS 65536
+/* How often the time limit is told of groups, and of comparisons of them */
+#define LIMIT_GROUPS 1024
+#define LIMIT_COMPARISONS 65536
+#define COMPARISONS_TO_UNIT 100
 
 /* A group to be emitted, with its first key at hand. */
 typedef struct EmitItem
@@ -116,10 +117,10 @@ compare_items(const void *a, const void *b, void *arg)
 	ScGroup    *gx;
 	ScGroup    *gy;
 
-	if (++order->ncompared % RENEW_COMPARISONS == 0)
+	if (++order->ncompared % LIMIT_COMPARISONS == 0)
 	{
 		CHECK_FOR_INTERRUPTS();
-		sc_limit_renew_within_bounds();
+		sc_limit_add(LIMIT_COMPARISONS / COMPARISONS_TO_UNIT);
 	}
 	result = ApplySortComparator(x->key, x->isnull, y->key, y->isnull,
 								 &engine->keys[0].sort);
@@ -354,8 +355,8 @@ emit_groups(ScEngine *engine, ScPartition *part, bool all)
 		ScGroup    *group = group_at(engine);
 		MemoryContext old;
 
-		if (emission->at % RENEW_GROUPS == RENEW_GROUPS - 1)
-			sc_limit_renew_within_bounds();
+		if (emission->at % LIMIT_GROUPS == LIMIT_GROUPS - 1)
+			sc_limit_add(LIMIT_GROUPS);
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);

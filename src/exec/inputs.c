@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "base/limit.h"
 #include "catalog/pg_aggregate.h"
 #include "exec/state.h"
 #include "miscadmin.h"
@@ -21,6 +22,9 @@
 #include "optimizer/tlist.h"
 #include "optimizer/optimizer.h"
 #include "utils/memutils.h"
+
+/* Inputs that count as one row for the time limit, when they are sorted and replayed */
+#define INPUTS_TO_UNIT		4
 
 #define FIRST_INPUTS_SIZE	104 /* with ScInputs' header a round chunk */
 
@@ -272,6 +276,7 @@ sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 				  state, flags);
 	if (inputs == NULL)
 		return;
+	sc_limit_add(inputs->rows / INPUTS_TO_UNIT);
 	if (trans->nsort > 0)
 		replay_sorted(engine, trans, inputs, state, flags);
 	else

@@ -14,16 +14,16 @@
  * check itself must be excluded by writes_directly().
  *
  * A wait for a lock, on the table or on a row that a user is changing, is
- * bounded by stream_ckpt.result_lock_timeout: lock_timeout is set from open to
- * close in a settings nest level of the sink's own, so sinks and sc_env_enter/leave must
- * nest.  A concurrent change of a row is an error: the checkpoint is tried again.
+ * bounded by what is left of the checkpoint's time for such (base/lock_time.h): lock_timeout
+ * is set from open to close in a settings nest level of the sink's own, so sinks and
+ * sc_env_enter/leave must nest.  A concurrent change of a row is an error: the checkpoint is tried again.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/relation.h"
-#include "base/settings.h"
+#include "base/lock_time.h"
 #include "catalog/pg_index.h"
 #include "exec/engine.h"
 #include "miscadmin.h"
@@ -44,9 +44,9 @@ lock_error_context(void *arg)
 	errcontext("waiting for the lock on result table \"%s\"", (char *) arg);
 }
 
-/* Locks the result table where somebody else holds a conflicting lock. */
+/* Locks the result table. */
 static void
-wait_for_lock(Oid relid)
+lock_result_table(Oid relid)
 {
 	ErrorContextCallback callback;
 	char	   *name = get_rel_name(relid);
@@ -55,7 +55,7 @@ wait_for_lock(Oid relid)
 	callback.arg = name != NULL ? name : "";
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	LockRelationOid(relid, RowExclusiveLock);
+	sc_lock_time_relation(relid, RowExclusiveLock);
 	error_context_stack = callback.previous;
 }
 
@@ -66,16 +66,11 @@ wait_for_lock(Oid relid)
 static Relation
 open_result_table(ScSink *sink)
 {
-	char		timeout[32];
 	Relation	rel;
 
+	lock_result_table(sink->query->relid);
 	sink->guc_nestlevel = NewGUCNestLevel();
-	snprintf(timeout, sizeof(timeout), "%d", sc_result_lock_timeout);
-	(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-
-	if (!ConditionalLockRelationOid(sink->query->relid, RowExclusiveLock))
-		wait_for_lock(sink->query->relid);
+	sc_lock_time_set_timeout();
 	rel = try_relation_open(sink->query->relid, NoLock);
 	if (rel == NULL)
 		ereport(ERROR,

@@ -17,8 +17,8 @@
 typedef struct ScSink ScSink;
 
 /*
- * Opens the result table (RowExclusiveLock; waits at most lock_timeout, error
- * ERRCODE_LOCK_NOT_AVAILABLE).  Inserts go by multi-insert as COPY's do where
+ * Opens the result table (RowExclusiveLock; waits at most for what is left of the
+ * checkpoint's time for locks, error ERRCODE_LOCK_NOT_AVAILABLE).  Inserts go by multi-insert as COPY's do where
  * the table has no trigger, rule, row security, generated column or identity;
  * otherwise by a prepared INSERT.  Upserts and deletes are prepared plans that
  * take a batch; key columns come from the unique index of the result table

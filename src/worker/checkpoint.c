@@ -27,6 +27,7 @@
 #include "base/debug.h"
 #include "base/env.h"
 #include "base/limit.h"
+#include "base/lock_time.h"
 #include "base/settings.h"
 #include "ckpt/late.h"
 #include "miscadmin.h"
@@ -60,6 +61,18 @@ static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collect
 static int64 write_state(ScStore *store, ScQuery *query, ScPart *part,
 						 ScDeadLetterWriter **letters);
 
+/* A checkpoint that is tried again has what is left. */
+static void
+begin_lock_time(int64 checkpoint_id)
+{
+	static int64 last = -1;
+
+	if (checkpoint_id == last)
+		return;
+	last = checkpoint_id;
+	sc_lock_time_begin(sc_progress_is_shared());
+}
+
 void
 sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 {
@@ -70,6 +83,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 	failure_context = collection->context;
 	began = sc_moment_now();
 	alone = choose_alone(collection);
+	begin_lock_time(record->checkpoint_id);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
 	foreach(lc, collection->queries)
@@ -243,7 +257,7 @@ release(void)
 
 	PG_TRY();
 	{
-		sc_limit_begin();
+		sc_limit_begin(sc_progress_is_shared());
 		ReleaseCurrentSubTransaction();
 		sc_limit_end();
 	}

@@ -17,7 +17,7 @@
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/limit.h"
-#include "base/settings.h"
+#include "base/lock_time.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "sink/sink.h"
@@ -28,6 +28,7 @@
 #include "worker/checkpoint_internal.h"
 #include "worker/loop.h"
 #include "worker/message.h"
+#include "worker/progress.h"
 #include "worker/row_json.h"
 
 /* Time limits within which the rows at fault must be found */
@@ -72,16 +73,19 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 	Size		len;
 
 	sc_env_enter(&env, query->owner, query->settings);
-	sc_limit_begin();
+	sc_limit_begin(sc_progress_is_shared());
 	sink = sc_sink_open(query);
 	written->user_code = sc_sink_runs_user_code(sink);
 	sc_part_rewind(part);
 	while ((message = sc_part_next(part, &len)) != NULL)
 	{
 		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
+		{
+			sc_limit_add(((const ScMessage *) message)->nrows);
 			put_rows(sink, message, len);
+		}
 		CHECK_FOR_INTERRUPTS();
-		/* writing many rows may take long; code of the owner's may not */
+		/* the disk may be slow */
 		if (!written->user_code)
 			sc_limit_renew();
 	}
@@ -106,6 +110,7 @@ sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ScFailure  *volatile failure = NULL;
+	ScMoment	began = sc_moment_now();
 
 	PG_TRY();
 	{
@@ -116,12 +121,29 @@ sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 		failure = sc_take_query_failure(context);
 	}
 	PG_END_TRY();
+	/* perhaps for the lock on a row */
+	if (failure && failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		sc_lock_time_spend(sc_moment_now() - began);
 	return failure;
 }
 
 /* ---------------------------------------------------------------------
  * Around the rows at fault
  * --------------------------------------------------------------------- */
+
+/* The result rows of a part. */
+static int64
+count_rows(ScPart *part)
+{
+	const char *message;
+	Size		len;
+	int64		nrows = 0;
+
+	sc_part_rewind(part);
+	while ((message = sc_part_next(part, &len)) != NULL)
+		nrows += ((const ScMessage *) message)->nrows;
+	return nrows;
+}
 
 static void
 put_range(const RowRange *range)
@@ -150,7 +172,8 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 	PG_TRY();
 	{
 		sc_env_enter(&env, range->query->owner, range->query->settings);
-		sc_limit_begin();
+		sc_limit_begin(sc_progress_is_shared());
+		sc_limit_add(range->nrows);
 		step(range);
 		PortalHashTableDeleteAll();
 		sc_env_leave(&env);
@@ -198,12 +221,28 @@ static ScFailure *
 too_long(void)
 {
 	ScFailure  *failure = palloc0(sizeof(ScFailure));
+	const char *setting;
+	char	   *message;
+	char	   *hint;
 
+	(void) sc_limit_ms(sc_progress_is_shared(), &setting);
+	sc_limit_describe(setting, &message, &hint);
 	failure->sqlerrcode = ERRCODE_QUERY_CANCELED;
-	failure->message = pstrdup("the query's code took longer than \"stream_ckpt.query_time_limit\" allows");
+	failure->message = message;
 	failure->detail = pstrdup("Its result rows are written one by one to find those that raise errors.");
-	failure->hint = pstrdup("Make its triggers faster, or increase \"stream_ckpt.query_time_limit\".");
+	failure->hint = hint;
 	return failure;
+}
+
+/* When they must be found; 0: whenever they are. */
+static ScMoment
+deadline_of(ScPart *part)
+{
+	const char *setting;
+	int			ms = sc_limit_ms(sc_progress_is_shared(), &setting);
+	int64		us = ms * INT64CONST(1000) + count_rows(part) * SC_LIMIT_UNIT_US;
+
+	return ms > 0 ? sc_moment_now() + us * DEAD_LETTER_LIMITS : 0;
 }
 
 /*
@@ -250,8 +289,7 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt rows of a message",
 												  ALLOCSET_DEFAULT_SIZES);
-	ScMoment	deadline = sc_query_time_limit > 0 ?
-		sc_moment_now() + sc_query_time_limit * INT64CONST(1000) * DEAD_LETTER_LIMITS : 0;
+	ScMoment	deadline = deadline_of(part);
 	ScFailure  *failure = NULL;
 	const char *message;
 	Size		len;

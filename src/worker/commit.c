@@ -117,7 +117,7 @@ try_commit(ScCollection *collection, ScCheckpointRecord *record)
 		written = true;
 		/* what code of owners left for the commit has a time limit, too */
 		if (sc_checkpoint_user_code(collection) > 0)
-			sc_limit_begin_times(sc_checkpoint_user_code(collection));
+			sc_limit_begin_times(sc_progress_is_shared(), sc_checkpoint_user_code(collection));
 		sc_end_work();
 		sc_limit_end();
 	}

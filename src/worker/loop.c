@@ -216,16 +216,15 @@ ErrorData *
 sc_take_query_error(MemoryContext context)
 {
 	ErrorData  *error;
+	const char *limit;
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
 	if (sc_limit_cancelled())
 		PG_RE_THROW();
-	if (sc_limit_reached() && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-	{
-		error->message = pstrdup("the query's code took longer than \"stream_ckpt.query_time_limit\" allows");
-		error->hint = pstrdup("Make its expressions or triggers faster, or increase \"stream_ckpt.query_time_limit\".");
-	}
+	limit = sc_limit_reached();
+	if (limit != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		sc_limit_describe(limit, &error->message, &error->hint);
 	sc_limit_end();
 	log_error(error);
 	return error;

@@ -67,6 +67,21 @@ sc_progress_is_active(int64 query_id)
 	return entry && entry->active;
 }
 
+bool
+sc_progress_is_shared(void)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		n += ((ScProgress *) lfirst(lc))->active;
+		if (n > 1)
+			return true;
+	}
+	return false;
+}
+
 /* Should the query run, by what is wished and what it did? */
 static bool
 should_run(const ScQuery *query, const ScFailureRow *failure)

@@ -46,6 +46,9 @@ extern void sc_progress_load(int32 pipeline_id, List *offsets);
 extern ScProgress *sc_progress_get(int64 query_id);
 extern void sc_progress_forget(int64 query_id);
 
+/* Do several queries run, so that one that takes long holds up another? */
+extern bool sc_progress_is_shared(void);
+
 /* Do the tasks run it? */
 extern bool sc_progress_is_active(int64 query_id);
 

@@ -23,6 +23,7 @@
 #include "base/debug.h"
 #include "base/env.h"
 #include "base/limit.h"
+#include "base/lock_time.h"
 #include "base/settings.h"
 #include "base/user_code.h"
 #include "ckpt/failure.h"
@@ -33,6 +34,7 @@
 
 static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
 static ScOutbox *outbox;
+static int	being_restored;		/* queries with which the task begins; 0: it has begun */
 
 /* What a step works on; "query" is the step's to fill in where it loads one. */
 typedef struct Step
@@ -114,6 +116,13 @@ runs_user_code(ScTaskQuery *query)
 	return query->user_code;
 }
 
+/* Do other queries wait for the step's end? */
+static bool
+others_wait(const Step *step)
+{
+	return step->context ? queries != NIL || being_restored > 1 : list_length(queries) > 1;
+}
+
 /*
  * Runs "perform" on the step's query.  False: it failed, and is forgotten.  The
  * transaction can be another one then.
@@ -131,7 +140,7 @@ guard(void (*perform) (Step *step), Step *step)
 	PG_TRY();
 	{
 		(void) sc_user_code_seen();
-		sc_limit_begin();
+		sc_limit_begin(others_wait(step));
 		perform(step);
 		/* what the owner's code left open would be the next one's, or spoil the commit */
 		PortalHashTableDeleteAll();
@@ -197,6 +206,8 @@ void
 sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noffsets)
 {
 	outbox = task_outbox;
+	being_restored = noffsets;
+	sc_lock_time_begin(noffsets > 1);
 	for (int i = 0; i < noffsets; i++)
 	{
 		Step		step = {0};
@@ -206,6 +217,7 @@ sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noff
 		step.query_id = step.offset->query_id;
 		(void) load(&step, &failed);
 	}
+	being_restored = 0;
 }
 
 List *
@@ -248,6 +260,7 @@ sc_task_query_create(int64 query_id, XLogRecPtr lsn)
 		return;
 	/* whatever becomes of its first part: it must not begin anywhere else */
 	sc_task_query_first_offset(query_id, catalog->source, lsn, outbox);
+	sc_lock_time_begin(queries != NIL);
 	query = load(&step, &failed);
 	if (query)
 		query->offset = lsn;
@@ -283,6 +296,7 @@ sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
 static void
 run_step(Step *step)
 {
+	sc_limit_add(((const ScWireHeader *) step->data)->nrows);
 	sc_task_query_run(step->query, step->data, step->len);
 }
 

@@ -11,6 +11,7 @@
 
 #include "access/table.h"
 #include "base/env.h"
+#include "base/lock_time.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
 #include "utils/memutils.h"
@@ -93,6 +94,8 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 
 	query->context = context;
 	query->query = catalog;
+	sc_lock_time_relation(catalog->definition, AccessShareLock);
+	sc_lock_time_relation(catalog->source, AccessShareLock);
 	stream = sc_stream_by_relid(catalog->source, false);
 	relation = table_open(stream->relid, AccessShareLock);
 	query->stream_desc = shared_desc(RelationGetDescr(relation));
