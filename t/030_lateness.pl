@@ -126,6 +126,39 @@ like($err, qr/1 late rows were dropped/, 'verify() says that the truth cannot be
 $node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('c'); SELECT stream_ckpt.drop_query('u')));
 
 #
+# Windows that are over whatever the watermark says (checkpoint_offset.closed_until)
+#
+for my $emit (qw(close update))
+{
+	create_query($node, "closed_$emit", 's', emit => $emit);
+}
+put([2000, 1, 1], [2041, 1, 1]);
+sync_pipelines($node);
+$node->safe_psql('postgres', q(SELECT stream_ckpt.stop_pipeline('default')));
+$node->safe_psql('postgres', q(UPDATE stream_ckpt.checkpoint_offset SET closed_until = '2024-01-01 01:00 UTC'));
+put([2042, 1, 1], [3599, 1, 1], [3600, 1, 1]);
+$node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default')));
+wait_running($node);
+for my $emit (qw(close update))
+{
+	my $name = "closed_$emit";
+	sync_pipelines($node);
+	is(query_late_rows($node, $name), '2', "$name: rows of windows that are over are late");
+	is(counter($node, $name, 'groups'), '1', "$name: and the windows are gone");
+}
+restart();
+put([3599, 1, 1], [3661, 1, 1]);
+sync_pipelines($node);
+for my $emit (qw(close update))
+{
+	my $name = "closed_$emit";
+	is(query_late_rows($node, $name), '3', "$name: also after a restart");
+	is($node->safe_psql('postgres', "SELECT string_agg(format('%s:%s', window_start AT TIME ZONE 'UTC', n), ' ' ORDER BY 1) FROM $name WHERE window_start < '2024-01-01 01:01 UTC'"),
+		$emit eq 'close' ? '2024-01-01 00:33:00:1 2024-01-01 01:00:00:1' : '2024-01-01 00:33:00:1 2024-01-01 00:34:00:1 2024-01-01 01:00:00:1', "$name: they are never written");
+}
+$node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('closed_close'); SELECT stream_ckpt.drop_query('closed_update')));
+
+#
 # Random
 #
 my $delay = pick('0', '10 seconds', '1 minute');

@@ -12,6 +12,7 @@
 #define SC_CKPT_FAILURE_H
 
 #include "access/xlogdefs.h"
+#include "base/transient.h"
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 #include "utils/elog.h"
@@ -48,9 +49,6 @@ typedef struct ScFailureRow
 	int			failures;		/* in a row */
 	XLogRecPtr	row_lsn;
 } ScFailureRow;
-
-/* May the same work succeed another time (locks, resources, time limits)? */
-extern bool sc_failure_is_transient(int sqlerrcode);
 
 /* A failure made of an error, in the current memory context. */
 extern ScFailure *sc_failure_from_error(const ErrorData *error);

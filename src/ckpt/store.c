@@ -231,6 +231,8 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 		offset->active_lsn = DatumGetLSN(values[Anum_offset_active_lsn - 1]);
 		offset->active_at = DatumGetTimestampTz(values[Anum_offset_active_at - 1]);
 	}
+	offset->closed_until = nulls[Anum_offset_closed_until - 1] ? SC_NO_EVENT_TIME :
+		DatumGetTimestampTz(values[Anum_offset_closed_until - 1]);
 	return offset;
 }
 
@@ -257,6 +259,8 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	values[Anum_offset_active_lsn - 1] = LSNGetDatum(offset->active_lsn);
 	values[Anum_offset_active_at - 1] = TimestampTzGetDatum(offset->active_at);
 	nulls[Anum_offset_active_lsn - 1] = nulls[Anum_offset_active_at - 1] = offset->active_at == 0;
+	values[Anum_offset_closed_until - 1] = TimestampTzGetDatum(offset->closed_until);
+	nulls[Anum_offset_closed_until - 1] = offset->closed_until == SC_NO_EVENT_TIME;
 }
 
 /*

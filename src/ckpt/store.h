@@ -36,6 +36,8 @@ typedef struct ScOffset
 	 * the time of its commit; 0: none */
 	XLogRecPtr	active_lsn;
 	TimestampTz active_at;
+	int64		closed_until;	/* windows that end at or before it are over, whatever the
+								 * watermark is; SC_NO_EVENT_TIME: none */
 	int64		next_due;		/* not stored: sc_engine_next_due() */
 } ScOffset;
 

@@ -2,9 +2,10 @@
  * engine.c
  *	  The engine of one continuous query: rows in, windows closed, rows out.
  *
- * A row goes through sc_engine_row: its window by integer arithmetic, WHERE,
+ * A row goes through sc_engine_row: its window by integer arithmetic, WHERE (where.c),
  * lateness, its keys (keys.c), its group (partition.c), the transition functions
- * (transition.c).  sc_engine_commit moves the watermark: with emit close it emits
+ * (transition.c).  A row that WHERE excludes is as if it weren't there, so what is
+ * the matter with its window waits until WHERE has spoken.  sc_engine_commit moves the watermark: with emit close it emits
  * the partitions whose end it passes (emit.c), and frees those that are past
  * their allowed lateness too.  What late rows change between the two is
  * emitted at barriers, and before the partition is freed.
@@ -16,7 +17,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "base/compat.h"
 #include "common/int.h"
 #include "exec/state.h"
@@ -84,7 +84,7 @@ compile(ScEngine *engine)
 	engine->tmpcontext->ecxt_outertuple = engine->window_slot;
 	initStringInfo(&engine->scratch);
 
-	engine->quals = ExecInitQual(def->quals, NULL);
+	sc_where_compile(engine);
 	sc_keys_compile(engine);
 	sc_aggregates_compile(engine);
 	sc_emit_compile(engine);
@@ -114,6 +114,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->window_end = 0;		/* an empty window: no row is in it */
 	engine->max_event_time = SC_NO_EVENT_TIME;
 	engine->watermark = SC_NO_EVENT_TIME;
+	engine->closed_until = SC_NO_EVENT_TIME;
 
 	/* an error leaves the context to its parent */
 	compile(engine);
@@ -149,10 +150,10 @@ set_window_slot(ScEngine *engine, int64 start, int64 end, bool isnull)
 }
 
 /*
- * The window of "ts" becomes the current one.  Windows that timestamps can't
- * express raise the same error as the definition's functions do.
+ * The window of "ts" becomes the current one.  False, and the current one stays, where
+ * timestamps can't express it.
  */
-static void
+static bool
 enter_window(ScEngine *engine, int64 ts)
 {
 	int64		size = engine->def->window.size;
@@ -167,10 +168,7 @@ enter_window(ScEngine *engine, int64 ts)
 
 	if (pg_sub_s64_overflow(ts, offset, &start) || !IS_VALID_TIMESTAMP(start) ||
 		pg_add_s64_overflow(start, size, &end) || !IS_VALID_TIMESTAMP(end))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range"),
-				 errdetail("The window of an event time begins or ends outside the range of timestamps.")));
+		return false;
 
 	if (engine->current)
 		sc_partition_account(engine, engine->current);
@@ -178,6 +176,7 @@ enter_window(ScEngine *engine, int64 ts)
 	engine->window_end = end;
 	engine->current = sc_partition_find(engine, start);
 	set_window_slot(engine, start, end, false);
+	return true;
 }
 
 void
@@ -192,64 +191,99 @@ passed(const ScEngine *engine, int64 window_end)
 	return add_saturated(window_end, engine->options.allowed_lateness) <= engine->watermark;
 }
 
-static inline bool
-passes_where(ScEngine *engine)
+/* Is the current window over for good, so that a row of it is late? */
+static bool
+is_over(const ScEngine *engine)
 {
-	return engine->quals == NULL || ExecQual(engine->quals, engine->tmpcontext);
+	return passed(engine, engine->window_end) || engine->window_end <= engine->closed_until;
 }
 
-/* A row whose event time is NULL or infinite: has no window, is only counted. */
+/* WHERE of a row with a window that is open, or may be opened. */
+static pg_attribute_always_inline bool
+passes_where(ScEngine *engine, ExprState *quals, bool cut)
+{
+	if (quals == NULL)
+		return true;
+	return cut ? sc_where_of_cut(engine, quals) : ExecQual(quals, engine->tmpcontext);
+}
+
+/* The same for one that would be dropped. */
+static bool
+passes_where_though_dropped(ScEngine *engine, ExprState *quals, bool cut)
+{
+	return quals == NULL || sc_where_of_dropped(engine, quals, cut);
+}
+
+/*
+ * A row whose event time is NULL or infinite: has no window, is only counted, if WHERE on the
+ * stream's columns lets it through.
+ */
 static void
-drop_timeless(ScEngine *engine)
+drop_timeless(ScEngine *engine, bool cut)
 {
 	set_window_slot(engine, 0, 0, true);
-	if (passes_where(engine) &&
+	if (passes_where_though_dropped(engine, engine->column_quals, cut) &&
 		(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
 		engine->counters.null_event_times++;
 	sc_engine_restore_window(engine);
 }
 
-/* The row is late for the current window. */
+/*
+ * A row whose window timestamps can't express: the same error as the definition's functions
+ * raise, if WHERE on the stream's columns lets it through.
+ */
 static void
-drop_late(ScEngine *engine)
+refuse_window(ScEngine *engine, bool cut)
 {
+	if (passes_where(engine, engine->column_quals, cut))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range"),
+				 errdetail("The window of an event time begins or ends outside the range of timestamps.")));
+}
+
+/* A row that is late for the current window. */
+static pg_noinline void
+drop_late(ScEngine *engine, bool cut)
+{
+	if (!passes_where_though_dropped(engine, engine->quals, cut) ||
+		!(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
+		return;
 	if (engine->options.late_row)
+	{
+		if (cut)
+			sc_check_cut_row(engine, bms_make_singleton(0));
 		engine->options.late_row(engine->options.late_arg,
 								 engine->tmpcontext->ecxt_scantuple, engine->window_start,
 								 engine->window_end, engine->watermark);
+	}
 	/* last, as that may fail */
 	engine->counters.late_rows++;
 }
 
 /* A row of the current window.  The current context is the row's. */
-static inline void
-add_row(ScEngine *engine)
+static pg_attribute_always_inline void
+add_row(ScEngine *engine, bool cut)
 {
 	ScGroup    *group;
 	uint32		hash;
 	bool		isnew;
 
-	if (!passes_where(engine))
-		return;
-	if (unlikely(engine->current == NULL) && engine->all_key_groups &&
-		passed(engine, engine->window_end))
+	if (unlikely(engine->current == NULL) && is_over(engine))
 	{
-		drop_late(engine);
+		drop_late(engine, cut);
 		return;
 	}
+	if (!passes_where(engine, engine->quals, cut))
+		return;
+	if (cut)
+		sc_check_cut_row(engine, engine->group_attnos);
 	hash = sc_keys_load(engine);
 	if (!sc_is_ours(engine, hash))
 		return;
 	if (unlikely(engine->current == NULL))
-	{
-		if (passed(engine, engine->window_end))
-		{
-			drop_late(engine);
-			return;
-		}
 		engine->current = sc_partition_open(engine, engine->window_start,
 											engine->window_end);
-	}
 	group = sc_partition_lookup(engine, engine->current, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_save(engine, engine->current, group, hash, isnew);
@@ -269,33 +303,6 @@ reset_row_context(ScEngine *engine)
 	}
 }
 
-/* Raises an error where a value was left out that is read. */
-static void
-check_cut_row(ScEngine *engine, TupleTableSlot *slot)
-{
-	Bitmapset  *read = engine->def->read_attnos;
-	bool		whole = engine->options.keeps_rows || bms_is_member(0, read);
-	TupleDesc	desc = slot->tts_tupleDescriptor;
-
-	slot_getallattrs(slot);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (slot->tts_isnull[i] || att->attisdropped || att->attlen != -1 ||
-			!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(slot->tts_values[i])) ||
-			!(whole || bms_is_member(i + 1, read)))
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a row of the stream is too large to be read"),
-				 errdetail("It takes more than 1 GB, column \"%s\" among it %zu bytes.",
-						   NameStr(att->attname),
-						   toast_raw_datum_size(slot->tts_values[i]) - VARHDRSZ),
-				 errhint("Queries with on_error => 'dead_letter' go on without such a row, and those that don't read its large columns count it.")));
-	}
-}
-
 static pg_attribute_always_inline void
 take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 {
@@ -305,22 +312,22 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	engine->counters.rows_in++;
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
-	if (cut)
-		check_cut_row(engine, slot);
 	slot_getsomeattrs(slot, engine->last_attno);
 	engine->tmpcontext->ecxt_scantuple = slot;
 	old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 
 	if (unlikely(slot->tts_isnull[engine->time_attno - 1] ||
 				 TIMESTAMP_NOT_FINITE(DatumGetInt64(slot->tts_values[engine->time_attno - 1]))))
-		drop_timeless(engine);
+		drop_timeless(engine, cut);
 	else
 	{
 		int64		ts = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
 
-		if (ts < engine->window_start || ts >= engine->window_end)
-			enter_window(engine, ts);
-		add_row(engine);
+		if ((ts >= engine->window_start && ts < engine->window_end) ||
+			enter_window(engine, ts))
+			add_row(engine, cut);
+		else
+			refuse_window(engine, cut);
 	}
 
 	MemoryContextSwitchTo(old);
@@ -418,6 +425,24 @@ sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time)
 	engine->max_event_time = max_event_time;
 	engine->watermark = max_event_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
 		add_saturated(max_event_time, -engine->options.watermark_delay);
+}
+
+int64
+sc_engine_closed_until(const ScEngine *engine)
+{
+	return engine->closed_until;
+}
+
+void
+sc_engine_set_closed_until(ScEngine *engine, int64 closed_until)
+{
+	int			n = 0;
+
+	engine->closed_until = closed_until;
+	while (n < engine->npartitions && engine->partitions[n]->end <= closed_until)
+		n++;
+	if (n > 0)
+		sc_partitions_close_first(engine, n);
 }
 
 int64

@@ -53,7 +53,6 @@ typedef struct ScEngineOptions
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
 	void	   *late_arg;
 	bool		undo;			/* sc_engine_after_error can go on */
-	bool		keeps_rows;		/* late_row reads all columns */
 } ScEngineOptions;
 
 /* Counters since the query began (restored with the state by the caller). */
@@ -80,7 +79,8 @@ extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
  * The same for a row that was cut: in place of values that were left out it has on-disk TOAST
- * pointers.  ERRCODE_PROGRAM_LIMIT_EXCEEDED where the definition reads one of them.
+ * pointers.  ERRCODE_PROGRAM_LIMIT_EXCEEDED where WHERE reads one of them, or lets the row pass
+ * and keys or aggregates read one, or it is late and late_row wants it.
  */
 extern void sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot);
 
@@ -99,6 +99,14 @@ extern void sc_engine_commit(ScEngine *engine, int64 max_event_time);
  */
 extern int64 sc_engine_max_event_time(const ScEngine *engine);
 extern void sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time);
+
+/*
+ * Windows that end at or before "closed_until" are over whatever the watermark says: they are
+ * never opened, never emitted, and their rows are late.  Set after state is restored, which
+ * frees what there is of such windows; SC_NO_EVENT_TIME: none.
+ */
+extern int64 sc_engine_closed_until(const ScEngine *engine);
+extern void sc_engine_set_closed_until(ScEngine *engine, int64 closed_until);
 
 /*
  * The greatest event time that would close or free the next window; PG_INT64_MAX:

@@ -213,7 +213,11 @@ struct ScEngine
 	/* source part */
 	int			last_attno;
 	int			time_attno;
-	ExprState  *quals;
+	ExprState  *quals;			/* WHERE; NULL: every row */
+	ExprState  *column_quals;	/* what of it needs no window */
+	bool		where_can_fail; /* it may raise an error */
+	Bitmapset  *where_attnos;	/* the stream attributes that it reads; 0: the whole row */
+	Bitmapset  *group_attnos;	/* those that keys and aggregates read */
 	ExprContext *tmpcontext;
 	int			rows_since_reset;
 	TupleTableSlot *window_slot;
@@ -255,6 +259,7 @@ struct ScEngine
 	/* event time */
 	int64		max_event_time;
 	int64		watermark;
+	int64		closed_until;	/* see sc_engine_set_closed_until */
 	int64		window_start;	/* of the window that rows are in */
 	int64		window_end;
 	int64		window_origin;	/* in [0, size) */
@@ -334,6 +339,15 @@ sc_source_value(const ScSource *source, ExprContext *econtext, bool *isnull)
 	}
 	return ExecEvalExpr(source->expr, econtext, isnull);
 }
+
+/* where.c */
+extern void sc_where_compile(ScEngine *engine);
+/* "quals" of the current row, which is dropped if it passes; an error counts as passing. */
+extern bool sc_where_of_dropped(ScEngine *engine, ExprState *quals, bool cut);
+/* "quals" of the current row, which was cut: reads what it reads, and no more. */
+extern bool sc_where_of_cut(ScEngine *engine, ExprState *quals);
+/* An error where one of these attributes (0: all) of the current row was left out. */
+extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
 
 /* keys.c */
 extern void sc_keys_compile(ScEngine *engine);

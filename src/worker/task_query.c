@@ -79,7 +79,6 @@ engine_options(const ScQuery *catalog, int64 watermark_delay)
 	options.emit_row = emit_row;
 	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.undo = catalog->dead_letter;
-	options.keeps_rows = catalog->keep_late_rows;
 	return options;
 }
 
@@ -158,6 +157,7 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	loader = sc_changelog_load_begin(query->engine);
 	sc_store_load(query->query->query_id, loader);
 	sc_changelog_load_end(loader);
+	sc_engine_set_closed_until(query->engine, offset->closed_until);
 	sc_env_leave(&env);
 }
 
@@ -360,6 +360,7 @@ sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 	offset.source = source;
 	offset.lsn = start;
 	offset.max_event_time = SC_NO_EVENT_TIME;
+	offset.closed_until = SC_NO_EVENT_TIME;
 	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
 				  NULL, 0);
 }
@@ -379,6 +380,7 @@ add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	offset.checkpoint_id = checkpoint_id;
 	offset.lsn = query->offset;
 	offset.max_event_time = sc_engine_max_event_time(query->engine);
+	offset.closed_until = sc_engine_closed_until(query->engine);
 	offset.rows_in = counters->rows_in;
 	offset.late_rows = counters->late_rows;
 	offset.null_event_times = counters->null_event_times;
