@@ -13,6 +13,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
+#include "model/in_wal.h"
 #include "model/log_stream.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -67,27 +68,26 @@ check_relation(Relation relation)
 						"Use ALTER TABLE ... NO FORCE ROW LEVEL SECURITY.");
 }
 
-/* Partitions that exist must be in the WAL too; later ones can't be foreseen. */
+/* Partitions that exist must be in the WAL, too; later ones are refused then (model/in_wal.h). */
 static void
 check_partitions(Relation relation)
 {
-	ListCell   *lc;
+	Oid			part;
+	const char *flaw = sc_relation_flaw(RelationGetRelid(relation), AccessShareLock, &part);
 
-	if (relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return;
-	foreach(lc, find_all_inheritors(RelationGetRelid(relation), AccessShareLock, NULL))
-	{
-		Oid			relid = lfirst_oid(lc);
-
-		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE && !sc_is_log_stream(relid))
-			refuse_relation(relation,
-							psprintf("Its partition \"%s\" is a foreign table.", get_rel_name(relid)),
-							"Detach the partition, or attach other partitions one by one.");
-		if (get_rel_persistence(relid) == RELPERSISTENCE_UNLOGGED)
-			refuse_relation(relation,
-							psprintf("Its partition \"%s\" is unlogged.", get_rel_name(relid)),
-							"Use ALTER TABLE ... SET LOGGED.");
-	}
+	if (flaw != NULL && part == RelationGetRelid(relation))
+		refuse_relation(relation, psprintf("It is %s: its rows are not in the WAL.", flaw),
+						"Attach an ordinary or partitioned table.");
+	if (flaw != NULL)
+		refuse_relation(relation,
+						psprintf("Its partition \"%s\" is %s.", get_rel_name(part), flaw),
+						strcmp(flaw, "unlogged") == 0 ? "Use ALTER TABLE ... SET LOGGED." :
+						"Detach the partition, or attach other partitions one by one.");
+	if (sc_relation_is_updated(RelationGetRelid(relation), &part))
+		refuse_relation(relation,
+						psprintf("\"%s\" is the result table of a query that updates its rows (emit 'update', or an allowed_lateness), and updates of a stream don't count yet.",
+								 get_rel_name(part)),
+						"Attach the result of a query with emit => 'close', or let the query read the same stream as this one.");
 }
 
 /* Microseconds, 0: none. */

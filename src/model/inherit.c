@@ -3,7 +3,8 @@
  *	  Tables that begin to inherit from a stream.
  *
  * A definition reads them, and the stream doesn't: only partitions are captured.  So
- * they are refused, before (attach_stream) and after a table became a stream.
+ * they are refused, before (attach_stream) and after a table became a stream.  Partitions are refused if
+ * their rows aren't in the WAL (in_wal.h).
  *
  * Called by the object access hook within the command, before its changes are
  * visible.  ALTER TABLE ... NO INHERIT comes here, too: SnapshotSelf tells.
@@ -19,6 +20,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "model/catalog_write.h"
+#include "model/in_wal.h"
 #include "model/inherit.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -51,6 +53,12 @@ sc_stream_refuse_child(Oid child, Oid parent)
 	char	   *hint;
 	ScStream   *stream;
 
+	if (kind == RELKIND_PARTITIONED_TABLE)
+	{
+		if (will_inherit(child, parent))
+			sc_stream_refuse_partition(child, parent);
+		return;
+	}
 	if (kind != RELKIND_RELATION && kind != RELKIND_FOREIGN_TABLE)
 		return;
 	/* catalogs of another version tell nothing */

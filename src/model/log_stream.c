@@ -55,6 +55,14 @@ is_our_server(Oid server)
 }
 
 bool
+sc_is_our_server(const char *name)
+{
+	Oid			server = get_foreign_server_oid(name, true);
+
+	return OidIsValid(server) && is_our_server(server);
+}
+
+bool
 sc_is_log_stream(Oid relid)
 {
 	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&

@@ -22,6 +22,8 @@
 
 /* Is it a foreign table of ours?  False where it doesn't exist. */
 extern bool sc_is_log_stream(Oid relid);
+/* Is it the name of a foreign server of ours? */
+extern bool sc_is_our_server(const char *name);
 
 /* Does a partitioned table have a log stream among its partitions, at any level? */
 extern bool sc_has_log_stream_partition(Oid relid);

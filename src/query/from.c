@@ -14,6 +14,7 @@
 #include "access/attnum.h"
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
+#include "model/in_wal.h"
 #include "model/log_stream.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -69,6 +70,8 @@ count_columns(Oid relid)
 static void
 analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {
+	Oid			part;
+
 	if (an->stream_varno != 0)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
 						 "a join with another relation",
@@ -89,6 +92,15 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 				 errmsg("stream \"%s\" is temporary", get_rel_name(rte->relid)),
 				 errdetail("A continuous query lasts longer than a session, and background workers see no temporary tables."),
 				 errhint("Make the stream in another schema."),
+				 sc_errposition(an, sc_from_item_location(an, ordinal))));
+	/* those that began before this was refused go on */
+	if (an->source_text != NULL && sc_relation_is_updated(rte->relid, &part))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" is updated by a query", get_rel_name(rte->relid)),
+				 errdetail("\"%s\" is the result table of a query with emit 'update' or an allowed_lateness, and updates of a stream don't count yet.",
+						   get_rel_name(part)),
+				 errhint("Read the result of a query with emit => 'close', or the stream that the query reads."),
 				 sc_errposition(an, sc_from_item_location(an, ordinal))));
 	if (an->stream->is_log)
 		(void) sc_log_stream_event_time(rte->relid);

@@ -29,6 +29,7 @@
 #include "commands/user.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
+#include "model/in_wal.h"
 #include "model/inherit.h"
 #include "model/log_stream.h"
 #include "source/slot.h"
@@ -107,7 +108,8 @@ warn_of_slots(void)
 
 /*
  * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE; DROP ROLE;
- * changed options and columns of log streams; tables that inherit from a stream.
+ * changed options and columns of log streams; tables that inherit from a stream, and those of streams
+ * whose rows would not be in the WAL any more.
  */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -128,6 +130,8 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 		sc_log_stream_column_altered(object_id, sub_id);
 	if (access == OAT_POST_ALTER && class_id == InheritsRelationId)
 		sc_stream_refuse_child(object_id, ((ObjectAccessPostAlter *) arg)->auxiliary_id);
+	if (access == OAT_POST_ALTER && class_id == RelationRelationId && sub_id == 0)
+		sc_stream_refuse_altered(object_id);
 	if ((access == OAT_DROP || access == OAT_POST_ALTER) &&
 		class_id == ExtensionRelationId)
 	{
@@ -303,6 +307,12 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	ReassignOwnedStmt *reassign = NULL;
 
 	refuse_to_replace_definition(pstmt->utilityStmt);
+	if (IsA(pstmt->utilityStmt, CreateForeignTableStmt))
+	{
+		CreateForeignTableStmt *stmt = (CreateForeignTableStmt *) pstmt->utilityStmt;
+
+		sc_stream_refuse_foreign_child(stmt->base.inhRelations, stmt->servername);
+	}
 	if (IsA(pstmt->utilityStmt, ReassignOwnedStmt))
 		reassign = (ReassignOwnedStmt *) pstmt->utilityStmt;
 	if (IsA(pstmt->utilityStmt, NotifyStmt) && sc_my_process != SC_PROCESS_NONE)

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  * task_access.c
- *	  The privileges of queries' owners in a task: checked when a query is loaded, and
- *	  before the work on a message when something that they depend on has changed.
+ *	  The privileges of queries' owners in a task, and whether all rows of their streams are in the
+ *	  WAL: checked when a query is loaded, and before the work on a message or a barrier when
+ *	  something that they depend on has changed.
  *
  * The server tells about changes of the catalogs at the start of each transaction; so
  * what is revoked before a message's transaction begins isn't used in it.  A query whose
@@ -13,8 +14,10 @@
 #include "access/htup_details.h"
 #include "base/env.h"
 #include "catalog/pg_class.h"
+#include "model/in_wal.h"
 #include "query/access.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "worker/task_internal.h"
 
@@ -50,6 +53,44 @@ take_owner(ScQuery *query)
 	ReleaseSysCache(tuple);
 }
 
+/* A stream whose rows were all in the WAL, with the number of changes at that time. */
+typedef struct CheckedStream
+{
+	Oid			relid;
+	uint64		seen;
+} CheckedStream;
+
+/* Are all of the stream's rows in the WAL?  Its partitions are looked at once for all queries. */
+static void
+check_stream(Oid relid)
+{
+	static List *streams = NIL;
+	CheckedStream *stream = NULL;
+	uint64		seen = changes;
+	MemoryContext old;
+	ListCell   *lc;
+
+	foreach(lc, streams)
+	{
+		stream = lfirst(lc);
+		if (stream->relid == relid)
+			break;
+		stream = NULL;
+	}
+	if (stream != NULL && stream->seen == seen)
+		return;
+	sc_stream_check_in_wal(relid);
+	if (stream == NULL)
+	{
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		stream = palloc(sizeof(CheckedStream));
+		stream->relid = relid;
+		streams = lappend(streams, stream);
+		MemoryContextSwitchTo(old);
+	}
+	stream->seen = seen;
+}
+
 void
 sc_task_check_access(ScTaskQuery *query)
 {
@@ -61,6 +102,7 @@ sc_task_check_access(ScTaskQuery *query)
 	if (query->access_checked == changes)
 		return;
 	seen = changes;
+	check_stream(query->query->source);
 	take_owner(query->query);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	sc_check_access(query->query);
