@@ -171,6 +171,38 @@ is( $node->safe_psql('postgres',
 $node->safe_psql('postgres', q(SELECT stream_ckpt.drop_pipeline('own')));
 
 #
+# What the coordinator keeps to write a result by statements goes with the query.
+#
+sub kept_plans
+{
+	my $offset = -s $node->logfile;
+	$node->safe_psql('postgres',
+		q(SELECT pg_log_backend_memory_contexts(coordinator_pid) FROM stream_ckpt.pipelines WHERE pipeline = 'default'));
+	$node->wait_for_log(qr/Grand total/, $offset);
+	my $log = substr(slurp_file($node->logfile), $offset);
+	my $used = 0;
+	$used += $_ foreach $log =~ /stream_ckpt sink plans: .* (\d+) used/g;
+	return $used;
+}
+$node->safe_psql('postgres',
+	'CREATE FUNCTION same() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$');
+my @kept;
+for my $round (1 .. 3)
+{
+	create_query($node, 'c', 't', emit => 'update');
+	$node->safe_psql('postgres',
+		'CREATE TRIGGER same BEFORE INSERT OR UPDATE ON c FOR EACH ROW EXECUTE FUNCTION same()');
+	insert_rows('postgres', 6 + $round);
+	sync_pipelines($node);
+	$node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('c')));
+	insert_rows('postgres', 6 + $round);
+	sync_pipelines($node);
+	push @kept, kept_plans();
+}
+cmp_ok($kept[0], '>', 0, 'the coordinator has a cache of statements');
+is("$kept[1] $kept[2]", "$kept[0] $kept[0]", 'in which nothing is left of queries that were dropped');
+
+#
 # Databases
 #
 for my $how ('', ' WITH (FORCE)')

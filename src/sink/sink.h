@@ -36,4 +36,7 @@ extern bool sc_sink_runs_user_code(const ScSink *sink);
 /* Flushes and closes.  Returns the number of rows put. */
 extern int64 sc_sink_close(ScSink *sink);
 
+/* Frees what is kept of a query between checkpoints, when it was dropped. */
+extern void sc_sink_forget(int64 query_id);
+
 #endif							/* SC_SINK_SINK_H */

@@ -12,7 +12,7 @@
  *			combination of keys that are NULL, since "IS NULL" is a condition
  *			that an index understands and "IS NOT DISTINCT FROM" isn't
  *
- * Plans are kept for the process's life, per query.  They revalidate themselves
+ * Plans are kept per query, until it is dropped.  They revalidate themselves
  * when the table changes, but hold its names: where the signature (names, types
  * and keys of the columns) is another one, they are thrown away.
  *
@@ -120,9 +120,9 @@ make_signature(ScSink *sink)
 	return buf.data;
 }
 
-/* Throws away an entry's plans and takes the new signature. */
+/* An entry's plans and its signature. */
 static void
-reset_entry(SinkPlans *entry, const char *signature)
+throw_away(SinkPlans *entry)
 {
 	ListCell   *lc;
 	List	   *plans = entry->plans;
@@ -134,7 +134,18 @@ reset_entry(SinkPlans *entry, const char *signature)
 	foreach(lc, plans)
 		SPI_freeplan(((SinkPlan *) lfirst(lc))->plan);
 	list_free_deep(plans);
-	entry->signature = MemoryContextStrdup(plan_context, signature);
+}
+
+void
+sc_sink_forget(int64 query_id)
+{
+	SinkPlans  *entry = plan_cache == NULL ? NULL :
+		hash_search(plan_cache, &query_id, HASH_FIND, NULL);
+
+	if (entry == NULL)
+		return;
+	throw_away(entry);
+	(void) hash_search(plan_cache, &query_id, HASH_REMOVE, NULL);
 }
 
 /*
@@ -164,7 +175,10 @@ sc_sink_plans_begin(ScSink *sink)
 	sink->plans = cache_entry(sink->query->query_id);
 	if (sink->plans->signature == NULL ||
 		strcmp(sink->plans->signature, signature) != 0)
-		reset_entry(sink->plans, signature);
+	{
+		throw_away(sink->plans);
+		sink->plans->signature = MemoryContextStrdup(plan_context, signature);
+	}
 
 	defer_nothing();
 	if (SPI_connect() != SPI_OK_CONNECT)

@@ -19,9 +19,9 @@
 #include "base/limit.h"
 #include "model/catalog.h"
 #include "pgstat.h"
+#include "sink/sink.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/procarray.h"
 #include "storage/standby.h"
 #include "utils/memutils.h"
 #include "worker/coordinator_internal.h"
@@ -43,17 +43,6 @@ typedef enum CommitResult
 
 static ScMoment last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
-
-/* Rows were decoded before their transactions were visible to others. */
-static void
-wait_until_visible(const ScCollection *collection)
-{
-	for (int i = 0; i < collection->nxids; i++)
-	{
-		while (TransactionIdIsInProgress(collection->xids[i]))
-			sc_coordinator_wait(1);
-	}
-}
 
 static void
 fill_record(ScCheckpointRecord *record, const ScCollection *collection, const char *kind)
@@ -170,6 +159,7 @@ note_outcome(const ScCollectedQuery *collected)
 	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
 	{
 		sc_progress_forget(collected->query_id);
+		sc_sink_forget(collected->query_id);
 		return;
 	}
 	if (collected->outcome == SC_OUTCOME_COMMITTED)
@@ -302,7 +292,9 @@ sc_commit_checkpoint(ScCollection *collection, const char *kind, uint64 requests
 	sc_worker_context.lsn = collection->lsn;
 	fill_record(&record, collection, kind);
 
-	wait_until_visible(collection);
+	/* rows were decoded before their transactions were visible to others */
+	for (int i = 0; i < collection->nxids; i++)
+		sc_wait_until_visible(collection->xids[i], sc_coordinator_wait);
 	while ((result = try_commit(collection, &record)) != COMMITTED)
 	{
 		if (result == WITHOUT_ONE)

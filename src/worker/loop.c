@@ -18,11 +18,14 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "worker/loop.h"
+
+#define VISIBLE_MAX_MS 100
 
 ScPipelineShared *sc_my_pipeline = NULL;
 ScWorkerContext sc_worker_context;
@@ -158,6 +161,19 @@ sc_worker_wait(long timeout_ms)
 					 timeout_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	sc_worker_check();
+}
+
+/* Nobody tells when a transaction becomes visible, so this looks again, ever less often. */
+void
+sc_wait_until_visible(TransactionId xid, void (*wait) (long timeout_ms))
+{
+	long		ms = 1;
+
+	while (TransactionIdIsInProgress(xid))
+	{
+		wait(ms);
+		ms = Min(ms * 2, VISIBLE_MAX_MS);
+	}
 }
 
 void

@@ -48,6 +48,12 @@ extern void sc_worker_check(void);
 extern void sc_worker_wait(long timeout_ms);
 
 /*
+ * A transaction can be decoded before it is visible to others: waits, with "wait", until it
+ * is.  That is a moment, or as long as a standby is away that its commit waits for.
+ */
+extern void sc_wait_until_visible(TransactionId xid, void (*wait) (long timeout_ms));
+
+/*
  * A transaction with a snapshot, and its end: what work needs, never held across
  * a wait.  Each has its own time: now() in it is when it began.
  */

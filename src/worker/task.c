@@ -22,7 +22,6 @@
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "storage/ipc.h"
-#include "storage/procarray.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -184,21 +183,11 @@ process_rows(const char *data, Size len)
 	publish_statistics();
 }
 
-/*
- * A transaction can be decoded before it is visible to others.  Waits until the
- * catalogs show what it did.
- */
-static void
-wait_until_visible(TransactionId xid)
-{
-	while (TransactionIdIsInProgress(xid))
-		sc_worker_wait(1);
-}
-
 static void
 process_control(const ScWireControl *control)
 {
-	wait_until_visible(control->xid);
+	/* the catalogs must show what it did */
+	sc_wait_until_visible(control->xid, sc_worker_wait);
 	sc_begin_work();
 	switch (control->control.kind)
 	{
