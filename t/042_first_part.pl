@@ -27,6 +27,16 @@ sub interval
 	return;
 }
 
+# A checkpoint that covers all that is committed: it covers what was read before it.
+sub checkpoint
+{
+	my $lsn = $node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
+
+	wait_until($node, "SELECT decoded_lsn >= '$lsn' FROM stream_ckpt.pipelines", 'all is read');
+	$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+	return;
+}
+
 my $hours = 0;
 
 sub restart
@@ -54,7 +64,7 @@ interval('1 hour');
 create_query($node, 'checked', 't', emit => 'update');
 $node->safe_psql('postgres', 'ALTER TABLE checked ADD CONSTRAINT no CHECK (n < 0)');
 insert_hour($node, $hours++);
-$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+checkpoint();
 is(counter($node, 'checked', 'status'), 'failed', 'its first rows are refused');
 insert_hour($node, $hours++);
 $node->safe_psql('postgres', 'SELECT stream_ckpt.sync()');    # which warns
@@ -72,12 +82,12 @@ create_query($node, 'locked', 't', emit => 'update');
 my $locker = $node->background_psql('postgres');
 $locker->query_safe('BEGIN; LOCK TABLE locked');
 insert_hour($node, $hours++);
-$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+checkpoint();
 is(counter($node, 'locked', 'status'), 'waiting', 'its first rows wait for a lock');
 my ($ret) = try_psql($node, q(SELECT stream_ckpt.sync('1 second')));
 isnt($ret, 0, 'sync() waits with them');
 insert_hour($node, $hours++);
-$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+checkpoint();
 $locker->quit;
 restart();
 exact('locked', 'after a restart it has all rows since it was created');

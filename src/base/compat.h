@@ -12,6 +12,9 @@
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"				/* 19: no longer in other headers */
 #endif
+#if PG_VERSION_NUM >= 190000
+#include "replication/logicalctl.h"
+#endif
 
 #if PG_VERSION_NUM < 150000
 #error "stream_ckpt needs PostgreSQL 15 or later"
@@ -89,6 +92,16 @@ typedef enum ReplicationSlotInvalidationCause
 #define sc_slot_active_pid(slot) \
 	((slot)->active_proc == INVALID_PROC_NUMBER ? 0 : \
 	 GetPGProcByNumber((slot)->active_proc)->pid)
+#endif
+
+/* 19: logical decoding needs wal_level = replica only, and begins with the first logical slot:
+ * to be called between making one and decoding (replication/logicalctl.h) */
+#if PG_VERSION_NUM < 190000
+#define SC_WAL_LEVEL WAL_LEVEL_LOGICAL
+#define sc_ensure_logical_decoding() ((void) 0)
+#else
+#define SC_WAL_LEVEL WAL_LEVEL_REPLICA
+#define sc_ensure_logical_decoding() EnsureLogicalDecodingEnabled()
 #endif
 
 /* 19: what a transaction says of its origin is one struct (replication/origin.h) */
@@ -172,6 +185,11 @@ extern Node *sc_flatten_group_exprs(Query *query, Node *node);
 #define sc_populate_compact_attribute(desc, i) populate_compact_attribute((desc), (i))
 #else
 #define sc_populate_compact_attribute(desc, i) ((void) 0)
+#endif
+
+/* 19: to be called on a row type before it is used, and again after it was changed */
+#if PG_VERSION_NUM < 190000
+#define TupleDescFinalize(desc) ((void) 0)
 #endif
 
 /* 16 split permissions from the range table, 18 added the unpruned relations */
@@ -321,6 +339,14 @@ typedef bool ScUpdateIndexes;
 #define sc_my_proc_number (MyProc->pgprocno)
 #else
 #define sc_my_proc_number MyProcNumber
+#endif
+
+/* 19: what is of one type only is a part of the setting, before it began with the common part
+ * (utils/guc_tables.h) */
+#if PG_VERSION_NUM < 190000
+#define sc_setting_of(type, setting) ((const struct config_##type *) (setting))
+#else
+#define sc_setting_of(type, setting) (&(setting)->_##type)
 #endif
 
 /* 16 exports find_option (utils/guc_tables.h) */

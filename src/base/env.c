@@ -202,18 +202,18 @@ append_setting(StringInfo buf, const struct config_generic *setting)
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			appendStringInfoChar(buf, *((const struct config_bool *) setting)->variable);
+			appendStringInfoChar(buf, *sc_setting_of(bool, setting)->variable);
 			break;
 		case PGC_INT:
-			appendBinaryStringInfo(buf, (char *) ((const struct config_int *) setting)->variable,
+			appendBinaryStringInfo(buf, (char *) sc_setting_of(int, setting)->variable,
 								   sizeof(int));
 			break;
 		case PGC_ENUM:
-			appendBinaryStringInfo(buf, (char *) ((const struct config_enum *) setting)->variable,
+			appendBinaryStringInfo(buf, (char *) sc_setting_of(enum, setting)->variable,
 								   sizeof(int));
 			break;
 		case PGC_STRING:
-			string = *((const struct config_string *) setting)->variable;
+			string = *sc_setting_of(string, setting)->variable;
 			appendBinaryStringInfo(buf, string ? string : "", string ? strlen(string) + 1 : 1);
 			break;
 		default:

@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "utils/builtins.h"
 
 #include "access/htup_details.h"
@@ -275,6 +276,7 @@ read_record(ScReader *reader)
 	nulls = palloc(natts * sizeof(bool));
 	for (int i = 0; i < natts; i++)
 		values[i] = read_column(reader, desc, i + 1, &nulls[i]);
+	TupleDescFinalize(desc);
 	BlessTupleDesc(desc);
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }

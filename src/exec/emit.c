@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/limit.h"
 #include "exec/state.h"
 #include "catalog/pg_type.h"
@@ -62,6 +63,7 @@ group_desc(const ScEngine *engine)
 		TupleDescInitEntry(desc, ++attno, NULL, aggref->aggtype, -1, 0);
 		TupleDescInitEntryCollation(desc, attno, aggref->aggcollid);
 	}
+	TupleDescFinalize(desc);
 	return desc;
 }
 
@@ -90,6 +92,7 @@ failed_desc(const ScEngine *engine)
 		TupleDescInitEntry(desc, 3 + i, name, def->keys[i].type, def->keys[i].typmod, 0);
 		TupleDescInitEntryCollation(desc, 3 + i, def->keys[i].collation);
 	}
+	TupleDescFinalize(desc);
 	return desc;
 }
 

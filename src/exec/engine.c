@@ -66,6 +66,7 @@ make_window_slot(const ScDefinition *def)
 	TupleDescInitEntry(desc, SC_WINDOW_START, "window_start", def->event_time_type, -1, 0);
 	TupleDescInitEntry(desc, SC_WINDOW_END, "window_end", def->event_time_type, -1, 0);
 	TupleDescInitEntry(desc, SC_WINDOW_TIME, "window_time", def->event_time_type, -1, 0);
+	TupleDescFinalize(desc);
 	slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	return ExecStoreAllNullTuple(slot);
 }

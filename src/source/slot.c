@@ -127,7 +127,7 @@ check_requirements(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream_ckpt must be preloaded"),
 				 errhint("Add it to \"shared_preload_libraries\" and restart the server.")));
-	if (wal_level < WAL_LEVEL_LOGICAL)
+	if (wal_level < SC_WAL_LEVEL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream_ckpt needs \"wal_level\" to be \"logical\""),
@@ -165,6 +165,7 @@ slot_make(const NameData *name)
 	PG_TRY();
 	{
 		sc_slot_create_ephemeral(NameStr(*name));
+		sc_ensure_logical_decoding();
 		reader.page_read = read_local_xlog_page;
 		reader.segment_open = wal_segment_open;
 		reader.segment_close = wal_segment_close;

@@ -15,6 +15,7 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "catalog/pg_type.h"
 #include "ckpt/failure.h"
 #include "funcapi.h"
@@ -54,6 +55,7 @@ make_row_type(TupleDesc desc)
 		type->as_text[i] = true;
 		TupleDescInitEntry(type->anonymous, i + 1, NameStr(att->attname), TEXTOID, -1, 0);
 	}
+	TupleDescFinalize(type->anonymous);
 	BlessTupleDesc(type->anonymous);
 	return type;
 }

@@ -104,6 +104,7 @@ physical_desc(const ScWireAttr *attrs, int natts)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 
+		memset(att, 0, ATTRIBUTE_FIXED_PART_SIZE);
 		att->attnum = i + 1;
 		att->atttypid = attrs[i].type;
 		att->attlen = attrs[i].len;
@@ -114,6 +115,7 @@ physical_desc(const ScWireAttr *attrs, int natts)
 		att->attstorage = TYPSTORAGE_PLAIN;
 		sc_populate_compact_attribute(desc, i);
 	}
+	TupleDescFinalize(desc);
 	return desc;
 }
 
