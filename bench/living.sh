@@ -7,6 +7,7 @@
 INSERT_ROWS=${INSERT_ROWS:-1000000}
 VISIBLE_SECONDS=${VISIBLE_SECONDS:-20}
 IDLE_SECONDS=${IDLE_SECONDS:-60}
+QUIET_QUERIES=${QUIET_QUERIES:-300}
 
 # 100-row INSERTs of W1's kind, each a transaction of its own, into the table "bench_target".
 make_inserts() {
@@ -105,10 +106,12 @@ our_cpu() {
 }
 
 # Bytes of WAL from a position on, but for the snapshots that the server's background writer logs
-# by itself.
-wal_since() {
+# by itself; "records": without full-page images.
+wal_since() {	# LSN [records]
+	local bytes='[0-9]+\/ *([0-9]+)'
+	[ "${2:-}" != records ] || bytes='([0-9]+)\/ *[0-9]+'
 	as_user "$PGBIN/pg_waldump" -p "$PGDATA/pg_wal" -s "$1" -e "$(sql -c "SELECT pg_current_wal_flush_lsn()")" 2>/dev/null |
-		grep -v '^rmgr: Standby' | sed -nE 's/^.*len \(rec\/tot\): +[0-9]+\/ *([0-9]+),.*/\1/p' | awk '{ n += $1 } END { print n + 0 }'
+		grep -v '^rmgr: Standby' | sed -nE "s/^.*len \(rec\/tot\): +$bytes,.*/\1/p" | awk '{ n += $1 } END { print n + 0 }'
 }
 
 # A minute in which nothing happens, with ten queries: WAL, CPU of all our processes.
@@ -171,4 +174,39 @@ bench_dead_letter() {
 		done
 		note dead_letter "$(divide "${drain[clean]}" "${drain[bad]}")" "clean ${drain[clean]} s, with 1 % bad rows ${drain[bad]} s"
 	done
+}
+
+# One query that gets a row before each checkpoint, beside many with state on streams where nothing comes.  The WAL is that
+# of the row and of sync(), too.
+bench_active() {
+	local i repeat wal checkpoints=100
+	sql -c "ALTER SYSTEM SET autovacuum = off" -c "SELECT pg_reload_conf()" >/dev/null
+	pipeline start
+	for i in $(seq 0 9); do new_stream table "quiet_$i"; done
+	new_stream table active
+	for i in $(seq "$QUIET_QUERIES"); do
+		echo "SELECT stream_ckpt.create_query('quiet_result_$i', \$q\$ $(definition q2 "quiet_$((i % 10))" tumble) \$q\$, emit => 'update');"
+	done | sql -f - >/dev/null
+	sql >/dev/null -c "SELECT stream_ckpt.create_query('active_result', \$q\$ $(definition q1 active tumble) \$q\$, emit => 'update')"
+	for i in $(seq 0 9); do
+		sql -c "INSERT INTO quiet_$i SELECT '2024-01-01 00:00+00', i, i % 1000, i FROM generate_series(1, 1000) i"
+	done
+	sql >/dev/null -c "INSERT INTO active VALUES ('2024-01-01 00:00+00', 1, 1, 1)" -c "SELECT stream_ckpt.sync('5 minutes')" \
+		-c "SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 hour')" -c "SELECT stream_ckpt.checkpoint()"
+	quiesce
+	for repeat in $(seq "$REPEATS"); do
+		sql >/dev/null -c "DELETE FROM stream_ckpt.checkpoint"
+		wal=$(sql -c "SELECT pg_current_wal_insert_lsn()")
+		for i in $(seq "$checkpoints"); do
+			echo "INSERT INTO active VALUES ('2024-01-01 00:00+00', 1, 1, 1); SELECT stream_ckpt.sync();"
+		done | sql -f - >/dev/null
+		note active_wal "$(wal_since "$wal" records | awk -v n="$checkpoints" '{ printf "%.0f\n", $1 / n }')" "$checkpoints checkpoints"
+		note active_ms "$(sql -c "SELECT round(extract(epoch FROM percentile_cont(0.5) WITHIN GROUP (ORDER BY duration)) * 1000, 2) FROM stream_ckpt.checkpoints WHERE kind = 'manual'")" "$checkpoints checkpoints"
+	done
+	check_result active
+	for i in $(seq "$QUIET_QUERIES"); do echo "SELECT stream_ckpt.drop_query('quiet_result_$i');"; done | sql -f - >/dev/null
+	for i in $(seq 0 9); do sql >/dev/null -c "SELECT stream_ckpt.detach_stream('quiet_$i')" -c "DROP TABLE quiet_$i"; done
+	drop_all active
+	sql >/dev/null -c "SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 second')" \
+		-c "ALTER SYSTEM RESET autovacuum" -c "SELECT pg_reload_conf()"
 }

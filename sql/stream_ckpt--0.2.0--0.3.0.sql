@@ -4,3 +4,45 @@
 
 -- time: windows that are over whatever the watermark says (microseconds as max_event_time; NULL: none)
 ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN closed_until timestamptz;
+
+--
+-- Where queries are: one that goes with the others is at its pipeline's last checkpoint, one that is apart at the
+-- position of its own.
+--
+ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN apart boolean NOT NULL DEFAULT true;
+
+CREATE VIEW stream_ckpt.query_position AS
+SELECT o.query_id,
+	CASE WHEN o.apart OR t.lsn IS NULL THEN o.lsn ELSE t.lsn END AS lsn,
+	CASE WHEN o.apart OR t.lsn IS NULL THEN o.checkpoint_id ELSE t.checkpoint_id END AS checkpoint_id
+FROM stream_ckpt.checkpoint_offset o
+JOIN stream_ckpt.query q USING (query_id)
+LEFT JOIN stream_ckpt.pipeline_state t USING (pipeline_id);
+REVOKE ALL ON stream_ckpt.query_position FROM PUBLIC;
+
+CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
+SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
+	CASE WHEN q.paused THEN 'paused'
+		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
+		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
+		 ELSE p.status END AS status,
+	COALESCE(f.message, p.message) AS message, q.emit,
+	o.max_event_time - st.watermark_delay AS watermark, n.lsn, n.checkpoint_id,
+	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
+	COALESCE(o.null_event_times, 0) AS null_event_times,
+	COALESCE(o.result_rows, 0) AS result_rows,
+	COALESCE(o.updates_ignored, 0) AS updates_ignored,
+	COALESCE(o.deletes_ignored, 0) AS deletes_ignored,
+	COALESCE(o.truncates_ignored, 0) AS truncates_ignored,
+	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
+	q.query_id, q.created_at,
+	f.sqlstate, f.detail, f.hint, f.context AS error_context, f.failures, f.failed_at,
+	f.row_lsn, f.row_ordinal
+FROM stream_ckpt.query q
+LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
+LEFT JOIN stream_ckpt.query_position n USING (query_id)
+LEFT JOIN stream_ckpt.query_failure f USING (query_id)
+LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
+LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
+LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
+WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');

@@ -35,6 +35,9 @@ my $node = new_node('main');
 create_stream_table($node, 't', delay => '10 seconds');
 create_query($node, 'closed', 't', emit => 'close');
 create_query($node, 'live', 't', emit => 'update');
+# mostly one with nothing new
+create_stream_table($node, 'u');
+create_query($node, 'seldom', 'u', emit => 'update');
 wait_running($node);
 
 my $minute = 0;
@@ -46,11 +49,13 @@ sub insert_rows
 	try_psql($node,
 		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $minute * interval '1 minute' + i * interval '1 second',
 			i % 7, i, $minute FROM generate_series(0, 179) i));
+	try_psql($node, "INSERT INTO u VALUES (timestamptz '2024-01-01 00:00 UTC' + $minute * interval '1 minute', 1, $minute, 1)")
+	  if $minute % 10 == 0;
 	$minute += 2;
 	return;
 }
 
-# The oracles of both queries, and that each row was counted exactly once.
+# The oracles of all queries, and that each row was counted exactly once.
 sub check
 {
 	my ($what) = @_;
@@ -59,10 +64,11 @@ sub check
 	is( join(' ',
 			differences($node, 'closed', table => 't', delay => '10 seconds'),
 			differences($node, 'live', emit => 'update'),
+			differences($node, 'seldom', emit => 'update'),
 			counter($node, 'closed', 'rows_in')
 			  - $node->safe_psql('postgres', 'SELECT count(*) FROM t'),
 			query_late_rows($node, 'live')),
-		'0 0 0 0',
+		'0 0 0 0 0',
 		$what);
 	return;
 }

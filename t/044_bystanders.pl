@@ -222,6 +222,47 @@ for my $end (qw(ROLLBACK COMMIT))
 	both_exact('drop_query() rolled back');
 }
 
+# A query is dropped while its rows of query_failure, late_rows or dead_letter are another open
+# transaction's: the checkpoints that forget it go on, and take them away later.  (The rows have no result row,
+# for whose view they would wait.)
+for my $kept (
+	[ 'query_failure', "SELECT stream_ckpt.resume_query('gone')" ],
+	[ 'late_rows', "SELECT count(*) FROM stream_ckpt.take_late_rows('gone')" ],
+	[ 'dead_letter', "SELECT count(*) FROM stream_ckpt.take_dead_letters('gone')" ])
+{
+	my ($table, $take) = @$kept;
+	my $dropper = $node->background_psql('postgres');
+	my $other = $node->background_psql('postgres');
+
+	create_query($node, 'gone', 't', emit => 'update',
+		select => "SELECT w.window_start, w.window_end, k, sum(100 / nullif(v, 7)) AS s FROM t, stream_ckpt.tumble(ts, '1 minute') w
+			GROUP BY w.window_start, w.window_end, k",
+		options => $table eq 'dead_letter' ? "on_error => 'dead_letter'" : 'keep_late_rows => true');
+	rows(10);
+	sync_pipelines($node);
+	$dropper->query_safe("BEGIN; SELECT stream_ckpt.drop_query('gone', keep_result => true)");
+	$node->safe_psql('postgres', $table eq 'late_rows' ? "INSERT INTO t SELECT min(ts) - interval '1 day', 1, 1, 0 FROM t" :
+		  "INSERT INTO t SELECT max(ts), 99, 0, 0 FROM t");
+	$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+	wait_until($node, "SELECT count(*) > 0 FROM stream_ckpt.$table", "a row of $table");
+	$node->safe_psql('postgres', "DELETE FROM t WHERE ts < '2024-01-01 UTC'");
+	$other->query_safe("BEGIN; $take");
+	$dropper->query_safe('COMMIT');
+	rows(10);
+	$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
+	results_ok($node, 'good', "good goes on beside a dropped query whose row of $table is locked", emit => 'update');
+	# so does an attempt that begins
+	my $task = pid_of($node, 'task');
+	kill 'TERM', $task;
+	wait_restarted($node, 'task', $task);
+	rows(10);
+	results_ok($node, 'good', "an attempt begins beside it, $table", emit => 'update');
+	$other->query_safe('ROLLBACK');
+	$_->quit for $dropper, $other;
+	wait_until($node, "SELECT count(*) = 0 FROM stream_ckpt.$table", "the row of $table is removed later");
+	$node->safe_psql('postgres', 'DROP TABLE gone');
+}
+
 # Nobody waits for it without end: sync() warns instead.
 {
 	my $locker = $node->background_psql('postgres');

@@ -34,8 +34,8 @@ static void
 forget_query(int64 query_id, int32 pipeline_id)
 {
 	sc_query_delete(query_id);
-	sc_late_delete(query_id);
-	sc_dead_letter_delete(query_id);
+	(void) sc_late_delete(query_id, true);
+	(void) sc_dead_letter_delete(query_id, true);
 	sc_store_failure_clear(query_id);
 	sc_query_dropped(query_id, pipeline_id);
 }

@@ -9,7 +9,8 @@
  *
  *	 - a slot, made again where there is none;
  *	 - the queries behind it moved to its position, with the state that they had;
- *	   the state itself is forgotten where another version wrote it;
+ *	   the state itself is forgotten where another version wrote it; those that are not behind stay
+ *	   where they are, each at a position of its own, because the pipeline's may change;
  *	 - queries that never began (a restored dump) begun at this commit, where the
  *	   slot is new: an old slot still has their own beginning before it;
  *	 - the mark of rows missing on all of them, so that verify() says so.
@@ -111,7 +112,10 @@ sc_gap_accept(const ScPipeline *pipeline)
 		else if (foreign || offset->lsn < slot.confirmed_flush)
 			sc_offset_move(query->query_id, slot.confirmed_flush);
 		else
+		{
+			sc_offset_move(query->query_id, offset->lsn);
 			continue;
+		}
 		sc_query_set_preexisting(query->query_id);
 	}
 

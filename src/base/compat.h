@@ -254,13 +254,13 @@ typedef bool ScUpdateIndexes;
 #endif
 #if PG_VERSION_NUM < 190000
 #define sc_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
-#define sc_table_tuple_delete(rel, tid, cid, snapshot, failure) \
-	table_tuple_delete((rel), (tid), (cid), (snapshot), InvalidSnapshot, true, (failure), false)
+#define sc_table_tuple_delete(rel, tid, cid, snapshot, wait, failure) \
+	table_tuple_delete((rel), (tid), (cid), (snapshot), InvalidSnapshot, (wait), (failure), false)
 #else
 #define sc_table_beginscan(rel, snapshot) \
 	table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
-#define sc_table_tuple_delete(rel, tid, cid, snapshot, failure) \
-	table_tuple_delete((rel), (tid), (cid), 0, (snapshot), InvalidSnapshot, true, (failure))
+#define sc_table_tuple_delete(rel, tid, cid, snapshot, wait, failure) \
+	table_tuple_delete((rel), (tid), (cid), 0, (snapshot), InvalidSnapshot, (wait), (failure))
 #endif
 
 #if PG_VERSION_NUM < 160000

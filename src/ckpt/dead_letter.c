@@ -111,10 +111,10 @@ sc_dead_letter_end(ScDeadLetterWriter *writer)
 	pfree(writer);
 }
 
-void
-sc_dead_letter_delete(int64 query_id)
+bool
+sc_dead_letter_delete(int64 query_id, bool wait)
 {
-	sc_store_delete_kept("dead_letter", DEAD_COLUMNS, DEAD_QUERY_ID, query_id);
+	return sc_store_delete_kept("dead_letter", DEAD_COLUMNS, DEAD_QUERY_ID, query_id, wait);
 }
 
 int64

@@ -30,8 +30,8 @@ extern void sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, Datu
 							   const ScFailure *failure);
 extern void sc_dead_letter_end(ScDeadLetterWriter *writer);
 
-/* Removes all letters of a query. */
-extern void sc_dead_letter_delete(int64 query_id);
+/* Removes all letters of a query, as sc_late_delete(). */
+extern bool sc_dead_letter_delete(int64 query_id, bool wait);
 
 /* The number of letters that are kept of the query. */
 extern int64 sc_dead_letter_count(int64 query_id);

@@ -70,8 +70,8 @@ sc_late_end(ScLateWriter *writer)
 	pfree(writer);
 }
 
-void
-sc_late_delete(int64 query_id)
+bool
+sc_late_delete(int64 query_id, bool wait)
 {
-	sc_store_delete_kept("late_rows", LATE_COLUMNS, LATE_QUERY_ID, query_id);
+	return sc_store_delete_kept("late_rows", LATE_COLUMNS, LATE_QUERY_ID, query_id, wait);
 }

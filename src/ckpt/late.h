@@ -31,7 +31,8 @@ extern ScLateWriter *sc_late_begin(const ScQuery *query);
 extern void sc_late_add(ScLateWriter *writer, const ScLateRow *row);
 extern void sc_late_end(ScLateWriter *writer);
 
-/* Removes all rows of a query; those that somebody else removes are waited for. */
-extern void sc_late_delete(int64 query_id);
+/* Removes all rows of a query; those that somebody else removes are waited for, or false tells
+ * that they may remain. */
+extern bool sc_late_delete(int64 query_id, bool wait);
 
 #endif							/* SC_CKPT_LATE_H */

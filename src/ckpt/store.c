@@ -233,6 +233,7 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 	}
 	offset->closed_until = nulls[Anum_offset_closed_until - 1] ? SC_NO_EVENT_TIME :
 		DatumGetTimestampTz(values[Anum_offset_closed_until - 1]);
+	offset->apart = DatumGetBool(values[Anum_offset_apart - 1]);
 	return offset;
 }
 
@@ -261,15 +262,40 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	nulls[Anum_offset_active_lsn - 1] = nulls[Anum_offset_active_at - 1] = offset->active_at == 0;
 	values[Anum_offset_closed_until - 1] = TimestampTzGetDatum(offset->closed_until);
 	nulls[Anum_offset_closed_until - 1] = offset->closed_until == SC_NO_EVENT_TIME;
+	values[Anum_offset_apart - 1] = BoolGetDatum(offset->apart);
+}
+
+/* The position that counts.  One that has no pipeline to go with has its own. */
+static void
+set_position(ScOffset *offset, const ScPipelineState *state)
+{
+	offset->apart |= XLogRecPtrIsInvalid(state->lsn);
+	if (offset->apart)
+		return;
+	offset->lsn = state->lsn;
+	offset->checkpoint_id = state->checkpoint_id;
+}
+
+/* Starts a scan of the query's offsets. */
+static SysScanDesc
+scan_offsets(StoreTable *table, int64 query_id)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(query_id));
+	return sc_store_scan(table, 1, &key);
 }
 
 /*
- * Offsets of all existing queries of a pipeline, in the current memory context.
+ * See store.h.  Offsets of all existing queries of a pipeline, in the current memory context.
  * A query without one isn't in the list.  Needs a transaction and a snapshot.
  */
 List *
 sc_store_offsets(int32 pipeline_id)
 {
+	/* first: each scan has a snapshot of its own, and rows may be set apart in between */
+	ScPipelineState state = sc_store_read_state(pipeline_id);
 	List	   *queries = sc_query_list(pipeline_id);
 	List	   *result = NIL;
 	StoreTable	table;
@@ -279,16 +305,16 @@ sc_store_offsets(int32 pipeline_id)
 	foreach(lc, queries)
 	{
 		ScQuery    *query = lfirst(lc);
-		ScanKeyData key;
-		SysScanDesc scan;
+		SysScanDesc scan = scan_offsets(&table, query->query_id);
 		HeapTuple	tuple;
 
-		ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
-					Int64GetDatum(query->query_id));
-		scan = sc_store_scan(&table, 1, &key);
 		while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
-			result = lappend(result,
-							 offset_from_tuple(tuple, RelationGetDescr(table.rel)));
+		{
+			ScOffset   *offset = offset_from_tuple(tuple, RelationGetDescr(table.rel));
+
+			set_position(offset, &state);
+			result = lappend(result, offset);
+		}
 		systable_endscan_ordered(scan);
 	}
 	sc_store_table_close(&table);
@@ -299,14 +325,11 @@ bool
 sc_store_has_offset(int64 query_id)
 {
 	StoreTable	table;
-	ScanKeyData key;
 	SysScanDesc scan;
 	bool		result;
 
 	sc_store_table_open(&table, "checkpoint_offset", Natts_offset, AccessShareLock);
-	ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(query_id));
-	scan = sc_store_scan(&table, 1, &key);
+	scan = scan_offsets(&table, query_id);
 	result = systable_getnext_ordered(scan, ForwardScanDirection) != NULL;
 	systable_endscan_ordered(scan);
 	sc_store_table_close(&table);
@@ -365,10 +388,7 @@ sc_store_checkpoint_id(const ScStore *store)
 	return store->checkpoint_id;
 }
 
-/*
- * See store.h.  The last call for a query in its subtransaction: what is
- * buffered of its chunks is written first.
- */
+/* See store.h. */
 void
 sc_store_offset(ScStore *store, const ScOffset *offset)
 {
@@ -380,9 +400,7 @@ sc_store_offset(ScStore *store, const ScOffset *offset)
 	HeapTuple	oldtuple;
 	HeapTuple	newtuple;
 
-	sc_store_flush(store);
 	CommandCounterIncrement();
-
 	oldcontext = MemoryContextSwitchTo(store->context);
 	offset_to_values(offset, values, nulls);
 	newtuple = heap_form_tuple(RelationGetDescr(store->offset.rel), values, nulls);
@@ -404,17 +422,39 @@ sc_store_offset(ScStore *store, const ScOffset *offset)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+void
+sc_store_set_apart(ScStore *store, int64 query_id, XLogRecPtr lsn)
+{
+	Datum		values[Natts_offset] = {0};
+	bool		nulls[Natts_offset] = {0};
+	bool		replace[Natts_offset] = {0};
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	values[Anum_offset_lsn - 1] = LSNGetDatum(lsn);
+	values[Anum_offset_apart - 1] = BoolGetDatum(true);
+	replace[Anum_offset_lsn - 1] = replace[Anum_offset_apart - 1] = true;
+	CommandCounterIncrement();
+	scan = scan_offsets(&store->offset, query_id);
+	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+	{
+		HeapTuple	changed = heap_modify_tuple(tuple, RelationGetDescr(store->offset.rel), values,
+												nulls, replace);
+
+		CatalogTupleUpdateWithInfo(store->offset.rel, &tuple->t_self, changed,
+								   store->offset.indexes);
+		heap_freetuple(changed);
+	}
+	systable_endscan_ordered(scan);
+}
+
 /* Removes the offsets of a query; part of sc_store_forget_query. */
 void
 sc_store_delete_offsets(ScStore *store, int64 query_id)
 {
-	ScanKeyData key;
-	SysScanDesc scan;
+	SysScanDesc scan = scan_offsets(&store->offset, query_id);
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(query_id));
-	scan = sc_store_scan(&store->offset, 1, &key);
 	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
 		CatalogTupleDelete(store->offset.rel, &tuple->t_self);
 	systable_endscan_ordered(scan);

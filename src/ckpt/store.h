@@ -39,6 +39,7 @@ typedef struct ScOffset
 	int64		closed_until;	/* windows that end at or before it are over, whatever the
 								 * watermark is; SC_NO_EVENT_TIME: none */
 	int64		next_due;		/* not stored: sc_engine_next_due() */
+	bool		apart;			/* the position is its own, not that of the pipeline's last checkpoint */
 } ScOffset;
 
 /* stream_ckpt.pipeline_state */
@@ -83,7 +84,12 @@ extern int64 sc_store_begin_attempt(int32 pipeline_id, bool restored);
 /* Forgets the pipeline's position: nothing counts on it, and its slot is to go. */
 extern void sc_store_clear_position(int32 pipeline_id);
 
-extern List *sc_store_offsets(int32 pipeline_id);	/* of ScOffset *, by query_id */
+/*
+ * ScOffset *, by query_id, with the position that counts: of a query that goes with the others
+ * lsn and checkpoint_id are those of pipeline_state.  Never older than what was true before the call, and
+ * never newer than what is committed.
+ */
+extern List *sc_store_offsets(int32 pipeline_id);
 extern bool sc_store_has_offset(int64 query_id);
 
 /*
@@ -98,11 +104,16 @@ extern void sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 extern void sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key);
 extern int64 sc_store_checkpoint_id(const ScStore *store);
 extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, source) */
-/* Removes chunks, offsets and late rows of queries of the pipeline that no longer exist. */
-extern void sc_store_forget_query(ScStore *store, int64 query_id);
+/* A query that went with the others isn't in this checkpoint: it stays at "lsn". */
+extern void sc_store_set_apart(ScStore *store, int64 query_id, XLogRecPtr lsn);
+/*
+ * Removes all that is left of a query that no longer exists.  False: but for rows that an open
+ * transaction has changed (take_late_rows(), resume_query()); the checkpoint doesn't wait for it.
+ */
+extern bool sc_store_forget_query(ScStore *store, int64 query_id);
 /*
  * Writes the buffered chunks.  To be called before a subtransaction that called
- * sc_store_chunk is released, unless sc_store_offset was its last call.
+ * sc_store_chunk is released.
  */
 extern void sc_store_flush(ScStore *store);
 /* Flushes, inserts the checkpoint's record, updates pipeline_state, prunes history, closes. */

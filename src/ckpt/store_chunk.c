@@ -223,19 +223,21 @@ sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key)
 }
 
 /* See store.h. */
-void
+bool
 sc_store_forget_query(ScStore *store, int64 query_id)
 {
 	ScanKeyData key;
+	bool		all;
 
 	sc_store_flush(store);
 	ScanKeyInit(&key, Anum_chunk_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
 	delete_chunks(store, 1, &key);
 	sc_store_delete_offsets(store, query_id);
-	sc_store_failure_clear(query_id);
-	sc_late_delete(query_id);
-	sc_dead_letter_delete(query_id);
+	all = sc_store_failure_recovered(query_id);
+	all &= sc_late_delete(query_id, false);
+	all &= sc_dead_letter_delete(query_id, false);
+	return all;
 }
 
 /* The chunk that a row of state_chunk holds; its data stay the tuple's. */

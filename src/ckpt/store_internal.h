@@ -42,7 +42,7 @@ struct ScStore
 	/*
 	 * Chunks not yet inserted; all of them of subtransaction batch_subid.  A batch
 	 * of another one than the current belongs to a subtransaction that aborted
-	 * (whoever ends one successfully has called sc_store_offset or
+	 * (whoever ends one successfully has called
 	 * sc_store_flush), and is thrown away.
 	 */
 	TupleTableSlot *batch[CHUNK_BATCH_ROWS];	/* NULL: not made yet */
@@ -67,9 +67,9 @@ extern HeapTuple sc_store_state_tuple(StoreTable *state, int32 pipeline_id);
 extern void sc_store_delete_offsets(ScStore *store, int64 query_id);
 
 /* store_kept.c: removes a query's rows of a table that users delete from, too; those that
- * somebody else removes are waited for */
-extern void sc_store_delete_kept(const char *relname, int columns, AttrNumber query_id_attno,
-								 int64 query_id);
+ * somebody else removes are waited for, or false tells that they may remain */
+extern bool sc_store_delete_kept(const char *relname, int columns, AttrNumber query_id_attno,
+								 int64 query_id, bool wait);
 
 /* store_history.c */
 extern void sc_store_record(const ScCheckpointRecord *record, const char *failure);

@@ -69,7 +69,8 @@
 #define Anum_offset_active_lsn				15
 #define Anum_offset_active_at				16
 #define Anum_offset_closed_until			17
-#define Natts_offset						17
+#define Anum_offset_apart					18
+#define Natts_offset						18
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

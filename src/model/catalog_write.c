@@ -411,6 +411,7 @@ sc_offset_move(int64 query_id, XLogRecPtr lsn)
 	ScanKeyData key;
 
 	set_column(&row, Anum_offset_lsn, LSNGetDatum(lsn));
+	set_column(&row, Anum_offset_apart, BoolGetDatum(true));
 	key_int8(&key, Anum_offset_query_id, query_id);
 	update_rows("checkpoint_offset", &key, &row);
 }

@@ -54,7 +54,10 @@ typedef struct ScQueryRow
 extern List *sc_query_rows(void);
 extern void sc_query_delete(int64 query_id);
 
-/* After a gap was accepted: the position and the server that a pipeline goes on with. */
+/*
+ * After a gap was accepted: the position and the server that a pipeline goes on with.  Queries
+ * have their own from then on, until their next part.
+ */
 extern void sc_offset_move(int64 query_id, XLogRecPtr lsn);
 extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format);
 /* Forgets what a query has in memory: the chunks of its open windows. */

@@ -3,12 +3,16 @@
  *	  Writing a collected checkpoint: result rows, state chunks, offsets and the
  *	  checkpoint's own record, in one transaction.
  *
- * Each query's rows, chunks and offset are written in a subtransaction of their
- * own.  Rows go first, as the query's owner; the extension's catalogs follow as
- * ourselves.  An error in writing the rows concerns that query alone: the others
- * commit without it.  Where the same rows may go through another time (a lock, a
- * full disk), its part is kept and written with a later checkpoint; otherwise the
- * query stands, at its last committed offset.
+ * Only what has news is written: a query that its tasks list as having none goes on with
+ * the pipeline's own position (src/README, "Where a query is").  Whatever is neither written nor
+ * listed is set apart, at the position that it had.
+ *
+ * The parts of queries whose code can't run share one subtransaction, the others have one each
+ * (checkpoint_part.c).  Rows are written as the query's owner, the extension's catalogs as
+ * ourselves.  An error in a part concerns that query alone: the others
+ * commit without it.  Where the same part may go through another time (a lock, a
+ * full disk), it is kept and written with a later checkpoint; otherwise the
+ * query fails, at its last committed offset.
  *
  * What code of owners left may also fail at the commit itself, which says nothing of whose
  * it was (a remote transaction, a full notification queue).  Then all queries whose code
@@ -22,16 +26,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/clock.h"
 #include "base/debug.h"
-#include "base/env.h"
-#include "base/limit.h"
 #include "base/lock_time.h"
 #include "base/settings.h"
-#include "ckpt/late.h"
 #include "miscadmin.h"
-#include "utils/resowner.h"
 #include "worker/checkpoint_internal.h"
 #include "worker/collect.h"
 #include "worker/loop.h"
@@ -52,14 +51,15 @@ static bool others_turn = true; /* a suspect wasn't written in the checkpoint be
  * last checkpoint. */
 #define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
 
+static void begin_progress(ScCollection *collection, const ScCheckpointRecord *record);
 static int64 choose_alone(const ScCollection *collection);
-static void write_query(ScStore *store, ScCollectedQuery *collected,
+static bool is_written(ScStore *store, ScCollectedQuery *collected);
+static bool can_share(const ScCollectedQuery *collected);
+static void write_alone(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
+static void write_together(ScStore *store, List *parts, ScCheckpointRecord *record);
+static void leave_behind(ScStore *store, const ScCollection *collection);
 static void leave_out(ScStore *store, ScCollectedQuery *collected);
-static void write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
-					   ScCheckpointRecord *record);
-static int64 write_state(ScStore *store, ScQuery *query, ScPart *part,
-						 ScDeadLetterWriter **letters);
 
 /* A checkpoint that is tried again has what is left. */
 static void
@@ -78,21 +78,78 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 {
 	ScStore    *store = sc_store_begin(record->pipeline_id, record->attempt,
 									   record->checkpoint_id);
+	List	   *together = NIL;
 	ListCell   *lc;
 
 	failure_context = collection->context;
 	began = sc_moment_now();
+	begin_progress(collection, record);
 	alone = choose_alone(collection);
 	begin_lock_time(record->checkpoint_id);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
 	foreach(lc, collection->queries)
 	{
-		write_query(store, lfirst(lc), record);
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (!is_written(store, collected))
+			continue;
+		if (can_share(collected))
+			together = lappend(together, collected);
+		else
+			write_alone(store, collected, record);
 		CHECK_FOR_INTERRUPTS();
 	}
+	write_together(store, together, record);
+	leave_behind(store, collection);
 	SC_DEBUG_POINT("coordinator_before_record");
 	sc_store_end(store, record);
+}
+
+/*
+ * What an earlier try noted is void.  A query that was failing is looked at although it has
+ * nothing new: it may be past the row that failed.  And what waits is at this barrier if nothing came
+ * since it was sent.
+ */
+static void
+begin_progress(ScCollection *collection, const ScCheckpointRecord *record)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+
+		progress->placed = progress->left = false;
+		if (progress->failing && sc_collect_is_same(collection, progress->query_id))
+			(void) sc_collect_query(collection, progress->query_id);
+		if (progress->forget_at != 0 && progress->forget_at <= began)
+			sc_collect_query(collection, progress->query_id)->forget = true;
+	}
+	foreach(lc, collection->queries)
+	{
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (sc_collect_is_same(collection, collected->query_id))
+			collected->lsn = record->lsn;
+	}
+}
+
+/* Whoever went with the others, and isn't known to be in this checkpoint, stays where he was. */
+static void
+leave_behind(ScStore *store, const ScCollection *collection)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+
+		progress->left = progress->with_others && !progress->placed &&
+			!sc_collect_is_same(collection, progress->query_id);
+		if (progress->left)
+			sc_store_set_apart(store, progress->query_id, sc_progress_lsn(progress));
+	}
 }
 
 /* Notes why the query isn't in this checkpoint, and decides what is next. */
@@ -199,20 +256,20 @@ sc_checkpoint_committed(const ScCollection *collection)
 	}
 }
 
-static void
-write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
+/* Decides what becomes of the query; true: its part is written. */
+static bool
+is_written(ScStore *store, ScCollectedQuery *collected)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
-	ScQuery    *query;
 
-	sc_worker_context.query_id = collected->query_id;
 	collected->by_sink = collected->recovered = collected->cleared = false;
 	collected->user_code = collected->failed_now = collected->untried = false;
-	query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
-	if (!query)
+	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
+	if (!collected->query)
 	{
-		sc_store_forget_query(store, collected->query_id);
+		collected->cleared = sc_store_forget_query(store, collected->query_id);
 		collected->outcome = SC_OUTCOME_FORGOTTEN;
+		progress->placed = true;
 	}
 	else if (progress->is_void)
 		collected->outcome = SC_OUTCOME_VOID;
@@ -230,8 +287,8 @@ write_query(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *rec
 		keep_place(store, collected);
 	}
 	else
-		write_part(store, query, collected, record);
-	sc_worker_context.query_id = 0;
+		return true;
+	return false;
 }
 
 /* A query that was failing is healthy again, once it is past the row that failed. */
@@ -243,30 +300,6 @@ has_recovered(const ScCollectedQuery *collected)
 	return progress->failing &&
 		(XLogRecPtrIsInvalid(progress->failed_lsn) ||
 		 collected->lsn >= progress->failed_lsn);
-}
-
-/*
- * Releases the part's subtransaction, in which code of the owner's can have a part (a remote
- * transaction has savepoints, too).  A failure in that is returned, and the caller rolls back.
- */
-static ScFailure *
-release(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
-
-	PG_TRY();
-	{
-		sc_limit_begin(sc_progress_is_shared());
-		ReleaseCurrentSubTransaction();
-		sc_limit_end();
-	}
-	PG_CATCH();
-	{
-		failure = sc_take_query_failure(context);
-	}
-	PG_END_TRY();
-	return failure;
 }
 
 /* The same failure, in failure_context. */
@@ -293,61 +326,81 @@ leave_out(ScStore *store, ScCollectedQuery *collected)
 	note_failure(collected, collected->refused, true);
 }
 
+/* The part is in the transaction. */
 static void
-write_part(ScStore *store, ScQuery *query, ScCollectedQuery *collected,
-		   ScCheckpointRecord *record)
+note_written(ScCollectedQuery *collected, const ScWrittenPart *written,
+			 ScCheckpointRecord *record)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ScDeadLetterWriter *letters = NULL;
-	ScFailure  *failure = NULL;
-	ScWrittenRows written = {0};
-	int64		bytes = 0;
+	ScProgress *progress = sc_progress_get(collected->query_id);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	if (collected->has_rows)
-		failure = sc_checkpoint_rows(query, collected->part, &written);
-	if (failure && query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
-	{
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		letters = sc_dead_letter_begin(query, record->checkpoint_id);
-		failure = sc_checkpoint_rows_around(query, collected->part, letters, &written);
-	}
-	if (!failure)
-	{
-		SC_DEBUG_POINT("coordinator_after_rows");
-		bytes = write_state(store, query, collected->part, &letters);
-		if (letters)
-			sc_dead_letter_end(letters);
-		sc_store_flush(store);
-		failure = release();
-	}
-	if (failure)
-		RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	sc_env_end_step();
-
-	collected->user_code = written.user_code;
-	if (collected->has_rows)
-		sc_progress_get(collected->query_id)->user_code = written.user_code;
-	if (failure)
-	{
-		collected->failed_now = true;
-		collected->refused = keep_failure(failure);
-		leave_out(store, collected);
-		return;
-	}
-	record->checkpointed_bytes += bytes;
-	record->result_rows += written.nrows;
+	record->checkpointed_bytes += written->bytes;
+	record->result_rows += written->rows.nrows;
 	collected->outcome = SC_OUTCOME_COMMITTED;
+	progress->placed = collected->offset.query_id != 0;
 	collected->recovered = has_recovered(collected);
 	collected->cleared = collected->recovered &&
 		sc_store_failure_recovered(collected->query_id);
+}
+
+static void
+write_alone(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
+{
+	ScWrittenPart written = {0};
+	ScFailure  *failure;
+
+	sc_worker_context.query_id = collected->query_id;
+	failure = sc_checkpoint_part(store, collected, record, &written);
+	sc_worker_context.query_id = 0;
+	collected->user_code = written.rows.user_code;
+	if (collected->has_rows)
+		sc_progress_get(collected->query_id)->user_code = written.rows.user_code;
+	if (!failure)
+	{
+		note_written(collected, &written, record);
+		return;
+	}
+	collected->failed_now = true;
+	collected->refused = keep_failure(failure);
+	leave_out(store, collected);
+}
+
+/*
+ * May the part share a subtransaction?  Not if code of the owner's may run, and not if it is likely to
+ * fail: those that share it would have to be written again.
+ */
+static bool
+can_share(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return !progress->failing && !progress->suspect &&
+		(!collected->has_rows || !progress->user_code);
+}
+
+/*
+ * One that can't be written (or whose owner's code would run, after all) is written alone, those before
+ * it once more together, and then those behind it: no part is written more than three times.
+ */
+static void
+write_together(ScStore *store, List *parts, ScCheckpointRecord *record)
+{
+	int			first = 0;
+
+	while (first < list_length(parts))
+	{
+		int			n = list_length(parts) - first;
+		int			written = n == 1 ? 0 : sc_checkpoint_parts(store, parts, first, n, record, note_written);
+		int			again = written == n ? 0 : written;
+
+		if (again > 1 && sc_checkpoint_parts(store, parts, first, again, record, note_written) == again)
+			again = 0;
+		for (int i = 0; i < again; i++)
+			write_alone(store, list_nth(parts, first + i), record);
+		if (written < n)
+			write_alone(store, list_nth(parts, first + written++), record);
+		first += written;
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 int
@@ -394,98 +447,4 @@ sc_checkpoint_blame(ScCollection *collection, const ErrorData *error)
 	}
 	MemoryContextSwitchTo(old);
 	return suspects != NIL;
-}
-
-static Size
-write_chunk(ScStore *store, const ScMessage *message)
-{
-	const ScMessageChunk *head = (const ScMessageChunk *) SC_MESSAGE_BODY(message);
-	ScChunk		chunk = {0};
-
-	chunk.partition_key = head->partition_key;
-	chunk.seq = head->seq;
-	chunk.full = head->full;
-	chunk.key_group_min = head->key_group_min;
-	chunk.key_group_max = head->key_group_max;
-	chunk.data = (const char *) (head + 1);
-	chunk.len = head->len;
-	sc_store_chunk(store, message->query_id, head->checkpoint_id, &chunk);
-	return chunk.len;
-}
-
-static void
-write_late_row(ScLateWriter *writer, const ScMessage *message)
-{
-	const ScMessageLate *head = (const ScMessageLate *) SC_MESSAGE_BODY(message);
-	ScLateRow	row;
-
-	row.row = PointerGetDatum(head + 1);
-	row.window_start = head->window_start;
-	row.window_end = head->window_end;
-	row.watermark = head->watermark;
-	row.lsn = head->lsn;
-	row.ordinal = head->ordinal;
-	sc_late_add(writer, &row);
-}
-
-static void
-write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len)
-{
-	const ScMessageDead *head = (const ScMessageDead *) SC_MESSAGE_BODY(message);
-	const char *row = (const char *) (head + 1);
-	const char *failure = row + MAXALIGN(head->row_len);
-
-	sc_dead_letter_add(letters, (ScDeadKind) head->kind,
-					   head->row_len > 0 ? PointerGetDatum(row) : (Datum) 0,
-					   sc_failure_read(failure, (const char *) message + len - failure));
-}
-
-/*
- * Writes the part's chunks, late rows, dead letters and offset; returns the chunks'
- * bytes.  "*letters" is made where it is needed, and the caller's to end.
- */
-static int64
-write_state(ScStore *store, ScQuery *query, ScPart *part, ScDeadLetterWriter **letters)
-{
-	ScLateWriter *late = NULL;
-	const char *data;
-	Size		len;
-	int64		bytes = 0;
-
-	sc_part_rewind(part);
-	while ((data = sc_part_next(part, &len)) != NULL)
-	{
-		const ScMessage *message = (const ScMessage *) data;
-
-		switch (message->kind)
-		{
-			case SC_MESSAGE_CHUNK:
-				bytes += write_chunk(store, message);
-				break;
-			case SC_MESSAGE_DROP:
-				sc_store_drop_partition(store, message->query_id,
-										((const ScMessageDrop *) SC_MESSAGE_BODY(message))->partition_key);
-				break;
-			case SC_MESSAGE_LATE:
-				if (!late)
-					late = sc_late_begin(query);
-				write_late_row(late, message);
-				break;
-			case SC_MESSAGE_DEAD:
-				if (!*letters)
-					*letters = sc_dead_letter_begin(query, sc_store_checkpoint_id(store));
-				write_dead_letter(*letters, message, len);
-				break;
-			case SC_MESSAGE_OFFSET:
-				sc_store_offset(store, (const ScOffset *) SC_MESSAGE_BODY(message));
-				break;
-			case SC_MESSAGE_ROWS:
-				break;
-			default:
-				elog(ERROR, "unexpected message \"%c\" from a task", message->kind);
-		}
-	}
-	if (late)
-		sc_late_end(late);
-	return bytes;
 }

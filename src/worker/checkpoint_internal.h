@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * checkpoint_internal.h
- *	  What checkpoint.c and checkpoint_rows.c share.
+ *	  What checkpoint.c, checkpoint_part.c and checkpoint_rows.c share.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_CHECKPOINT_INTERNAL_H
@@ -10,6 +10,7 @@
 #include "ckpt/failure.h"
 #include "ckpt/part.h"
 #include "model/catalog.h"
+#include "worker/collect.h"
 
 /* What writing a part's result rows came to. */
 typedef struct ScWrittenRows
@@ -17,6 +18,30 @@ typedef struct ScWrittenRows
 	int64		nrows;
 	bool		user_code;		/* code of the owner's own may have run; also after a failure */
 } ScWrittenRows;
+
+/* What writing a part came to. */
+typedef struct ScWrittenPart
+{
+	ScWrittenRows rows;
+	int64		bytes;			/* of chunks */
+} ScWrittenPart;
+
+typedef void (*ScNotePart) (ScCollectedQuery *collected, const ScWrittenPart *written,
+							ScCheckpointRecord *record);
+
+/*
+ * Writes a part in a subtransaction of its own.  A failure is returned, and nothing of the part is
+ * there then.
+ */
+extern ScFailure *sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected,
+									 const ScCheckpointRecord *record, ScWrittenPart *written);
+
+/*
+ * Writes n of these parts (ScCollectedQuery *) from "first" on in one subtransaction, and calls "note" for
+ * each.  Or does neither, and returns the number of those before the one that must be written alone.
+ */
+extern int	sc_checkpoint_parts(ScStore *store, const List *parts, int first, int n,
+								ScCheckpointRecord *record, ScNotePart note);
 
 /* sc_take_query_error() (loop.h), as a failure. */
 extern ScFailure *sc_take_query_failure(MemoryContext context);
@@ -27,6 +52,9 @@ extern ScFailure *sc_take_query_failure(MemoryContext context);
  * thrown on.
  */
 extern ScFailure *sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written);
+
+/* The same for several queries' rows, with errors thrown; false: the owner's code would run. */
+extern bool sc_checkpoint_rows_direct(ScQuery *query, ScPart *part, ScWrittenRows *written);
 
 /*
  * The same around rows that fail, which become dead letters.  Returns a failure

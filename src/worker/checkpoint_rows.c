@@ -63,9 +63,12 @@ put_rows(ScSink *sink, const char *message, Size len)
 	}
 }
 
-/* Writes the part's result rows as the query's owner. */
-static void
-write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
+/*
+ * Writes the part's result rows as the query's owner.  False: its code would run, which it may not,
+ * and nothing is written; the caller rolls back.
+ */
+static bool
+write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_code)
 {
 	ScEnv		env;
 	ScSink	   *sink;
@@ -76,6 +79,11 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 	sc_limit_begin(sc_progress_is_shared());
 	sink = sc_sink_open(query);
 	written->user_code = sc_sink_runs_user_code(sink);
+	if (written->user_code && !may_run_code)
+	{
+		sc_limit_end();
+		return false;
+	}
 	sc_part_rewind(part);
 	while ((message = sc_part_next(part, &len)) != NULL)
 	{
@@ -93,6 +101,13 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 	PortalHashTableDeleteAll();
 	sc_limit_end();
 	sc_env_leave(&env);
+	return true;
+}
+
+bool
+sc_checkpoint_rows_direct(ScQuery *query, ScPart *part, ScWrittenRows *written)
+{
+	return write_rows(query, part, written, false);
 }
 
 ScFailure *
@@ -114,7 +129,7 @@ sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 
 	PG_TRY();
 	{
-		write_rows(query, part, written);
+		(void) write_rows(query, part, written, true);
 	}
 	PG_CATCH();
 	{

@@ -71,8 +71,8 @@ new_part(ScCollection *collection)
 						  (list_length(collection->queries) + 1));
 }
 
-static ScCollectedQuery *
-find_query(ScCollection *collection, int64 query_id)
+ScCollectedQuery *
+sc_collect_query(ScCollection *collection, int64 query_id)
 {
 	ScCollectedQuery *query;
 	MemoryContext old;
@@ -105,10 +105,51 @@ take_failure(ScCollection *collection, ScCollectedQuery *query, const char *body
 	query->part = new_part(collection);
 	query->has_rows = false;
 	query->lsn = InvalidXLogRecPtr;
+	query->offset.query_id = 0;
 	query->failure_data = memcpy(palloc(len), body, len);
 	query->failure = sc_failure_read(query->failure_data, len);
 	collection->urgent = true;
 	MemoryContextSwitchTo(old);
+}
+
+static void
+take_same(ScCollection *collection, const int64 *ids, int n)
+{
+	MemoryContext old = MemoryContextSwitchTo(collection->context);
+	int64	   *all = palloc((collection->nsame + n) * sizeof(int64));
+
+	if (collection->nsame > 0)
+		memcpy(all, collection->same, collection->nsame * sizeof(int64));
+	memcpy(all + collection->nsame, ids, n * sizeof(int64));
+	collection->same = all;
+	collection->nsame += n;
+	MemoryContextSwitchTo(old);
+}
+
+/* For qsort and bsearch. */
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+bool
+sc_collect_is_same(const ScCollection *collection, int64 query_id)
+{
+	const int64 *found = collection->nsame == 0 ? NULL :
+		bsearch(&query_id, collection->same, collection->nsame, sizeof(int64), compare_ids);
+	const int64 *last = found;
+
+	if (!found)
+		return false;
+	while (found > collection->same && found[-1] == query_id)
+		found--;
+	while (last + 1 < collection->same + collection->nsame && last[1] == query_id)
+		last++;
+	return last - found + 1 == collection->nqueues;
 }
 
 static void
@@ -124,7 +165,13 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 		take_end(collection, task, (const ScMessageEnd *) SC_MESSAGE_BODY(message));
 		return;
 	}
-	query = find_query(collection, message->query_id);
+	if (message->kind == SC_MESSAGE_SAME)
+	{
+		take_same(collection, (const int64 *) SC_MESSAGE_BODY(message),
+				  (len - sizeof(ScMessage)) / sizeof(int64));
+		return;
+	}
+	query = sc_collect_query(collection, message->query_id);
 	switch (message->kind)
 	{
 		case SC_MESSAGE_FORGET:
@@ -141,9 +188,9 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 			query->first = *(const ScOffset *) SC_MESSAGE_BODY(message);
 			break;
 		case SC_MESSAGE_OFFSET:
-			query->lsn = ((const ScOffset *) SC_MESSAGE_BODY(message))->lsn;
-			sc_idle_note((const ScOffset *) SC_MESSAGE_BODY(message));
-			sc_part_append(query->part, data, len);
+			query->offset = *(const ScOffset *) SC_MESSAGE_BODY(message);
+			query->lsn = query->offset.lsn;
+			sc_idle_note(&query->offset);
 			break;
 		default:
 			query->has_rows |= message->kind == SC_MESSAGE_ROWS;
@@ -188,6 +235,8 @@ take_end(ScCollection *collection, int task, const ScMessageEnd *end)
 	collection->full_bytes += end->state_bytes;
 	collection->ended[task] = true;
 	collection->nended++;
+	if (collection->nended == collection->nqueues && collection->nsame > 0)
+		qsort(collection->same, collection->nsame, sizeof(int64), compare_ids);
 	MemoryContextSwitchTo(old);
 }
 
@@ -218,6 +267,8 @@ sc_collect_reset(ScCollection *collection)
 	collection->urgent = false;
 	collection->nended = 0;
 	collection->nxids = 0;
+	collection->same = NULL;
+	collection->nsame = 0;
 	collection->barrier_at = 0;
 	collection->sync_us = 0;
 	collection->rows_in = 0;

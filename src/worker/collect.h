@@ -36,14 +36,16 @@ typedef struct ScCollectedQuery
 	bool		paused;			/* this is its last part */
 	ScFailure  *failure;		/* of the task; NULL: none */
 	char	   *failure_data;	/* what it points into */
-	XLogRecPtr	lsn;			/* of its last offset */
+	ScOffset	offset;			/* the last one that came; query_id 0: none */
+	XLogRecPtr	lsn;			/* up to where it is with this part, by its offset or 'S' */
 	ScOffset	first;			/* where a query begins that is new; else query_id 0 */
 
 	/* set by sc_checkpoint_write */
+	ScQuery    *query;			/* the transaction's; NULL: it is gone */
 	ScOutcome	outcome;
 	bool		by_sink;		/* failed in writing, not in the task */
 	bool		recovered;		/* it was failing, and isn't any more */
-	bool		cleared;		/* its row of query_failure was removed */
+	bool		cleared;		/* its row of query_failure was removed; forgotten: all of it */
 	bool		unnoted;		/* its failure could not be written there */
 	bool		user_code;		/* code of its owner's may have run */
 	bool		failed_now;		/* and then its rows could not be written */
@@ -77,6 +79,8 @@ typedef struct ScCollection
 	int64		full_bytes;
 	TransactionId *xids;
 	int			nxids;
+	int64	   *same;			/* ids in the tasks' 'S' messages, sorted */
+	int			nsame;
 } ScCollection;
 
 extern ScCollection *sc_collect_create(int64 attempt);
@@ -87,6 +91,12 @@ extern ScCollection *sc_collect_create(int64 attempt);
  * sc_collect_reset.  Ends the process where a task has gone.
  */
 extern bool sc_collect_pump(ScCollection *collection);
+
+/* The checkpoint is complete: has every task said that the query has nothing new? */
+extern bool sc_collect_is_same(const ScCollection *collection, int64 query_id);
+
+/* What arrived for the query, or nothing yet. */
+extern ScCollectedQuery *sc_collect_query(ScCollection *collection, int64 query_id);
 
 /* The checkpoint is committed: what waits stays for the next one. */
 extern void sc_collect_reset(ScCollection *collection);

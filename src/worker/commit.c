@@ -142,7 +142,7 @@ wait_for(long ms)
 
 /* What became of one query, now that it is committed. */
 static void
-note_outcome(const ScCollectedQuery *collected)
+note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	ScMoment	now = sc_moment_now();
@@ -158,14 +158,20 @@ note_outcome(const ScCollectedQuery *collected)
 	}
 	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
 	{
-		sc_progress_forget(collected->query_id);
 		sc_sink_forget(collected->query_id);
+		if (collected->cleared)
+			sc_progress_forget(collected->query_id);
+		else
+			sc_progress_forget_later(collected->query_id);
 		return;
 	}
 	if (collected->outcome == SC_OUTCOME_COMMITTED)
 	{
-		if (!XLogRecPtrIsInvalid(collected->lsn))
+		if (progress->placed)
+		{
 			progress->lsn = collected->lsn;
+			progress->with_others = !collected->paused && collected->lsn == checkpoint_lsn;
+		}
 	}
 	else if (XLogRecPtrIsInvalid(progress->lsn))
 		progress->lsn = collected->first.lsn;
@@ -246,7 +252,8 @@ publish_commit(const ScCollection *collection, const ScCheckpointRecord *record,
 	SC_DEBUG_POINT("coordinator_after_commit");
 	sc_checkpoint_committed(collection);
 	foreach(lc, collection->queries)
-		note_outcome(lfirst(lc));
+		note_outcome(lfirst(lc), record->lsn);
+	sc_progress_advance(record->lsn);
 	/* who resumed a query before he called sync() waits for it; the rest can wait */
 	if (sc_my_pipeline->catalog_changed)
 	{

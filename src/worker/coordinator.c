@@ -161,7 +161,13 @@ prepare(void)
 	return status == SC_STATUS_STARTING;
 }
 
-/* Removes what is left of queries that no longer exist. */
+#define OF_DROPPED_QUERIES \
+	"NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) t.query_id)"
+
+/*
+ * Removes what is left of queries that no longer exist.  Rows that somebody else is changing aren't
+ * waited for: checkpoints remove them later.
+ */
 static void
 forget_dropped_queries(void)
 {
@@ -171,13 +177,27 @@ forget_dropped_queries(void)
 	SPI_connect();
 	for (int i = 0; i < lengthof(tables); i++)
 	{
+		char	   *left = psprintf("SELECT DISTINCT t.query_id FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES,
+									tables[i]);
 		char	   *command =
-			psprintf("DELETE FROM stream_ckpt.%s t WHERE NOT EXISTS "
-					 "(SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) t.query_id)",
-					 tables[i]);
+			psprintf("DELETE FROM stream_ckpt.%s WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+					 "SELECT t.ctid FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES " FOR UPDATE SKIP LOCKED))",
+					 tables[i], tables[i]);
 
-		if (SPI_execute(command, false, 0) != SPI_OK_DELETE)
+		if (SPI_execute(left, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for what dropped queries left");
+		if (SPI_processed == 0)
+			continue;
+		if (SPI_execute(command, false, 0) != SPI_OK_DELETE ||
+			SPI_execute(left, false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not remove what dropped queries left");
+		for (uint64 row = 0; row < SPI_processed; row++)
+		{
+			bool		isnull;
+
+			sc_progress_forget_later(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
+																 SPI_tuptable->tupdesc, 1, &isnull)));
+		}
 	}
 	SPI_finish();
 }

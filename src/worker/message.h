@@ -16,6 +16,8 @@
  *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
  *	      came of it since then is void
  *	 'P'  nothing: the query is paused, its part is the last one
+ *	 'S'  ids of queries (int64): each has all rows up to the barrier, and nothing of it has changed
+ *	      since its last offset, which was at a barrier's LSN.  Once in a part, before its end
  *	 'E'  ScMessageEnd and xids: this task's part of the checkpoint ends
  *-------------------------------------------------------------------------
  */
@@ -38,13 +40,14 @@ typedef enum ScMessageKind
 	SC_MESSAGE_FORGET = 'F',
 	SC_MESSAGE_FAILED = 'X',
 	SC_MESSAGE_PAUSED = 'P',
+	SC_MESSAGE_SAME = 'S',
 	SC_MESSAGE_END = 'E'
 } ScMessageKind;
 
 typedef struct ScMessage
 {
 	int64		attempt;
-	int64		query_id;		/* 0 for 'E' */
+	int64		query_id;		/* 0 for 'S' and 'E' */
 	uint32		nrows;			/* 'R' */
 	uint8		kind;			/* ScMessageKind */
 	uint8		unused[3];

@@ -12,8 +12,10 @@
 
 #define MAX_DELAY_S	60
 #define RESUME_MS	60000
+#define FORGET_MS	5000
 
 static List *entries;			/* ScProgress *, in TopMemoryContext */
+static XLogRecPtr checkpoint_lsn;	/* of the last committed checkpoint */
 
 static ScProgress *
 find(int64 query_id)
@@ -57,6 +59,45 @@ sc_progress_forget(int64 query_id)
 		return;
 	entries = list_delete_ptr(entries, entry);
 	pfree(entry);
+}
+
+void
+sc_progress_forget_later(int64 query_id)
+{
+	ScProgress *entry = sc_progress_get(query_id);
+
+	memset(entry, 0, sizeof(ScProgress));
+	entry->query_id = query_id;
+	entry->forget_at = sc_moment_after(sc_moment_now(), FORGET_MS * INT64CONST(1000));
+}
+
+List *
+sc_progress_list(void)
+{
+	return entries;
+}
+
+XLogRecPtr
+sc_progress_lsn(const ScProgress *entry)
+{
+	return entry->with_others ? checkpoint_lsn : entry->lsn;
+}
+
+void
+sc_progress_advance(XLogRecPtr lsn)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		ScProgress *entry = lfirst(lc);
+
+		if (!entry->left)
+			continue;
+		entry->lsn = checkpoint_lsn;
+		entry->with_others = entry->left = false;
+	}
+	checkpoint_lsn = lsn;
 }
 
 bool
@@ -110,6 +151,7 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 
 	list_free_deep(entries);
 	entries = NIL;
+	checkpoint_lsn = sc_store_read_state(pipeline_id).lsn;
 	foreach(lc, sc_store_offsets(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
@@ -120,6 +162,7 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 			continue;
 		entry = sc_progress_get(offset->query_id);
 		entry->lsn = offset->lsn;
+		entry->with_others = !offset->apart;
 		entry->active = has_offset(offsets, offset->query_id);
 		if (failure)
 		{
@@ -144,7 +187,7 @@ smallest(XLogRecPtr lsn, bool all)
 			(entry->active && entry->failures < SC_PATIENCE);
 
 		if (counts && !XLogRecPtrIsInvalid(entry->lsn))
-			lsn = Min(lsn, entry->lsn);
+			lsn = Min(lsn, sc_progress_lsn(entry));
 	}
 	return lsn;
 }
@@ -178,6 +221,7 @@ sc_progress_next_wait(void)
 		ScProgress *entry = lfirst(lc);
 
 		result = earlier(result, earlier(entry->wait_until, entry->clear_at));
+		result = earlier(result, entry->forget_at);
 	}
 	return result;
 }

@@ -3,10 +3,10 @@
  *	  What a coordinator knows of each query of its pipeline: how far its committed
  *	  results are, and whether it runs.
  *
- * Normally all queries stand at the last checkpoint's LSN.  One that is paused, has
+ * Normally all queries go with the last checkpoint's LSN.  One that is paused, has
  * failed, or whose part of a checkpoint waits, keeps its own, and with it the WAL.
- * Lives in the coordinator's process; but for "user_code" and "suspect" it changes after a
- * commit only, so that it never says more than the catalogs do.
+ * Lives in the coordinator's process; but for "user_code", "suspect", "placed" and "left" it
+ * changes after a commit only, so that it never says more than the catalogs do.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_PROGRESS_H
@@ -19,7 +19,10 @@
 typedef struct ScProgress
 {
 	int64		query_id;
-	XLogRecPtr	lsn;			/* committed offset; invalid: none yet */
+	XLogRecPtr	lsn;			/* committed offset; invalid: none yet.  See sc_progress_lsn() */
+	bool		with_others;	/* it is the last checkpoint's LSN, whatever "lsn" says */
+	bool		placed;			/* by the checkpoint being written: its row says where it is then, */
+	bool		left;			/* or that it stays where it was, apart from now on */
 	bool		active;			/* the tasks run it */
 	bool		wanted;			/* they don't, but it was resumed: a new attempt takes it in */
 	bool		is_void;		/* its rows could not be written: until the attempt ends, what its
@@ -33,6 +36,8 @@ typedef struct ScProgress
 	ScMoment	clear_at;		/* it is healthy, but its row of query_failure was another's: the
 								 * next checkpoint is due then; 0: no */
 	ScMoment	resumed_at;		/* while it waited; 0: never */
+	ScMoment	forget_at;		/* the query is gone, but rows of it were another transaction's: the
+								 * next checkpoint that removes them is due then; 0: no */
 	ScMoment	retry_at;		/* the attempt restarts for its sake then; 0: no */
 } ScProgress;
 
@@ -45,6 +50,17 @@ extern void sc_progress_load(int32 pipeline_id, List *offsets);
 /* The query's entry, made where there is none: active, without an offset. */
 extern ScProgress *sc_progress_get(int64 query_id);
 extern void sc_progress_forget(int64 query_id);
+/* The query is gone, and what is left of it is to be removed in a while. */
+extern void sc_progress_forget_later(int64 query_id);
+
+/* All entries, ScProgress *. */
+extern List *sc_progress_list(void);
+
+/* The query's committed offset. */
+extern XLogRecPtr sc_progress_lsn(const ScProgress *entry);
+
+/* A checkpoint at "lsn" is committed: those that are "left" aren't in it. */
+extern void sc_progress_advance(XLogRecPtr lsn);
 
 /* Do several queries run, so that one that takes long holds up another? */
 extern bool sc_progress_is_shared(void);
@@ -59,7 +75,7 @@ extern bool sc_progress_is_active(int64 query_id);
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
-/* The next wait_until or clear_at, and the next retry_at; 0: none. */
+/* The next wait_until, clear_at or forget_at, and the next retry_at; 0: none. */
 extern ScMoment sc_progress_next_wait(void);
 extern ScMoment sc_progress_next_retry(void);
 

@@ -91,6 +91,12 @@ check_stream(Oid relid)
 	stream->seen = seen;
 }
 
+bool
+sc_task_access_is_checked(const ScTaskQuery *query)
+{
+	return changes != 0 && query->access_checked == changes;
+}
+
 void
 sc_task_check_access(ScTaskQuery *query)
 {

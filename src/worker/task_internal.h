@@ -25,6 +25,10 @@ typedef struct ScTaskQuery
 	bool		skipping;		/* the transaction being read is one of those */
 	int64		checkpoint_id;	/* being frozen */
 	bool		paused;			/* takes no more rows; "offset" is its last */
+	bool		touched;		/* since its last part: set by whoever changes what its offset says, its state,
+								 * or what it sent */
+	XLogRecPtr	sent_offset;	/* in the last part of this attempt; invalid: there was none */
+	bool		sent_at_barrier;	/* that was the barrier's LSN: it goes with the others */
 	uint64		access_checked; /* task_access.c; 0: never */
 	bool		user_code;		/* functions of users' are called, which may leave something for
 								 * the commit */
@@ -85,8 +89,12 @@ extern ScTaskQuery *sc_task_query_load(int64 query_id, MemoryContext context,
 extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
 extern void sc_task_query_free(ScTaskQuery *query);
 extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
-extern int64 sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id,
-								  XLogRecPtr lsn);
+extern void sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
+/*
+ * Has the query nothing for a checkpoint at "lsn"?  *same: the coordinator must be told, because
+ * its position moves on.  Runs no code of the owner's, and costs next to nothing.
+ */
+extern bool sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same);
 /* The offset of a query that begins at "start". */
 extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 									   ScOutbox *outbox);
@@ -94,6 +102,8 @@ extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr st
 /* task_access.c: an error where the owner may not do (any more) what the query does.
  * Costs a comparison where no privilege has changed since the last call. */
 extern void sc_task_check_access(ScTaskQuery *query);
+/* Would that be the comparison only? */
+extern bool sc_task_access_is_checked(const ScTaskQuery *query);
 
 /* task_late.c: an ScLateRowDropped; "arg" is the ScTaskQuery */
 extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,

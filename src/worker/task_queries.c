@@ -47,7 +47,6 @@ typedef struct Step
 	Size		len;
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;
-	int64		state_bytes;	/* result of freezing */
 } Step;
 
 static void load_step(Step *step);
@@ -377,33 +376,65 @@ sc_task_queries_bound(void)
 static void
 freeze_step(Step *step)
 {
-	step->state_bytes = sc_task_query_freeze(step->query, step->checkpoint_id, step->lsn);
+	sc_task_query_freeze(step->query, step->checkpoint_id, step->lsn);
 }
 
+/* What a query with nothing new does at a barrier, if somebody's privileges have changed. */
+static void
+access_step(Step *step)
+{
+	sc_task_check_access(step->query);
+}
+
+/*
+ * One query's part.  False: it has none any more, because it failed or is paused, and is gone from the list.
+ */
+static bool
+freeze(Step *step)
+{
+	if (!guard(freeze_step, step))
+		return false;
+	if (!step->query->paused)
+		return true;
+	sc_outbox_add(outbox, SC_MESSAGE_PAUSED, step->query_id, 0, NULL, 0, NULL, 0);
+	forget(step->query);
+	return false;
+}
+
+/* Those with nothing new are named in one message: what isn't named has a part, or is elsewhere. */
 int64
 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	StringInfoData ids;
 	int64		state_bytes = 0;
 	int			i = 0;
 
+	initStringInfo(&ids);
+	MemoryContextSwitchTo(old);
 	while (i < list_length(queries))
 	{
 		Step		step = {0};
+		bool		same;
 
 		step.query = list_nth(queries, i);
 		step.query_id = step.query->query->query_id;
 		step.checkpoint_id = checkpoint_id;
 		step.lsn = lsn;
-		if (!guard(freeze_step, &step))
-			continue;			/* it is gone from the list */
-		state_bytes += step.state_bytes;
-		if (!step.query->paused)
+		if (!sc_task_query_has_no_news(step.query, lsn, &same))
 		{
-			i++;
-			continue;
+			if (!freeze(&step))
+				continue;
 		}
-		sc_outbox_add(outbox, SC_MESSAGE_PAUSED, step.query_id, 0, NULL, 0, NULL, 0);
-		forget(step.query);
+		else if (!sc_task_access_is_checked(step.query) && !guard(access_step, &step))
+			continue;
+		if (same)
+			appendBinaryStringInfo(&ids, (char *) &step.query_id, sizeof(int64));
+		state_bytes += sc_changelog_live_bytes(step.query->engine);
+		i++;
 	}
+	if (ids.len > 0)
+		sc_outbox_add(outbox, SC_MESSAGE_SAME, 0, 0, NULL, 0, ids.data, ids.len);
+	pfree(ids.data);
 	return state_bytes;
 }

@@ -279,6 +279,7 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 	{
 		if (summary->relid != query->definition->stream_relid)
 			continue;
+		query->touched = true;
 		sc_engine_commit(query->engine, summary->max_event_time);
 		query->updates_ignored += summary->updates;
 		query->deletes_ignored += summary->deletes;
@@ -304,6 +305,7 @@ run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 	if (idle->relid != query->definition->stream_relid || query->paused ||
 		idle->end_lsn <= query->offset || event_time == SC_NO_EVENT_TIME)
 		return;
+	query->touched = true;
 	if (query->active_lsn != idle->end_lsn)
 	{
 		if (query->active_lsn > idle->idle_since || query->active_at == 0 ||
@@ -361,8 +363,25 @@ sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 	offset.lsn = start;
 	offset.max_event_time = SC_NO_EVENT_TIME;
 	offset.closed_until = SC_NO_EVENT_TIME;
+	offset.apart = true;
 	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
 				  NULL, 0);
+}
+
+bool
+sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
+{
+	*same = false;
+	if (query->touched || query->paused || XLogRecPtrIsInvalid(query->sent_offset))
+		return false;
+	/* while the others are behind it, its own position says all */
+	if (query->offset > lsn)
+		return query->sent_offset == query->offset;
+	if (!query->sent_at_barrier)
+		return false;
+	query->offset = query->sent_offset = lsn;
+	*same = true;
+	return true;
 }
 
 /* The query's offset record; call it after the changelog is written. */
@@ -393,6 +412,10 @@ add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	offset.active_lsn = query->active_lsn;
 	offset.active_at = query->active_at;
 	offset.next_due = sc_engine_next_due(query->engine);
+	query->sent_offset = query->offset;
+	query->sent_at_barrier = query->offset == lsn && !query->paused;
+	query->touched = false;
+	offset.apart = !query->sent_at_barrier;
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, offset.query_id, 0,
 				  &offset, sizeof(offset), NULL, 0);
 }
@@ -403,7 +426,7 @@ emit_changed(ScTaskQuery *query)
 	sc_engine_emit_changed(query->engine);
 }
 
-int64
+void
 sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
 	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
@@ -417,5 +440,4 @@ sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	sc_env_leave(&env);
 	sc_rows_flush(&query->rows);
 	add_offset(query, checkpoint_id, lsn);
-	return sc_changelog_live_bytes(query->engine);
 }
