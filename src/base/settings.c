@@ -22,6 +22,7 @@ int			sc_query_share = 500;
 int			sc_debug_batch_rows = 0;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
+int			sc_debug_result_row_bytes = SC_ROW_BYTES_LIMIT;
 #endif
 
 void
@@ -84,6 +85,11 @@ sc_settings_init(void)
 							"Bytes from which on a table's row is cut (debug builds only).",
 							NULL,
 							&sc_debug_cut_row_bytes, SC_ROW_BYTES_LIMIT, 0, SC_ROW_BYTES_LIMIT,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_result_row_bytes",
+							"Bytes from which on a result row is an error of its query (debug builds only).",
+							NULL,
+							&sc_debug_result_row_bytes, SC_ROW_BYTES_LIMIT, 0, SC_ROW_BYTES_LIMIT,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #endif
 	if (process_shared_preload_libraries_in_progress)

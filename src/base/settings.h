@@ -20,12 +20,18 @@ extern int	sc_debug_notify_percent;	/* in place of SC_NOTIFY_PERCENT */
 extern int	sc_debug_cut_row_bytes; /* in place of SC_CUT_ROW_BYTES */
 #define SC_NOTIFY_PERCENT sc_debug_notify_percent
 #define SC_CUT_ROW_BYTES ((Size) sc_debug_cut_row_bytes)
+extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
+#define SC_RESULT_ROW_BYTES ((Size) sc_debug_result_row_bytes)
 #else
 #define SC_NOTIFY_PERCENT 50	/* fill of the notification queue that stops code of owners */
 #define SC_CUT_ROW_BYTES SC_ROW_BYTES_LIMIT
+#define SC_RESULT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #endif
 
-/* A table's row that takes more is cut: with what goes with it, it must fit into 1 GB. */
+/*
+ * A table's row that takes more is cut, a result row is an error of its query: with what goes with it, a
+ * row must fit into 1 GB.
+ */
 #define SC_ROW_BYTES_LIMIT (1024 * 1024 * 1023)
 
 extern void sc_settings_init(void);

@@ -12,16 +12,17 @@
  * The rule: a part knows nothing of transactions.  It is filled outside of any,
  * read inside the checkpoint's, and must read the same after that one aborted;
  * so the file is an inter-transaction one, without a resource owner, and only
- * sc_part_free closes it.
+ * sc_part_free closes it.  Nothing of it is buffered here: a message is in the file when
+ * sc_part_append returns, and closing the file can't fail.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "ckpt/part.h"
 #include "commands/tablespace.h"
-#include "storage/buffile.h"
+#include "storage/fd.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
+#include "utils/wait_event.h"
 
 #define BLOCK_SIZE		(64 * 1024)
 
@@ -47,16 +48,14 @@ struct ScPart
 	PartBlock  *first;
 	PartBlock  *last;
 
-	/* The file, NULL while everything is in memory. */
-	BufFile    *file;
-	int64		file_messages;
-	int			end_fileno;		/* where the next message is written */
-	off_t		end_offset;
+	/* The file, 0 while everything is in memory. */
+	File		file;
+	off_t		file_end;		/* where the next message is written */
 
 	/* The read position. */
 	PartBlock  *block;			/* NULL: past the blocks */
 	Size		block_pos;
-	int64		file_read;		/* messages read from the file */
+	off_t		file_pos;
 	char	   *buffer;			/* of a message from the file */
 	Size		buffer_size;
 };
@@ -114,32 +113,33 @@ exceeds_limit(const ScPart *part, Size len)
 	return part->memory + BLOCK_HEADER + Max(need, BLOCK_SIZE) > part->memory_limit;
 }
 
-/*
- * Opens the temporary file.  A BufFile remembers the current resource owner for
- * its further segments; that one may be gone by then, so it gets none (an
- * inter-transaction file isn't registered with one).  Temporary tablespaces are
- * looked up first, because that reads catalogs.
- */
+/* Bytes at most that are written or read in one go: an int in older servers. */
+#define FILE_BYTES		((Size) 512 * 1024 * 1024)
+
+/* Opens the temporary file.  Temporary tablespaces are looked up first, if catalogs can be read. */
 static void
 open_file(ScPart *part)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(part->context);
-	ResourceOwner oldowner = CurrentResourceOwner;
-
 	PrepareTempTablespaces();
+	part->file = OpenTemporaryFile(true);
+}
 
-	CurrentResourceOwner = NULL;
-	PG_TRY();
+static void
+write_file(ScPart *part, const char *data, Size len, off_t offset)
+{
+	while (len > 0)
 	{
-		part->file = BufFileCreateTemp(true);
-	}
-	PG_FINALLY();
-	{
-		CurrentResourceOwner = oldowner;
-	}
-	PG_END_TRY();
+		ssize_t		done = FileWrite(part->file, unconstify(char *, data), Min(len, FILE_BYTES), offset,
+									 WAIT_EVENT_BUFFILE_WRITE);
 
-	MemoryContextSwitchTo(oldcontext);
+		if (done <= 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write to temporary file of a checkpoint part: %m")));
+		data += done;
+		offset += done;
+		len -= done;
+	}
 }
 
 /*
@@ -149,24 +149,19 @@ open_file(ScPart *part)
 static void
 append_to_file(ScPart *part, const void *data, Size len)
 {
-	if (part->file == NULL)
+	if (part->file == 0)
 		open_file(part);
 
-	if (BufFileSeek(part->file, part->end_fileno, part->end_offset, SEEK_SET) != 0)
-		elog(ERROR, "could not seek in temporary file of a checkpoint part");
-
-	BufFileWrite(part->file, &len, sizeof(len));
-	BufFileWrite(part->file, unconstify(void *, data), len);
-
-	BufFileTell(part->file, &part->end_fileno, &part->end_offset);
-	part->file_messages++;
+	write_file(part, (const char *) &len, sizeof(len), part->file_end);
+	write_file(part, data, len, part->file_end + sizeof(len));
+	part->file_end += sizeof(len) + len;
 }
 
-/* Adds a message (copied).  Fails where the temporary file can't be written. */
+/* Adds a message (copied).  Fails if the temporary file can't be written. */
 void
 sc_part_append(ScPart *part, const void *data, Size len)
 {
-	if (part->file != NULL || exceeds_limit(part, len))
+	if (part->file != 0 || exceeds_limit(part, len))
 		append_to_file(part, data, len);
 	else
 		append_to_memory(part, data, len);
@@ -179,30 +174,40 @@ sc_part_rewind(ScPart *part)
 {
 	part->block = part->first;
 	part->block_pos = 0;
-	part->file_read = 0;
+	part->file_pos = 0;
 }
 
 /* Reads exactly "len" bytes from the file. */
 static void
-read_file(ScPart *part, void *to, Size len)
+read_file(ScPart *part, char *to, Size len)
 {
-	if (BufFileRead(part->file, to, len) != len)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not read from temporary file of a checkpoint part")));
+	while (len > 0)
+	{
+		ssize_t		done = FileRead(part->file, to, Min(len, FILE_BYTES), part->file_pos,
+									WAIT_EVENT_BUFFILE_READ);
+
+		if (done < 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read from temporary file of a checkpoint part: %m")));
+		if (done == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("temporary file of a checkpoint part is too short")));
+		to += done;
+		part->file_pos += done;
+		len -= done;
+	}
 }
 
 /* The next message of the file, or NULL. */
 static const char *
 next_from_file(ScPart *part, Size *len)
 {
-	if (part->file_read >= part->file_messages)
+	if (part->file_pos >= part->file_end)
 		return NULL;
 
-	if (part->file_read == 0 && BufFileSeek(part->file, 0, 0, SEEK_SET) != 0)
-		elog(ERROR, "could not rewind temporary file of a checkpoint part");
-
-	read_file(part, len, sizeof(*len));
+	read_file(part, (char *) len, sizeof(*len));
 	if (part->buffer_size < *len)
 	{
 		if (part->buffer != NULL)
@@ -216,7 +221,6 @@ next_from_file(ScPart *part, Size *len)
 		part->memory += *len;
 	}
 	read_file(part, part->buffer, *len);
-	part->file_read++;
 	return part->buffer;
 }
 
@@ -262,7 +266,7 @@ sc_part_bytes(const ScPart *part)
 void
 sc_part_free(ScPart *part)
 {
-	if (part->file != NULL)
-		BufFileClose(part->file);
+	if (part->file != 0)
+		FileClose(part->file);
 	MemoryContextDelete(part->context);
 }

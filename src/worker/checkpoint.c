@@ -323,7 +323,7 @@ leave_out(ScStore *store, ScCollectedQuery *collected)
 {
 	collected->by_sink = true;
 	keep_place(store, collected);
-	note_failure(collected, collected->refused, true);
+	note_failure(collected, collected->refused, !collected->lost);
 }
 
 /* The part is in the transaction. */

@@ -138,6 +138,28 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
  * Alone
  * --------------------------------------------------------------------- */
 
+/* The rows around those at fault, which go to "*letters". */
+static ScFailure *
+try_around(const ScCollectedQuery *collected, const ScCheckpointRecord *record,
+		   ScDeadLetterWriter **letters, ScWrittenPart *written)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		*letters = sc_dead_letter_begin(collected->query, record->checkpoint_id);
+		failure = sc_checkpoint_rows_around(collected->query, collected->part, *letters,
+											&written->rows);
+	}
+	PG_CATCH();
+	{
+		failure = sc_take_query_failure(context);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
 /* All but the rows; ends "letters". */
 static ScFailure *
 try_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointRecord *record,
@@ -205,8 +227,7 @@ sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpoi
 		CurrentResourceOwner = owner;
 		BeginInternalSubTransaction(NULL);
 		MemoryContextSwitchTo(context);
-		letters = sc_dead_letter_begin(query, record->checkpoint_id);
-		failure = sc_checkpoint_rows_around(query, collected->part, letters, &written->rows);
+		failure = try_around(collected, record, &letters, written);
 	}
 	if (!failure)
 	{

@@ -3,7 +3,8 @@
  *	  Collecting the tasks' parts of a checkpoint (collect.h).
  *
  * Result rows of closed windows come as they close, the rest after the barrier;
- * all of it is kept by query until it is committed.  A task that ended its part
+ * all of it is kept by query until it is committed.  What can't be kept (temp_file_limit, a full disk) is lost
+ * to its query alone, which begins again from its last checkpoint.  A task that ended its part
  * goes on with the next one: its queue is left alone until then.
  *-------------------------------------------------------------------------
  */
@@ -95,17 +96,84 @@ sc_collect_query(ScCollection *collection, int64 query_id)
 	return collection->last = query;
 }
 
+/* What arrived of it since its last checkpoint is void. */
+static void
+empty_part(ScCollection *collection, ScCollectedQuery *query)
+{
+	sc_part_free(query->part);
+	query->part = new_part(collection);
+	query->has_rows = false;
+	query->lsn = InvalidXLogRecPtr;
+	query->offset.query_id = 0;
+}
+
+/* Its error, or NULL.  Outside of any transaction. */
+static ScFailure *
+try_append(ScCollection *collection, ScPart *part, const char *data, Size len)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		sc_part_append(part, data, len);
+	}
+	PG_CATCH();
+	{
+		failure = sc_failure_from_error(sc_take_query_error(collection->context));
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
+static ScCollectedQuery *
+largest(const ScCollection *collection)
+{
+	ScCollectedQuery *result = NULL;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+	{
+		ScCollectedQuery *query = lfirst(lc);
+
+		if (!result || sc_part_bytes(query->part) > sc_part_bytes(result->part))
+			result = query;
+	}
+	return result;
+}
+
+/*
+ * Keeps a message in its query's part.  If there is no room for it, whoever takes most of it loses his part,
+ * not who comes last.
+ */
+static void
+keep(ScCollection *collection, ScCollectedQuery *query, const char *data, Size len)
+{
+	ScFailure  *failure;
+
+	while (!query->lost && (failure = try_append(collection, query->part, data, len)) != NULL)
+	{
+		ScCollectedQuery *victim = largest(collection);
+
+		if (sc_part_bytes(query->part) + len >= sc_part_bytes(victim->part))
+			victim = query;
+		if (failure->hint == NULL)
+			failure->hint = "What a checkpoint has of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.checkpoint_memory\".";
+		empty_part(collection, victim);
+		victim->lost = true;
+		victim->refused = failure;
+		collection->urgent = true;
+	}
+}
+
 /* The query stands at its last checkpoint: what arrived since then is void. */
 static void
 take_failure(ScCollection *collection, ScCollectedQuery *query, const char *body, Size len)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-	sc_part_free(query->part);
-	query->part = new_part(collection);
-	query->has_rows = false;
-	query->lsn = InvalidXLogRecPtr;
-	query->offset.query_id = 0;
+	empty_part(collection, query);
 	query->failure_data = memcpy(palloc(len), body, len);
 	query->failure = sc_failure_read(query->failure_data, len);
 	collection->urgent = true;
@@ -193,8 +261,8 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 			sc_idle_note(&query->offset);
 			break;
 		default:
-			query->has_rows |= message->kind == SC_MESSAGE_ROWS;
-			sc_part_append(query->part, data, len);
+			query->has_rows |= message->kind == SC_MESSAGE_ROWS && !query->lost;
+			keep(collection, query, data, len);
 			break;
 	}
 }

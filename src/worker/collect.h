@@ -34,6 +34,7 @@ typedef struct ScCollectedQuery
 	bool		has_rows;		/* result rows among it */
 	bool		forget;			/* the query was dropped */
 	bool		paused;			/* this is its last part */
+	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */
 	ScFailure  *failure;		/* of the task; NULL: none */
 	char	   *failure_data;	/* what it points into */
 	ScOffset	offset;			/* the last one that came; query_id 0: none */
@@ -87,7 +88,7 @@ extern ScCollection *sc_collect_create(int64 attempt);
 
 /*
  * Takes what is in the queues, without waiting.  True once every task's part is
- * complete.  Messages of a task that has ended its part stay in its queue until
+ * complete.  An error in keeping what arrives (a full disk) is the failure of its query.  Messages of a task that has ended its part stay in its queue until
  * sc_collect_reset.  Ends the process where a task has gone.
  */
 extern bool sc_collect_pump(ScCollection *collection);

@@ -6,7 +6,8 @@
  * Byte order is the machine's; valid for one attempt.
  *
  *	 'R'  result rows: ScMessageRow and its MinimalTuple, again and again, each
- *	      beginning at a multiple of 8.  Sent as windows close, and at barriers
+ *	      beginning at a multiple of 8 (the last one may end anywhere).  Sent as windows close, and
+ *	      at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
  *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
  *	 'L'  ScMessageLate and a jsonb: a late row to keep

@@ -5,6 +5,9 @@
  * Messages wait in a list, each allocated on its own in the outbox's context.
  * shm_mq wants an interrupted send to be repeated with the same bytes, so the
  * message being sent stays at the head until it is through.
+ *
+ * The rule: what is in the list can be sent.  An error of sending would be nobody's, and end the attempt
+ * again and again; so a message that is too large for a queue is refused when it is added.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -12,6 +15,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "base/compat.h"
+#include "base/settings.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "storage/ipc.h"
@@ -81,8 +85,14 @@ void
 sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows,
 			  const void *head, Size head_len, const void *data, Size len)
 {
-	char	   *message = add_message(outbox, sizeof(ScMessage) + head_len + len);
+	char	   *message;
 
+	if (sizeof(ScMessage) + head_len + len > MaxAllocSize)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row or a value of the query is too large"),
+				 errdetail("With what goes with it, it takes %zu bytes.", head_len + len)));
+	message = add_message(outbox, sizeof(ScMessage) + head_len + len);
 	fill_header((ScMessage *) message, outbox, kind, query_id, nrows);
 	if (head_len > 0)
 		memcpy(message + sizeof(ScMessage), head, head_len);
@@ -129,21 +139,36 @@ sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id)
 	MemoryContextSwitchTo(old);
 }
 
-/* Brings in values that lie out of line: their pointers mean nothing elsewhere. */
+/*
+ * Brings in values that lie out of line: their pointers mean nothing elsewhere.  An error if they
+ * take more than a row may.
+ */
 static void
 inline_values(TupleTableSlot *slot)
 {
 	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Size		bytes = 0;
 
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Pointer		value = DatumGetPointer(slot->tts_values[i]);
 
-		if (!slot->tts_isnull[i] && TupleDescAttr(desc, i)->attlen == -1 &&
-			VARATT_IS_EXTERNAL(value) && !VARATT_IS_EXTERNAL_EXPANDED(value))
-			slot->tts_values[i] =
-				PointerGetDatum(detoast_external_attr((struct varlena *) value));
+		if (slot->tts_isnull[i] || TupleDescAttr(desc, i)->attlen != -1 ||
+			VARATT_IS_EXTERNAL_EXPANDED(value))
+			continue;
+		if (VARATT_IS_EXTERNAL(value))
+		{
+			value = (Pointer) detoast_external_attr((struct varlena *) value);
+			slot->tts_values[i] = PointerGetDatum(value);
+		}
+		bytes += VARSIZE_ANY(value);
 	}
+	if (bytes > SC_RESULT_ROW_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a result row of the query is too large"),
+				 errdetail("It takes %zu bytes, and can have up to %zu.", bytes, (Size) SC_RESULT_ROW_BYTES),
+				 errhint("Have smaller windows, more keys, or a FILTER, so that aggregates such as array_agg and string_agg collect less.")));
 }
 
 void
@@ -159,6 +184,16 @@ sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot)
 	padding = MAXALIGN(tuple->t_len) - tuple->t_len;
 	row.len = sizeof(ScMessageRow) + tuple->t_len + padding;
 	row.op = op;
+	if (row.len > ROWS_BYTES)
+	{
+		/* a message of its own: the buffer would keep its size */
+		sc_rows_flush(rows);
+		row.len -= padding;
+		sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, 1, &row, sizeof(row),
+					  tuple, tuple->t_len);
+		pfree(tuple);
+		return;
+	}
 	appendBinaryStringInfo(&rows->data, (char *) &row, sizeof(ScMessageRow));
 	appendBinaryStringInfo(&rows->data, (char *) tuple, tuple->t_len);
 	appendBinaryStringInfo(&rows->data, "\0\0\0\0\0\0\0", padding);

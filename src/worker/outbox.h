@@ -27,7 +27,10 @@ typedef struct ScRowBuffer
 
 extern ScOutbox *sc_outbox_create(int64 attempt, shm_mq_handle *queue);
 
-/* Adds a message of two parts; both are copied. */
+/*
+ * Adds a message of two parts; both are copied.  An error if no queue takes so many bytes: what an
+ * owner's data can make large is added in a step of his query.
+ */
 extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
 						  uint32 nrows, const void *head, Size head_len,
 						  const void *data, Size len);
@@ -41,7 +44,7 @@ extern bool sc_outbox_pump(ScOutbox *outbox);
 extern Size sc_outbox_bytes(const ScOutbox *outbox);
 
 extern void sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id);
-/* Adds a row; values that lie out of line are brought in. */
+/* Adds a row; values that lie out of line are brought in.  An error if it is too large. */
 extern void sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot);
 extern void sc_rows_flush(ScRowBuffer *rows);
 extern void sc_rows_free(ScRowBuffer *rows);
