@@ -46,3 +46,17 @@ LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
 WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
+-- results: checkpoints update them, also in a publication of all tables
+DO $$
+DECLARE
+	result regclass;
+BEGIN
+	FOR result IN
+		SELECT c.oid FROM stream_ckpt.query q JOIN pg_catalog.pg_class c ON c.oid = q.relid
+		WHERE c.relkind = 'r' AND c.relreplident = 'd' AND
+			NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+	LOOP
+		EXECUTE pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY FULL', result);
+	END LOOP;
+END
+$$;

@@ -207,15 +207,15 @@ needs_key(const NewQuery *query)
 	return true;
 }
 
-/* The unique index of the result: its key columns, window first. */
-static void
+/* The unique index of the result: its key columns, window first.  Its name, or NULL: none. */
+static char *
 create_key(NewQuery *query, const char *table)
 {
 	StringInfoData command;
 	char	   *name;
 
 	if (!needs_key(query))
-		return;
+		return NULL;
 	/* another one where that name is taken */
 	name = ChooseRelationName(query->name, NULL, "key", get_namespace_oid(query->schema, false), false);
 	initStringInfo(&command);
@@ -229,6 +229,35 @@ create_key(NewQuery *query, const char *table)
 						 quote_identifier(target->resname));
 	}
 	appendStringInfoString(&command, ") NULLS NOT DISTINCT");
+	sc_user_execute(command.data, SPI_OK_UTILITY);
+	return name;
+}
+
+/*
+ * Every group has a window: its columns are NOT NULL.  And changes of the table can be replicated,
+ * whatever publication it is in: by the key's index if all its columns are NOT NULL, else by whole
+ * rows.  Without that PostgreSQL would refuse our updates of a published table.
+ */
+static void
+set_identity(NewQuery *query, const char *table, const char *key)
+{
+	StringInfoData command;
+	ListCell   *lc;
+
+	initStringInfo(&command);
+	appendStringInfo(&command, "ALTER TABLE %s ", table);
+	foreach(lc, query->definition->target)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) target->expr;
+
+		if (IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS)
+			appendStringInfo(&command, "ALTER %s SET NOT NULL, ", quote_identifier(target->resname));
+	}
+	if (key != NULL && query->definition->nkeys == 0)
+		appendStringInfo(&command, "REPLICA IDENTITY USING INDEX %s", quote_identifier(key));
+	else
+		appendStringInfoString(&command, "REPLICA IDENTITY FULL");
 	sc_user_execute(command.data, SPI_OK_UTILITY);
 }
 
@@ -316,7 +345,7 @@ create_relations(NewQuery *query)
 							 query->emit == SC_EMIT_UPDATE ? "WITH (fillfactor = 70) " : "",
 							 view),
 					SPI_OK_UTILITY);
-	create_key(query, table);
+	set_identity(query, table, create_key(query, table));
 
 	query->result_oid = get_relname_relid(query->name, namespace);
 	query->view_oid = get_relname_relid(query->view, namespace);

@@ -218,7 +218,7 @@ sc_event_time_attno(Oid relid, const char *name)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("event_time: column \"%s\" is a virtual generated column", name),
 				 errhint("Its values are not in the WAL: make it a stored one.")));
-	type = get_atttype(relid, attno);
+	type = getBaseType(get_atttype(relid, attno));
 	if (type != TIMESTAMPTZOID && type != TIMESTAMPOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),

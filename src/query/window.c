@@ -40,7 +40,7 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 	AttrNumber	attno = an->stream->event_time_attno;
 	char	   *stream = get_rel_name(an->stream->relid);
 	char	   *name;
-	Var		   *var = (Var *) arg;
+	Var		   *var;
 
 	if (attno == InvalidAttrNumber)
 		ereport(ERROR,
@@ -53,6 +53,10 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 				 sc_errposition(an, exprLocation(arg))));
 
 	name = get_attname(an->stream->relid, attno, false);
+	/* a domain's value is one of the type below it */
+	if (IsA(arg, RelabelType) && exprType(arg) == getBaseType(exprType((Node *) ((RelabelType *) arg)->arg)))
+		arg = (Node *) ((RelabelType *) arg)->arg;
+	var = (Var *) arg;
 	if (!IsA(arg, Var) || var->varno != an->stream_varno ||
 		var->varattno != attno || var->varlevelsup != 0)
 		ereport(ERROR,
@@ -64,7 +68,7 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 				 sc_errposition(an, exprLocation(arg))));
 
 	def->event_time_attno = attno;
-	def->event_time_type = var->vartype;
+	def->event_time_type = getBaseType(var->vartype);
 	if (def->event_time_type != TIMESTAMPTZOID && def->event_time_type != TIMESTAMPOID)
 		elog(ERROR, "event time of stream \"%s\" has type %u", stream,
 			 def->event_time_type);

@@ -180,6 +180,7 @@ event_time_column(Relation relation, Oid stream, AttrNumber attno)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 	Form_pg_attribute att;
+	Oid			type;
 
 	if (attno != 0 && stream != RelationGetRelid(relation))
 	{
@@ -190,10 +191,10 @@ event_time_column(Relation relation, Oid stream, AttrNumber attno)
 	if (attno <= 0 || attno > desc->natts)
 		return 0;
 	att = TupleDescAttr(desc, attno - 1);
-	if (att->attisdropped ||
-		(att->atttypid != TIMESTAMPTZOID && att->atttypid != TIMESTAMPOID))
+	if (att->attisdropped)
 		return 0;
-	return attno;
+	type = getBaseType(att->atttypid);
+	return type == TIMESTAMPTZOID || type == TIMESTAMPOID ? attno : 0;
 }
 
 /* Adds "stream" to the layout where it is captured. */
