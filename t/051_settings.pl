@@ -228,7 +228,7 @@ unlike($stderr, qr/WARNING/, 'preloaded: nothing is left');
 # wal_level: a server with a logical slot doesn't start without it, and says so itself; without a
 # slot we do.  19 can do with "replica": it decodes while there is a logical slot.
 #
-my $as_needed = $node->pg_version >= 19;
+my $as_needed = $node->safe_psql('postgres', 'SHOW server_version_num') >= 190000;
 my ($too_low, $wanted) =
   $as_needed ? ("wal_level = minimal\nmax_wal_senders = 0\n", 'replica') : ("wal_level = replica\n", 'logical');
 my $logical = "wal_level = logical\nmax_wal_senders = 10\n";

@@ -101,8 +101,8 @@ find_hint(const ErrorData *error)
 	switch (error->sqlerrcode)
 	{
 		case ERRCODE_UNDEFINED_FUNCTION:
-			/* what has no hint of PostgreSQL's: a type that can't be grouped */
-			if (error->hint == NULL)
+			/* raised for a type that can't be grouped, not for a function that isn't there */
+			if (error->funcname != NULL && strcmp(error->funcname, "get_sort_group_operators") == 0)
 				return "Use the value as text, with ::text, in GROUP BY and in the select list.";
 			return hint_for_function(name_at(place));
 		case ERRCODE_UNDEFINED_TABLE:
