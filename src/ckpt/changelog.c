@@ -15,7 +15,7 @@
  *
  *	  offset	width
  *	  0			4		magic, which tells a foreign byte order
- *	  4			2		format version
+ *	  4			2		format version: 2 (1, until 0.2.0: another signature)
  *	  6			2		flags: CHUNK_FULL (on seq 0), CHUNK_LAST
  *	  8			4		seq, 0.. in the stream
  *	  12		4		signature of the definition (exec/encode.c)
@@ -43,7 +43,7 @@
 #include "utils/memutils.h"
 
 #define CHUNK_MAGIC		0x53434C31	/* "SCL1" */
-#define CHUNK_VERSION	1
+#define CHUNK_VERSION	2
 #define CHUNK_FULL		0x0001
 #define CHUNK_LAST		0x0002
 
@@ -228,7 +228,7 @@ wants_compaction(const ScPartition *part)
 {
 	int64		full_bytes = part->ngroups * part->entry_bytes + part->inputs_bytes;
 
-	return part->live_bytes > 2 * full_bytes + COMPACT_SLACK;
+	return part->whole || part->live_bytes > 2 * full_bytes + COMPACT_SLACK;
 }
 
 /* Writes a partition's stream; returns its bytes. */
@@ -270,6 +270,7 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 	part->entry_bytes = (writer->written - inputs) / n;
 	engine->live_bytes += writer->written - (full ? part->live_bytes : 0);
 	part->live_bytes = writer->written + (full ? 0 : part->live_bytes);
+	part->whole = false;
 	sc_partition_unchanged(engine, part);
 	sc_partition_account_children(engine, part);
 	return writer->written;
@@ -348,7 +349,7 @@ check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
 	memcpy(&header, chunk->data, CHUNK_HEADER_BYTES);
 	if (header.magic != CHUNK_MAGIC)
 		fail_chunk(chunk, "it doesn't begin with the magic number");
-	if (header.version != CHUNK_VERSION)
+	if (header.version != CHUNK_VERSION && header.version != 1)
 		fail_chunk(chunk, "its format version isn't known");
 	if (header.length != chunk->len - CHUNK_HEADER_BYTES)
 		fail_chunk(chunk, "its length is wrong");
@@ -357,11 +358,9 @@ check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
 		fail_chunk(chunk, "its checksum is wrong");
 	if (header.partition_key != chunk->partition_key || header.seq != chunk->seq)
 		fail_chunk(chunk, "it belongs to another place");
-	if (header.signature != loader->engine->signature)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("state of a continuous query doesn't fit its definition"),
-				 errdetail("The types of keys or aggregates are not those that the state was written with.")));
+	if (header.signature != (header.version == 1 ? loader->engine->signature_1 :
+							 loader->engine->signature))
+		sc_signature_fail();
 	return header;
 }
 
@@ -483,7 +482,7 @@ sc_changelog_load_begin(ScEngine *engine)
 
 	if (engine->npartitions > 0)
 		elog(ERROR, "state can be loaded into a fresh engine only");
-	engine->running = true;
+	engine->running = engine->loading = true;
 	loader->engine = engine;
 	loader->context = CurrentMemoryContext;
 	loader->max_pending = 2 * SC_CHUNK_BYTES;
@@ -535,7 +534,7 @@ void
 sc_changelog_load_end(ScChangelogLoader *loader)
 {
 	finish_partition(loader);
-	loader->engine->running = false;
+	loader->engine->running = loader->engine->loading = false;
 	pfree(loader->pending);
 	pfree(loader);
 }

@@ -39,6 +39,7 @@
 typedef struct AggInfo
 {
 	Aggref	   *aggref;			/* ours to keep */
+	const Aggref *written;
 	Oid			owner;
 	Oid			transfn;
 	Oid			finalfn;
@@ -58,13 +59,13 @@ typedef struct AggInfo
 
 /* EXECUTE right of the aggregate's owner on one of its functions. */
 static void
-check_support_function(const AggInfo *info, Oid function)
+check_support_function(Oid owner, Oid function)
 {
 	AclResult	result;
 
 	if (!OidIsValid(function))
 		return;
-	result = sc_function_aclcheck(function, info->owner);
+	result = sc_function_aclcheck(function, owner);
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
 	InvokeFunctionExecuteHook(function);
@@ -88,13 +89,13 @@ check_rights(AggInfo *info)
 	info->owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
 
-	check_support_function(info, info->transfn);
-	check_support_function(info, info->finalfn);
+	check_support_function(info->owner, info->transfn);
+	check_support_function(info->owner, info->finalfn);
 	if (info->kind == SC_TRANS_SERIAL)
 	{
-		check_support_function(info, info->serialfn);
-		check_support_function(info, info->deserialfn);
-		check_support_function(info, info->combinefn);
+		check_support_function(info->owner, info->serialfn);
+		check_support_function(info->owner, info->deserialfn);
+		check_support_function(info->owner, info->combinefn);
 	}
 }
 
@@ -133,6 +134,7 @@ look_up(AggInfo *info, const ScAggregate *source)
 	form = (Form_pg_aggregate) GETSTRUCT(tuple);
 
 	info->aggref = aggref;
+	info->written = source->written;
 	info->transfn = form->aggtransfn;
 	info->finalfn = form->aggfinalfn;
 	info->serialfn = form->aggserialfn;
@@ -156,7 +158,9 @@ look_up(AggInfo *info, const ScAggregate *source)
 
 /*
  * Can the call be served by a state that another call has already?  Then the
- * state is advanced once (variance and stddev of the same column).
+ * state is advanced once (variance and stddev of the same column).  By the arguments as they
+ * were written: those that are equal only while some function has the body that it has today
+ * have states of their own, or the stored states wouldn't fit when it is replaced.
  */
 static bool
 same_transition(const AggInfo *info, const AggInfo *other)
@@ -176,10 +180,10 @@ same_transition(const AggInfo *info, const AggInfo *other)
 		a->inputcollid == b->inputcollid &&
 		a->aggvariadic == b->aggvariadic &&
 		equal(a->aggargtypes, b->aggargtypes) &&
-		equal(a->args, b->args) &&
+		equal(info->written->args, other->written->args) &&
 		equal(a->aggorder, b->aggorder) &&
 		equal(a->aggdistinct, b->aggdistinct) &&
-		equal(a->aggfilter, b->aggfilter);
+		equal(info->written->aggfilter, other->written->aggfilter);
 }
 
 static void
@@ -233,10 +237,48 @@ compile_transfn(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 }
 
 static void
+compile_combine(ScEngine *engine, ScTrans *trans)
+{
+	Oid			type = trans->pertrans->aggtranstype;
+	Oid			types[2] = {type, type};
+	Oid			collation = trans->pertrans->aggCollation;
+	Expr	   *expr;
+
+	build_aggregate_transfn_expr(types, 2, 0, false, type, collation, trans->combinefn,
+								 InvalidOid, &expr, NULL);
+	fmgr_info(trans->combinefn, &trans->combine);
+	fmgr_info_set_expr((Node *) expr, &trans->combine);
+	trans->combine_fcinfo = make_fcinfo(engine, &trans->combine, 2, collation);
+}
+
+/*
+ * Makes the combine function ready: of most states it is only needed if two groups have become
+ * equal, so the rights on it are those of that time.
+ */
+void
+sc_combine_compile(ScEngine *engine, ScTrans *trans)
+{
+	MemoryContext old;
+
+	if (trans->combine_fcinfo != NULL)
+		return;
+	if (!OidIsValid(trans->combinefn))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("groups of the query have become equal, and aggregate %s has no combine function to make one of them",
+						format_procedure(trans->pertrans->aggref->aggfnoid)),
+				 errdetail("The type of a key, or a function that compares or hashes it, was changed."),
+				 errhint("Undo that change and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.")));
+	check_support_function(trans->owner, trans->combinefn);
+	old = MemoryContextSwitchTo(engine->context);
+	compile_combine(engine, trans);
+	MemoryContextSwitchTo(old);
+}
+
+static void
 compile_serial(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 {
 	AggStatePerTrans pertrans = trans->pertrans;
-	Oid			types[2] = {info->transtype, info->transtype};
 	Expr	   *expr;
 
 	build_aggregate_serialfn_expr(info->serialfn, &expr);
@@ -248,14 +290,7 @@ compile_serial(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	fmgr_info(info->deserialfn, &pertrans->deserialfn);
 	fmgr_info_set_expr((Node *) expr, &pertrans->deserialfn);
 	pertrans->deserialfn_fcinfo = make_fcinfo(engine, &pertrans->deserialfn, 2, InvalidOid);
-
-	build_aggregate_transfn_expr(types, 2, 0, false, info->transtype,
-								 info->aggref->inputcollid, info->combinefn,
-								 InvalidOid, &expr, NULL);
-	fmgr_info(info->combinefn, &trans->combine);
-	fmgr_info_set_expr((Node *) expr, &trans->combine);
-	trans->combine_fcinfo = make_fcinfo(engine, &trans->combine, 2,
-										info->aggref->inputcollid);
+	compile_combine(engine, trans);
 }
 
 /* Fills what support functions may ask for through AggState. */
@@ -306,6 +341,8 @@ static void
 compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 {
 	trans->kind = info->kind;
+	trans->combinefn = info->combinefn;
+	trans->owner = info->owner;
 	trans->pertrans = &engine->aggstate->pertrans[trans - engine->trans];
 
 	compile_inputs(engine, trans, info);

@@ -6,7 +6,8 @@
  * closes (engine.c), and those that late rows change afterwards again; with emit
  * update the changed ones are, at each barrier and at the end.  A group
  * remembers whether its row is in the result, so that a row that HAVING no longer
- * accepts is deleted, and one that it never accepted isn't.
+ * accepts is deleted, and one that it never accepted isn't.  One that was made of several
+ * (combine.c) has several rows there, which go first.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -211,10 +212,20 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 		row = deletion_row(engine);
 	}
 	else
+	{
+		/* evaluated first: if that fails, nothing is emitted */
 		row = ExecProject(engine->projection);
+		if (unlikely(group->flags & SC_GROUP_SEVERAL))
+		{
+			engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE,
+									 deletion_row(engine));
+			row = ExecProject(engine->projection);
+		}
+	}
 
 	/* what can fail comes first: a group without a row isn't emitted */
 	engine->options.emit_row(engine->options.emit_arg, op, row);
+	group->flags &= ~SC_GROUP_SEVERAL;
 	if (op == SC_RESULT_DELETE)
 		group->flags &= ~SC_GROUP_EMITTED;
 	else

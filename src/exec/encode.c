@@ -49,12 +49,27 @@ append_type(StringInfo buf, const ScType *type)
 }
 
 /*
+ * The functions by which a state that isn't rebuilt from inputs was made: another one's states
+ * may mean something else, or can't be read.
+ */
+static void
+append_functions(StringInfo buf, const ScTrans *trans)
+{
+	const struct AggStatePerTransData *pertrans = trans->pertrans;
+
+	if (trans->kind != SC_TRANS_INPUTS)
+		appendStringInfo(buf, " by %u/%u/%u", pertrans->transfn_oid, pertrans->serialfn_oid,
+						 pertrans->deserialfn_oid);
+}
+
+/*
  * A number that differs when the entries of another definition couldn't be read
  * by this one.  By OID, so that renaming an aggregate loses nothing: state
- * never leaves its database.
+ * never leaves its database.  "version" is the chunks' format version: in the first the
+ * functions of aggregates aren't part of it.
  */
 uint32
-sc_signature(const ScEngine *engine)
+sc_signature(const ScEngine *engine, int version)
 {
 	StringInfoData buf;
 	uint32		result;
@@ -75,6 +90,8 @@ sc_signature(const ScEngine *engine)
 
 		appendStringInfo(&buf, " %d %u:", (int) trans->kind, trans->pertrans->aggref->aggfnoid);
 		append_type(&buf, &trans->type);
+		if (version > 1)
+			append_functions(&buf, trans);
 		if (trans->kind == SC_TRANS_INPUTS)
 		{
 			for (int i = 0; i < trans->ninputs; i++)
@@ -84,6 +101,17 @@ sc_signature(const ScEngine *engine)
 	result = hash_bytes((unsigned char *) buf.data, buf.len);
 	pfree(buf.data);
 	return result;
+}
+
+/* The error where the signatures differ. */
+void
+sc_signature_fail(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("state of a continuous query doesn't fit its definition"),
+			 errdetail("The types of keys or aggregates, or the aggregates' own functions, are not those that the state was written with."),
+			 errhint("Undo the change of the type, the aggregate or the definition, and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.")));
 }
 
 /*
@@ -267,28 +295,32 @@ decode_inputs(ScEngine *engine, ScPartition *part, ScGroup *group, ScReader *rea
 	}
 }
 
-/*
- * Applies an entry: the group's newer state replaces the older one, new inputs
- * are added; groups of other tasks are skipped.  The current context is a short
- * one.
- */
-void
-sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len)
+/* An entry being read. */
+typedef struct Entry
 {
-	ScReader	reader = {data, data + len};
-	uint8		entry = (uint8) *sc_read_bytes(&reader, 1);
-	const char *key_bitmap = sc_read_bytes(&reader, key_bitmap_bytes(engine));
-	const char *state_bitmap = sc_read_bytes(&reader, state_bitmap_bytes(engine));
-	ScGroup    *group;
-	uint32		hash;
-	bool		isnew;
+	ScReader	reader;
+	uint8		flags;
+	const char *key_bitmap;
+	const char *state_bitmap;
+} Entry;
 
-	decode_keys(engine, &reader, key_bitmap);
-	hash = sc_keys_hash(engine);
-	if (!sc_is_ours(engine, hash))
-		return;
-	group = sc_partition_lookup(engine, part, hash, &isnew);
-	if (entry & ENTRY_EMITTED)
+/* Reads an entry up to its states; its keys are in engine->key_values then. */
+static void
+begin_entry(ScEngine *engine, Entry *entry, const char *data, Size len)
+{
+	entry->reader.at = data;
+	entry->reader.end = data + len;
+	entry->flags = (uint8) *sc_read_bytes(&entry->reader, 1);
+	entry->key_bitmap = sc_read_bytes(&entry->reader, key_bitmap_bytes(engine));
+	entry->state_bitmap = sc_read_bytes(&entry->reader, state_bitmap_bytes(engine));
+	decode_keys(engine, &entry->reader, entry->key_bitmap);
+}
+
+/* The rest of the entry becomes what "group" has. */
+static void
+finish_entry(ScEngine *engine, ScPartition *part, Entry *entry, ScGroup *group)
+{
+	if (entry->flags & ENTRY_EMITTED)
 		group->flags |= SC_GROUP_EMITTED;
 	else
 		group->flags &= ~SC_GROUP_EMITTED;
@@ -296,31 +328,116 @@ sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len)
 	engine->aggstate->curaggcontext = part->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
-		uint8		flag = (state_bitmap[t / STATES_PER_BYTE] >>
+		uint8		flag = (entry->state_bitmap[t / STATES_PER_BYTE] >>
 							(t % STATES_PER_BYTE * 2)) & 0x03;
 
 		if (engine->trans[t].kind != SC_TRANS_INPUTS)
-			decode_state(part, &engine->trans[t], &reader, flag,
+			decode_state(part, &engine->trans[t], &entry->reader, flag,
 						 &sc_group_states(engine, group)[t],
 						 &sc_group_state_flags(engine, group)[t]);
 	}
 	if (engine->has_inputs)
-		decode_inputs(engine, part, group, &reader, (entry & ENTRY_WHOLE) != 0);
-	if (reader.at != reader.end)
+		decode_inputs(engine, part, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
+	if (entry->reader.at != entry->reader.end)
 		sc_reader_fail();
 	sc_group_written(engine, group);
 }
 
+/* Is the group of engine->key_values in our range?  "hash" is of their bytes. */
+static bool
+is_ours(ScEngine *engine, uint32 hash)
+{
+	if (!engine->all_key_groups && engine->loading)
+	{
+		engine->loading = false;
+		hash = sc_keys_hash(engine);
+		engine->loading = true;
+	}
+	return sc_is_ours(engine, hash);
+}
+
 /*
- * All entries of a partition are read: makes states of serialised ones, and
- * marks everything as unchanged.  Deserialisation functions run.
- *
- * Groups of a window that was emitted when it closed may have been written before
- * that, so their entries don't tell whether they have a row: it is assumed, and a
- * deletion that finds none does no harm.
+ * Applies an entry: the group's newer state replaces the older one, new inputs
+ * are added; groups of other tasks are skipped.  The same group is one whose key has the
+ * same bytes (engine->loading): others that have become equal are combined when all
+ * is read.  The current context is a short one.
  */
 void
-sc_partition_loaded(ScEngine *engine, ScPartition *part)
+sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len)
+{
+	Entry		entry;
+	uint32		hash;
+	bool		isnew;
+
+	begin_entry(engine, &entry, data, len);
+	hash = sc_keys_hash(engine);
+	if (is_ours(engine, hash))
+		finish_entry(engine, part, &entry,
+					 sc_partition_lookup(engine, part, hash, &isnew));
+}
+
+/* What of the inputs is in the changelog, as it was in another engine. */
+static void
+copy_written(ScEngine *engine, ScGroup *group, ScEngine *from, ScGroup *other)
+{
+	for (int t = 0; engine->has_inputs && t < engine->ntrans; t++)
+	{
+		ScInputs   *to_inputs;
+		ScInputs   *inputs;
+
+		if (engine->trans[t].kind != SC_TRANS_INPUTS)
+			continue;
+		to_inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
+		inputs = (ScInputs *) DatumGetPointer(sc_group_states(from, other)[t]);
+		if (to_inputs == NULL)
+			continue;
+		to_inputs->written = inputs->written;
+		to_inputs->rows_written = inputs->rows_written;
+	}
+}
+
+/*
+ * A copy of a group of another engine, which has the same signature, as a new group: until
+ * sc_partition_regroup nothing finds it.  States go as they would into a changelog, since one
+ * that isn't of an SQL type may point into the memory of the functions that made it.  The
+ * current context is a short one.
+ */
+ScGroup *
+sc_group_take(ScEngine *engine, ScPartition *part, ScEngine *from, ScGroup *group)
+{
+	StringInfoData head;
+	ScGroup    *copy;
+	Entry		entry;
+	Size		len;
+	char	   *buffer;
+
+	initStringInfo(&head);
+	sc_group_encode(from, group, true, &head);
+	len = head.len;
+	buffer = head.data;
+	for (int t = 0; from->has_inputs && t < from->ntrans; t++)
+	{
+		const char *data;
+		Size		bytes = sc_group_inputs(from, group, t, true, &data);
+
+		if (bytes == 0)
+			continue;
+		buffer = repalloc_huge(buffer, len + bytes);
+		memcpy(buffer + len, data, bytes);
+		len += bytes;
+	}
+	begin_entry(engine, &entry, buffer, len);
+	copy = sc_partition_append(engine, part);
+	finish_entry(engine, part, &entry, copy);
+	copy_written(engine, copy, from, group);
+	copy->flags = group->flags;
+	pfree(buffer);
+	return copy;
+}
+
+/* Makes states of serialised ones: all entries are read.  Deserialisation functions run. */
+void
+sc_partition_make_states(ScEngine *engine, ScPartition *part)
 {
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -330,8 +447,6 @@ sc_partition_loaded(ScEngine *engine, ScPartition *part)
 	{
 		ScGroup    *group = sc_partition_group(engine, part, n);
 
-		if (part->emitted)
-			group->flags |= SC_GROUP_EMITTED;
 		for (int t = 0; t < engine->ntrans; t++)
 		{
 			Datum	   *state = &sc_group_states(engine, group)[t];
@@ -346,6 +461,28 @@ sc_partition_loaded(ScEngine *engine, ScPartition *part)
 		}
 	}
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * All entries of a partition are read: everything counts as unchanged, but groups that have
+ * become equal since they were written.
+ *
+ * Groups of a window that was emitted when it closed may have been written before
+ * that, so their entries don't tell whether they have a row: it is assumed, and a
+ * deletion that finds none does no harm.
+ */
+void
+sc_partition_loaded(ScEngine *engine, ScPartition *part)
+{
+	sc_partition_make_states(engine, part);
 	sc_partition_unchanged(engine, part);
+	for (uint32 n = 0; part->emitted && n < part->ngroups; n++)
+		sc_partition_group(engine, part, n)->flags |= SC_GROUP_EMITTED;
+	if (engine->keys_general)
+	{
+		engine->loading = false;
+		sc_partition_regroup(engine, part);
+		engine->loading = true;
+	}
 	sc_partition_account_children(engine, part);
 }

@@ -90,7 +90,8 @@ compile(ScEngine *engine)
 	sc_aggregates_compile(engine);
 	sc_emit_compile(engine);
 	set_layout(engine);
-	engine->signature = sc_signature(engine);
+	engine->signature = sc_signature(engine, 2);
+	engine->signature_1 = sc_signature(engine, 1);
 	if (engine->options.undo)
 		sc_undo_compile(engine);
 }
@@ -412,6 +413,12 @@ sc_engine_commit(ScEngine *engine, int64 max_event_time)
 		close_windows(engine);
 	engine->closing = false;
 	engine->running = false;
+}
+
+bool
+sc_engine_is_interrupted(const ScEngine *engine)
+{
+	return engine->closing || engine->emission.part != NULL;
 }
 
 int64

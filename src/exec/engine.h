@@ -74,6 +74,17 @@ extern ScEngine *sc_engine_create(MemoryContext parent, const ScDefinition *def,
 								  const ScEngineOptions *options);
 extern void sc_engine_free(ScEngine *engine);
 
+/*
+ * The engine, which is fresh, takes over all state of "from": one of the same query, compiled
+ * before something that it depends on has changed.  Groups whose keys have become equal are
+ * combined.  ERRCODE_DATA_CORRUPTED where the states don't fit any more.  "from" is
+ * only to be freed then.
+ */
+extern void sc_engine_take_state(ScEngine *engine, ScEngine *from);
+
+/* Has an error left a commit or a barrier unfinished (options.undo), to be called again? */
+extern bool sc_engine_is_interrupted(const ScEngine *engine);
+
 /* One committed row of the stream; slot columns by the root's attribute numbers. */
 extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 

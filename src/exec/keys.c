@@ -4,7 +4,10 @@
  *
  * The lookup itself is in partition.c.  The hash decides a group's key group
  * and so which task owns it: it must be the same in every process and after
- * every restart.
+ * every restart, as long as nobody changes the key's type or its functions.  Then
+ * groups are hashed again and those that have become equal are combined
+ * (sc_partition_regroup).  While state is loaded a group is known by its key's bytes
+ * ("loading"): they never change, whatever becomes of the type.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -14,6 +17,7 @@
 #include "exec/state.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 
 #define NULL_KEY_HASH	UINT64CONST(0x5bf03635f0935ad1)
@@ -87,6 +91,8 @@ sc_keys_compile(ScEngine *engine)
 		compile_key(engine, &engine->keys[i], &engine->def->keys[i]);
 		if (engine->keys[i].kind != SC_KEY_BYVAL)
 			engine->keys_byval = false;
+		if (engine->keys[i].kind == SC_KEY_GENERAL)
+			engine->keys_general = true;
 	}
 }
 
@@ -108,7 +114,7 @@ canonical_byval(Datum value, int16 len)
 }
 
 static inline uint64
-key_hash(ScKeyState *key, Datum value)
+key_hash(const ScEngine *engine, ScKeyState *key, Datum value)
 {
 	switch (key->kind)
 	{
@@ -123,6 +129,8 @@ key_hash(ScKeyState *key, Datum value)
 		case SC_KEY_GENERAL:
 			break;
 	}
+	if (engine->loading)
+		return datum_image_hash(value, key->type.byval, key->type.len);
 	return DatumGetUInt32(FunctionCall1Coll(&key->hash, key->collation, value));
 }
 
@@ -137,7 +145,7 @@ sc_keys_hash(ScEngine *engine)
 		uint64		x = NULL_KEY_HASH;
 
 		if (!engine->key_nulls[i])
-			x = key_hash(&engine->keys[i], engine->key_values[i]);
+			x = key_hash(engine, &engine->keys[i], engine->key_values[i]);
 		h = mix64(h ^ x);
 	}
 	return (uint32) h;
@@ -201,6 +209,12 @@ sc_keys_equal_general(ScEngine *engine, const ScGroup *group)
 						 memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0);
 				break;
 			case SC_KEY_GENERAL:
+				if (engine->loading)
+				{
+					equal = datum_image_eq(stored[i], engine->key_values[i],
+										   key->type.byval, key->type.len);
+					break;
+				}
 				equal = DatumGetBool(FunctionCall2Coll(&key->eq, key->collation,
 													   stored[i], engine->key_values[i]));
 				break;

@@ -6,8 +6,8 @@
  * Records lie in blocks of a power of two of records; only the first block of a
  * small partition is ever moved, so code outside holds a group's address no
  * longer than until the next sc_partition_lookup.  The hash is open addressing
- * with linear probing; nothing is ever deleted from it.  A partition is freed in
- * one stroke.
+ * with linear probing; nothing is ever deleted from it (sc_partition_regroup makes a new
+ * one).  A partition is freed in one stroke.
  *
  * All windows of a query have the same length, so the array of partitions,
  * sorted by start, is sorted by end too: those to close are its head.
@@ -242,6 +242,19 @@ init_states(ScEngine *engine, ScPartition *part, ScGroup *group)
 	}
 }
 
+/*
+ * A new group with the keys in engine->key_values, which sc_partition_lookup doesn't find
+ * before sc_partition_regroup.
+ */
+ScGroup *
+sc_partition_append(ScEngine *engine, ScPartition *part)
+{
+	ScGroup    *group = add_group(engine, part, 0);
+
+	init_states(engine, part, group);
+	return group;
+}
+
 static inline bool
 keys_equal(ScEngine *engine, const ScGroup *group)
 {
@@ -303,6 +316,80 @@ sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash, bool *isne
 	return group;
 }
 
+/* Empty buckets with room for "n" groups. */
+static void
+renew_buckets(ScPartition *part, uint32 n)
+{
+	uint32		size = FIRST_BUCKETS;
+
+	while (size - size / 4 <= n)
+		size *= 2;
+	pfree(part->buckets);
+	allocate_buckets(part, size);
+}
+
+/* The bucket of a group whose keys equal those in engine->key_values, or the empty one behind. */
+static ScBucket *
+find_bucket(ScEngine *engine, ScPartition *part, uint32 hash)
+{
+	uint32		at = bucket_of(part, hash);
+
+	for (;; at = (at + 1) & part->bucket_mask)
+	{
+		ScBucket   *bucket = &part->buckets[at];
+
+		if (bucket->number == 0 ||
+			(bucket->hash == hash &&
+			 keys_equal(engine, sc_partition_group(engine, part, bucket->number - 1))))
+			return bucket;
+	}
+}
+
+/*
+ * Hashes all groups again, by the functions that the keys' types have now.  Those that have
+ * become equal are combined: their partition is written whole, as older chunks hold
+ * them apart.  Groups get other numbers then: there must be no list of changes.  An
+ * error leaves the partition unusable.
+ */
+void
+sc_partition_regroup(ScEngine *engine, ScPartition *part)
+{
+	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	MemoryContext old = MemoryContextSwitchTo(context);
+	uint32		n = 0;
+
+	Assert(part->nchanged == 0 && !engine->loading);
+	renew_buckets(part, part->ngroups);
+	for (uint32 i = 0; i < part->ngroups; i++)
+	{
+		ScGroup    *group = sc_partition_group(engine, part, i);
+		ScBucket   *bucket;
+		uint32		hash;
+
+		memcpy(engine->key_values, sc_group_keys(engine, group), engine->nkeys * sizeof(Datum));
+		memcpy(engine->key_nulls, group->nulls, engine->nkeys);
+		hash = sc_keys_hash(engine);
+		bucket = find_bucket(engine, part, hash);
+		if (bucket->number != 0)
+			sc_group_combine(engine, part,
+							 sc_partition_group(engine, part, bucket->number - 1), group);
+		else
+		{
+			group->key_group = hash % SC_MAX_PARALLELISM;
+			if (n != i)
+				memcpy(sc_partition_group(engine, part, n), group, engine->record_size);
+			bucket->hash = hash;
+			bucket->number = ++n;
+		}
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	engine->ngroups -= part->ngroups - n;
+	if (n < part->ngroups)
+		part->all_changed = part->whole = true;
+	part->ngroups = n;
+}
+
 /*
  * Removes the group that the last sc_partition_lookup made, with this hash.  Its
  * bucket ended its probe sequence, and nothing was added since: no other group
@@ -335,8 +422,14 @@ void
 sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 number)
 {
 	group->flags |= SC_GROUP_CHANGED;
-	if (part->all_changed || (group->flags & SC_GROUP_LISTED))
-		return;
+	if (!part->all_changed && !(group->flags & SC_GROUP_LISTED))
+		sc_partition_list_changed(part, group, number);
+}
+
+/* Puts a group into the partition's list of what the changelog has to write. */
+void
+sc_partition_list_changed(ScPartition *part, ScGroup *group, uint32 number)
+{
 	group->flags |= SC_GROUP_LISTED;
 	if (part->nchanged == part->max_changed)
 	{
@@ -398,8 +491,9 @@ sc_partition_account_children(ScEngine *engine, ScPartition *part)
 	sc_partition_account(engine, part);
 }
 
-static void
-remember_closed(ScEngine *engine, int64 start)
+/* The changelog has to drop the chunks of the partition of "start". */
+void
+sc_partitions_remember_closed(ScEngine *engine, int64 start)
 {
 	if (engine->nclosed == engine->max_closed)
 	{
@@ -421,7 +515,7 @@ free_partition(ScEngine *engine, ScPartition *part)
 	engine->partitions_bytes -= part->bytes;
 	engine->live_bytes -= part->live_bytes;
 	if (part->live_bytes > 0)
-		remember_closed(engine, part->start);
+		sc_partitions_remember_closed(engine, part->start);
 
 	ReScanExprContext(part->aggcontext);	/* runs aggregates' callbacks */
 	MemoryContextDelete(part->context);

@@ -80,9 +80,11 @@ typedef struct ScTrans
 	Datum		init_value;
 	bool		init_null;
 
-	/* SC_TRANS_SERIAL */
+	/* SERIAL: ready; DATUM: sc_combine_compile makes them ready */
+	Oid			combinefn;		/* or InvalidOid */
+	Oid			owner;			/* of the aggregate */
 	FmgrInfo	combine;
-	FunctionCallInfo combine_fcinfo;
+	FunctionCallInfo combine_fcinfo;	/* NULL: not ready */
 
 	/* SC_TRANS_INPUTS */
 	ScType	   *input_types;	/* ninputs */
@@ -110,6 +112,7 @@ typedef struct ScAgg
 #define SC_GROUP_CHANGED	0x01	/* since the last checkpoint, or since it was emitted */
 #define SC_GROUP_EMITTED	0x02	/* its row is, or may be, in the result */
 #define SC_GROUP_LISTED		0x04	/* in its partition's list of changes */
+#define SC_GROUP_SEVERAL	0x08	/* the result may have several rows of its key */
 
 /*
  * A group: a record of engine->record_size bytes, which never moves once its
@@ -179,6 +182,7 @@ typedef struct ScPartition
 	 * written keeps no list: all of them.
 	 */
 	bool		all_changed;
+	bool		whole;			/* what is written next replaces all older chunks */
 	uint32	   *changed;
 	uint32		nchanged;
 	uint32		max_changed;
@@ -225,6 +229,8 @@ struct ScEngine
 	int			nkeys;
 	ScKeyState *keys;
 	bool		keys_byval;		/* all are SC_KEY_BYVAL */
+	bool		keys_general;	/* some are SC_KEY_GENERAL */
+	bool		loading;		/* keys are told apart by their bytes */
 	Datum	   *key_values;		/* of the current row */
 	uint8	   *key_nulls;
 
@@ -277,6 +283,7 @@ struct ScEngine
 	int			max_closed;
 	int64		live_bytes;
 	uint32		signature;		/* of window, keys and states */
+	uint32		signature_1;	/* the same in chunks of format version 1 */
 };
 
 #define sc_group_keys(engine, group) \
@@ -357,6 +364,7 @@ extern bool sc_keys_equal_general(ScEngine *engine, const ScGroup *group);
 
 /* aggregate.c, transition.c */
 extern void sc_aggregates_compile(ScEngine *engine);
+extern void sc_combine_compile(ScEngine *engine, ScTrans *trans);
 extern void sc_state_init(ScTrans *trans, MemoryContext context, Datum *state,
 						  uint8 *flags);
 extern void sc_transitions_advance(ScEngine *engine, ScPartition *part, ScGroup *group);
@@ -368,6 +376,8 @@ extern Datum sc_state_serialize(ScEngine *engine, ScTrans *trans, Datum state,
 								uint8 flags, bool *isnull);
 extern void sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes,
 								 Datum *state, uint8 *flags);
+extern void sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
+							 Datum from, uint8 from_flags);
 
 /* inputs.c */
 extern void sc_inputs_compile(ScEngine *engine, ScTrans *trans);
@@ -383,15 +393,19 @@ extern ScPartition *sc_partition_find(ScEngine *engine, int64 start);
 extern ScPartition *sc_partition_open(ScEngine *engine, int64 start, int64 end);
 extern ScGroup *sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash,
 									bool *isnew);
+extern ScGroup *sc_partition_append(ScEngine *engine, ScPartition *part);
+extern void sc_partition_regroup(ScEngine *engine, ScPartition *part);
 extern void sc_partition_remove_last(ScEngine *engine, ScPartition *part, uint32 hash);
 extern void sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group,
 							 uint32 number);
+extern void sc_partition_list_changed(ScPartition *part, ScGroup *group, uint32 number);
 extern uint32 sc_partition_nchanged(const ScPartition *part);
 extern uint32 sc_partition_changed(const ScPartition *part, uint32 i);
 extern void sc_partition_unchanged(ScEngine *engine, ScPartition *part);
 extern void sc_partition_account(ScEngine *engine, ScPartition *part);
 extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
 extern void sc_partitions_close_first(ScEngine *engine, int n);
+extern void sc_partitions_remember_closed(ScEngine *engine, int64 start);
 extern void sc_partitions_shutdown(ScEngine *engine);
 
 /* engine.c: the window slot shows the current window again */
@@ -411,12 +425,19 @@ extern void sc_emit_partition(ScEngine *engine, ScPartition *part);
 extern void sc_emit_changes(ScEngine *engine, ScPartition *part);
 
 /* encode.c: a group as an entry of the changelog */
-extern uint32 sc_signature(const ScEngine *engine);
+extern uint32 sc_signature(const ScEngine *engine, int version);
+pg_noreturn extern void sc_signature_fail(void);
 extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head);
 extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 							const char **data);
 extern void sc_group_written(ScEngine *engine, ScGroup *group);
 extern void sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len);
+extern ScGroup *sc_group_take(ScEngine *engine, ScPartition *part, ScEngine *from, ScGroup *group);
+extern void sc_partition_make_states(ScEngine *engine, ScPartition *part);
 extern void sc_partition_loaded(ScEngine *engine, ScPartition *part);
+
+/* combine.c */
+extern void sc_group_combine(ScEngine *engine, ScPartition *part, ScGroup *group,
+							 ScGroup *other);
 
 #endif							/* SC_EXEC_INTERNAL_H */

@@ -268,36 +268,86 @@ sc_state_serialize(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags,
 }
 
 /*
- * Makes a state from what sc_state_serialize gave: deserialfn's result is only
- * promised to combinefn, so it is combined into a fresh state, which lives in
- * aggstate->curaggcontext.  The current context is a short one.
+ * Combines a partial state into "state", which lives in aggstate->curaggcontext; as nodeAgg.c
+ * does it.
  */
-void
-sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state,
-					 uint8 *flags)
+static void
+call_combine(ScEngine *engine, ScTrans *trans, Datum partial, bool partial_null,
+			 Datum *state, uint8 *flags)
+{
+	FunctionCallInfo fcinfo = trans->combine_fcinfo;
+	bool		state_null = (*flags & SC_STATE_NULL) != 0;
+	Datum		value;
+
+	if (fcinfo->flinfo->fn_strict && (partial_null || state_null))
+		return;
+	engine->aggstate->curpertrans = trans->pertrans;
+	fcinfo->args[0].value = *state;
+	fcinfo->args[0].isnull = state_null;
+	fcinfo->args[1].value = partial;
+	fcinfo->args[1].isnull = partial_null;
+	fcinfo->isnull = false;
+	value = FunctionCallInvoke(fcinfo);
+	if (!trans->byval && value != *state)
+		value = adopt_state(engine, trans, value, fcinfo->isnull, *state, state_null);
+	*state = value;
+	*flags = fcinfo->isnull ? SC_STATE_NULL : 0;
+}
+
+/* Combines what sc_state_serialize gave: deserialfn's result is only promised to combinefn. */
+static void
+combine_bytes(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state, uint8 *flags)
 {
 	FunctionCallInfo fcinfo = trans->pertrans->deserialfn_fcinfo;
 	Datum		partial;
-	bool		partial_null;
 
 	engine->aggstate->curpertrans = trans->pertrans;
-	sc_state_init(trans, engine->aggstate->curaggcontext->ecxt_per_tuple_memory,
-				  state, flags);
-
 	fcinfo->args[0].value = bytes;
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = PointerGetDatum(NULL);
 	fcinfo->args[1].isnull = false;
 	fcinfo->isnull = false;
 	partial = FunctionCallInvoke(fcinfo);
-	partial_null = fcinfo->isnull;
+	call_combine(engine, trans, partial, fcinfo->isnull, state, flags);
+}
 
-	fcinfo = trans->combine_fcinfo;
-	fcinfo->args[0].value = *state;
-	fcinfo->args[0].isnull = (*flags & SC_STATE_NULL) != 0;
-	fcinfo->args[1].value = partial;
-	fcinfo->args[1].isnull = partial_null;
-	fcinfo->isnull = false;
-	*state = FunctionCallInvoke(fcinfo);
-	*flags = fcinfo->isnull ? SC_STATE_NULL : 0;
+/*
+ * Makes a state from what sc_state_serialize gave: it is combined into a fresh one, which
+ * lives in aggstate->curaggcontext.  The current context is a short one.
+ */
+void
+sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state,
+					 uint8 *flags)
+{
+	sc_state_init(trans, engine->aggstate->curaggcontext->ecxt_per_tuple_memory,
+				  state, flags);
+	combine_bytes(engine, trans, bytes, state, flags);
+}
+
+/*
+ * The rows of "from" count in "state", too; both live in aggstate->curaggcontext.  What
+ * "from" takes is freed with its partition.  An error where the aggregate has no combine
+ * function.  The current context is a short one.
+ */
+void
+sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
+				 Datum from, uint8 from_flags)
+{
+	bool		from_null = (from_flags & SC_STATE_NULL) != 0;
+
+	if (from_flags & SC_STATE_UNSET)
+		return;					/* had no rows */
+	if (*flags & SC_STATE_UNSET)
+	{
+		*state = from;
+		*flags = from_flags;
+		return;
+	}
+	sc_combine_compile(engine, trans);
+	if (trans->kind == SC_TRANS_SERIAL)
+		from = sc_state_serialize(engine, trans, from, from_flags, &from_null);
+	if (trans->kind == SC_TRANS_SERIAL && !from_null)
+		combine_bytes(engine, trans, from, state, flags);
+	else
+		call_combine(engine, trans, from, from_null, state, flags);
 }

@@ -53,6 +53,8 @@ typedef struct ScAggregate
 	Aggref	   *aggref;			/* args, aggfilter: source part; aggorder and
 								 * aggdistinct refer to args by ressortgroupref */
 	List	   *direct_args;	/* final part (ordered-set aggregates), else NIL */
+	Aggref	   *written;		/* as parse analysis left it: which aggregates share a state
+								 * mustn't depend on what is inlined or folded today */
 } ScAggregate;
 
 typedef struct ScDefinition
@@ -79,6 +81,16 @@ typedef struct ScDefinition
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;
+
+	/*
+	 * What others can change, so that it has to be compiled again (query/depends.c).
+	 * has_user_parts: functions, types or operators that didn't come with the server.
+	 */
+	bool		has_user_parts;
+	bool		whole_row;		/* rows of the stream are values in it */
+	List	   *types;			/* Oids: types that didn't come with the server */
+	List	   *relations;		/* Oids: those whose columns are types' attributes */
+	Node	   *rule;			/* the view's Query; NULL: not loaded from one */
 } ScDefinition;
 
 /*

@@ -5,7 +5,7 @@
  *
  * A definition comes twice: fresh from its text, when the query is created, with
  * positions for errors; and from the rule of its view, each time that a worker
- * starts.  Both go through the same steps, because ALTER and CREATE OR REPLACE
+ * starts or something that it depends on has changed.  Both go through the same steps, because ALTER and CREATE OR REPLACE
  * VIEW can have changed what a view says.
  *-------------------------------------------------------------------------
  */
@@ -101,8 +101,23 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	expand_generated(&an);
 	sc_check_expressions(&an);
 	sc_analyze_window(&an);
+	sc_note_dependencies(&an);
 	sc_split_definition(&an);
 	return an.def;
+}
+
+bool
+sc_definition_is_current(const ScQuery *query, const ScDefinition *def)
+{
+	Relation	rel = try_relation_open(query->definition, AccessShareLock);
+	bool		result = true;
+
+	if (rel == NULL)
+		return true;
+	if (rel->rd_rel->relkind == RELKIND_VIEW)
+		result = equal(get_view_query(rel), def->rule);
+	relation_close(rel, AccessShareLock);
+	return result;
 }
 
 ScDefinition *
@@ -122,6 +137,7 @@ sc_definition_load(const ScQuery *query)
 	parsed = copyObject(get_view_query(rel));
 	AcquireRewriteLocks(parsed, true, false);
 	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness);
+	def->rule = copyObject((Node *) get_view_query(rel));
 	relation_close(rel, AccessShareLock);
 	if (def->stream_relid != query->source)
 		ereport(ERROR,

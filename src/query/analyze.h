@@ -30,4 +30,7 @@ extern ScDefinition *sc_definition_load(const ScQuery *query);
  */
 extern bool sc_definition_identifies(Oid view, const int *columns, int ncolumns);
 
+/* Does the view (still) say what "def" was loaded from?  True if the view is gone. */
+extern bool sc_definition_is_current(const ScQuery *query, const ScDefinition *def);
+
 #endif							/* SC_QUERY_ANALYZE_H */

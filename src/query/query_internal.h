@@ -9,6 +9,7 @@
  *	 from.c			finds the stream and the window function
  *	 window.c		reads the window function's arguments
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
+ *	 depends.c		notes what others can change
  *	 split.c		splits at GROUP BY into the source part and the final part
  *
  * position.c turns a node's location into an error position; explain.c gives hints to the errors that
@@ -68,6 +69,9 @@ extern void sc_check_expressions(ScAnalysis *an);
 
 /* run_dependent.c: is it one of pg_catalog's whose value depends on when and where it is called? */
 extern bool sc_is_run_dependent(Oid funcid);
+
+/* depends.c */
+extern void sc_note_dependencies(ScAnalysis *an);
 
 /* split.c */
 extern void sc_split_definition(ScAnalysis *an);

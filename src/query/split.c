@@ -372,6 +372,7 @@ build_aggregate(ScAnalysis *an, ScAggregate *agg, Aggref *written)
 	agg->direct_args = direct_arguments(an, written->aggdirectargs);
 	aggref->aggdirectargs = agg->direct_args;
 	agg->aggref = aggref;
+	agg->written = copyObject(written);
 }
 
 static void

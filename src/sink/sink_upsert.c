@@ -170,16 +170,18 @@ sc_sink_direct_upsert(ScSink *sink)
 	row_done(sink);
 }
 
-/* Deletes the row with the current row's key, if there is one. */
+/* Deletes the row with the current row's key, if there is one; all of them, if its type has made
+ * several equal since they were written. */
 void
 sc_sink_direct_delete(ScSink *sink)
 {
 	sc_sink_direct_flush(sink);
-	if (lookup(sink))
+	while (lookup(sink))
 	{
 		ItemPointerData tid = sink->direct->found->tts_tid;
 
 		simple_table_tuple_delete(sink->rel, &tid, InvalidSnapshot);
+		row_done(sink);
 	}
 	row_done(sink);
 }

@@ -11,12 +11,23 @@
 #include "source/wire.h"
 #include "worker/outbox.h"
 
+/* Must a query be compiled again? */
+typedef enum ScStale
+{
+	SC_FRESH,
+	SC_MAYBE_STALE,				/* if its view says something else now */
+	SC_STALE
+} ScStale;
+
 /* A query that the task runs.  Allocated in its own context, freed as a whole. */
 typedef struct ScTaskQuery
 {
 	MemoryContext context;
 	ScQuery    *query;
+	MemoryContext code;			/* of the next two, as they are compiled */
 	ScDefinition *definition;
+	uint32	   *type_hashes;	/* of definition->types, in TYPEOID */
+	ScStale		stale;			/* task_stale.c, which sets it */
 	TupleDesc	stream_desc;	/* the stream's row type; lives as long as the task */
 	int64		watermark_delay;	/* microseconds */
 	ScEngine   *engine;
@@ -40,6 +51,7 @@ typedef struct ScTaskQuery
 	TupleTableSlot *row;		/* that row */
 	const char *at;				/* the record being read, in the message */
 	const char *end;			/* of the message */
+	const char *refreshed_at;	/* the record before which it was compiled again, or NULL */
 	XLogRecPtr	active_lsn;		/* see ScOffset */
 	TimestampTz active_at;
 	int64		updates_ignored;	/* since the query began, as the next two */
@@ -98,6 +110,18 @@ extern bool sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *
 /* The offset of a query that begins at "start". */
 extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 									   ScOutbox *outbox);
+
+/* Compiles the definition as it is now; what was compiled before is the caller's to free. */
+extern void sc_task_query_compile(ScTaskQuery *query);
+
+/*
+ * task_stale.c: compiles the query again if anything that it is made of has changed, with the
+ * state that it has.  To be called between two rows, before anything is computed in a
+ * transaction; costs a comparison if nothing has changed.
+ */
+extern void sc_task_query_refresh(ScTaskQuery *query);
+/* Counts changes that a query may depend on; watches them from the first call on. */
+extern uint64 sc_task_changes(void);
 
 /* task_access.c: an error where the owner may not do (any more) what the query does.
  * Costs a comparison where no privilege has changed since the last call. */

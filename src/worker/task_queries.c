@@ -304,6 +304,8 @@ sc_task_queries_run(const char *data, Size len)
 {
 	int			i = 0;
 
+	sc_lock_time_begin(list_length(queries) > 1);	/* for those to be compiled again */
+
 	while (i < list_length(queries))
 	{
 		Step		step = {0};
@@ -412,6 +414,8 @@ sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn)
 
 	initStringInfo(&ids);
 	MemoryContextSwitchTo(old);
+	sc_lock_time_begin(list_length(queries) > 1);
+
 	while (i < list_length(queries))
 	{
 		Step		step = {0};

@@ -16,6 +16,7 @@
 #include "sink/sink.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "worker/loop.h"
 #include "worker/task_internal.h"
 #include "worker/workers.h"
@@ -86,34 +87,70 @@ static ScTaskQuery *
 query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 {
 	ScTaskQuery *query = palloc0(sizeof(ScTaskQuery));
-	ScStream   *stream;
-	ScEngineOptions options;
-	Relation	relation;
 	ScEnv		env;
 
 	query->context = context;
 	query->query = catalog;
+	sc_rows_init(&query->rows, outbox, catalog->query_id);
+	sc_task_check_access(query);
+	sc_env_enter(&env, catalog->owner, catalog->settings);
+	sc_task_query_compile(query);
+	sc_env_leave(&env);
+	return query;
+}
+
+/* The hashes by which changes of the definition's types are told. */
+static uint32 *
+hash_types(const ScDefinition *definition)
+{
+	uint32	   *hashes = palloc(sizeof(uint32) * Max(list_length(definition->types), 1));
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, definition->types)
+		hashes[n++] = GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(lfirst_oid(lc)));
+	return hashes;
+}
+
+/* In the owner's surroundings. */
+void
+sc_task_query_compile(ScTaskQuery *query)
+{
+	ScQuery    *catalog = query->query;
+	uint64		changes = sc_task_changes();
+	ScStream   *stream;
+	MemoryContext old;
+	ScEngineOptions options;
+	ScDefinition *definition;
+	uint32	   *type_hashes;
+	Relation	relation;
+
 	sc_lock_time_relation(catalog->definition, AccessShareLock);
 	sc_lock_time_relation(catalog->source, AccessShareLock);
 	stream = sc_stream_by_relid(catalog->source, false);
 	relation = table_open(stream->relid, AccessShareLock);
-	query->stream_desc = shared_desc(RelationGetDescr(relation));
-	table_close(relation, AccessShareLock);
+	query->code = AllocSetContextCreate(query->context, "stream_ckpt compiled query",
+										ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(query->code);
+	query->stale = SC_FRESH;
 	query->watermark_delay = stream->watermark_delay;
-	sc_rows_init(&query->rows, outbox, catalog->query_id);
-
-	sc_task_check_access(query);
-
 	options = engine_options(catalog, stream->watermark_delay);
 	options.emit_arg = query;
 	options.late_arg = query;
 
-	sc_env_enter(&env, catalog->owner, catalog->settings);
-	query->definition = sc_definition_load(catalog);
-	query->engine = sc_engine_create(context, query->definition, query->stream_desc,
-									 &options);
-	sc_env_leave(&env);
-	return query;
+	definition = sc_definition_load(catalog);
+	/* the definition was read under this lock: its row type is that */
+	query->stream_desc = shared_desc(RelationGetDescr(relation));
+	table_close(relation, AccessShareLock);
+	query->engine = sc_engine_create(query->code, definition, query->stream_desc, &options);
+	type_hashes = hash_types(definition);
+	MemoryContextSwitchTo(old);
+
+	/* who is told of a change looks at these, and knows nothing of what isn't there yet */
+	query->definition = definition;
+	query->type_hashes = type_hashes;
+	if (changes != sc_task_changes())
+		query->stale = query->definition->has_user_parts ? SC_STALE : SC_MAYBE_STALE;
 }
 
 void
@@ -210,7 +247,21 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	}
 }
 
-/* The records of the message from query->at on, which follows. */
+/*
+ * Must the query be compiled again before the record, the end of a transaction?  Code that ran in
+ * between may have let the server tell of a change, by which groups can have become equal.
+ */
+static bool
+stops_at_end(ScTaskQuery *query)
+{
+	if (likely(query->stale == SC_FRESH) || query->refreshed_at == query->at ||
+		sc_engine_is_interrupted(query->engine))
+		return false;
+	query->refreshed_at = query->at;
+	return true;
+}
+
+/* The records of the message from query->at on, up to its end or where it has to be compiled. */
 static void
 run_records(ScTaskQuery *query)
 {
@@ -230,10 +281,15 @@ run_records(ScTaskQuery *query)
 				query->skipping = query->paused || query->transaction <= query->offset;
 				break;
 			case SC_WIRE_COMMIT:
-				if (!query->skipping)
-					run_commit(query, record);
+				if (query->skipping)
+					break;
+				if (stops_at_end(query))
+					return;
+				run_commit(query, record);
 				break;
 			case SC_WIRE_IDLE:
+				if (stops_at_end(query))
+					return;
 				run_idle(query, (const ScWireIdle *) SC_WIRE_BODY(record));
 				break;
 			default:
@@ -261,11 +317,16 @@ run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
 void
 sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 {
-	query->layout = NULL;		/* may have been replaced since */
 	query->at = data + sizeof(ScWireHeader);
 	query->end = data + len;
+	query->refreshed_at = NULL;
 	sc_task_check_access(query);
-	run_as_owner(query, run_records);
+	do
+	{
+		query->layout = NULL;	/* may have been replaced since, or the row type */
+		sc_task_query_refresh(query);
+		run_as_owner(query, run_records);
+	} while (query->at < query->end);
 }
 
 /* May be called again for the same record, after an error in emitting. */
@@ -372,7 +433,7 @@ bool
 sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
 {
 	*same = false;
-	if (query->touched || query->paused || XLogRecPtrIsInvalid(query->sent_offset))
+	if (query->touched || query->stale != SC_FRESH || query->paused || XLogRecPtrIsInvalid(query->sent_offset))
 		return false;
 	/* while the others are behind it, its own position says all */
 	if (query->offset > lsn)
@@ -434,6 +495,7 @@ sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 
 	query->checkpoint_id = checkpoint_id;
 	sc_task_check_access(query);
+	sc_task_query_refresh(query);
 	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	(void) sc_changelog_write(query->engine, &sink);

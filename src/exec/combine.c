@@ -1,0 +1,134 @@
+/*-------------------------------------------------------------------------
+ * combine.c
+ *	  Groups that have become equal, and the state of a query that is compiled again.
+ *
+ * What equals what isn't the engine's to say: a type can get an attribute or lose one, a
+ * function can be replaced, a collation can have another version.  Then two groups can be
+ * one.  The rule: the rows of both count, whatever was written or emitted of them.
+ * sc_partition_regroup (partition.c) finds such groups, here they are combined.
+ *
+ * A query that is compiled again gets a new engine, which takes over all that the old one
+ * has, and hashes it by the new functions.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/limit.h"
+#include "exec/state.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* How often the time limit is told of groups */
+#define LIMIT_GROUPS	1024
+
+/* Partitions that are taken before they are freed where they come from */
+#define TAKE_PARTITIONS 64
+
+/* The inputs of "from" are added behind those of "state". */
+static void
+append_inputs(ScPartition *part, Datum *state, Datum from)
+{
+	ScInputs   *inputs = (ScInputs *) DatumGetPointer(from);
+
+	if (inputs == NULL)
+		return;
+	part->inputs_bytes -= inputs->len;
+	sc_inputs_append(part, state, inputs->rows, inputs->data, inputs->len);
+	pfree(inputs);
+}
+
+/*
+ * The rows of "other" count as rows of "group", and "other" is no group any more.  Its row in
+ * the result may be another one, which goes when the group's is written.  The current
+ * context is a short one.
+ */
+void
+sc_group_combine(ScEngine *engine, ScPartition *part, ScGroup *group, ScGroup *other)
+{
+	engine->aggstate->curaggcontext = part->aggcontext;
+	for (int t = 0; t < engine->ntrans; t++)
+	{
+		Datum	   *state = &sc_group_states(engine, group)[t];
+		Datum		from = sc_group_states(engine, other)[t];
+
+		if (engine->trans[t].kind == SC_TRANS_INPUTS)
+			append_inputs(part, state, from);
+		else
+			sc_state_combine(engine, &engine->trans[t], state,
+							 &sc_group_state_flags(engine, group)[t],
+							 from, sc_group_state_flags(engine, other)[t]);
+	}
+	if ((group->flags & other->flags & SC_GROUP_EMITTED) != 0)
+		group->flags |= SC_GROUP_SEVERAL;
+	group->flags |= other->flags & (SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
+	group->flags |= SC_GROUP_CHANGED;
+}
+
+/* The changelog has to write what it had to: the groups are copies, in the same order. */
+static void
+copy_changes(ScEngine *engine, ScPartition *part, const ScPartition *from)
+{
+	part->whole |= from->whole;
+	if (part->whole || from->all_changed)
+		return;
+	part->all_changed = false;
+	for (uint32 n = 0; n < part->ngroups; n++)
+	{
+		ScGroup    *group = sc_partition_group(engine, part, n);
+
+		if (group->flags & SC_GROUP_LISTED)
+			sc_partition_list_changed(part, group, n);
+	}
+}
+
+static void
+take_partition(ScEngine *engine, ScEngine *from, ScPartition *source)
+{
+	ScPartition *part = sc_partition_open(engine, source->start, source->end);
+	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	part->emitted = source->emitted;
+	from->aggstate->curaggcontext = source->aggcontext;
+	for (uint32 n = 0; n < source->ngroups; n++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
+			sc_limit_add(LIMIT_GROUPS);
+		(void) sc_group_take(engine, part, from, sc_partition_group(from, source, n));
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	sc_partition_make_states(engine, part);
+	sc_partition_regroup(engine, part);
+	copy_changes(engine, part, source);
+	part->live_bytes = source->live_bytes;
+	part->entry_bytes = source->entry_bytes;
+	sc_partition_account_children(engine, part);
+}
+
+void
+sc_engine_take_state(ScEngine *engine, ScEngine *from)
+{
+	if (engine->signature != from->signature)
+		sc_signature_fail();
+	if (engine->npartitions > 0 || sc_engine_is_interrupted(from))
+		elog(ERROR, "state can be taken between two rows, by a fresh engine only");
+
+	engine->running = from->running = true;
+	engine->counters = from->counters;
+	sc_engine_set_max_event_time(engine, from->max_event_time);
+	engine->closed_until = from->closed_until;
+	for (int i = 0; i < from->nclosed; i++)
+		sc_partitions_remember_closed(engine, from->closed[i]);
+	engine->live_bytes = from->live_bytes;
+	while (from->npartitions > 0)
+	{
+		int			n = Min(from->npartitions, TAKE_PARTITIONS);
+
+		for (int i = 0; i < n; i++)
+			take_partition(engine, from, from->partitions[i]);
+		sc_partitions_close_first(from, n);
+	}
+	engine->running = from->running = false;
+}

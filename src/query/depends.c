@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ * depends.c
+ *	  What a definition is made of and the server lets others change: the parts whose
+ *	  change means that it has to be compiled again.
+ *
+ * The parts that came with the server are taken to stay, as its own plan cache does it.  What
+ * is inside a function that somebody wrote isn't known: it may have been inlined or folded
+ * with all that it calls.  So it is noted only that there is something of that kind; types,
+ * whose catalogs change each time that somebody creates a table, are noted one by one.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "query/query_internal.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+static void add_type(ScDefinition *def, Oid type);
+
+/* The types of a row type's columns, and the relation that has them. */
+static void
+add_row_type(ScDefinition *def, Oid type)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_copy(type, -1);
+
+	def->relations = list_append_unique_oid(def->relations, get_typ_typrelid(type));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			add_type(def, TupleDescAttr(desc, i)->atttypid);
+	}
+	FreeTupleDesc(desc);
+}
+
+/* A type and all that it is made of. */
+static void
+add_type(ScDefinition *def, Oid type)
+{
+	Oid			element;
+
+	check_stack_depth();
+	if (type < FirstNormalObjectId || list_member_oid(def->types, type))
+		return;
+	def->has_user_parts = true;
+	def->types = lappend_oid(def->types, type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		add_type(def, element);
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_DOMAIN:
+			add_type(def, getBaseType(type));
+			break;
+		case TYPTYPE_RANGE:
+			add_type(def, get_range_subtype(type));
+			break;
+		case TYPTYPE_MULTIRANGE:
+			add_type(def, get_multirange_range(type));
+			break;
+		case TYPTYPE_COMPOSITE:
+			add_row_type(def, type);
+			break;
+		default:
+			break;
+	}
+}
+
+static bool
+add_function(Oid funcid, void *arg)
+{
+	if (funcid >= FirstNormalObjectId)
+		((ScDefinition *) arg)->has_user_parts = true;
+	return false;
+}
+
+/* Does the node itself bring in a type?  Others have one of those below them. */
+static bool
+brings_type(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_Var:
+		case T_Const:
+		case T_Aggref:
+		case T_FuncExpr:
+		case T_OpExpr:
+		case T_FieldSelect:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_ConvertRowtypeExpr:
+		case T_ArrayExpr:
+		case T_RowExpr:
+		case T_CoerceToDomain:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Operators that anybody has made, whatever functions they have. */
+static bool
+is_user_operator(Node *node)
+{
+	if (IsA(node, OpExpr) || IsA(node, DistinctExpr) || IsA(node, NullIfExpr))
+		return ((OpExpr *) node)->opno >= FirstNormalObjectId;
+	if (IsA(node, ScalarArrayOpExpr))
+		return ((ScalarArrayOpExpr *) node)->opno >= FirstNormalObjectId;
+	return false;
+}
+
+static bool
+depends_walker(Node *node, ScAnalysis *an)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && ((Var *) node)->varno == an->stream_varno &&
+		((Var *) node)->varattno == InvalidAttrNumber)
+		an->def->whole_row = true;
+	if (brings_type(node))
+		add_type(an->def, exprType(node));
+	if (is_user_operator(node))
+		an->def->has_user_parts = true;
+	(void) check_functions_in_node(node, add_function, an->def);
+	return expression_tree_walker(node, depends_walker, an);
+}
+
+/* Fills in def's has_user_parts, types, relations and whole_row. */
+void
+sc_note_dependencies(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	(void) depends_walker((Node *) query->targetList, an);
+	(void) depends_walker((Node *) an->quals, an);
+	(void) depends_walker(query->havingQual, an);
+	(void) depends_walker((Node *) an->window_call->args, an);
+}
