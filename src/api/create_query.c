@@ -372,6 +372,8 @@ create_entry(NewQuery *query)
 	entry.settings = sc_env_current_settings();
 	/* also, the names in its text may have come to mean something else meanwhile */
 	sc_task_query_try(&entry);
+	/* after that, when the libraries are loaded */
+	entry.settings = list_concat(entry.settings, sc_definition_settings(query->view_oid));
 	entry.preexisting_rows = stream_has_rows(query);
 
 	/* from here on no writer drops rows of the stream, and none has */

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "api/api_internal.h"
 #include "base/env.h"
 #include "base/process.h"
@@ -26,6 +27,7 @@
 #include "model/log_stream.h"
 #include "nodes/nodeFuncs.h"
 #include "query/analyze.h"
+#include "sink/sink.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -41,7 +43,8 @@ PG_FUNCTION_INFO_V1(stream_ckpt_verify);
 /* The comparison's parts of SQL. */
 typedef struct Comparison
 {
-	char	   *columns;		/* the result's columns as c1, c2, ... */
+	char	   *columns;		/* the definition's columns as c1, c2, ... */
+	char	   *result_columns; /* those of the result table, which may have other names */
 	char	   *key;			/* ROW(...) of the columns that must be equal */
 	char	   *order;			/* "" or ", c2, c5": the float columns */
 	char	   *close;			/* condition: the float columns of x and y agree */
@@ -101,6 +104,12 @@ check_counters(ScQuery *query)
 
 /* ---------- which rows ---------- */
 
+static const char *
+column_name(TupleDesc desc, AttrNumber attno)
+{
+	return quote_identifier(NameStr(TupleDescAttr(desc, attno - 1)->attname));
+}
+
 /* The greatest value of a window's column in a closed window. */
 static int64
 greatest_closed(ScDefinition *definition, AttrNumber column, int64 watermark)
@@ -125,11 +134,11 @@ timestamp_literal(Oid type, int64 value)
 }
 
 /*
- * A condition on the definition's columns that holds for the windows which are
+ * A condition on the definition's columns, those of "names", that holds for the windows which are
  * closed.  The result has no others.
  */
 static char *
-closed_condition(ScQuery *query, ScDefinition *definition, ScOffset *offset)
+closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset)
 {
 	ScStream   *stream = sc_stream_by_relid(query->source, false);
 	ListCell   *lc;
@@ -147,7 +156,7 @@ closed_condition(ScQuery *query, ScDefinition *definition, ScOffset *offset)
 		greatest = greatest_closed(definition, var->varattno,
 								   offset->max_event_time - stream->watermark_delay);
 		return psprintf("%s OPERATOR(pg_catalog.<=) %s",
-						quote_identifier(target->resname),
+						column_name(names, target->resno),
 						timestamp_literal(var->vartype, greatest));
 	}
 	refuse(query, "Its select list has no column of the window, so closed windows cannot be told from open ones.",
@@ -169,32 +178,41 @@ is_float(Oid type)
  */
 #define OP(operator) " OPERATOR(pg_catalog." operator ") "
 
-/* "x agrees with y": equal, or so near that rounding explains it. */
+/*
+ * "x agrees with y": equal (as NaN is to NaN, and infinity to infinity), or both finite and so near that
+ * rounding explains it.  In numeric, as float8 has no room for a margin at its ends.
+ */
 static void
 append_close(StringInfo close, int column, Oid type)
 {
 	const char *tolerance = type == FLOAT4OID ? FLOAT4_TOLERANCE : FLOAT8_TOLERANCE;
-	char	   *x = psprintf("x.c%d::pg_catalog.float8", column);
-	char	   *y = psprintf("y.c%d::pg_catalog.float8", column);
-	char	   *margin = psprintf("(pg_catalog.abs(%s)" OP("*") "'%s'::pg_catalog.float8)", y, tolerance);
+	const char *special = "ANY ('{NaN,Infinity,-Infinity}'::pg_catalog.float8[])";
+	char	   *x = psprintf("x.c%d", column);
+	char	   *y = psprintf("y.c%d", column);
 
 	appendStringInfo(close,
-					 " AND ((%s IS NULL AND %s IS NULL) OR %s" OP("=") "%s"
-					 " OR (%s" OP(">=") "(%s" OP("-") "%s) AND %s" OP("<=") "(%s" OP("+") "%s)))",
-					 x, y, x, y, x, y, margin, x, y, margin);
+					 " AND CASE WHEN %s IS NULL OR %s IS NULL THEN %s IS NULL AND %s IS NULL"
+					 " WHEN %s" OP("=") "%s THEN true"
+					 " WHEN %s" OP("=") "%s OR %s" OP("=") "%s THEN false"
+					 " ELSE pg_catalog.abs(%s::pg_catalog.numeric" OP("-") "%s::pg_catalog.numeric)"
+					 OP("<=") "(pg_catalog.abs(%s::pg_catalog.numeric)" OP("*") "%s) END",
+					 x, y, x, y, x, y, x, special, y, special, x, y, y, tolerance);
 }
 
+/* "names" are the columns of the definition, "attnos" those of the result table for them. */
 static Comparison
-make_comparison(ScDefinition *definition)
+make_comparison(ScDefinition *definition, TupleDesc names, Relation result_table, AttrNumber *attnos)
 {
 	Comparison	result = {0};
 	StringInfoData columns;
+	StringInfoData result_columns;
 	StringInfoData key;
 	StringInfoData order;
 	StringInfoData close;
 	ListCell   *lc;
 
 	initStringInfo(&columns);
+	initStringInfo(&result_columns);
 	initStringInfo(&key);
 	initStringInfo(&order);
 	initStringInfo(&close);
@@ -206,7 +224,10 @@ make_comparison(ScDefinition *definition)
 		bool		ordered = OidIsValid(lookup_type_cache(type, TYPECACHE_LT_OPR)->lt_opr);
 
 		appendStringInfo(&columns, "%s%s%s AS c%d", column > 1 ? ", " : "",
-						 quote_identifier(target->resname),
+						 column_name(names, column),
+						 ordered ? "" : "::pg_catalog.text", column);
+		appendStringInfo(&result_columns, "%s%s%s AS c%d", column > 1 ? ", " : "",
+						 column_name(RelationGetDescr(result_table), attnos[column - 1]),
 						 ordered ? "" : "::pg_catalog.text", column);
 		if (is_float(type))
 		{
@@ -218,6 +239,7 @@ make_comparison(ScDefinition *definition)
 			appendStringInfo(&key, ", c%d", column);
 	}
 	result.columns = columns.data;
+	result.result_columns = result_columns.data;
 	result.key = psprintf("ROW(0%s)", key.data);
 	result.order = order.data;
 	result.close = close.data;
@@ -251,7 +273,7 @@ comparison_command(ScQuery *query, Comparison *comparison, const char *condition
 					 " a AS MATERIALIZED (SELECT * FROM result EXCEPT ALL SELECT * FROM truth),"
 					 " b AS MATERIALIZED (SELECT * FROM truth EXCEPT ALL SELECT * FROM result)"
 					 " SELECT (SELECT pg_catalog.count(*) FROM a)" OP("+") "(SELECT pg_catalog.count(*) FROM b)",
-					 comparison->columns, sc_qualified_name(query->relid),
+					 comparison->result_columns, sc_qualified_name(query->relid),
 					 comparison->columns, sc_qualified_name(query->definition),
 					 condition);
 	if (comparison->has_floats)
@@ -275,27 +297,53 @@ check_select(Oid relid)
 }
 
 /*
- * Where there are differences: says so if they may come from rows that only one side
- * has.  Nothing tells rows that were committed between create_query and its transaction's end
+ * Where there are differences: an error if the stream has lost rows since the query processed them, and a
+ * notice if it has others.  Nothing tells rows that were committed between create_query and its transaction's end
  * (they don't belong to the query) from those that no checkpoint covers yet.  Needs SPI.
  */
 static void
 explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 {
+	bool		may_count = pg_class_aclcheck(query->source, caller, ACL_SELECT) == ACLCHECK_OK;
 	int64		rows;
 
-	if (pg_class_aclcheck(query->source, caller, ACL_SELECT) != ACLCHECK_OK)
-		return;
 	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", sc_qualified_name(query->source)),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count the rows of the stream");
 	rows = DatumGetInt64(sc_first_value(1, NULL));
-	if (rows != rows_in)
+	if (rows < rows_in)
+		refuse(query,
+			   may_count ?
+			   psprintf("Rows of stream \"%s\" are gone: it has %lld, and the query has processed %lld.",
+						get_rel_name(query->source), (long long) rows, (long long) rows_in) :
+			   psprintf("Rows of stream \"%s\" that the query has processed are gone.", get_rel_name(query->source)),
+			   "They were deleted or truncated, or a partition was dropped or detached. The result still counts them.");
+	if (rows != rows_in && may_count)
 		ereport(NOTICE,
 				(errmsg("stream \"%s\" has %lld rows, of which the query had processed %lld at its last checkpoint",
 						get_rel_name(query->source), (long long) rows, (long long) rows_in),
 				 errdetail("Rows that are not in a checkpoint yet count as differences, and so do those that were committed before the transaction that created the query, or came with an attached partition."),
 				 errhint("Call stream_ckpt.sync() first.")));
+}
+
+/* The command that counts the differences. */
+static char *
+make_command(ScQuery *query, ScOffset *offset)
+{
+	ScDefinition *definition = sc_definition_load(query);
+	Relation	table = table_open(query->relid, AccessShareLock);
+	Relation	view = table_open(query->definition, AccessShareLock);
+	TupleDesc	names = RelationGetDescr(view);
+	Comparison	comparison = make_comparison(definition, names, table, sc_result_columns(table, names));
+	char	   *condition = "true";
+	char	   *command;
+
+	if (query->emit == SC_EMIT_CLOSE)
+		condition = closed_condition(query, definition, names, offset);
+	command = comparison_command(query, &comparison, condition);
+	table_close(view, NoLock);
+	table_close(table, NoLock);
+	return command;
 }
 
 /*
@@ -307,11 +355,9 @@ Datum
 stream_ckpt_verify(PG_FUNCTION_ARGS)
 {
 	ScQuery    *query;
-	ScDefinition *definition;
 	ScOffset   *offset;
-	Comparison	comparison;
 	ScEnv		env;
-	char	   *condition = "true";
+	char	   *command;
 	Oid			caller = GetUserId();
 	int64		differences;
 
@@ -322,12 +368,9 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	offset = check_counters(query);
 
 	sc_env_enter(&env, query->owner, query->settings);
-	definition = sc_definition_load(query);
-	if (query->emit == SC_EMIT_CLOSE)
-		condition = closed_condition(query, definition, offset);
-	comparison = make_comparison(definition);
+	command = make_command(query, offset);
 	SPI_connect();
-	if (SPI_execute(comparison_command(query, &comparison, condition), false, 0) != SPI_OK_SELECT)
+	if (SPI_execute(command, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
 	differences = DatumGetInt64(sc_first_value(1, NULL));
 	if (differences > 0)

@@ -349,6 +349,13 @@ typedef bool ScUpdateIndexes;
 #define sc_setting_of(type, setting) (&(setting)->_##type)
 #endif
 
+/* 16 counts them, too (utils/guc_tables.h) */
+#if PG_VERSION_NUM < 160000
+#define sc_guc_variables(count) (*(count) = GetNumConfigOptions(), get_guc_variables())
+#else
+#define sc_guc_variables(count) get_guc_variables(count)
+#endif
+
 /* 16 exports find_option (utils/guc_tables.h) */
 struct config_generic;
 #if PG_VERSION_NUM < 160000

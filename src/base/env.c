@@ -194,6 +194,31 @@ sc_env_current_settings(void)
 	return result;
 }
 
+List *
+sc_env_settings_of(const char *prefix)
+{
+	int			count;
+	struct config_generic **settings = sc_guc_variables(&count);
+	Size		len = strlen(prefix);
+	List	   *result = NIL;
+
+	for (int i = 0; i < count; i++)
+	{
+		struct config_generic *setting = settings[i];
+		const char *value;
+
+		if (setting->context != PGC_USERSET || (setting->flags & GUC_CUSTOM_PLACEHOLDER) != 0 ||
+			pg_strncasecmp(setting->name, prefix, len) != 0 || setting->name[len] != '.')
+			continue;
+		value = GetConfigOption(setting->name, true, false);
+		if (value == NULL)
+			continue;
+		result = lappend(result, pstrdup(setting->name));
+		result = lappend(result, pstrdup(value));
+	}
+	return result;
+}
+
 static void
 append_setting(StringInfo buf, const struct config_generic *setting)
 {

@@ -45,6 +45,12 @@ extern void sc_env_end_step(void);
  * default_text_search_config, array_nulls, standard_conforming_strings... */
 extern List *sc_env_current_settings(void);
 
+/*
+ * Those of an extension's that anybody may set, in the form above: the names begin with
+ * "prefix" and a dot.  Variables that no library has defined are left out.
+ */
+extern List *sc_env_settings_of(const char *prefix);
+
 /* Appends the values of these settings that are in force, but search_path's, as bytes. */
 extern void sc_env_append_settings(StringInfo buf);
 

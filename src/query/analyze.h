@@ -25,6 +25,12 @@ extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text
 extern ScDefinition *sc_definition_load(const ScQuery *query);
 
 /*
+ * The settings in force of the extensions whose functions the view's query calls, as alternating names and
+ * values; the extensions' libraries are loaded (the query was compiled).
+ */
+extern List *sc_definition_settings(Oid view);
+
+/*
  * Do these columns of the result (from 0) identify its rows: one or more of the window, every key of
  * GROUP BY, and no other?  Locks the view (AccessShare) until the transaction's end.
  */

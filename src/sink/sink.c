@@ -137,33 +137,27 @@ live_columns(TupleDesc desc)
 }
 
 static void
-column_error(ScSink *sink, Form_pg_attribute column, const char *detail)
+column_error(Relation rel, Form_pg_attribute column, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("result table \"%s\" no longer has the columns of its continuous query",
-					RelationGetRelationName(sink->rel)),
+					RelationGetRelationName(rel)),
 			 errdetail(detail, NameStr(column->attname),
 					   format_type_with_typemod(column->atttypid, column->atttypmod)),
 			 errhint("Undo the change of the table, or drop the query with stream_ckpt.drop_query() and create it again.")));
 }
 
-/*
- * Finds the table's column for each column of the rows: by name; or, where a
- * name is missing, by position (the user renamed it), provided that there are
- * as many columns.  The types must be the same.
- */
-static void
-map_columns(ScSink *sink)
+AttrNumber *
+sc_result_columns(Relation rel, TupleDesc rows)
 {
-	TupleDesc	desc = RelationGetDescr(sink->rel);
-	int			ncolumns = sink->row_desc->natts;
-	bool		by_position = live_columns(desc) == ncolumns;
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		by_position = live_columns(desc) == rows->natts;
+	AttrNumber *attnos = palloc(rows->natts * sizeof(AttrNumber));
 
-	sink->attnos = palloc(ncolumns * sizeof(AttrNumber));
-	for (int i = 0; i < ncolumns; i++)
+	for (int i = 0; i < rows->natts; i++)
 	{
-		Form_pg_attribute column = TupleDescAttr(sink->row_desc, i);
+		Form_pg_attribute column = TupleDescAttr(rows, i);
 		AttrNumber	attno = column_by_name(desc, NameStr(column->attname));
 
 		if (attno == 0 && by_position)
@@ -171,16 +165,16 @@ map_columns(ScSink *sink)
 			attno = column_by_position(desc, i);
 
 			/* not if another column of the rows has that name */
-			if (column_by_name(sink->row_desc,
-							   NameStr(TupleDescAttr(desc, attno - 1)->attname)) != 0)
+			if (column_by_name(rows, NameStr(TupleDescAttr(desc, attno - 1)->attname)) != 0)
 				attno = 0;
 		}
 		if (attno == 0)
-			column_error(sink, column, "Column \"%s\" of type %s is missing.");
+			column_error(rel, column, "Column \"%s\" of type %s is missing.");
 		if (TupleDescAttr(desc, attno - 1)->atttypid != column->atttypid)
-			column_error(sink, column, "Column \"%s\" should be of type %s.");
-		sink->attnos[i] = attno;
+			column_error(rel, column, "Column \"%s\" should be of type %s.");
+		attnos[i] = attno;
 	}
+	return attnos;
 }
 
 /*
@@ -252,7 +246,7 @@ sc_sink_open(const ScQuery *query)
 	sink->rel = open_result_table(sink);
 	sink->row_desc = row_desc_of_definition(query);
 	sink->row = MakeSingleTupleTableSlot(sink->row_desc, &TTSOpsMinimalTuple);
-	map_columns(sink);
+	sink->attnos = sc_result_columns(sink->rel, sink->row_desc);
 
 	if (writes_directly(sink))
 		sc_sink_direct_begin(sink);

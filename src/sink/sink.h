@@ -12,7 +12,9 @@
 #define SC_SINK_SINK_H
 
 #include "access/htup.h"
+#include "access/tupdesc.h"
 #include "model/catalog.h"
+#include "utils/relcache.h"
 
 typedef struct ScSink ScSink;
 
@@ -25,6 +27,13 @@ typedef struct ScSink ScSink;
  * (<result>_key).  Checks that the table still has the columns of the query.
  */
 extern ScSink *sc_sink_open(const ScQuery *query);
+
+/*
+ * The table's column for each column of the rows: by name, or, if a name is missing (the user
+ * renamed it), by position, provided that there are as many columns.  The types must be the same; an
+ * error otherwise.
+ */
+extern AttrNumber *sc_result_columns(Relation rel, TupleDesc rows);
 
 /* op is an ScResultOp: 'I', 'U' or 'D'.  The row's columns are the result
  * table's in order; the tuple is copied where it must outlive the call. */
