@@ -22,7 +22,9 @@ REVOKE ALL ON stream_ckpt.query_position FROM PUBLIC;
 
 CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
 SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
-	CASE WHEN q.paused THEN 'paused'
+	CASE WHEN f.status = 'lost' THEN 'lost'
+		 WHEN q.paused THEN 'paused'
+		 WHEN f.status = 'accepted' THEN 'restarting'
 		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
 		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
 		 ELSE p.status END AS status,
@@ -60,3 +62,12 @@ BEGIN
 	END LOOP;
 END
 $$;
+
+--
+-- A query whose WAL isn't kept any more (stream_ckpt.max_query_wal) goes on only if the gap is accepted.
+--
+DROP FUNCTION stream_ckpt.resume_query(regclass);
+CREATE FUNCTION stream_ckpt.resume_query(query regclass, accept_gap boolean DEFAULT false)
+RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
+COMMENT ON FUNCTION stream_ckpt.resume_query(regclass, boolean)
+	IS 'lets a paused or failed query go on from where it stopped; an error if it is lost, unless accept_gap says to go on without the rows between';

@@ -51,17 +51,30 @@ stream_ckpt_pause_query(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* resume_query(query regclass); of a healthy query that isn't paused: nothing */
+/*
+ * resume_query(query regclass, accept_gap boolean); of a healthy query that isn't paused: nothing.  A
+ * query that is lost goes on only if the gap is accepted: the coordinator, who alone knows where
+ * the slot is, moves it to the last checkpoint.
+ */
 Datum
 stream_ckpt_resume_query(PG_FUNCTION_ARGS)
 {
+	bool		accept_gap = PG_GETARG_BOOL(1);
+	bool		had_gap;
 	ScQuery    *query;
 
 	sc_refuse_in_worker("resume_query()");
 	query = lock_owned_query(PG_GETARG_OID(0));
+	if (!sc_store_failure_resume(query->query_id, accept_gap, &had_gap))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("query \"%s\" is lost", get_rel_name(query->relid)),
+				 errdetail("The WAL with its next rows is not kept any more."),
+				 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again.")));
+	if (had_gap)
+		sc_query_set_preexisting(query->query_id);
 	if (query->paused)
 		sc_query_set_paused(query->query_id, false);
-	sc_store_failure_clear(query->query_id);
 	sc_pipeline_changed(query->pipeline_id);
 	PG_RETURN_VOID();
 }

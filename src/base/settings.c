@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
@@ -18,12 +19,23 @@ int			sc_checkpoint_history = 1000;
 int			sc_result_lock_timeout = 5000;
 int			sc_query_time_limit = 10000;
 int			sc_query_share = 500;
+int			sc_max_query_wal = -1;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
 int			sc_debug_result_row_bytes = SC_ROW_BYTES_LIMIT;
 #endif
+
+int64
+sc_query_wal_limit(void)
+{
+	int			mb = sc_max_query_wal;
+
+	if (mb < 0)
+		mb = max_slot_wal_keep_size_mb < 0 ? 0 : Max(max_slot_wal_keep_size_mb / 2, 1);
+	return mb * INT64CONST(1024 * 1024);
+}
 
 void
 sc_settings_init(void)
@@ -70,6 +82,11 @@ sc_settings_init(void)
 							"0: queries may hold up each other for as long as \"stream_ckpt.query_time_limit\" and \"stream_ckpt.result_lock_timeout\" allow.",
 							&sc_query_share, 500, 0, 24 * 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.max_query_wal",
+							"WAL that is kept for one query that is paused, has failed or waits.",
+							"Past it that query alone is lost, and the slot goes on. -1: half of \"max_slot_wal_keep_size\" if that is set. 0: no limit.",
+							&sc_max_query_wal, -1, -1, 1024 * 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 #ifdef SC_DEBUG
 	DefineCustomIntVariable("stream_ckpt.debug_batch_rows",
 							"Rows that a reader puts into one message (debug builds only).",

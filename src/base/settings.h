@@ -14,6 +14,7 @@ extern int	sc_checkpoint_history;	/* records kept per pipeline */
 extern int	sc_result_lock_timeout;
 extern int	sc_query_time_limit; /* ms; 0: none */
 extern int	sc_query_share;		/* ms; 0: none */
+extern int	sc_max_query_wal;	/* MB; 0: no limit, -1: half of max_slot_wal_keep_size */
 #ifdef SC_DEBUG
 extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */
 extern int	sc_debug_notify_percent;	/* in place of SC_NOTIFY_PERCENT */
@@ -33,6 +34,9 @@ extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
  * row must fit into 1 GB.
  */
 #define SC_ROW_BYTES_LIMIT (1024 * 1024 * 1023)
+
+/* stream_ckpt.max_query_wal in bytes, as it is in force; 0: no limit. */
+extern int64 sc_query_wal_limit(void);
 
 extern void sc_settings_init(void);
 

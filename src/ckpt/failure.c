@@ -134,6 +134,10 @@ status_name(ScFailureStatus status)
 			return "waiting";
 		case SC_FAILURE_RETRYING:
 			return "retrying";
+		case SC_FAILURE_LOST:
+			return "lost";
+		case SC_FAILURE_ACCEPTED:
+			return "accepted";
 		case SC_FAILURE_FAILED:
 			break;
 	}
@@ -183,6 +187,18 @@ sc_failure_find(List *failures, int64 query_id)
 			return row;
 	}
 	return NULL;
+}
+
+bool
+sc_failure_loses(const ScFailureRow *row)
+{
+	return row && (row->status == SC_FAILURE_LOST || row->status == SC_FAILURE_ACCEPTED);
+}
+
+bool
+sc_failure_stops(const ScFailureRow *row)
+{
+	return sc_failure_loses(row) || (row && row->status == SC_FAILURE_FAILED);
 }
 
 static void
@@ -263,12 +279,62 @@ sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 	return written;
 }
 
-/* False: the row is another transaction's, and remains. */
+/* What to do with the row, once it is locked. */
+typedef enum RowChange
+{
+	ROW_REMOVE,
+	ROW_RESUME,					/* as sc_store_failure_resume */
+	ROW_ACCEPT_GAP
+} RowChange;
+
+static ScFailureStatus
+status_of(StoreTable *table, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		status = heap_getattr(tuple, FAILURE_STATUS, RelationGetDescr(table->rel), &isnull);
+
+	return (ScFailureStatus) TextDatumGetCString(status)[0];
+}
+
+static void
+accept_gap_of(StoreTable *table, HeapTuple tuple)
+{
+	Datum		values[FAILURE_COLUMNS] = {0};
+	bool		nulls[FAILURE_COLUMNS] = {0};
+	bool		replaced[FAILURE_COLUMNS] = {0};
+	bool		pushed = sc_store_push_snapshot();
+
+	set_text(values, nulls, FAILURE_STATUS, status_name(SC_FAILURE_ACCEPTED));
+	replaced[FAILURE_STATUS - 1] = true;
+	CatalogTupleUpdateWithInfo(table->rel, &tuple->t_self,
+							   heap_modify_tuple(tuple, RelationGetDescr(table->rel), values, nulls,
+												 replaced), table->indexes);
+	sc_store_pop_snapshot(pushed);
+}
+
+/* False: the query is lost, and stays so. */
 static bool
-remove_row(int64 query_id, LockWaitPolicy policy)
+change_locked_row(StoreTable *table, HeapTuple tuple, RowChange change, bool *had_gap)
+{
+	ScFailureStatus status = status_of(table, tuple);
+
+	if (change == ROW_REMOVE || (status != SC_FAILURE_LOST && status != SC_FAILURE_ACCEPTED))
+		CatalogTupleDelete(table->rel, &tuple->t_self);
+	else if (status == SC_FAILURE_LOST && change == ROW_ACCEPT_GAP)
+	{
+		accept_gap_of(table, tuple);
+		*had_gap = true;
+	}
+	return change != ROW_RESUME || status != SC_FAILURE_LOST;
+}
+
+/* False: the row is another transaction's, or doesn't allow the change, and remains. */
+static bool
+change_row(int64 query_id, LockWaitPolicy policy, RowChange change, bool *had_gap)
 {
 	StoreTable	table;
 	TM_Result	result = TM_Ok;
+	bool		changed = true;
 
 	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
 	do
@@ -279,7 +345,7 @@ remove_row(int64 query_id, LockWaitPolicy policy)
 		if (tuple != NULL)
 			result = lock_row(table.rel, tuple, policy);
 		if (tuple != NULL && result == TM_Ok)
-			CatalogTupleDelete(table.rel, &tuple->t_self);
+			changed = change_locked_row(&table, tuple, change, had_gap);
 		systable_endscan_ordered(scan);
 		if (tuple == NULL)
 			break;
@@ -287,17 +353,24 @@ remove_row(int64 query_id, LockWaitPolicy policy)
 	} while (result != TM_Ok && policy == LockWaitBlock);
 	sc_store_table_close(&table);
 	CommandCounterIncrement();
-	return result == TM_Ok || policy == LockWaitBlock;
+	return changed && (result == TM_Ok || policy == LockWaitBlock);
 }
 
 void
 sc_store_failure_clear(int64 query_id)
 {
-	(void) remove_row(query_id, LockWaitBlock);
+	(void) change_row(query_id, LockWaitBlock, ROW_REMOVE, NULL);
+}
+
+bool
+sc_store_failure_resume(int64 query_id, bool accept_gap, bool *had_gap)
+{
+	*had_gap = false;
+	return change_row(query_id, LockWaitBlock, accept_gap ? ROW_ACCEPT_GAP : ROW_RESUME, had_gap);
 }
 
 bool
 sc_store_failure_recovered(int64 query_id)
 {
-	return remove_row(query_id, LockWaitSkip);
+	return change_row(query_id, LockWaitSkip, ROW_REMOVE, NULL);
 }

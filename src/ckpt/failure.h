@@ -27,7 +27,9 @@ typedef enum ScFailureStatus
 {
 	SC_FAILURE_WAITING = 'w',	/* its part of a checkpoint is kept and tried again */
 	SC_FAILURE_RETRYING = 'r',	/* it goes on from its last checkpoint by itself */
-	SC_FAILURE_FAILED = 'f'		/* it stands until resume_query() */
+	SC_FAILURE_FAILED = 'f',	/* it has failed until resume_query() */
+	SC_FAILURE_LOST = 'l',		/* its WAL isn't kept any more: until somebody accepts the gap */
+	SC_FAILURE_ACCEPTED = 'a'	/* somebody has: the next attempt begins it at the last checkpoint */
 } ScFailureStatus;
 
 typedef struct ScFailure
@@ -59,6 +61,10 @@ extern ScFailure *sc_failure_read(const char *data, Size len);
 
 /* All rows, ScFailureRow *.  Needs a transaction. */
 extern List *sc_store_failures(void);
+/* Does a query with this row (or NULL) not run? */
+extern bool sc_failure_stops(const ScFailureRow *row);
+/* Is the WAL behind the query's offset not kept for it? */
+extern bool sc_failure_loses(const ScFailureRow *row);
 /* NULL where the query is healthy. */
 extern ScFailureRow *sc_failure_find(List *failures, int64 query_id);
 /*
@@ -68,8 +74,13 @@ extern ScFailureRow *sc_failure_find(List *failures, int64 query_id);
  */
 extern bool sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 								 const ScFailure *failure);
-/* Resumed, or gone: removes the row; waits for others who change it. */
+/* Gone: removes the row; waits for others who change it. */
 extern void sc_store_failure_clear(int64 query_id);
+/*
+ * Resumed: removes the row, or has the gap of a lost query accepted (*had_gap then); waits for others
+ * who change it.  False: the query is lost, and the gap isn't accepted; nothing is changed.
+ */
+extern bool sc_store_failure_resume(int64 query_id, bool accept_gap, bool *had_gap);
 /* The query is healthy again.  False: an open transaction has removed the row, as above. */
 extern bool sc_store_failure_recovered(int64 query_id);
 

@@ -34,6 +34,7 @@
 #include "worker/checkpoint_internal.h"
 #include "worker/collect.h"
 #include "worker/loop.h"
+#include "worker/lost.h"
 #include "worker/progress.h"
 
 /* Of the checkpoint that is being written */
@@ -102,6 +103,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 	}
 	write_together(store, together, record);
 	leave_behind(store, collection);
+	sc_lost_decide(record);
 	SC_DEBUG_POINT("coordinator_before_record");
 	sc_store_end(store, record);
 }

@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "worker/coordinator_internal.h"
 #include "worker/loop.h"
+#include "worker/lost.h"
 #include "worker/progress.h"
 #include "worker/workers.h"
 
@@ -254,6 +255,7 @@ publish_commit(const ScCollection *collection, const ScCheckpointRecord *record,
 	foreach(lc, collection->queries)
 		note_outcome(lfirst(lc), record->lsn);
 	sc_progress_advance(record->lsn);
+	sc_lost_committed();
 	/* who resumed a query before he called sync() waits for it; the rest can wait */
 	if (sc_my_pipeline->catalog_changed)
 	{

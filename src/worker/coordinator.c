@@ -232,6 +232,7 @@ begin_attempt(void)
 	int			ntasks;
 
 	sc_begin_work();
+	sc_start_accept_gaps(sc_my_pipeline->pipeline_id);
 	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
 	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
 	sc_idle_load(sc_my_pipeline->pipeline_id);

@@ -282,9 +282,16 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 		ScQuery    *query = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
 
-		if (query->paused || !is_behind(offsets, query->query_id, marker))
+		if (!is_behind(offsets, query->query_id, marker))
 			continue;
-		if (failure && failure->status != SC_FAILURE_WAITING)
+		if (failure && failure->status == SC_FAILURE_LOST)
+			ereport(WARNING,
+					(errmsg("query \"%s\" is lost: rows are missing from its result",
+							get_rel_name(query->relid)),
+					 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again.")));
+		else if (query->paused)
+			continue;
+		else if (failure && failure->status != SC_FAILURE_WAITING)
 			ereport(WARNING,
 					(errmsg("query \"%s\" has failed: rows are missing from its result",
 							get_rel_name(query->relid)),

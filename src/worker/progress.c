@@ -127,7 +127,8 @@ sc_progress_is_shared(void)
 static bool
 should_run(const ScQuery *query, const ScFailureRow *failure)
 {
-	return !query->paused && !(failure && failure->status == SC_FAILURE_FAILED);
+	return !query->paused && !(failure && (failure->status == SC_FAILURE_FAILED ||
+										   failure->status == SC_FAILURE_LOST));
 }
 
 static bool
@@ -167,6 +168,7 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 		if (failure)
 		{
 			entry->failing = true;
+			entry->lost = sc_failure_loses(failure);
 			/* the attempt before may have found out that it spoils commits */
 			entry->suspect = failure->status == SC_FAILURE_WAITING;
 			entry->failures = failure->failures;
@@ -183,7 +185,7 @@ smallest(XLogRecPtr lsn, bool all)
 	foreach(lc, entries)
 	{
 		ScProgress *entry = lfirst(lc);
-		bool		counts = all || entry->wanted ||
+		bool		counts = all ? !entry->lost : entry->wanted ||
 			(entry->active && entry->failures < SC_PATIENCE);
 
 		if (counts && !XLogRecPtrIsInvalid(entry->lsn))

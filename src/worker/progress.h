@@ -5,7 +5,7 @@
  *
  * Normally all queries go with the last checkpoint's LSN.  One that is paused, has
  * failed, or whose part of a checkpoint waits, keeps its own, and with it the WAL.
- * Lives in the coordinator's process; but for "user_code", "suspect", "placed" and "left" it
+ * Lives in the coordinator's process; but for "user_code", "suspect", "placed", "left" and "lost_now" it
  * changes after a commit only, so that it never says more than the catalogs do.
  *-------------------------------------------------------------------------
  */
@@ -23,6 +23,8 @@ typedef struct ScProgress
 	bool		with_others;	/* it is the last checkpoint's LSN, whatever "lsn" says */
 	bool		placed;			/* by the checkpoint being written: its row says where it is then, */
 	bool		left;			/* or that it stays where it was, apart from now on */
+	bool		lost_now;		/* or that it is lost (lost.h) */
+	bool		lost;			/* nothing is held for it */
 	bool		active;			/* the tasks run it */
 	bool		wanted;			/* they don't, but it was resumed: a new attempt takes it in */
 	bool		is_void;		/* its rows could not be written: until the attempt ends, what its
@@ -69,7 +71,7 @@ extern bool sc_progress_is_shared(void);
 extern bool sc_progress_is_active(int64 query_id);
 
 /*
- * "lsn", or what is behind it: of the queries that run or are about to, and of all.  One that
+ * "lsn", or what is behind it: of the queries that run or are about to, and of all that aren't lost.  One that
  * has waited SC_PATIENCE times counts as one that stands: its owner may never let it go on.
  */
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);

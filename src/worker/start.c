@@ -16,6 +16,7 @@
 #include "ckpt/store.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
+#include "model/catalog_write.h"
 #include "source/slot.h"
 #include "worker/start.h"
 
@@ -38,8 +39,7 @@ sc_active_offsets(int32 pipeline_id)
 		ScQuery    *query = sc_query_by_id(offset->query_id, true);
 		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
 
-		if (query && !query->paused &&
-			!(failure && failure->status == SC_FAILURE_FAILED))
+		if (query && !query->paused && !sc_failure_stops(failure))
 			result = lappend(result, offset);
 	}
 	return result;
@@ -65,10 +65,40 @@ sc_start_position(int32 pipeline_id, List *offsets)
 	return position;
 }
 
+void
+sc_start_accept_gaps(int32 pipeline_id)
+{
+	XLogRecPtr	position = sc_store_read_state(pipeline_id).lsn;
+	List	   *failures = sc_store_failures();
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+
+		/* the others may have gone back behind it, for the sake of another one */
+		if (failure && failure->status == SC_FAILURE_ACCEPTED &&
+			sc_store_failure_recovered(offset->query_id))
+			sc_offset_move(offset->query_id, Max(offset->lsn, position));
+	}
+}
+
 XLogRecPtr
 sc_held_position(int32 pipeline_id)
 {
-	return sc_start_position(pipeline_id, sc_store_offsets(pipeline_id));
+	List	   *failures = sc_store_failures();
+	List	   *held = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (!sc_failure_loses(sc_failure_find(failures, offset->query_id)))
+			held = lappend(held, offset);
+	}
+	return sc_start_position(pipeline_id, held);
 }
 
 ScStatus

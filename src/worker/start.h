@@ -12,9 +12,15 @@
 
 /*
  * Offsets (ScOffset *) of the queries that run when the pipeline starts: those
- * that have one, aren't paused and haven't failed.
+ * that have one, aren't paused, haven't failed and aren't lost.
  */
 extern List *sc_active_offsets(int32 pipeline_id);
+
+/*
+ * Lost queries whose gap was accepted go on behind the last checkpoint.  At the beginning of an
+ * attempt: the coordinator alone moves the slot, so nothing passes that place meanwhile.
+ */
+extern void sc_start_accept_gaps(int32 pipeline_id);
 
 /*
  * Where reading for them begins: the smallest of these offsets, else the
@@ -23,7 +29,7 @@ extern List *sc_active_offsets(int32 pipeline_id);
  */
 extern XLogRecPtr sc_start_position(int32 pipeline_id, List *offsets);
 
-/* The same over all queries, those that stand too: what the slot must keep. */
+/* The same over all queries but those that are lost: what the slot must keep. */
 extern XLogRecPtr sc_held_position(int32 pipeline_id);
 
 /*
