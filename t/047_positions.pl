@@ -170,6 +170,36 @@ for my $end (qw(release crash))
 	is(goes_with_others('quiet_1'), 't', "it goes with the others again, $end");
 }
 
+# Parts that share a subtransaction: two of them can't be written, one turns out to run code of its owner's.  All
+# others have their rows, and those two when they can.
+my @alike = map { "quiet_$_" } 3 .. 20;
+
+sub alike
+{
+	my ($what, @queries) = @_;
+
+	is(sql('SELECT count(*) FROM (' . join(' UNION ALL ', map { "(SELECT '$_', * FROM quiet_20 EXCEPT ALL SELECT '$_', * FROM $_)
+		UNION ALL (SELECT '$_', * FROM $_ EXCEPT ALL SELECT '$_', * FROM quiet_20)" } @queries) . ') d'), '0', $what);
+	return;
+}
+
+{
+	my $locker = $node->background_psql('postgres');
+
+	sql(q(CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE TRIGGER nothing AFTER INSERT OR UPDATE ON quiet_7 FOR EACH ROW EXECUTE FUNCTION nothing()));
+	$locker->query_safe('BEGIN; LOCK TABLE quiet_5, quiet_12 IN SHARE MODE');
+	rows('quiet', 5);
+	checkpoint();
+	is(counter($node, $_, 'status'), 'waiting', "$_ waits") for qw(quiet_5 quiet_12);
+	alike('those that share a subtransaction with them have their rows', grep { !/^quiet_(5|12)$/ } @alike);
+	is(sql(q(SELECT count(*) FROM stream_ckpt.queries WHERE failures > 0)), '2', 'nobody else has failed');
+	is(sql("SELECT (SELECT sum(n) FROM quiet_20) - (SELECT sum(n) FROM $_)"), '5', "$_ has not") for qw(quiet_5 quiet_12);
+	$locker->quit;
+	exact('after parts that could not be written together');
+	alike('all have their rows', @alike);
+}
+
 # The reader goes back for a query that was resumed, and a checkpoint is committed there: the others are ahead
 # of it, and stay so when all ends there.
 for my $signal (qw(TERM KILL))

@@ -36,10 +36,10 @@ typedef struct ScTaskQuery
 	bool		skipping;		/* the transaction being read is one of those */
 	int64		checkpoint_id;	/* being frozen */
 	bool		paused;			/* takes no more rows; "offset" is its last */
-	bool		touched;		/* since its last part: set by whoever changes what its offset says, its state,
-								 * or what it sent */
-	XLogRecPtr	sent_offset;	/* in the last part of this attempt; invalid: there was none */
-	bool		sent_at_barrier;	/* that was the barrier's LSN: it goes with the others */
+	bool		touched;		/* since its last part: set by whoever changes its state, or sends something
+								 * of it.  What its offset says is compared */
+	ScOffset	sent;			/* in the last part of this attempt, up to date by what it said since; query_id
+								 * 0: there was none */
 	uint64		access_checked; /* task_access.c; 0: never */
 	bool		user_code;		/* functions of users' are called, which may leave something for
 								 * the commit */

@@ -429,18 +429,51 @@ sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
 				  NULL, 0);
 }
 
+/* All that the offset says but for lsn, checkpoint_id and apart.  Its padding is zero: it is compared. */
+static void
+fill_offset(const ScTaskQuery *query, ScOffset *offset)
+{
+	ScEngineCounters *counters = sc_engine_counters(query->engine);
+
+	memset(offset, 0, sizeof(ScOffset));
+	offset->query_id = query->query->query_id;
+	offset->source = query->definition->stream_relid;
+	offset->max_event_time = sc_engine_max_event_time(query->engine);
+	offset->closed_until = sc_engine_closed_until(query->engine);
+	offset->rows_in = counters->rows_in;
+	offset->late_rows = counters->late_rows;
+	offset->null_event_times = counters->null_event_times;
+	offset->result_rows = counters->result_rows;
+	offset->updates_ignored = query->updates_ignored;
+	offset->deletes_ignored = query->deletes_ignored;
+	offset->truncates_ignored = query->truncates_ignored;
+	offset->groups = sc_engine_groups(query->engine);
+	offset->state_bytes = sc_changelog_live_bytes(query->engine);
+	offset->active_lsn = query->active_lsn;
+	offset->active_at = query->active_at;
+	offset->next_due = sc_engine_next_due(query->engine);
+}
+
 bool
 sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
 {
+	ScOffset	now;
+
 	*same = false;
-	if (query->touched || query->stale != SC_FRESH || query->paused || XLogRecPtrIsInvalid(query->sent_offset))
+	if (query->touched || query->stale != SC_FRESH || query->paused || query->sent.query_id == 0)
+		return false;
+	fill_offset(query, &now);
+	now.lsn = query->sent.lsn;
+	now.checkpoint_id = query->sent.checkpoint_id;
+	now.apart = query->sent.apart;
+	if (memcmp(&now, &query->sent, sizeof(ScOffset)) != 0)
 		return false;
 	/* while the others are behind it, its own position says all */
 	if (query->offset > lsn)
-		return query->sent_offset == query->offset;
-	if (!query->sent_at_barrier)
+		return query->sent.lsn == query->offset;
+	if (query->sent.apart)
 		return false;
-	query->offset = query->sent_offset = lsn;
+	query->offset = query->sent.lsn = lsn;
 	*same = true;
 	return true;
 }
@@ -449,36 +482,16 @@ sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
 static void
 add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
-	ScEngineCounters *counters = sc_engine_counters(query->engine);
-	ScOffset	offset = {0};
-
 	/* one that is ahead of the others keeps its own place, as one that is paused */
 	if (!query->paused)
 		query->offset = Max(query->offset, lsn);
-	offset.query_id = query->query->query_id;
-	offset.source = query->definition->stream_relid;
-	offset.checkpoint_id = checkpoint_id;
-	offset.lsn = query->offset;
-	offset.max_event_time = sc_engine_max_event_time(query->engine);
-	offset.closed_until = sc_engine_closed_until(query->engine);
-	offset.rows_in = counters->rows_in;
-	offset.late_rows = counters->late_rows;
-	offset.null_event_times = counters->null_event_times;
-	offset.result_rows = counters->result_rows;
-	offset.updates_ignored = query->updates_ignored;
-	offset.deletes_ignored = query->deletes_ignored;
-	offset.truncates_ignored = query->truncates_ignored;
-	offset.groups = sc_engine_groups(query->engine);
-	offset.state_bytes = sc_changelog_live_bytes(query->engine);
-	offset.active_lsn = query->active_lsn;
-	offset.active_at = query->active_at;
-	offset.next_due = sc_engine_next_due(query->engine);
-	query->sent_offset = query->offset;
-	query->sent_at_barrier = query->offset == lsn && !query->paused;
+	fill_offset(query, &query->sent);
+	query->sent.lsn = query->offset;
+	query->sent.checkpoint_id = checkpoint_id;
+	query->sent.apart = query->paused || query->offset != lsn;
 	query->touched = false;
-	offset.apart = !query->sent_at_barrier;
-	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, offset.query_id, 0,
-				  &offset, sizeof(offset), NULL, 0);
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, query->sent.query_id, 0,
+				  &query->sent, sizeof(ScOffset), NULL, 0);
 }
 
 static void
