@@ -87,6 +87,8 @@ others_go_on('one without room');
 is(counter($node, 'late_comer', 'rows_in'), counter($node, 'big', '0') + 50010, 'and has all rows');
 $node->append_conf('postgresql.conf', 'temp_file_limit = -1');
 $node->reload;
+wait_until($node, "SELECT current_setting('temp_file_limit') = '-1'", 'the setting is there');
+sql(q(SELECT stream_ckpt.resume_query('big')));
 status_is('big', 'running');
 exact('big', 'there is room again');
 others_go_on('there is room again');

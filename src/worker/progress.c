@@ -286,7 +286,8 @@ sc_progress_wants_restart(void)
 	{
 		ScProgress *entry = lfirst(lc);
 
-		if (entry->wanted || entry->is_void)
+		/* what is tried again by itself has its own time */
+		if (entry->wanted || (entry->is_void && entry->retry_at == 0))
 			return true;
 	}
 	return false;

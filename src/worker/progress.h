@@ -88,8 +88,8 @@ extern ScMoment sc_progress_next_retry(void);
 extern void sc_progress_review(int32 pipeline_id);
 
 /*
- * Does a query need a new attempt?  One that is wanted does, because the reader has to go
- * back, and one whose part is void, because its task has to.
+ * Does a query need a new attempt as soon as may be?  One that is wanted does, because the reader has
+ * to go back, and one whose part is void, because its task has to; but one that is retried has to wait.
  */
 extern bool sc_progress_wants_restart(void);
 
