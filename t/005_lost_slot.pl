@@ -99,6 +99,20 @@ sync_pipelines($node);
 like(hours_in_result(), qr/\b7\b/, 'goes on with a new slot');
 unlike(hours_in_result(), qr/\b5\b/, 'the gap is a gap');
 
+# a slot of that name which isn't ours is neither used nor dropped
+stop_pipeline();
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$slot'); SELECT pg_create_logical_replication_slot('$slot', 'pgoutput')");
+try_psql($node, q(SELECT stream_ckpt.start_pipeline('default')));
+wait_status($node, 'lost');
+like($node->safe_psql('postgres', q(SELECT message || hint FROM stream_ckpt.pipelines)),
+	qr/another output plugin.*pg_drop_replication_slot/, 'which says what is in the way');
+($ret, $stdout, $stderr) = $node->psql('postgres', q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+like($stderr, qr/replication slot "$slot" is not one of stream_ckpt's.*HINT:  Drop it/s, 'and so does accept_gap');
+is($node->safe_psql('postgres', "SELECT plugin FROM pg_replication_slots WHERE slot_name = '$slot'"), 'pgoutput', 'it is still there');
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$slot')");
+$node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+wait_running($node);
+
 # and once more after a crash: the new slot and offset are durable
 $node->stop('immediate');
 $node->start;

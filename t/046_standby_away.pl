@@ -48,6 +48,8 @@ sub waits_quietly
 	$session->query_until(qr/begun/, "\\echo begun\n$command;\n");
 	wait_until($node, q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'),
 		'a commit waits for the standby');
+	my ($ret, $stdout, $stderr) = try_psql($node, q(SELECT stream_ckpt.sync('100 ms')));
+	like($stderr, qr/timed out.*A commit waits for a synchronous standby/s, "sync() says so: $test");
 	my $at = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
 	my $before = sleeps($process);
 	wait_until($node, "SELECT clock_timestamp() > timestamptz '$at' + interval '2 seconds'", 'time has passed');

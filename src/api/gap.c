@@ -48,14 +48,15 @@ sc_gap_prepare(const ScPipeline *pipeline)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
 
-	if (slot.active_pid != 0)
+	/* somebody else's slot of this name is for sc_slot_ensure() to refuse */
+	if (slot.active_pid != 0 && !slot.foreign)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("pipeline \"%s\" is running", pipeline->name),
 				 errdetail("Its replication slot is in use by process %d.",
 						   slot.active_pid),
 				 errhint("Only a pipeline that is lost or stopped can accept a gap.")));
-	if (slot.invalidated != RS_INVAL_NONE)
+	if (slot.invalidated != RS_INVAL_NONE && !slot.foreign)
 		sc_slot_drop(MyDatabaseId, pipeline->pipeline_id);
 	sc_pipeline_prepare(pipeline);
 }

@@ -97,6 +97,12 @@ sc_slot_ensure(int32 pipeline_id)
 
 	check_requirements();
 	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	if (sc_slot_info(MyDatabaseId, pipeline_id).foreign)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("replication slot \"%s\" is not one of stream_ckpt's", NameStr(name)),
+				 errdetail("It has the name of the pipeline's slot, and another output plugin."),
+				 errhint("Drop it with SELECT pg_drop_replication_slot('%s').", NameStr(name))));
 	if (sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		(void) drop_if_unused(pipeline_id, true);
@@ -216,6 +222,8 @@ sc_slot_info(Oid database, int32 pipeline_id)
 		SpinLockAcquire(&slot->mutex);
 		/* one that is still being made isn't there yet */
 		info.exists = slot->data.persistency == RS_PERSISTENT;
+		info.foreign = info.exists && (strcmp(NameStr(slot->data.plugin), SC_PLUGIN_NAME) != 0 ||
+									   slot->data.database != database);
 		info.invalidated = sc_slot_invalidated(slot);
 		info.active_pid = sc_slot_active_pid(slot);
 		info.confirmed_flush = slot->data.confirmed_flush;
@@ -231,7 +239,9 @@ sc_slot_drop(Oid database, int32 pipeline_id)
 {
 	NameData	name;
 
-	if (!sc_slot_info(database, pipeline_id).exists)
+	ScSlotInfo	info = sc_slot_info(database, pipeline_id);
+
+	if (!info.exists || info.foreign)
 		return;
 	sc_slot_name(database, pipeline_id, &name);
 	ReplicationSlotDrop(NameStr(name), true);

@@ -42,6 +42,7 @@ extern void sc_slot_ensure(int32 pipeline_id);
 typedef struct ScSlotInfo
 {
 	bool		exists;
+	bool		foreign;		/* it has our name, and another plugin, or none */
 	ReplicationSlotInvalidationCause invalidated;	/* RS_INVAL_NONE: it is valid */
 	int			active_pid;		/* 0: none */
 	XLogRecPtr	confirmed_flush;

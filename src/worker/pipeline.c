@@ -22,6 +22,8 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "pgstat.h"
+#include "replication/syncrep.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -131,6 +133,20 @@ check_can_run(ScPipelineShared *pipeline, const char *name)
 			 hint[0] ? errhint("%s", hint) : 0));
 }
 
+/* Does a commit wait for a synchronous standby?  Its rows are in the WAL, and nobody sees them yet. */
+static bool
+commits_wait_for_standby(void)
+{
+	bool		found = false;
+
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	for (uint32 i = 0; i < ProcGlobal->allProcCount && !found; i++)
+		found = ProcGlobal->allProcs[i].pid != 0 &&
+			ProcGlobal->allProcs[i].syncRepState == SYNC_REP_WAITING;
+	LWLockRelease(SyncRepLock);
+	return found;
+}
+
 static void
 raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
 {
@@ -150,6 +166,12 @@ raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
 		message[0] = '\0';
 	if (status != SC_STATUS_RUNNING && sc_server_problem(&problem, &hint))
 		strlcpy(message, problem, sizeof(message));
+	if (status == SC_STATUS_RUNNING && commits_wait_for_standby())
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("%s of pipeline \"%s\" timed out", what, name),
+				 errdetail("A commit waits for a synchronous standby: its rows are in the WAL, and a checkpoint waits until they are visible."),
+				 errhint("See pg_stat_replication and \"synchronous_standby_names\".")));
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
 			 errmsg("%s of pipeline \"%s\" timed out", what, name),

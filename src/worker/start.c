@@ -239,6 +239,16 @@ check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 		*message = "the pipeline's replication slot does not exist";
 		return SC_STATUS_LOST;
 	}
+	if (slot.foreign)
+	{
+		NameData	name;
+
+		sc_slot_name(MyDatabaseId, pipeline_id, &name);
+		*message = psprintf("replication slot \"%s\" has the name of the pipeline's, and another output plugin",
+							NameStr(name));
+		*hint = psprintf("Drop it with SELECT pg_drop_replication_slot('%s'). " HINT_LOST, NameStr(name));
+		return SC_STATUS_LOST;
+	}
 	if (slot.invalidated != RS_INVAL_NONE)
 	{
 		explain_invalidation(slot.invalidated, message, hint);
