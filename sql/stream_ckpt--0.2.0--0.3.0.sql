@@ -71,3 +71,22 @@ CREATE FUNCTION stream_ckpt.resume_query(query regclass, accept_gap boolean DEFA
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
 COMMENT ON FUNCTION stream_ckpt.resume_query(regclass, boolean)
 	IS 'lets a paused or failed query go on from where it stopped; an error if it is lost, unless accept_gap says to go on without the rows between';
+
+--
+-- Late rows and dead letters: the row as it was.
+--
+ALTER TABLE stream_ckpt.late_rows ADD COLUMN types text[], ADD COLUMN row_text text,
+	ALTER COLUMN row DROP NOT NULL;
+ALTER TABLE stream_ckpt.dead_letter ADD COLUMN types text[], ADD COLUMN row_text text;
+COMMENT ON COLUMN stream_ckpt.late_rows.row
+	IS 'the row for reading, dates and numbers written as pg_dump does; NULL where jsonb cannot hold it';
+COMMENT ON COLUMN stream_ckpt.late_rows.types
+	IS '{{name, type}, ...} of the columns of row_text, as they were in the row''s transaction; NULL for rows that 0.2 kept';
+COMMENT ON COLUMN stream_ckpt.late_rows.row_text
+	IS 'the row in the text format of COPY, written as pg_dump does: what COPY FROM makes the row of again; NULL for rows that 0.2 kept, and where a value could not be written';
+COMMENT ON COLUMN stream_ckpt.dead_letter.row
+	IS 'the row for reading, dates and numbers written as pg_dump does; NULL where jsonb cannot hold it';
+COMMENT ON COLUMN stream_ckpt.dead_letter.types
+	IS '{{name, type}, ...} of the columns of row_text, as they were in the row''s transaction; NULL for letters that 0.2 kept';
+COMMENT ON COLUMN stream_ckpt.dead_letter.row_text
+	IS 'the row in the text format of COPY, written as pg_dump does: what COPY FROM makes the row of again; NULL for letters that 0.2 kept, and where a value could not be written';

@@ -140,7 +140,8 @@ create('j_late', q(SELECT w.window_start, count(*) AS n FROM j, stream_ckpt.tumb
 sql(q(INSERT INTO j VALUES ('2024-01-01 01:00 UTC', '1')));
 sql(q(INSERT INTO j VALUES ('2024-01-01 00:00 UTC', '{"a":"\\u0000"}'), ('2024-01-01 00:00 UTC', '{"a":2}')));
 sync_pipelines($node);
-is(sql(q(SELECT string_agg(jsonb_typeof(row), ' ' ORDER BY ordinal) FROM stream_ckpt.late_rows)), 'string object', 'kept');
+is(sql(q(SELECT string_agg(jsonb_typeof(row), ' ' ORDER BY ordinal) FROM stream_ckpt.late_rows)), 'object object', 'kept');
+is(sql(q(SELECT split_part(row_text, E'\\t', 2) || ' ' || (row->>'v') FROM stream_ckpt.late_rows WHERE ordinal = 1)), '{"a":"\\\\u0000"} {"a":"\\u0000"}', 'as it was');
 
 # What a definition is can't be changed under the query.
 for my $command (

@@ -329,7 +329,9 @@ typedef bool ScUpdateIndexes;
 /* 18 has generated columns that are not stored (utils/lsyscache.h) */
 #if PG_VERSION_NUM < 180000
 #define sc_attribute_is_virtual(relid, attno) false
+#define sc_is_virtual(att) false
 #else
+#define sc_is_virtual(att) ((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
 #define sc_attribute_is_virtual(relid, attno) \
 	(get_attgenerated((relid), (attno)) == ATTRIBUTE_GENERATED_VIRTUAL)
 #endif

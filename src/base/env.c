@@ -173,6 +173,33 @@ sc_env_leave(ScEnv *env)
 	SetUserIdAndSecContext(env->save_userid, env->save_sec_context);
 }
 
+int
+sc_env_output_begin(void)
+{
+	static const char *const settings[][2] = {
+		{"DateStyle", "ISO"},
+		{"IntervalStyle", "postgres"},
+		{"extra_float_digits", "3"},
+		{"bytea_output", "hex"},
+		{"search_path", ""},
+		{"quote_all_identifiers", "off"}
+	};
+	int			level = NewGUCNestLevel();
+	const char *monetary = GetConfigOptionResetString("lc_monetary");
+
+	for (int i = 0; i < lengthof(settings); i++)
+		apply_setting(settings[i][0], settings[i][1]);
+	/* what a session has that reads it again */
+	apply_setting("lc_monetary", monetary);
+	return level;
+}
+
+void
+sc_env_output_end(int level)
+{
+	AtEOXact_GUC(false, level);
+}
+
 /*
  * The caller's settings as alternating names and values, palloc'd in the current
  * memory context.

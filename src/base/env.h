@@ -39,6 +39,14 @@ extern void sc_env_begin_worker(void);
  */
 extern void sc_env_end_step(void);
 
+/*
+ * What is written from here on to sc_env_output_end is written as pg_dump does, whatever the
+ * query's settings: dates, intervals, floats, bytea, names.  TimeZone is the query's: with its
+ * offset a time is exact.  Returns what _end needs; an abort ends it, too.
+ */
+extern int	sc_env_output_begin(void);
+extern void sc_env_output_end(int level);
+
 /* The caller's settings that results can depend on, in the form above:
  * TimeZone, DateStyle, IntervalStyle, search_path, extra_float_digits,
  * bytea_output, xmlbinary, xmloption, lc_monetary, lc_numeric, lc_time,

@@ -29,7 +29,9 @@
 #define DEAD_QUERY_ID		11
 #define DEAD_CHECKPOINT_ID	12
 #define DEAD_SEQ			13
-#define DEAD_COLUMNS		13
+#define DEAD_TYPES			14
+#define DEAD_ROW_TEXT		15
+#define DEAD_COLUMNS		15
 
 struct ScDeadLetterWriter
 {
@@ -68,6 +70,17 @@ kind_name(ScDeadKind kind)
 }
 
 static void
+set_row(Datum *values, bool *nulls, const ScKeptRow *row)
+{
+	values[DEAD_ROW - 1] = row->row;
+	nulls[DEAD_ROW - 1] = row->row == (Datum) 0;
+	values[DEAD_TYPES - 1] = row->types;
+	nulls[DEAD_TYPES - 1] = row->types == (Datum) 0;
+	values[DEAD_ROW_TEXT - 1] = row->text;
+	nulls[DEAD_ROW_TEXT - 1] = row->text == (Datum) 0;
+}
+
+static void
 set_text(Datum *values, bool *nulls, int column, const char *string)
 {
 	nulls[column - 1] = string == NULL;
@@ -76,7 +89,7 @@ set_text(Datum *values, bool *nulls, int column, const char *string)
 }
 
 void
-sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, Datum row,
+sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, const ScKeptRow *row,
 				   const ScFailure *failure)
 {
 	bool		has_row = !XLogRecPtrIsInvalid(failure->row_lsn);
@@ -86,8 +99,7 @@ sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, Datum row,
 
 	values[DEAD_QUERY - 1] = ObjectIdGetDatum(writer->relid);
 	set_text(values, nulls, DEAD_KIND, kind_name(kind));
-	values[DEAD_ROW - 1] = row;
-	nulls[DEAD_ROW - 1] = row == (Datum) 0;
+	set_row(values, nulls, row);
 	set_text(values, nulls, DEAD_SQLSTATE, unpack_sql_state(failure->sqlerrcode));
 	set_text(values, nulls, DEAD_MESSAGE, failure->message);
 	set_text(values, nulls, DEAD_DETAIL, failure->detail);

@@ -9,6 +9,7 @@
 #define SC_CKPT_DEAD_LETTER_H
 
 #include "ckpt/failure.h"
+#include "ckpt/kept_row.h"
 #include "model/catalog.h"
 
 typedef enum ScDeadKind
@@ -25,9 +26,8 @@ typedef struct ScDeadLetterWriter ScDeadLetterWriter;
  * an active snapshot and must call _end; after an abort the writer is forgotten.
  */
 extern ScDeadLetterWriter *sc_dead_letter_begin(const ScQuery *query, int64 checkpoint_id);
-/* "row": a jsonb, or (Datum) 0 where there is none. */
-extern void sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, Datum row,
-							   const ScFailure *failure);
+extern void sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind,
+							   const ScKeptRow *row, const ScFailure *failure);
 extern void sc_dead_letter_end(ScDeadLetterWriter *writer);
 
 /* Removes all letters of a query, as sc_late_delete(). */

@@ -23,7 +23,9 @@
 #define LATE_LSN			6
 #define LATE_ORDINAL		7
 #define LATE_QUERY_ID		8
-#define LATE_COLUMNS		8
+#define LATE_TYPES			9
+#define LATE_ROW_TEXT		10
+#define LATE_COLUMNS		10
 
 struct ScLateWriter
 {
@@ -51,7 +53,12 @@ sc_late_add(ScLateWriter *writer, const ScLateRow *row)
 	HeapTuple	tuple;
 
 	values[LATE_QUERY - 1] = ObjectIdGetDatum(writer->relid);
-	values[LATE_ROW - 1] = row->row;
+	values[LATE_ROW - 1] = row->row.row;
+	nulls[LATE_ROW - 1] = row->row.row == (Datum) 0;
+	values[LATE_TYPES - 1] = row->row.types;
+	nulls[LATE_TYPES - 1] = row->row.types == (Datum) 0;
+	values[LATE_ROW_TEXT - 1] = row->row.text;
+	nulls[LATE_ROW_TEXT - 1] = row->row.text == (Datum) 0;
 	values[LATE_WINDOW_START - 1] = TimestampTzGetDatum(row->window_start);
 	values[LATE_WINDOW_END - 1] = TimestampTzGetDatum(row->window_end);
 	values[LATE_WATERMARK - 1] = TimestampTzGetDatum(row->watermark);

@@ -250,7 +250,10 @@ layout_body(ScLayout *layout, Relation relation, Size *len)
 		attrs[i].len = att->attlen;
 		attrs[i].align = att->attalign;
 		attrs[i].byval = att->attbyval;
+		attrs[i].typmod = att->atttypmod;
 		attrs[i].dropped = att->attisdropped;
+		attrs[i].generated = att->attgenerated;
+		attrs[i].name = att->attname;
 	}
 	for (int s = 0; s < layout->nstreams; s++)
 	{

@@ -84,8 +84,11 @@ typedef struct ScWireAttr
 	int16		len;			/* pg_attribute.attlen */
 	char		align;			/* pg_attribute.attalign */
 	bool		byval;
+	int32		typmod;
 	bool		dropped;
-	uint8		unused[7];
+	char		generated;		/* pg_attribute.attgenerated */
+	uint8		unused[2];
+	NameData	name;
 } ScWireAttr;
 
 /* then int16 maps[nstreams][natts]: the column's attribute number in the stream,

@@ -49,7 +49,7 @@ write_late_row(ScLateWriter *writer, const ScMessage *message)
 	const ScMessageLate *head = (const ScMessageLate *) SC_MESSAGE_BODY(message);
 	ScLateRow	row;
 
-	row.row = PointerGetDatum(head + 1);
+	(void) sc_kept_row_read((const char *) (head + 1), &row.row);
 	row.window_start = head->window_start;
 	row.window_end = head->window_end;
 	row.watermark = head->watermark;
@@ -62,11 +62,10 @@ static void
 write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len)
 {
 	const ScMessageDead *head = (const ScMessageDead *) SC_MESSAGE_BODY(message);
-	const char *row = (const char *) (head + 1);
-	const char *failure = row + MAXALIGN(head->row_len);
+	ScKeptRow	row;
+	const char *failure = sc_kept_row_read((const char *) (head + 1), &row);
 
-	sc_dead_letter_add(letters, (ScDeadKind) head->kind,
-					   head->row_len > 0 ? PointerGetDatum(row) : (Datum) 0,
+	sc_dead_letter_add(letters, (ScDeadKind) head->kind, &row,
 					   sc_failure_read(failure, (const char *) message + len - failure));
 }
 

@@ -26,10 +26,10 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "worker/checkpoint_internal.h"
+#include "worker/keep_row.h"
 #include "worker/loop.h"
 #include "worker/message.h"
 #include "worker/progress.h"
-#include "worker/row_json.h"
 
 /* Time limits within which the rows at fault must be found */
 #define DEAD_LETTER_LIMITS	3
@@ -215,11 +215,11 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 	return failure;
 }
 
-static Datum row_json;			/* result of make_json */
+static ScKeptRow kept_row;		/* result of keep_row */
 
-/* The range's only row as jsonb. */
+/* The range's only row, to be kept. */
 static void
-make_json(const RowRange *range)
+keep_row(const RowRange *range)
 {
 	Relation	view = relation_open(range->query->definition, AccessShareLock);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(view)),
@@ -227,7 +227,9 @@ make_json(const RowRange *range)
 
 	relation_close(view, NoLock);
 	ExecStoreMinimalTuple((MinimalTuple) (range->rows[0] + 1), slot, false);
-	row_json = sc_row_jsonb(slot);
+	slot_getallattrs(slot);
+	sc_keep_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+				InvalidTransactionId, &kept_row);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -283,9 +285,9 @@ write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 		return failure;
 	if (range->nrows == 1)
 	{
-		row_json = (Datum) 0;
-		(void) try_step(make_json, range);
-		sc_dead_letter_add(letters, SC_DEAD_RESULT, row_json, failure);
+		if (try_step(keep_row, range) != NULL)
+			memset(&kept_row, 0, sizeof(kept_row));
+		sc_dead_letter_add(letters, SC_DEAD_RESULT, &kept_row, failure);
 		return NULL;
 	}
 	half.nrows = range->nrows / 2;

@@ -10,8 +10,8 @@
  *	      at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
  *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
- *	 'L'  ScMessageLate and a jsonb: a late row to keep
- *	 'W'  ScMessageDead, a jsonb (padded) and a failure: a dead letter
+ *	 'L'  ScMessageLate and a kept row (ckpt/kept_row.h): a late row
+ *	 'W'  ScMessageDead, a kept row and a failure: a dead letter
  *	 'O'  ScOffset (ckpt/store.h)
  *	 'F'  nothing: the query was dropped, forget all of it
  *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
@@ -89,15 +89,14 @@ typedef struct ScMessageLate
 	int64		watermark;		/* before the row's transaction */
 	XLogRecPtr	lsn;			/* end of the row's transaction */
 	int64		ordinal;		/* the row's number among the stream's rows in it */
-	/* the row as a jsonb datum */
+	/* the row (ckpt/kept_row.h) */
 } ScMessageLate;
 
 typedef struct ScMessageDead
 {
-	uint32		row_len;		/* of the jsonb; 0: there is none */
 	char		kind;			/* ScDeadKind */
-	uint8		unused[3];
-	/* the jsonb datum, padded to MAXALIGN; a failure as sc_failure_write makes it */
+	uint8		unused[7];
+	/* the row (ckpt/kept_row.h); a failure as sc_failure_write makes it */
 } ScMessageDead;
 
 typedef struct ScMessageEnd

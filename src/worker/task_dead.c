@@ -21,8 +21,57 @@
 #include "ckpt/dead_letter.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "worker/row_json.h"
+#include "worker/keep_row.h"
 #include "worker/task_internal.h"
+
+/*
+ * What is at fault, to be kept; nothing of a row that was too large to be read, or is too large to be
+ * kept.
+ */
+static void
+keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScKeptRow *kept)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScEnv		env;
+
+	memset(kept, 0, sizeof(ScKeptRow));
+	if (kind == SC_DEAD_ROW && ((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT)
+		return;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		/* values of its own can be at fault */
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		if (kind == SC_DEAD_ROW)
+			sc_task_keep_row(query, kept);
+		else
+		{
+			slot_getallattrs(slot);
+			sc_keep_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+						InvalidTransactionId, kept);
+		}
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (sc_failure_is_transient(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		FreeErrorData(error);
+		memset(kept, 0, sizeof(ScKeptRow));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
 
 static void
 send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData *error)
@@ -30,29 +79,17 @@ send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData
 	ScFailure  *failure = sc_failure_from_error(error);
 	ScMessageDead head = {0};
 	StringInfoData body;
-	bool		cut = kind == SC_DEAD_ROW &&
-		((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT;
-	Datum		row = (Datum) 0;
-	ScEnv		env;
+	ScKeptRow	kept;
 
-	/* values of its own can be at fault */
-	sc_env_enter(&env, query->query->owner, query->query->settings);
-	if (!cut)
-		row = sc_row_jsonb_or_null(slot);
-	sc_env_leave(&env);
-
+	keep(query, kind, slot, &kept);
 	if (kind == SC_DEAD_ROW)
 	{
 		failure->row_lsn = query->transaction;
 		failure->row_ordinal = query->ordinal;
 	}
-	initStringInfo(&body);
-	if (row != (Datum) 0)
-		appendBinaryStringInfo(&body, DatumGetPointer(row),
-							   VARSIZE(DatumGetPointer(row)));
 	head.kind = (char) kind;
-	head.row_len = body.len;
-	appendBinaryStringInfo(&body, "\0\0\0\0\0\0\0", MAXALIGN(body.len) - body.len);
+	initStringInfo(&body);
+	sc_kept_row_write(&body, &kept);
 	sc_failure_write(&body, failure);
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DEAD, query->query->query_id, 0,
 				  &head, sizeof(head), body.data, body.len);

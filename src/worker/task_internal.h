@@ -6,6 +6,7 @@
 #ifndef SC_WORKER_TASK_INTERNAL_H
 #define SC_WORKER_TASK_INTERNAL_H
 
+#include "ckpt/kept_row.h"
 #include "ckpt/store.h"
 #include "exec/engine.h"
 #include "source/wire.h"
@@ -46,6 +47,7 @@ typedef struct ScTaskQuery
 
 	/* where it is, for a failure */
 	XLogRecPtr	transaction;	/* end of the transaction being read */
+	TransactionId xid;			/* its number */
 	int64		ordinal;		/* rows of the stream seen in it */
 	bool		in_row;			/* at the last one of them */
 	TupleTableSlot *row;		/* that row */
@@ -129,7 +131,12 @@ extern void sc_task_check_access(ScTaskQuery *query);
 /* Would that be the comparison only? */
 extern bool sc_task_access_is_checked(const ScTaskQuery *query);
 
-/* task_late.c: an ScLateRowDropped; "arg" is the ScTaskQuery */
+/* task_late.c */
+
+/* The row at query->at, as it was written, to be kept.  To be called as the query's owner. */
+extern void sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept);
+
+/* An ScLateRowDropped; "arg" is the ScTaskQuery */
 extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,
 							 int64 window_end, int64 watermark);
 
@@ -154,6 +161,14 @@ extern ScTaskLayout *sc_task_layout_get(uint16 number);
  * don't belong to the stream. */
 extern ScTaskStream *sc_task_layout_stream(ScTaskLayout *layout, Oid stream,
 										   TupleDesc stream_desc);
+
+/*
+ * The row's columns and values, in the stream's order, as they were in its own transaction, for
+ * kept rows: what no catalog of today says any more.  Virtual columns aren't among them.  Values
+ * point into "row"; the arrays are palloc'd, the row type the layout's.
+ */
+extern TupleDesc sc_task_stream_kept_row(ScTaskLayout *layout, ScTaskStream *stream,
+										 MinimalTuple row, Datum **values, bool **nulls);
 
 /* The row in a slot by the stream's attribute numbers, valid until the next call. */
 extern TupleTableSlot *sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple);

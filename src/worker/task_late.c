@@ -10,8 +10,26 @@
 #include "postgres.h"
 
 #include "base/compat.h"
-#include "worker/row_json.h"
+#include "worker/keep_row.h"
 #include "worker/task_internal.h"
+
+void
+sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept)
+{
+	const ScWireRecord *record = (const ScWireRecord *) query->at;
+	Datum	   *values;
+	bool	   *nulls;
+	TupleDesc	desc;
+
+	if (record->flags & SC_WIRE_CUT)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row of the stream is too large to be kept"),
+				 errdetail("It takes more than 1 GB.")));
+	desc = sc_task_stream_kept_row(query->layout, query->stream, SC_WIRE_TUPLE(record),
+								   &values, &nulls);
+	sc_keep_row(desc, values, nulls, query->xid, kept);
+}
 
 void
 sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start, int64 window_end,
@@ -19,19 +37,18 @@ sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start, int64 windo
 {
 	ScTaskQuery *query = arg;
 	ScMessageLate late = {0};
-	Datum		value = sc_row_jsonb_or_null(row);
-	Pointer		json;
+	ScKeptRow	kept;
+	StringInfoData body;
 
-	/* json that jsonb doesn't take */
-	if (value == (Datum) 0)
-		value = sc_row_text_jsonb(row);
-	json = DatumGetPointer(value);
-
+	sc_task_keep_row(query, &kept);
+	initStringInfo(&body);
+	sc_kept_row_write(&body, &kept);
 	late.window_start = window_start;
 	late.window_end = window_end;
 	late.watermark = watermark;
 	late.lsn = query->transaction;
 	late.ordinal = query->ordinal;
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_LATE, query->query->query_id, 0,
-				  &late, sizeof(late), json, VARSIZE(json));
+				  &late, sizeof(late), body.data, body.len);
+	pfree(body.data);
 }

@@ -26,6 +26,9 @@ struct ScTaskStream
 	TupleDesc	stream_desc;	/* NULL: not asked for yet */
 	TupleTableSlot *wire_slot;	/* the row; the stream's own where "direct" */
 	TupleTableSlot *stream_slot;	/* NULL: direct */
+	TupleDesc	kept_desc;		/* of rows that are kept; NULL: none was yet */
+	int		   *kept_from;		/* its columns in "desc" */
+	TupleTableSlot *kept_slot;	/* a row of "desc" */
 };
 
 struct ScTaskLayout
@@ -111,6 +114,9 @@ physical_desc(const ScWireAttr *attrs, int natts)
 		att->attalign = attrs[i].align;
 		att->attbyval = attrs[i].byval;
 		att->attisdropped = attrs[i].dropped;
+		att->atttypmod = attrs[i].typmod;
+		att->attgenerated = attrs[i].generated;
+		att->attname = attrs[i].name;
 		sc_clear_attcacheoff(att);
 		att->attstorage = TYPSTORAGE_PLAIN;
 		sc_populate_compact_attribute(desc, i);
@@ -216,4 +222,63 @@ sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple)
 		return stream->wire_slot;
 	map_columns(stream);
 	return stream->stream_slot;
+}
+
+/*
+ * The row type of kept rows: the columns that the WAL has of them, in the stream's order,
+ * with the names and types of the row's own transaction.
+ */
+static void
+make_kept_desc(ScTaskLayout *layout, ScTaskStream *stream)
+{
+	MemoryContext old = MemoryContextSwitchTo(layout->context);
+	int		   *from = palloc(Max(layout->desc->natts, 1) * sizeof(int));
+	int			n = 0;
+
+	for (int i = 0; i < layout->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(layout->desc, i);
+		int			at = n;
+
+		if (att->attisdropped || stream->map[i] == 0 || sc_is_virtual(att))
+			continue;
+		for (; at > 0 && stream->map[from[at - 1]] > stream->map[i]; at--)
+			from[at] = from[at - 1];
+		from[at] = i;
+		n++;
+	}
+	stream->kept_from = from;
+	stream->kept_slot = MakeSingleTupleTableSlot(layout->desc, &TTSOpsMinimalTuple);
+	stream->kept_desc = CreateTemplateTupleDesc(n);
+	for (int i = 0; i < n; i++)
+	{
+		TupleDescCopyEntry(stream->kept_desc, i + 1, layout->desc, from[i] + 1);
+		TupleDescAttr(stream->kept_desc, i)->attgenerated = TupleDescAttr(layout->desc, from[i])->attgenerated;
+	}
+	TupleDescFinalize(stream->kept_desc);
+	MemoryContextSwitchTo(old);
+}
+
+TupleDesc
+sc_task_stream_kept_row(ScTaskLayout *layout, ScTaskStream *stream, MinimalTuple row,
+						Datum **values, bool **nulls)
+{
+	TupleTableSlot *slot;
+	int			n;
+
+	if (stream->kept_desc == NULL)
+		make_kept_desc(layout, stream);
+	slot = stream->kept_slot;
+	/* not by heap_deform_tuple(): a minimal tuple lacks a part of the header that it looks at */
+	ExecStoreMinimalTuple(row, slot, false);
+	slot_getallattrs(slot);
+	n = stream->kept_desc->natts;
+	*values = palloc(n * sizeof(Datum));
+	*nulls = palloc(n * sizeof(bool));
+	for (int i = 0; i < n; i++)
+	{
+		(*values)[i] = slot->tts_values[stream->kept_from[i]];
+		(*nulls)[i] = slot->tts_isnull[stream->kept_from[i]];
+	}
+	return stream->kept_desc;
 }

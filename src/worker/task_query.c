@@ -206,21 +206,6 @@ sc_task_query_free(ScTaskQuery *query)
 	MemoryContextDelete(query->context);
 }
 
-/*
- * A query that keeps rows keeps all columns that they have by now.  Without a lock,
- * which somebody may hold for long: all that is taken is a copy.
- */
-static void
-refresh_stream_desc(ScTaskQuery *query)
-{
-	Relation	relation = RelationIdGetRelation(query->definition->stream_relid);
-
-	if (!RelationIsValid(relation))
-		return;
-	query->stream_desc = shared_desc(RelationGetDescr(relation));
-	RelationClose(relation);
-}
-
 static inline void
 run_row(ScTaskQuery *query, const ScWireRecord *record)
 {
@@ -229,8 +214,6 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	if (layout != query->layout)
 	{
 		query->layout = layout;
-		if (query->query->keep_late_rows || query->query->dead_letter)
-			refresh_stream_desc(query);
 		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
 											  query->stream_desc);
 	}
@@ -277,6 +260,7 @@ run_records(ScTaskQuery *query)
 				break;
 			case SC_WIRE_BEGIN:
 				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
+				query->xid = ((ScWireBegin *) SC_WIRE_BODY(record))->xid;
 				query->ordinal = 0;
 				query->skipping = query->paused || query->transaction <= query->offset;
 				break;
