@@ -7,6 +7,7 @@
 INSERT_ROWS=${INSERT_ROWS:-1000000}
 VISIBLE_SECONDS=${VISIBLE_SECONDS:-20}
 IDLE_SECONDS=${IDLE_SECONDS:-60}
+BESIDE_SECONDS=${BESIDE_SECONDS:-60}
 QUIET_QUERIES=${QUIET_QUERIES:-300}
 
 # 100-row INSERTs of W1's kind, each a transaction of its own, into the table "bench_target".
@@ -95,6 +96,45 @@ bench_visible() {	# MILLISECONDS: checkpoint_interval
 	done
 	sql -c "ALTER SYSTEM RESET track_commit_timestamp" -c "ALTER SYSTEM RESET stream_ckpt.checkpoint_history"
 	as_user "$PGBIN/pg_ctl" -D "$PGDATA" -l "$SC_WORK/server.log" -w -m fast restart >/dev/null
+}
+
+# How old the newest visible row of a query is, beside another one over the same stream that sleeps for 9 s in
+# every message: asked 50 times a second while 200 rows a second are written, a checkpoint each 100 ms.
+bench_bystander() {
+	local repeat p50 p99 count writer
+	for repeat in $(seq "$REPEATS"); do
+		pipeline start
+		new_stream log beside
+		sql >/dev/null <<-SQL
+			SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '100 ms');
+			CREATE FUNCTION beside_sleep(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \$\$ BEGIN PERFORM pg_sleep(9); RETURN \$1; END \$\$;
+			CREATE TABLE beside_ages (age float8);
+			SELECT stream_ckpt.create_query('beside_result', \$q\$ SELECT w.window_start, w.window_end, max(ts) AS last
+				FROM beside, stream_ckpt.tumble(ts, '1 hour') w GROUP BY w.window_start, w.window_end \$q\$, emit => 'update');
+			SELECT stream_ckpt.create_query('beside_slow', \$q\$ SELECT w.window_start, w.window_end, sum(beside_sleep(ms)) AS total
+				FROM beside, stream_ckpt.tumble(ts, '1 hour') w WHERE ms > 0 GROUP BY w.window_start, w.window_end \$q\$, emit => 'update');
+			INSERT INTO beside VALUES (clock_timestamp(), 1, 1, 0);
+			SELECT stream_ckpt.sync('1 minute');
+		SQL
+		quiesce
+		echo "INSERT INTO beside VALUES (clock_timestamp(), 1, 1, 1);" >"$SC_WORK/beside.sql"
+		echo "INSERT INTO beside_ages SELECT extract(epoch FROM clock_timestamp() - max(last)) * 1000 FROM beside_result;" >"$SC_WORK/ages.sql"
+		(cd "$SC_WORK" && as_user "$PGBIN/pgbench" -n -c 1 -R 200 -T "$((BESIDE_SECONDS + 1))" -M prepared -f "$SC_WORK/beside.sql" \
+			>"$SC_WORK/writer.log" 2>&1) &
+		writer=$!
+		sleep 1
+		(cd "$SC_WORK" && as_user "$PGBIN/pgbench" -n -c 1 -R 50 -T "$BESIDE_SECONDS" -M prepared -f "$SC_WORK/ages.sql" \
+			>"$SC_WORK/pgbench.log" 2>&1) || { cat "$SC_WORK/pgbench.log"; die "pgbench failed"; }
+		wait "$writer" || { cat "$SC_WORK/writer.log"; die "pgbench failed"; }
+		read -r p50 p99 count < <(sql -F ' ' -c "SELECT round(percentile_cont(0.5) WITHIN GROUP (ORDER BY age)::numeric, 1),
+			round(percentile_cont(0.99) WITHIN GROUP (ORDER BY age)::numeric, 1), count(*) FROM beside_ages")
+		note bystander_p50 "$p50" "$count samples"
+		note bystander_p99 "$p99" "the query that sleeps is $(sql -c "SELECT status FROM stream_ckpt.queries WHERE query = 'beside_slow'::regclass")"
+		sql >/dev/null -c "SELECT stream_ckpt.drop_query('beside_slow')"
+		drop_all beside log
+		sql >/dev/null -c "DROP TABLE beside_ages" -c "DROP FUNCTION beside_sleep(int)" \
+			-c "SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 second')"
+	done
 }
 
 # CPU seconds of the extension's processes so far.
