@@ -105,7 +105,14 @@ sql('SELECT pg_reload_conf()');
 # Many locked results: the first one waits for its lock, and the others have theirs if they are free.
 #
 my $list = "SELECT string_agg(status, ' ' ORDER BY status) FROM stream_ckpt.queries WHERE query <> 'good'::regclass";
-my $in_vain = "SELECT count(*) FILTER (WHERE detail ~ 'other locks have taken the time') FROM stream_ckpt.queries";
+
+# Tries that ended without a wait, because others had taken the time for that.
+sub refused
+{
+	my ($relation) = @_;
+	return scalar(() = slurp_file($node->logfile) =~ /ERROR:  could not obtain lock on relation "$relation/g);
+}
+
 {
 	my @results = map { "result_$_" } 1 .. 8;
 	my $locker = $node->background_psql('postgres');
@@ -116,7 +123,7 @@ my $in_vain = "SELECT count(*) FILTER (WHERE detail ~ 'other locks have taken th
 	$locker->query_safe('BEGIN; LOCK TABLE ' . join(', ', @results) . ' IN ACCESS EXCLUSIVE MODE');
 	rows(10, 'u');
 	wait_until($node, "SELECT ($list) = repeat('waiting ', 7) || 'waiting'", 'eight queries wait');
-	is(sql($in_vain), '7', 'seven of them without having waited for the lock');
+	cmp_ok(refused('result_'), '>=', 7, 'seven of them without having waited for the lock');
 	rows(10);
 	good_ok('eight results are locked');
 	$locker->query_safe('COMMIT');
@@ -141,7 +148,7 @@ my $in_vain = "SELECT count(*) FILTER (WHERE detail ~ 'other locks have taken th
 	kill 'TERM', $pid;
 	wait_restarted($node, 'task', $pid);
 	wait_until($node, "SELECT ($list) = 'retrying retrying retrying'", 'three queries are to be tried again');
-	is(sql($in_vain), '2', 'two of them without having waited for the lock');
+	cmp_ok(refused('locked'), '>=', 2, 'two of them without having waited for the lock');
 	rows(10);
 	good_ok('a stream is locked');
 	$locker->query_safe('COMMIT');
