@@ -140,7 +140,8 @@ SELECT url, twice FROM seen ORDER BY id;
 DROP TRIGGER a ON clicks;
 DROP TRIGGER b ON clicks;
 
--- options stay while a query reads them; the event time follows its column
+-- the event time stays while a query reads it, and follows its column; other options hold from here on
+ALTER FOREIGN TABLE clicks OPTIONS (SET event_time 'url');
 ALTER FOREIGN TABLE clicks OPTIONS (SET watermark_delay '1 h');
 ALTER FOREIGN TABLE clicks OPTIONS (DROP idle_timeout);
 ALTER FOREIGN TABLE clicks RENAME ts TO at;

@@ -20,6 +20,72 @@ JOIN stream_ckpt.query q USING (query_id)
 LEFT JOIN stream_ckpt.pipeline_state t USING (pipeline_id);
 REVOKE ALL ON stream_ckpt.query_position FROM PUBLIC;
 
+-- time: how far ahead of its commit an event time may be (NULL: no limit); streams of 0.2 have no limit
+ALTER TABLE stream_ckpt.stream ADD COLUMN max_ahead interval;
+
+-- time: more of what a query's event time is at its offset, and the stream's options there.  closed_windows: those
+-- that are over and may lie ahead of the watermark, as start and end of each range in turn.  Event times in
+-- microseconds as max_event_time.
+ALTER TABLE stream_ckpt.checkpoint_offset
+	ADD COLUMN closed_windows timestamptz[],
+	ADD COLUMN plausible_time timestamptz,
+	ADD COLUMN ahead_rows bigint NOT NULL DEFAULT 0,
+	ADD COLUMN watermark_delay interval NOT NULL DEFAULT '0',
+	ADD COLUMN idle_timeout interval,
+	ADD COLUMN max_ahead interval;
+
+CREATE OR REPLACE VIEW stream_ckpt.any_stream AS
+SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead FROM stream_ckpt.stream
+UNION ALL
+SELECT t.ftrelid::regclass, 'log', o.event_time::name, COALESCE(o.watermark_delay, '0')::interval,
+	o.idle_timeout::interval, o.max_ahead::interval
+FROM pg_catalog.pg_foreign_table t
+JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
+JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'stream_ckpt'
+CROSS JOIN LATERAL (
+	SELECT max(option_value) FILTER (WHERE option_name = 'event_time') AS event_time,
+		max(option_value) FILTER (WHERE option_name = 'watermark_delay') AS watermark_delay,
+		max(option_value) FILTER (WHERE option_name = 'idle_timeout') AS idle_timeout,
+		max(option_value) FILTER (WHERE option_name = 'max_ahead') AS max_ahead
+	FROM pg_catalog.pg_options_to_table(t.ftoptions)) o;
+
+-- Which windows were written nobody noted so far: all that can be over are.
+UPDATE stream_ckpt.checkpoint_offset o
+SET watermark_delay = s.watermark_delay, idle_timeout = s.idle_timeout,
+	plausible_time = CASE WHEN o.max_event_time <= COALESCE(o.active_at, pg_catalog.now()) + interval '1 day'
+		THEN o.max_event_time END,
+	closed_until = CASE WHEN s.watermark_delay + q.allowed_lateness < interval '1000000 days'
+			AND o.max_event_time > '0001-01-01 00:00 UTC'
+		THEN o.max_event_time - s.watermark_delay - q.allowed_lateness END
+FROM stream_ckpt.any_stream s, stream_ckpt.query q
+WHERE s.relid::oid = o.source::oid AND q.query_id = o.query_id;
+
+DROP FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval);
+CREATE FUNCTION stream_ckpt.attach_stream(relation regclass, event_time name DEFAULT NULL,
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day')
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_attach_stream';
+COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval)
+	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); the first call waits for all running transactions';
+
+DROP FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval);
+CREATE FUNCTION stream_ckpt.create_stream(name text, columns text, event_time name DEFAULT NULL,
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day')
+RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_stream';
+COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval, interval)
+	IS 'makes a log stream: a foreign table whose rows are in the WAL only, until the queries that read it have taken them; options as attach_stream()';
+
+CREATE FUNCTION stream_ckpt.alter_stream(stream regclass, watermark_delay interval DEFAULT '-0.000001 seconds',
+	idle_timeout interval DEFAULT '-0.000001 seconds', max_ahead interval DEFAULT '-0.000001 seconds')
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_stream';
+COMMENT ON FUNCTION stream_ckpt.alter_stream(regclass, interval, interval, interval)
+	IS 'changes options of a stream while queries read it: from the rows committed after on; what is left out stays (its default stands for that), NULL means no idle_timeout, no max_ahead';
+
+CREATE FUNCTION stream_ckpt.reset_watermark(stream regclass, "to" timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_reset_watermark';
+COMMENT ON FUNCTION stream_ckpt.reset_watermark(regclass, timestamptz)
+	IS 'moves a stream''s watermark, back or forward, for the rows committed after; NULL: to what plausible event times make it; rows of windows whose results were written stay late';
+
+-- time: the watermark is that of the options in force at the query's offset
 CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
 SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	CASE WHEN f.status = 'lost' THEN 'lost'
@@ -29,7 +95,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
 		 ELSE p.status END AS status,
 	COALESCE(f.message, p.message) AS message, q.emit,
-	o.max_event_time - st.watermark_delay AS watermark, n.lsn, n.checkpoint_id,
+	o.max_event_time - o.watermark_delay AS watermark, n.lsn, n.checkpoint_id,
 	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
 	COALESCE(o.null_event_times, 0) AS null_event_times,
 	COALESCE(o.result_rows, 0) AS result_rows,
@@ -39,15 +105,27 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
 	q.query_id, q.created_at,
 	f.sqlstate, f.detail, f.hint, f.context AS error_context, f.failures, f.failed_at,
-	f.row_lsn, f.row_ordinal
+	f.row_lsn, f.row_ordinal,
+	COALESCE(o.ahead_rows, 0) AS ahead_rows
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
 LEFT JOIN stream_ckpt.query_failure f USING (query_id)
-LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
 WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
+
+CREATE OR REPLACE VIEW stream_ckpt.streams AS
+SELECT s.relid AS stream, s.kind, s.event_time, s.watermark_delay, s.idle_timeout,
+	max(q.watermark) AS watermark, max(q.rows_in) AS rows_in,
+	max(q.null_event_times) AS null_event_times,
+	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
+	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries,
+	s.max_ahead, max(q.ahead_rows) AS ahead_rows
+FROM stream_ckpt.any_stream s
+LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
+GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead;
+
 -- results: checkpoints update them, also in a publication of all tables
 DO $$
 DECLARE

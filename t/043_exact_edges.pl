@@ -76,6 +76,7 @@ is(counter($node, 't_where', 'null_event_times'), '1', 'but has no time');
 # WHERE comes before the window: what it excludes costs nothing, but moves the watermark; an error of it leaves
 # a late row late.
 create_stream_table($node, 'w');
+sql(q(SELECT stream_ckpt.alter_stream('w', max_ahead => NULL)));
 my $between = q(FROM w, stream_ckpt.tumble(ts, '1 minute') w2);
 my %options = (w_stop => q(emit => 'close'), w_dead => "$dead", w_update => "$update", w_late => 'keep_late_rows => true');
 create($_, "SELECT w2.window_start, count(*) AS n, sum(v) AS s $between WHERE coalesce(ts, '2000-01-01') < '2100-01-01' AND 10 / v > 0 AND w2.window_end > '2000-01-01'

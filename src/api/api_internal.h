@@ -41,6 +41,9 @@ extern ScPipeline *sc_owned_pipeline(const char *name);
  * where it is the default one. */
 extern ScPipeline *sc_usable_pipeline(const char *name);
 
+/* Gives the log stream's foreign table these options. */
+extern void sc_log_stream_alter(const ScStream *stream);
+
 /* Raises "cannot <what> ...: queries read it" where queries read the stream. */
 extern void sc_refuse_stream_with_readers(Oid relid, const char *what);
 

@@ -384,6 +384,8 @@ create_entry(NewQuery *query)
 	control.query_id = sc_query_insert(&entry);
 	control.stream_relid = query->definition->stream_relid;
 	control.event_time_attno = query->definition->event_time_attno;
+	control.has_options = true;
+	control.options = sc_stream_by_relid(entry.source, false)->options;
 	(void) sc_control_log(&control);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 }

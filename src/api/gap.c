@@ -73,6 +73,8 @@ begin_query(const ScQuery *query)
 	control.query_id = query->query_id;
 	control.stream_relid = query->source;
 	control.event_time_attno = stream->event_time_attno;
+	control.has_options = true;
+	control.options = stream->options;
 	(void) sc_control_log(&control);
 }
 
@@ -111,10 +113,11 @@ sc_gap_accept(const ScPipeline *pipeline)
 		if (offset == NULL)
 			begin_query(query);
 		else if (foreign || offset->lsn < slot.confirmed_flush)
-			sc_offset_move(query->query_id, slot.confirmed_flush);
+			sc_offset_move(query->query_id, slot.confirmed_flush,
+						   &sc_stream_by_relid(query->source, false)->options);
 		else
 		{
-			sc_offset_move(query->query_id, offset->lsn);
+			sc_offset_move(query->query_id, offset->lsn, &offset->options);
 			continue;
 		}
 		sc_query_set_preexisting(query->query_id);

@@ -13,6 +13,7 @@
 #include "base/process.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_foreign_table.h"
+#include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "model/catalog_write.h"
 #include "model/log_stream.h"
@@ -51,12 +52,16 @@ stream_ckpt_fdw_validator(PG_FUNCTION_ARGS)
 
 /* ---------- create_stream ---------- */
 
-/* "5 seconds", "0.25 seconds": the same under every IntervalStyle. */
+/* "1 day", "5 seconds", "0.25 seconds": the same under every IntervalStyle. */
 static char *
 seconds_text(int64 usecs)
 {
 	char	   *fraction = psprintf(".%06d", (int) (usecs % USECS_PER_SEC));
 	int			len = strlen(fraction);
+
+	if (usecs > 0 && usecs % USECS_PER_DAY == 0)
+		return psprintf("%lld day%s", (long long) (usecs / USECS_PER_DAY),
+						usecs == USECS_PER_DAY ? "" : "s");
 
 	while (len > 0 && fraction[len - 1] == '0')
 		fraction[--len] = '\0';
@@ -95,6 +100,7 @@ create_command(RangeVar *range, const char *columns, FunctionCallInfo fcinfo)
 	int			noptions = 0;
 	int64		delay = sc_arg_usecs(fcinfo, 3, "watermark_delay");
 	int64		idle = PG_ARGISNULL(4) ? 0 : sc_arg_usecs(fcinfo, 4, "idle_timeout");
+	int64		ahead = PG_ARGISNULL(5) ? 0 : sc_arg_usecs(fcinfo, 5, "max_ahead");
 
 	initStringInfo(&command);
 	appendStringInfo(&command, "CREATE FOREIGN TABLE %s (%s\n) SERVER %s",
@@ -107,6 +113,8 @@ create_command(RangeVar *range, const char *columns, FunctionCallInfo fcinfo)
 		append_option(&command, &noptions, SC_OPTION_WATERMARK_DELAY, seconds_text(delay));
 	if (!PG_ARGISNULL(4))
 		append_option(&command, &noptions, SC_OPTION_IDLE_TIMEOUT, seconds_text(idle));
+	if (!PG_ARGISNULL(5) && !PG_ARGISNULL(2))
+		append_option(&command, &noptions, SC_OPTION_MAX_AHEAD, seconds_text(ahead));
 	if (noptions > 0)
 		appendStringInfoChar(&command, ')');
 	return command.data;
@@ -133,7 +141,7 @@ check_command(const char *command)
 
 /*
  * create_stream(name text, columns text, event_time name, watermark_delay interval,
- * idle_timeout interval) -> regclass.  Makes the default pipeline's slot first, as
+ * idle_timeout interval, max_ahead interval) -> regclass.  Makes the default pipeline's slot first, as
  * attach_stream does.
  */
 Datum
@@ -144,6 +152,8 @@ stream_ckpt_create_stream(PG_FUNCTION_ARGS)
 	Oid			relid;
 
 	sc_refuse_in_worker("create_stream()");
+	/* the function of an older version has fewer parameters */
+	sc_extension_require();
 	range = resolve_name(sc_arg_text(fcinfo, 0, "name"));
 	command = create_command(range, sc_arg_text(fcinfo, 1, "columns"), fcinfo);
 	check_command(command);
@@ -155,6 +165,45 @@ stream_ckpt_create_stream(PG_FUNCTION_ARGS)
 	relid = RangeVarGetRelid(range, NoLock, false);
 	(void) sc_log_stream_event_time(relid);
 	PG_RETURN_OID(relid);
+}
+
+/* ---------- alter_stream ---------- */
+
+/* Appends what makes an option "value" (NULL: none); nothing where it is that. */
+static void
+alter_option(StringInfo command, List *options, const char *name, const char *value)
+{
+	bool		exists = false;
+	ListCell   *lc;
+
+	foreach(lc, options)
+		exists |= strcmp(lfirst_node(DefElem, lc)->defname, name) == 0;
+	if (value == NULL && !exists)
+		return;
+	appendStringInfo(command, "%s%s %s", command->data[command->len - 1] == '(' ? "" : ", ",
+					 value == NULL ? "DROP" : exists ? "SET" : "ADD", name);
+	if (value)
+		appendStringInfo(command, " %s", quote_literal_cstr(value));
+}
+
+void
+sc_log_stream_alter(const ScStream *stream)
+{
+	const ScStreamOptions *options = &stream->options;
+	List	   *current = GetForeignTable(stream->relid)->options;
+	StringInfoData command;
+
+	initStringInfo(&command);
+	appendStringInfo(&command, "ALTER FOREIGN TABLE %s OPTIONS (", sc_qualified_name(stream->relid));
+	alter_option(&command, current, SC_OPTION_WATERMARK_DELAY, seconds_text(options->watermark_delay));
+	alter_option(&command, current, SC_OPTION_IDLE_TIMEOUT,
+				 options->idle_timeout == 0 ? NULL : seconds_text(options->idle_timeout));
+	alter_option(&command, current, SC_OPTION_MAX_AHEAD,
+				 options->max_ahead == SC_NO_LIMIT ? NULL : seconds_text(options->max_ahead));
+	appendStringInfoChar(&command, ')');
+	SPI_connect();
+	sc_user_execute(command.data, SPI_OK_UTILITY);
+	SPI_finish();
 }
 
 /* ---------- drop_stream ---------- */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * stream.c
- *	  attach_stream and detach_stream.
+ *	  attach_stream, alter_stream, reset_watermark and detach_stream.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -13,6 +13,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
+#include "model/control.h"
 #include "model/in_wal.h"
 #include "model/log_stream.h"
 #include "storage/lmgr.h"
@@ -20,10 +21,13 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
+#include "utils/timestamp.h"
 #include "worker/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_attach_stream);
 PG_FUNCTION_INFO_V1(stream_ckpt_detach_stream);
+PG_FUNCTION_INFO_V1(stream_ckpt_alter_stream);
+PG_FUNCTION_INFO_V1(stream_ckpt_reset_watermark);
 
 static void
 refuse_relation(Relation relation, const char *why, const char *hint)
@@ -45,7 +49,7 @@ check_relation(Relation relation)
 	sc_check_relation_owner(RelationGetRelid(relation));
 	if (sc_is_log_stream(RelationGetRelid(relation)))
 		refuse_relation(relation, "It is a log stream: a stream already.",
-						"Its event time and its delays are options: ALTER FOREIGN TABLE ... OPTIONS (...).");
+						"Its event time is an option: ALTER FOREIGN TABLE ... OPTIONS (...).");
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		refuse_relation(relation, "It is not a table.", table_hint);
 	if (IsCatalogRelation(relation) || RelationGetNamespace(relation) == sc_extension_schema())
@@ -90,26 +94,49 @@ check_partitions(Relation relation)
 						"Attach the result of a query with emit => 'close', or let the query read the same stream as this one.");
 }
 
-/* Microseconds, 0: none. */
+/* The parameter idle_timeout: microseconds, 0: none. */
 static int64
-check_idle_timeout(FunctionCallInfo fcinfo)
+arg_idle_timeout(FunctionCallInfo fcinfo, int n)
 {
 	int64		usecs;
 
-	if (PG_ARGISNULL(3))
+	if (PG_ARGISNULL(n))
 		return 0;
-	usecs = sc_arg_usecs(fcinfo, 3, "idle_timeout");
+	usecs = sc_arg_usecs(fcinfo, n, "idle_timeout");
 	if (usecs == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"idle_timeout\" must be greater than zero"),
-				 errhint("Leave it out where windows shall close only when later rows come.")));
-	if (PG_ARGISNULL(1))
+				 errhint("NULL means that windows close only when later rows come.")));
+	return usecs;
+}
+
+/* The parameter max_ahead: microseconds, SC_NO_LIMIT: none. */
+static int64
+arg_max_ahead(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? SC_NO_LIMIT : sc_arg_usecs(fcinfo, n, "max_ahead");
+}
+
+static ScStreamOptions
+attach_options(FunctionCallInfo fcinfo)
+{
+	ScStreamOptions options;
+
+	options.watermark_delay = sc_arg_usecs(fcinfo, 2, "watermark_delay");
+	options.idle_timeout = arg_idle_timeout(fcinfo, 3);
+	options.max_ahead = arg_max_ahead(fcinfo, 4);
+	return options;
+}
+
+static void
+require_event_time(bool has_event_time, const ScStreamOptions *options)
+{
+	if (options->idle_timeout > 0 && !has_event_time)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"idle_timeout\" needs an event_time"),
 				 errdetail("It is the stream's event time that goes on while no row comes.")));
-	return usecs;
 }
 
 /* Everything that can be refused; the stream's row, ready to be inserted. */
@@ -127,17 +154,16 @@ check_stream(Oid relid, FunctionCallInfo fcinfo)
 				 errmsg("\"%s\" is attached already", RelationGetRelationName(relation)),
 				 errhint("Call stream_ckpt.detach_stream() first to attach it with other options.")));
 	stream.relid = relid;
-	stream.watermark_delay = sc_arg_usecs(fcinfo, 2, "watermark_delay");
+	stream.options = attach_options(fcinfo);
 	if (!PG_ARGISNULL(1))
 		stream.event_time_attno = sc_event_time_attno(relid, NameStr(*PG_GETARG_NAME(1)));
-	stream.idle_timeout = check_idle_timeout(fcinfo);
 	table_close(relation, NoLock);
 	return stream;
 }
 
 /*
  * attach_stream(relation regclass, event_time name, watermark_delay interval,
- * idle_timeout interval): captures an existing table's rows from the WAL.  Makes
+ * idle_timeout interval, max_ahead interval): captures an existing table's rows from the WAL.  Makes
  * the default pipeline's slot first, before this transaction has an id or a lock
  * on the table.
  */
@@ -146,11 +172,14 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
 	ScStream	stream;
+	ScStreamOptions options;
 
 	sc_refuse_in_worker("attach_stream()");
+	/* the function of an older version has fewer parameters */
+	sc_extension_require();
 	relid = DatumGetObjectId(sc_arg(fcinfo, 0, "relation"));
-	(void) sc_arg_usecs(fcinfo, 2, "watermark_delay");
-	(void) check_idle_timeout(fcinfo);
+	options = attach_options(fcinfo);
+	require_event_time(!PG_ARGISNULL(1), &options);
 
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
@@ -162,6 +191,86 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	sc_stream_lock(relid, ExclusiveLock);
 	stream = check_stream(relid, fcinfo);
 	sc_stream_insert(&stream);
+	PG_RETURN_VOID();
+}
+
+/* ---------- changing ---------- */
+
+/* The default of alter_stream()'s parameters: what is left out stays.  NULL means "none". */
+static bool
+arg_is_left_out(FunctionCallInfo fcinfo, int n)
+{
+	Interval   *interval;
+
+	if (PG_ARGISNULL(n))
+		return false;
+	interval = PG_GETARG_INTERVAL_P(n);
+	return interval->month == 0 && interval->day == 0 && interval->time == -1;
+}
+
+/* A stream that the caller owns, locked until the end of the transaction. */
+static ScStream *
+own_stream(FunctionCallInfo fcinfo)
+{
+	Oid			relid = DatumGetObjectId(sc_arg(fcinfo, 0, "stream"));
+
+	sc_check_relation_owner(sc_stream_by_relid(relid, false)->relid);
+	sc_stream_lock(relid, ExclusiveLock);
+	return sc_stream_by_relid(relid, false);
+}
+
+/*
+ * alter_stream(stream regclass, watermark_delay interval, idle_timeout interval,
+ * max_ahead interval): new options, from one place in the log on.
+ */
+Datum
+stream_ckpt_alter_stream(PG_FUNCTION_ARGS)
+{
+	ScStream   *stream;
+	ScStreamOptions *options;
+
+	sc_refuse_in_worker("alter_stream()");
+	stream = own_stream(fcinfo);
+	options = &stream->options;
+	if (!arg_is_left_out(fcinfo, 1))
+		options->watermark_delay = sc_arg_usecs(fcinfo, 1, "watermark_delay");
+	if (!arg_is_left_out(fcinfo, 2))
+		options->idle_timeout = arg_idle_timeout(fcinfo, 2);
+	if (!arg_is_left_out(fcinfo, 3))
+		options->max_ahead = arg_max_ahead(fcinfo, 3);
+	require_event_time(stream->event_time_attno != 0, options);
+	if (stream->is_log)
+		sc_log_stream_alter(stream);
+	else
+	{
+		sc_stream_update(stream);
+		sc_control_log_options(stream);
+	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * reset_watermark(stream regclass, "to" timestamptz): where the watermark is, from one place
+ * in the log on.
+ */
+Datum
+stream_ckpt_reset_watermark(PG_FUNCTION_ARGS)
+{
+	ScControl	control = {0};
+
+	sc_refuse_in_worker("reset_watermark()");
+	control.kind = SC_CONTROL_RESET_WATERMARK;
+	control.stream_relid = own_stream(fcinfo)->relid;
+	control.watermark = SC_NO_EVENT_TIME;
+	if (!PG_ARGISNULL(1))
+	{
+		control.watermark = PG_GETARG_TIMESTAMPTZ(1);
+		if (TIMESTAMP_NOT_FINITE(control.watermark))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+					 errmsg("parameter \"to\" must be finite")));
+	}
+	(void) sc_control_log(&control);
 	PG_RETURN_VOID();
 }
 

@@ -140,10 +140,9 @@ timestamp_literal(Oid type, int64 value)
 static char *
 closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset)
 {
-	ScStream   *stream = sc_stream_by_relid(query->source, false);
 	ListCell   *lc;
 
-	if (offset->max_event_time == SC_NO_EVENT_TIME)
+	if (offset->time.max_event_time == SC_NO_EVENT_TIME)
 		return "false";
 	foreach(lc, definition->target)
 	{
@@ -154,7 +153,8 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 		if (!IsA(var, Var) || var->varattno > SC_WINDOW_COLUMNS)
 			continue;
 		greatest = greatest_closed(definition, var->varattno,
-								   offset->max_event_time - stream->watermark_delay);
+								   offset->time.max_event_time -
+								   offset->options.watermark_delay);
 		return psprintf("%s OPERATOR(pg_catalog.<=) %s",
 						column_name(names, target->resno),
 						timestamp_literal(var->vartype, greatest));

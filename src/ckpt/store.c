@@ -24,9 +24,11 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "ckpt/store_internal.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -202,6 +204,63 @@ sc_store_begin_attempt(int32 pipeline_id, bool restored)
 	return attempt;
 }
 
+static int64
+event_time(const Datum *values, const bool *nulls, AttrNumber attno)
+{
+	return nulls[attno - 1] ? SC_NO_EVENT_TIME : DatumGetTimestampTz(values[attno - 1]);
+}
+
+static void
+set_event_time(Datum *values, bool *nulls, AttrNumber attno, int64 event_time)
+{
+	values[attno - 1] = TimestampTzGetDatum(event_time);
+	nulls[attno - 1] = event_time == SC_NO_EVENT_TIME;
+}
+
+static int64
+interval_usecs(const Datum *values, const bool *nulls, AttrNumber attno, const char *what,
+			   int64 none)
+{
+	return nulls[attno - 1] ? none :
+		sc_interval_usecs(DatumGetIntervalP(values[attno - 1]), what);
+}
+
+/* closed_windows: timestamptz[], the start and the end of each range in turn. */
+static void
+read_ranges(Datum array, ScWindowRanges *ranges)
+{
+	Datum	   *bounds;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TIMESTAMPTZOID, sizeof(TimestampTz),
+					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &bounds, NULL, &n);
+	if (n % 2 != 0 || n / 2 > SC_CLOSED_RANGES)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("closed windows of a query have an invalid format")));
+	ranges->n = n / 2;
+	for (int i = 0; i < ranges->n; i++)
+	{
+		ranges->ranges[i].start = DatumGetTimestampTz(bounds[2 * i]);
+		ranges->ranges[i].end = DatumGetTimestampTz(bounds[2 * i + 1]);
+	}
+}
+
+static Datum
+ranges_datum(const ScWindowRanges *ranges)
+{
+	Datum		bounds[2 * SC_CLOSED_RANGES];
+
+	for (int i = 0; i < ranges->n; i++)
+	{
+		bounds[2 * i] = TimestampTzGetDatum(ranges->ranges[i].start);
+		bounds[2 * i + 1] = TimestampTzGetDatum(ranges->ranges[i].end);
+	}
+	return PointerGetDatum(construct_array(bounds, 2 * ranges->n, TIMESTAMPTZOID,
+										   sizeof(TimestampTz), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
 /* Fills an ScOffset (palloc'd) from a row of checkpoint_offset. */
 static ScOffset *
 offset_from_tuple(HeapTuple tuple, TupleDesc desc)
@@ -215,10 +274,20 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 	offset->source = DatumGetObjectId(values[Anum_offset_source - 1]);
 	offset->checkpoint_id = DatumGetInt64(values[Anum_offset_checkpoint_id - 1]);
 	offset->lsn = DatumGetLSN(values[Anum_offset_lsn - 1]);
-	offset->max_event_time = nulls[Anum_offset_max_event_time - 1] ? SC_NO_EVENT_TIME :
-		DatumGetInt64(values[Anum_offset_max_event_time - 1]);
+	offset->time.max_event_time = event_time(values, nulls, Anum_offset_max_event_time);
+	offset->time.plausible_time = event_time(values, nulls, Anum_offset_plausible_time);
+	offset->time.closed_until = event_time(values, nulls, Anum_offset_closed_until);
+	if (!nulls[Anum_offset_closed_windows - 1])
+		read_ranges(values[Anum_offset_closed_windows - 1], &offset->time.closed_windows);
+	offset->options.watermark_delay =
+		interval_usecs(values, nulls, Anum_offset_watermark_delay, "watermark_delay", 0);
+	offset->options.idle_timeout =
+		interval_usecs(values, nulls, Anum_offset_idle_timeout, "idle_timeout", 0);
+	offset->options.max_ahead =
+		interval_usecs(values, nulls, Anum_offset_max_ahead, "max_ahead", SC_NO_LIMIT);
 	offset->rows_in = DatumGetInt64(values[Anum_offset_rows_in - 1]);
 	offset->late_rows = DatumGetInt64(values[Anum_offset_late_rows - 1]);
+	offset->ahead_rows = DatumGetInt64(values[Anum_offset_ahead_rows - 1]);
 	offset->null_event_times = DatumGetInt64(values[Anum_offset_null_event_times - 1]);
 	offset->result_rows = DatumGetInt64(values[Anum_offset_result_rows - 1]);
 	offset->updates_ignored = DatumGetInt64(values[Anum_offset_updates_ignored - 1]);
@@ -231,8 +300,6 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 		offset->active_lsn = DatumGetLSN(values[Anum_offset_active_lsn - 1]);
 		offset->active_at = DatumGetTimestampTz(values[Anum_offset_active_at - 1]);
 	}
-	offset->closed_until = nulls[Anum_offset_closed_until - 1] ? SC_NO_EVENT_TIME :
-		DatumGetTimestampTz(values[Anum_offset_closed_until - 1]);
 	offset->apart = DatumGetBool(values[Anum_offset_apart - 1]);
 	return offset;
 }
@@ -246,8 +313,18 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	values[Anum_offset_source - 1] = ObjectIdGetDatum(offset->source);
 	values[Anum_offset_checkpoint_id - 1] = Int64GetDatum(offset->checkpoint_id);
 	values[Anum_offset_lsn - 1] = LSNGetDatum(offset->lsn);
-	values[Anum_offset_max_event_time - 1] = TimestampTzGetDatum(offset->max_event_time);
-	nulls[Anum_offset_max_event_time - 1] = offset->max_event_time == SC_NO_EVENT_TIME;
+	set_event_time(values, nulls, Anum_offset_max_event_time, offset->time.max_event_time);
+	set_event_time(values, nulls, Anum_offset_plausible_time, offset->time.plausible_time);
+	set_event_time(values, nulls, Anum_offset_closed_until, offset->time.closed_until);
+	nulls[Anum_offset_closed_windows - 1] = offset->time.closed_windows.n == 0;
+	if (offset->time.closed_windows.n > 0)
+		values[Anum_offset_closed_windows - 1] = ranges_datum(&offset->time.closed_windows);
+	values[Anum_offset_watermark_delay - 1] = sc_interval_datum(offset->options.watermark_delay);
+	values[Anum_offset_idle_timeout - 1] = sc_interval_datum(offset->options.idle_timeout);
+	nulls[Anum_offset_idle_timeout - 1] = offset->options.idle_timeout == 0;
+	values[Anum_offset_max_ahead - 1] = sc_interval_datum(offset->options.max_ahead);
+	nulls[Anum_offset_max_ahead - 1] = offset->options.max_ahead == SC_NO_LIMIT;
+	values[Anum_offset_ahead_rows - 1] = Int64GetDatum(offset->ahead_rows);
 	values[Anum_offset_rows_in - 1] = Int64GetDatum(offset->rows_in);
 	values[Anum_offset_late_rows - 1] = Int64GetDatum(offset->late_rows);
 	values[Anum_offset_null_event_times - 1] = Int64GetDatum(offset->null_event_times);
@@ -260,8 +337,6 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	values[Anum_offset_active_lsn - 1] = LSNGetDatum(offset->active_lsn);
 	values[Anum_offset_active_at - 1] = TimestampTzGetDatum(offset->active_at);
 	nulls[Anum_offset_active_lsn - 1] = nulls[Anum_offset_active_at - 1] = offset->active_at == 0;
-	values[Anum_offset_closed_until - 1] = TimestampTzGetDatum(offset->closed_until);
-	nulls[Anum_offset_closed_until - 1] = offset->closed_until == SC_NO_EVENT_TIME;
 	values[Anum_offset_apart - 1] = BoolGetDatum(offset->apart);
 }
 

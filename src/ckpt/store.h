@@ -21,9 +21,11 @@ typedef struct ScOffset
 	Oid			source;			/* stream's relid */
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* all transactions ending at or before it are in */
-	int64		max_event_time; /* microseconds since 2000-01-01 or SC_NO_EVENT_TIME */
+	ScEngineTime time;			/* event times: microseconds since 2000-01-01 */
+	ScStreamOptions options;	/* the stream's, as of "lsn" */
 	int64		rows_in;
 	int64		late_rows;
+	int64		ahead_rows;		/* too far ahead to move the watermark */
 	int64		null_event_times;
 	int64		result_rows;
 	int64		updates_ignored;
@@ -36,8 +38,6 @@ typedef struct ScOffset
 	 * the time of its commit; 0: none */
 	XLogRecPtr	active_lsn;
 	TimestampTz active_at;
-	int64		closed_until;	/* windows that end at or before it are over, whatever the
-								 * watermark is; SC_NO_EVENT_TIME: none */
 	int64		next_due;		/* not stored: sc_engine_next_due() */
 	bool		apart;			/* the position is its own, not that of the pipeline's last checkpoint */
 } ScOffset;

@@ -110,6 +110,8 @@ take_partition(ScEngine *engine, ScEngine *from, ScPartition *source)
 void
 sc_engine_take_state(ScEngine *engine, ScEngine *from)
 {
+	ScEngineTime time;
+
 	if (engine->signature != from->signature)
 		sc_signature_fail();
 	if (engine->npartitions > 0 || sc_engine_is_interrupted(from))
@@ -117,8 +119,8 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 
 	engine->running = from->running = true;
 	engine->counters = from->counters;
-	sc_engine_set_max_event_time(engine, from->max_event_time);
-	engine->closed_until = from->closed_until;
+	sc_engine_get_time(from, &time);
+	sc_engine_set_time(engine, &time);
 	for (int i = 0; i < from->nclosed; i++)
 		sc_partitions_remember_closed(engine, from->closed[i]);
 	engine->live_bytes = from->live_bytes;
@@ -128,7 +130,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 
 		for (int i = 0; i < n; i++)
 			take_partition(engine, from, from->partitions[i]);
-		sc_partitions_close_first(from, n);
+		sc_partitions_close(from, 0, n);
 	}
 	engine->running = from->running = false;
 }

@@ -10,9 +10,10 @@
  * their allowed lateness too.  What late rows change between the two is
  * emitted at barriers, and before the partition is freed.
  *
- * Rules that must hold: the watermark moves in sc_engine_commit only and never
- * back, so that results depend on the log alone; and no window that is late has
- * an open partition, so that only opening one needs to ask.
+ * Rules that must hold: the watermark moves in sc_engine_commit and what is made of
+ * control messages only, and never back but in sc_engine_reset, so that results depend on
+ * the log alone; a partition was emitted (emit close) if and only if the watermark is past its
+ * end; and no window that is late has an open partition, so that only opening one needs to ask.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -116,6 +117,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->window_end = 0;		/* an empty window: no row is in it */
 	engine->max_event_time = SC_NO_EVENT_TIME;
 	engine->watermark = SC_NO_EVENT_TIME;
+	engine->plausible_time = SC_NO_EVENT_TIME;
 	engine->closed_until = SC_NO_EVENT_TIME;
 
 	/* an error leaves the context to its parent */
@@ -197,7 +199,8 @@ passed(const ScEngine *engine, int64 window_end)
 static bool
 is_over(const ScEngine *engine)
 {
-	return passed(engine, engine->window_end) || engine->window_end <= engine->closed_until;
+	return passed(engine, engine->window_end) ||
+		sc_closed_contains(engine, engine->window_start, engine->window_end);
 }
 
 /* WHERE of a row with a window that is open, or may be opened. */
@@ -355,6 +358,30 @@ sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot)
  * Event time
  * --------------------------------------------------------------------- */
 
+static void
+set_max_event_time(ScEngine *engine, int64 max_event_time)
+{
+	engine->max_event_time = max_event_time;
+	engine->watermark = max_event_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
+		add_saturated(max_event_time, -engine->options.watermark_delay);
+}
+
+/* Frees partitions, whose windows are over then. */
+static void
+close_partitions(ScEngine *engine, int first, int n)
+{
+	int64		ordinary = engine->plausible_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
+		add_saturated(engine->plausible_time,
+					  -add_saturated(engine->options.watermark_delay,
+									 engine->options.allowed_lateness));
+
+	if (n == 0)
+		return;
+	for (int i = first; i < first + n; i++)
+		sc_closed_add(engine, engine->partitions[i]->start, engine->partitions[i]->end, ordinary);
+	sc_partitions_close(engine, first, n);
+}
+
 /*
  * The number of partitions that were emitted as their windows closed: as all
  * windows have one length, they are the head of the array.
@@ -394,25 +421,85 @@ close_windows(ScEngine *engine)
 	for (int i = nemitted; i < engine->npartitions &&
 		 engine->partitions[i]->end <= engine->watermark; i++)
 		sc_emit_partition(engine, engine->partitions[i]);
-	if (n > 0)
-		sc_partitions_close_first(engine, n);
+	close_partitions(engine, 0, n);
 }
 
-void
-sc_engine_commit(ScEngine *engine, int64 max_event_time)
+/* Moves the watermark, and closes what it passes; goes on with that after an error. */
+static void
+advance(ScEngine *engine, int64 max_event_time)
 {
 	engine->running = true;
 	if (engine->current)
 		sc_partition_account(engine, engine->current);
 	if (max_event_time > engine->max_event_time)
 	{
-		sc_engine_set_max_event_time(engine, max_event_time);
+		set_max_event_time(engine, max_event_time);
 		engine->closing = true;
 	}
 	if (engine->closing)
 		close_windows(engine);
 	engine->closing = false;
 	engine->running = false;
+}
+
+void
+sc_engine_commit(ScEngine *engine, int64 max_event_time, int64 plausible_time)
+{
+	engine->plausible_time = Max(engine->plausible_time, plausible_time);
+	advance(engine, max_event_time);
+}
+
+void
+sc_engine_set_delay(ScEngine *engine, int64 watermark_delay)
+{
+	int64		event_time = engine->max_event_time;
+
+	if (watermark_delay != engine->options.watermark_delay && event_time != SC_NO_EVENT_TIME)
+	{
+		/* event time is said to be where the watermark is the new delay away */
+		if (watermark_delay > engine->options.watermark_delay)
+			event_time = add_saturated(engine->watermark, watermark_delay);
+		else
+			engine->closing = true;
+		engine->options.watermark_delay = watermark_delay;
+		set_max_event_time(engine, event_time);
+	}
+	engine->options.watermark_delay = watermark_delay;
+	advance(engine, SC_NO_EVENT_TIME);
+}
+
+/*
+ * The windows that were emitted and lie ahead of "watermark" are finished.  Others that were
+ * emitted are still before it, so that what is emitted stays the head of the array.
+ */
+static void
+finish_ahead(ScEngine *engine, int64 watermark)
+{
+	int			nemitted = engine->options.emit == SC_EMIT_UPDATE ? 0 : emitted_partitions(engine);
+	int			first = nemitted;
+
+	while (first > 0 && engine->partitions[first - 1]->end > watermark)
+		first--;
+	for (int i = first; i < nemitted; i++)
+		sc_emit_changes(engine, engine->partitions[i]);
+	close_partitions(engine, first, nemitted - first);
+}
+
+void
+sc_engine_reset(ScEngine *engine, int64 event_time)
+{
+	int64		watermark = add_saturated(event_time, -engine->options.watermark_delay);
+
+	if (!engine->closing && watermark < engine->watermark)
+	{
+		engine->running = true;
+		if (engine->current)
+			sc_partition_account(engine, engine->current);
+		finish_ahead(engine, watermark);
+		set_max_event_time(engine, event_time);
+		engine->running = false;
+	}
+	advance(engine, event_time);
 }
 
 bool
@@ -427,30 +514,38 @@ sc_engine_max_event_time(const ScEngine *engine)
 	return engine->max_event_time;
 }
 
-void
-sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time)
-{
-	engine->max_event_time = max_event_time;
-	engine->watermark = max_event_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
-		add_saturated(max_event_time, -engine->options.watermark_delay);
-}
-
 int64
-sc_engine_closed_until(const ScEngine *engine)
+sc_engine_plausible_time(const ScEngine *engine)
 {
-	return engine->closed_until;
+	return engine->plausible_time;
 }
 
 void
-sc_engine_set_closed_until(ScEngine *engine, int64 closed_until)
+sc_engine_get_time(const ScEngine *engine, ScEngineTime *time)
 {
-	int			n = 0;
+	time->max_event_time = engine->max_event_time;
+	time->plausible_time = engine->plausible_time;
+	time->closed_until = engine->closed_until;
+	time->closed_windows = engine->closed_windows;
+}
 
-	engine->closed_until = closed_until;
-	while (n < engine->npartitions && engine->partitions[n]->end <= closed_until)
-		n++;
-	if (n > 0)
-		sc_partitions_close_first(engine, n);
+void
+sc_engine_set_time(ScEngine *engine, const ScEngineTime *time)
+{
+	set_max_event_time(engine, time->max_event_time);
+	engine->plausible_time = time->plausible_time;
+	engine->closed_until = time->closed_until;
+	engine->closed_windows = time->closed_windows;
+}
+
+void
+sc_engine_free_closed(ScEngine *engine)
+{
+	for (int i = engine->npartitions - 1; i >= 0; i--)
+	{
+		if (sc_closed_contains(engine, engine->partitions[i]->start, engine->partitions[i]->end))
+			sc_partitions_close(engine, i, 1);
+	}
 }
 
 int64

@@ -97,27 +97,49 @@ extern void sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
  * A transaction ends.  max_event_time is the greatest event time of its rows in
- * this stream (all rows, WHERE or not, finite ones only), or SC_NO_EVENT_TIME.
- * Advances the watermark.  With emit close, each window whose end it passes emits
- * its rows in key order; a window past its allowed lateness emits what changed
+ * this stream (all rows, WHERE or not, finite ones only), but for those that must not move the
+ * watermark; plausible_time the same of those whose event time is plausible; or
+ * SC_NO_EVENT_TIME.  Advances the watermark.  With emit close, each window whose end it passes
+ * emits its rows in key order; a window past its allowed lateness emits what changed
  * since, and is freed.
  */
-extern void sc_engine_commit(ScEngine *engine, int64 max_event_time);
+extern void sc_engine_commit(ScEngine *engine, int64 max_event_time, int64 plausible_time);
 
 /*
- * Greatest event time so far, the base of the watermark (watermark = this -
- * watermark_delay), or SC_NO_EVENT_TIME.  Set when state is restored.
+ * The stream's delay changes.  A shorter one advances the watermark, as sc_engine_commit does;
+ * with a longer one it stays until event time has caught up.
  */
+extern void sc_engine_set_delay(ScEngine *engine, int64 watermark_delay);
+
+/*
+ * The watermark becomes what it is after rows up to "event_time".  If that is back, windows
+ * whose rows have appeared (emit close) are over for good: they emit what changed since, and
+ * are freed.
+ */
+extern void sc_engine_reset(ScEngine *engine, int64 event_time);
+
+/* Event time, as it is kept with the state. */
+typedef struct ScEngineTime
+{
+	int64		max_event_time; /* the greatest so far, from which the watermark is the delay away;
+								 * or SC_NO_EVENT_TIME, as the next two */
+	int64		plausible_time; /* the greatest plausible one */
+
+	/*
+	 * Windows that end at or before closed_until, and those of closed_windows, are over
+	 * whatever the watermark says: they are never opened, never emitted, and their rows are late.
+	 */
+	int64		closed_until;
+	ScWindowRanges closed_windows;
+} ScEngineTime;
+
 extern int64 sc_engine_max_event_time(const ScEngine *engine);
-extern void sc_engine_set_max_event_time(ScEngine *engine, int64 max_event_time);
+extern int64 sc_engine_plausible_time(const ScEngine *engine);
+extern void sc_engine_get_time(const ScEngine *engine, ScEngineTime *time);
 
-/*
- * Windows that end at or before "closed_until" are over whatever the watermark says: they are
- * never opened, never emitted, and their rows are late.  Set after state is restored, which
- * frees what there is of such windows; SC_NO_EVENT_TIME: none.
- */
-extern int64 sc_engine_closed_until(const ScEngine *engine);
-extern void sc_engine_set_closed_until(ScEngine *engine, int64 closed_until);
+/* Before state is restored; and after it, which frees what there is of windows that are over. */
+extern void sc_engine_set_time(ScEngine *engine, const ScEngineTime *time);
+extern void sc_engine_free_closed(ScEngine *engine);
 
 /*
  * The greatest event time that would close or free the next window; PG_INT64_MAX:

@@ -523,19 +523,19 @@ free_partition(ScEngine *engine, ScPartition *part)
 	pfree(part);
 }
 
-/* Frees the first "n" partitions. */
+/* Frees "n" partitions from "first" on. */
 void
-sc_partitions_close_first(ScEngine *engine, int n)
+sc_partitions_close(ScEngine *engine, int first, int n)
 {
-	for (int i = 0; i < n; i++)
+	for (int i = first; i < first + n; i++)
 	{
 		if (engine->partitions[i] == engine->current)
 			engine->current = NULL;
 		free_partition(engine, engine->partitions[i]);
 	}
 	engine->npartitions -= n;
-	memmove(engine->partitions, engine->partitions + n,
-			engine->npartitions * sizeof(ScPartition *));
+	memmove(engine->partitions + first, engine->partitions + first + n,
+			(engine->npartitions - first) * sizeof(ScPartition *));
 }
 
 /* Runs the callbacks that aggregates registered; the engine is about to be freed. */

@@ -265,7 +265,9 @@ struct ScEngine
 	/* event time */
 	int64		max_event_time;
 	int64		watermark;
-	int64		closed_until;	/* see sc_engine_set_closed_until */
+	int64		plausible_time; /* greatest of the plausible event times */
+	int64		closed_until;	/* see ScEngineTime, as the next */
+	ScWindowRanges closed_windows;
 	int64		window_start;	/* of the window that rows are in */
 	int64		window_end;
 	int64		window_origin;	/* in [0, size) */
@@ -347,6 +349,12 @@ sc_source_value(const ScSource *source, ExprContext *econtext, bool *isnull)
 	return ExecEvalExpr(source->expr, econtext, isnull);
 }
 
+/* closed.c */
+extern bool sc_closed_contains(const ScEngine *engine, int64 start, int64 end);
+/* A window is freed; "ordinary": windows that end at or before it are over by plausible
+ * event times. */
+extern void sc_closed_add(ScEngine *engine, int64 start, int64 end, int64 ordinary);
+
 /* where.c */
 extern void sc_where_compile(ScEngine *engine);
 /* "quals" of the current row, which is dropped if it passes; an error counts as passing. */
@@ -404,7 +412,7 @@ extern uint32 sc_partition_changed(const ScPartition *part, uint32 i);
 extern void sc_partition_unchanged(ScEngine *engine, ScPartition *part);
 extern void sc_partition_account(ScEngine *engine, ScPartition *part);
 extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
-extern void sc_partitions_close_first(ScEngine *engine, int n);
+extern void sc_partitions_close(ScEngine *engine, int first, int n);
 extern void sc_partitions_remember_closed(ScEngine *engine, int64 start);
 extern void sc_partitions_shutdown(ScEngine *engine);
 

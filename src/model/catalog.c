@@ -302,12 +302,21 @@ resolve_event_time(Oid relid, const char *name, AttrNumber attnum)
 	return current != NULL ? attnum : InvalidAttrNumber;
 }
 
+/* Microseconds of an interval; "none" where it is NULL. */
+static int64
+optional_usecs(HeapTuple tuple, AttrNumber attno, TupleDesc desc, const char *what, int64 none)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, attno, desc, &isnull);
+
+	return isnull ? none : sc_interval_usecs(DatumGetIntervalP(value), what);
+}
+
 static void *
 read_stream(HeapTuple tuple, TupleDesc desc)
 {
 	ScStream   *stream;
 	Oid			relid = DatumGetObjectId(column(tuple, Anum_stream_relid, desc));
-	Datum		idle_timeout;
 	Datum		name;
 	bool		isnull;
 
@@ -316,13 +325,13 @@ read_stream(HeapTuple tuple, TupleDesc desc)
 
 	stream = palloc0(sizeof(ScStream));
 	stream->relid = relid;
-	stream->watermark_delay =
+	stream->options.watermark_delay =
 		sc_interval_usecs(DatumGetIntervalP(column(tuple, Anum_stream_watermark_delay, desc)),
 						  "watermark_delay");
-	idle_timeout = heap_getattr(tuple, Anum_stream_idle_timeout, desc, &isnull);
-	if (!isnull)
-		stream->idle_timeout =
-			sc_interval_usecs(DatumGetIntervalP(idle_timeout), "idle_timeout");
+	stream->options.idle_timeout =
+		optional_usecs(tuple, Anum_stream_idle_timeout, desc, "idle_timeout", 0);
+	stream->options.max_ahead =
+		optional_usecs(tuple, Anum_stream_max_ahead, desc, "max_ahead", SC_NO_LIMIT);
 	name = heap_getattr(tuple, Anum_stream_event_time, desc, &isnull);
 	if (!isnull)
 	{

@@ -43,8 +43,7 @@ typedef struct ScStream
 	Oid			relid;			/* the root, where the relation is partitioned */
 	bool		is_log;			/* a foreign table: its rows are in the WAL only */
 	AttrNumber	event_time_attno;	/* 0: the stream has no event time */
-	int64		watermark_delay;	/* microseconds, >= 0 */
-	int64		idle_timeout;	/* microseconds, > 0; 0: none */
+	ScStreamOptions options;
 } ScStream;
 
 /* stream_ckpt.query */
@@ -94,5 +93,6 @@ extern ScQuery *sc_query_by_relid(Oid relid, bool missing_ok);	/* result table o
  * years are refused naming "what", e.g. "checkpoint_interval". */
 struct Interval;
 extern int64 sc_interval_usecs(const Interval *interval, const char *what);
+extern Datum sc_interval_datum(int64 usecs);	/* the inverse */
 
 #endif							/* SC_MODEL_CATALOG_H */

@@ -23,7 +23,8 @@
 #define Anum_stream_event_time_attnum	3
 #define Anum_stream_watermark_delay		4
 #define Anum_stream_idle_timeout		5
-#define Natts_stream					5
+#define Anum_stream_max_ahead			6
+#define Natts_stream					6
 
 /* stream_ckpt.query */
 #define Anum_query_id					1
@@ -70,7 +71,13 @@
 #define Anum_offset_active_at				16
 #define Anum_offset_closed_until			17
 #define Anum_offset_apart					18
-#define Natts_offset						18
+#define Anum_offset_closed_windows			19
+#define Anum_offset_plausible_time			20
+#define Anum_offset_ahead_rows				21
+#define Anum_offset_watermark_delay			22
+#define Anum_offset_idle_timeout			23
+#define Anum_offset_max_ahead				24
+#define Natts_offset						24
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

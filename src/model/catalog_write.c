@@ -161,15 +161,6 @@ key_int8(ScanKey key, AttrNumber attno, int64 value)
 	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(value));
 }
 
-static Datum
-interval_datum(int64 usecs)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = usecs;
-	return IntervalPGetDatum(interval);
-}
-
 /* ---------- pipelines ---------- */
 
 /*
@@ -204,7 +195,7 @@ sc_pipeline_insert(const ScPipeline *pipeline)
 	set_column(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
 	set_column(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
 	set_column(&row, Anum_pipeline_interval,
-			   interval_datum(pipeline->checkpoint_interval));
+			   sc_interval_datum(pipeline->checkpoint_interval));
 	set_column(&row, Anum_pipeline_state_backend,
 			   CStringGetTextDatum(pipeline->state_backend));
 	set_column(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
@@ -221,7 +212,7 @@ sc_pipeline_update(const ScPipeline *pipeline)
 	set_column(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
 	set_column(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
 	set_column(&row, Anum_pipeline_interval,
-			   interval_datum(pipeline->checkpoint_interval));
+			   sc_interval_datum(pipeline->checkpoint_interval));
 	set_column(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
 	key_int4(&key, Anum_pipeline_id, pipeline->pipeline_id);
 	update_rows("pipeline", &key, &row);
@@ -242,6 +233,25 @@ sc_pipeline_delete(int32 pipeline_id)
 
 /* ---------- streams ---------- */
 
+static void
+set_interval(RowChange *row, AttrNumber attno, int64 usecs, bool isnull)
+{
+	if (isnull)
+		set_null(row, attno);
+	else
+		set_column(row, attno, sc_interval_datum(usecs));
+}
+
+static void
+set_stream_options(RowChange *row, const ScStreamOptions *options)
+{
+	set_interval(row, Anum_stream_watermark_delay, options->watermark_delay, false);
+	set_interval(row, Anum_stream_idle_timeout, options->idle_timeout,
+				 options->idle_timeout == 0);
+	set_interval(row, Anum_stream_max_ahead, options->max_ahead,
+				 options->max_ahead == SC_NO_LIMIT);
+}
+
 void
 sc_stream_insert(const ScStream *stream)
 {
@@ -261,13 +271,20 @@ sc_stream_insert(const ScStream *stream)
 		set_null(&row, Anum_stream_event_time);
 		set_null(&row, Anum_stream_event_time_attnum);
 	}
-	set_column(&row, Anum_stream_watermark_delay,
-			   interval_datum(stream->watermark_delay));
-	if (stream->idle_timeout > 0)
-		set_column(&row, Anum_stream_idle_timeout, interval_datum(stream->idle_timeout));
-	else
-		set_null(&row, Anum_stream_idle_timeout);
+	set_stream_options(&row, &stream->options);
 	insert_row("stream", &row);
+}
+
+void
+sc_stream_update(const ScStream *stream)
+{
+	RowChange	row = {0};
+	ScanKeyData key;
+
+	set_stream_options(&row, &stream->options);
+	ScanKeyInit(&key, Anum_stream_relid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(stream->relid));
+	update_rows("stream", &key, &row);
 }
 
 bool
@@ -330,7 +347,7 @@ sc_query_insert(const ScQuery *query)
 	set_column(&row, Anum_query_pipeline_id, Int32GetDatum(query->pipeline_id));
 	set_column(&row, Anum_query_emit, CStringGetTextDatum(emit));
 	set_column(&row, Anum_query_allowed_lateness,
-			   interval_datum(query->allowed_lateness));
+			   sc_interval_datum(query->allowed_lateness));
 	set_column(&row, Anum_query_keep_late_rows, BoolGetDatum(query->keep_late_rows));
 	set_column(&row, Anum_query_on_error, 
 			   CStringGetTextDatum(query->dead_letter ? "dead_letter" : "stop"));
@@ -405,13 +422,18 @@ sc_query_delete(int64 query_id)
 /* ---------- after a gap ---------- */
 
 void
-sc_offset_move(int64 query_id, XLogRecPtr lsn)
+sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options)
 {
 	RowChange	row = {0};
 	ScanKeyData key;
 
 	set_column(&row, Anum_offset_lsn, LSNGetDatum(lsn));
 	set_column(&row, Anum_offset_apart, BoolGetDatum(true));
+	/* the gap may hold changes of them */
+	set_interval(&row, Anum_offset_watermark_delay, options->watermark_delay, false);
+	set_interval(&row, Anum_offset_idle_timeout, options->idle_timeout, options->idle_timeout == 0);
+	set_interval(&row, Anum_offset_max_ahead, options->max_ahead,
+				 options->max_ahead == SC_NO_LIMIT);
 	key_int8(&key, Anum_offset_query_id, query_id);
 	update_rows("checkpoint_offset", &key, &row);
 }

@@ -30,6 +30,8 @@ extern void sc_pipeline_update(const ScPipeline *pipeline);
 extern void sc_pipeline_delete(int32 pipeline_id);
 
 extern void sc_stream_insert(const ScStream *stream);
+/* Writes its options. */
+extern void sc_stream_update(const ScStream *stream);
 /* False where it wasn't there. */
 extern bool sc_stream_delete(Oid relid);
 
@@ -58,7 +60,7 @@ extern void sc_query_delete(int64 query_id);
  * After a gap was accepted: the position and the server that a pipeline goes on with.  Queries
  * have their own from then on, until their next part.
  */
-extern void sc_offset_move(int64 query_id, XLogRecPtr lsn);
+extern void sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options);
 extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format);
 /* Forgets what a query has in memory: the chunks of its open windows. */
 extern void sc_query_delete_chunks(int64 query_id);

@@ -12,10 +12,16 @@
  *		  2      2  event_time_attno, create only, else 0
  *		  4      4  pipeline_id, 0: all pipelines of the database
  *		  8      8  query_id, 0 for a marker
- *		 16      4  stream_relid, create and idle only, else 0
+ *		 16      4  stream_relid: create, idle, alter and reset, else 0
  *		 20      4  zero
- *		 24      8  idle_since, idle messages only
+ *		 24      8  idle_since, idle messages
  *		 32      8  idle_at, likewise
+ *		 40      8  watermark_delay, create and alter messages
+ *		 48      8  idle_timeout, likewise
+ *		 56      8  max_ahead, likewise
+ *		 64      8  watermark, reset messages
+ *
+ * A message ends behind the last field of its kind; create messages of 0.2 at 24.
  *
  * The database isn't in it: PostgreSQL writes it into the record and decodes the
  * messages of the slot's database only.
@@ -25,6 +31,7 @@
 
 #include "access/xlog.h"
 #include "base/compat.h"
+#include "model/catalog.h"
 #include "model/control.h"
 #include "replication/message.h"
 
@@ -41,14 +48,29 @@ typedef struct ControlWire
 	uint32		reserved;
 	XLogRecPtr	idle_since;
 	TimestampTz idle_at;
+	int64		watermark_delay;
+	int64		idle_timeout;
+	int64		max_ahead;
+	int64		watermark;
 } ControlWire;
 
-StaticAssertDecl(sizeof(ControlWire) == 40, "ControlWire has no padding");
+StaticAssertDecl(sizeof(ControlWire) == 72, "ControlWire has no padding");
 
 static Size
 wire_length(uint8 kind)
 {
-	return kind == SC_CONTROL_IDLE ? sizeof(ControlWire) : offsetof(ControlWire, idle_since);
+	switch (kind)
+	{
+		case SC_CONTROL_IDLE:
+			return offsetof(ControlWire, watermark_delay);
+		case SC_CONTROL_CREATE_QUERY:
+		case SC_CONTROL_ALTER_STREAM:
+			return offsetof(ControlWire, watermark);
+		case SC_CONTROL_RESET_WATERMARK:
+			return sizeof(ControlWire);
+		default:
+			return offsetof(ControlWire, idle_since);
+	}
 }
 
 XLogRecPtr
@@ -92,6 +114,10 @@ sc_control_log(const ScControl *control)
 	wire.stream_relid = control->stream_relid;
 	wire.idle_since = control->idle_since;
 	wire.idle_at = control->idle_at;
+	wire.watermark_delay = control->options.watermark_delay;
+	wire.idle_timeout = control->options.idle_timeout;
+	wire.max_ahead = control->options.max_ahead;
+	wire.watermark = control->watermark;
 
 	lsn = sc_message_log(SC_CONTROL_PREFIX, (const char *) &wire, wire_length(wire.kind),
 						 transactional);
@@ -100,12 +126,26 @@ sc_control_log(const ScControl *control)
 	return lsn;
 }
 
+void
+sc_control_log_options(const ScStream *stream)
+{
+	ScControl	control = {0};
+
+	control.kind = SC_CONTROL_ALTER_STREAM;
+	control.stream_relid = stream->relid;
+	control.has_options = true;
+	control.options = stream->options;
+	(void) sc_control_log(&control);
+}
+
 static bool
 known_kind(uint8 kind)
 {
 	return kind == SC_CONTROL_CREATE_QUERY ||
 		kind == SC_CONTROL_DROP_QUERY ||
 		kind == SC_CONTROL_PAUSE_QUERY ||
+		kind == SC_CONTROL_ALTER_STREAM ||
+		kind == SC_CONTROL_RESET_WATERMARK ||
 		kind == SC_CONTROL_MARKER ||
 		kind == SC_CONTROL_IDLE;
 }
@@ -123,7 +163,8 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 		return false;
 	memcpy(&wire, data, len);
 	if (wire.version != CONTROL_VERSION || !known_kind(wire.kind) ||
-		len != wire_length(wire.kind))
+		(len != wire_length(wire.kind) &&
+		 !(wire.kind == SC_CONTROL_CREATE_QUERY && len == offsetof(ControlWire, idle_since))))
 		return false;
 
 	control->kind = (ScControlKind) wire.kind;
@@ -133,5 +174,12 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	control->event_time_attno = wire.event_time_attno;
 	control->idle_since = wire.idle_since;
 	control->idle_at = wire.idle_at;
+	control->has_options = (wire.kind == SC_CONTROL_ALTER_STREAM ||
+							wire.kind == SC_CONTROL_CREATE_QUERY) &&
+		len >= offsetof(ControlWire, watermark);
+	control->options.watermark_delay = wire.watermark_delay;
+	control->options.idle_timeout = wire.idle_timeout;
+	control->options.max_ahead = wire.max_ahead;
+	control->watermark = wire.watermark;
 	return true;
 }

@@ -14,6 +14,7 @@
 #include "access/xlogdefs.h"
 #include "base/compat.h"
 #include "datatype/timestamp.h"
+#include "model/window.h"
 #include "replication/origin.h"
 
 #define SC_CONTROL_PREFIX "stream_ckpt"
@@ -30,6 +31,8 @@ typedef enum ScControlKind
 	SC_CONTROL_CREATE_QUERY = 'Q',	/* transactional */
 	SC_CONTROL_DROP_QUERY = 'X',	/* transactional */
 	SC_CONTROL_PAUSE_QUERY = 'P',	/* transactional */
+	SC_CONTROL_ALTER_STREAM = 'A',	/* transactional; of all pipelines */
+	SC_CONTROL_RESET_WATERMARK = 'W',	/* transactional; of all pipelines */
 	SC_CONTROL_MARKER = 'M',	/* not transactional: sync() */
 	SC_CONTROL_IDLE = 'I'		/* not transactional: a stream is idle */
 } ScControlKind;
@@ -37,9 +40,9 @@ typedef enum ScControlKind
 typedef struct ScControl
 {
 	ScControlKind kind;
-	int32		pipeline_id;	/* 0: all (marker) */
+	int32		pipeline_id;	/* 0: all (marker, and those of a stream) */
 	int64		query_id;
-	Oid			stream_relid;	/* create: the query's stream; idle */
+	Oid			stream_relid;	/* create: the query's stream; those of a stream */
 	AttrNumber	event_time_attno;	/* create: in the root relation */
 
 	/*
@@ -48,6 +51,14 @@ typedef struct ScControl
 	 */
 	XLogRecPtr	idle_since;
 	TimestampTz idle_at;
+
+	/* create, alter: what the stream has from here on; create messages of 0.2 don't say */
+	bool		has_options;
+	ScStreamOptions options;
+
+	/* reset: the watermark from here on; SC_NO_EVENT_TIME: as of the greatest plausible
+	 * event time */
+	int64		watermark;
 } ScControl;
 
 /*
@@ -56,6 +67,10 @@ typedef struct ScControl
  */
 extern XLogRecPtr sc_message_log(const char *prefix, const char *data, Size len,
 								 bool transactional);
+
+/* The options of "stream" are those of its queries from the end of this transaction on. */
+struct ScStream;
+extern void sc_control_log_options(const struct ScStream *stream);
 
 /* Logs "control"; a non-transactional one is flushed.  Returns its end LSN. */
 extern XLogRecPtr sc_control_log(const ScControl *control);

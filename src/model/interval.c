@@ -45,3 +45,16 @@ sc_interval_usecs(const Interval *interval, const char *what)
 
 	return usecs;
 }
+
+/* The inverse, as people write it: in whole days, or else in hours. */
+Datum
+sc_interval_datum(int64 usecs)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	if (usecs % USECS_PER_DAY == 0 && Abs(usecs / USECS_PER_DAY) <= PG_INT32_MAX)
+		interval->day = usecs / USECS_PER_DAY;
+	else
+		interval->time = usecs;
+	return IntervalPGetDatum(interval);
+}

@@ -115,13 +115,14 @@ sc_log_stream_check_option(DefElem *option)
 		return;
 	}
 	if (strcmp(option->defname, SC_OPTION_WATERMARK_DELAY) != 0 &&
-		strcmp(option->defname, SC_OPTION_IDLE_TIMEOUT) != 0)
+		strcmp(option->defname, SC_OPTION_IDLE_TIMEOUT) != 0 &&
+		strcmp(option->defname, SC_OPTION_MAX_AHEAD) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("invalid option \"%s\"", option->defname),
-				 errhint("Valid options in this context are: %s, %s, %s.",
+				 errhint("Valid options in this context are: %s, %s, %s, %s.",
 						 SC_OPTION_EVENT_TIME, SC_OPTION_WATERMARK_DELAY,
-						 SC_OPTION_IDLE_TIMEOUT)));
+						 SC_OPTION_IDLE_TIMEOUT, SC_OPTION_MAX_AHEAD)));
 	usecs = option_usecs(option);
 	if (usecs < 0)
 		ereport(ERROR,
@@ -149,27 +150,35 @@ find_option(ForeignTable *table, const char *name)
 	return NULL;
 }
 
-static ScStream *
-read_options(Oid relid)
+ScStream *
+sc_log_stream_from_options(Oid relid, List *options)
 {
-	ForeignTable *table = GetForeignTable(relid);
 	ScStream   *stream = palloc0(sizeof(ScStream));
 	ListCell   *lc;
 
 	stream->relid = relid;
 	stream->is_log = true;
-	foreach(lc, table->options)
+	stream->options.max_ahead = SC_NO_LIMIT;
+	foreach(lc, options)
 	{
 		DefElem    *option = lfirst_node(DefElem, lc);
 
 		if (strcmp(option->defname, SC_OPTION_EVENT_TIME) == 0)
 			stream->event_time_attno = Max(get_attnum(relid, defGetString(option)), 0);
 		else if (strcmp(option->defname, SC_OPTION_WATERMARK_DELAY) == 0)
-			stream->watermark_delay = option_usecs(option);
+			stream->options.watermark_delay = option_usecs(option);
 		else if (strcmp(option->defname, SC_OPTION_IDLE_TIMEOUT) == 0)
-			stream->idle_timeout = option_usecs(option);
+			stream->options.idle_timeout = option_usecs(option);
+		else if (strcmp(option->defname, SC_OPTION_MAX_AHEAD) == 0)
+			stream->options.max_ahead = option_usecs(option);
 	}
 	return stream;
+}
+
+static ScStream *
+read_options(Oid relid)
+{
+	return sc_log_stream_from_options(relid, GetForeignTable(relid)->options);
 }
 
 ScStream *

@@ -19,6 +19,7 @@
 #define SC_OPTION_EVENT_TIME		"event_time"
 #define SC_OPTION_WATERMARK_DELAY	"watermark_delay"
 #define SC_OPTION_IDLE_TIMEOUT		"idle_timeout"
+#define SC_OPTION_MAX_AHEAD			"max_ahead"
 
 /* Is it a foreign table of ours?  False where it doesn't exist. */
 extern bool sc_is_log_stream(Oid relid);
@@ -47,10 +48,13 @@ extern AttrNumber sc_event_time_attno(Oid relid, const char *name);
 /* The same for what a log stream's options name; 0 where they name none. */
 extern AttrNumber sc_log_stream_event_time(Oid relid);
 
+/* The same of a list of options (DefElem *) of the stream. */
+extern ScStream *sc_log_stream_from_options(Oid relid, List *options);
+
 /*
- * Within an ALTER of any relation, before its changes are visible: raises an error
- * where options of a stream were changed that queries read; lets the event
- * time follow its column's new name.
+ * Within an ALTER of any relation, before its changes are visible: tells the queries that
+ * read a log stream which options it has from now on, an error where its event time was changed;
+ * lets the event time follow its column's new name.
  */
 extern void sc_log_stream_options_altered(Oid relid);
 extern void sc_log_stream_column_altered(Oid relid, AttrNumber attno);

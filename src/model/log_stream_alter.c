@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  * log_stream_alter.c
- *	  What ALTER does to a log stream: its options stay while queries read it, and
- *	  the event time follows when its column is renamed.
+ *	  What ALTER does to a log stream: queries that read it get its new options at one
+ *	  place in the log, as from alter_stream(), and the event time follows when its column
+ *	  is renamed.
  *
  * Called by the object access hook within the ALTER command, before its changes
  * are visible: the syscaches show what was, SnapshotSelf what will be.
@@ -11,6 +12,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/reloptions.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
@@ -19,6 +21,8 @@
 #include "catalog/pg_foreign_table.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
+#include "model/catalog_write.h"
+#include "model/control.h"
 #include "model/log_stream.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
@@ -27,18 +31,55 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+/* The options that a log stream will have. */
+static List *
+new_options(Oid relid)
+{
+	Relation	rel = table_open(ForeignTableRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *options = NIL;
+
+	ScanKeyInit(&key, Anum_pg_foreign_table_ftrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, ForeignTableRelidIndexId, true, SnapshotSelf, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		datum = heap_getattr(tuple, Anum_pg_foreign_table_ftoptions,
+										 RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			options = untransformRelOptions(datum);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return options;
+}
+
 void
 sc_log_stream_options_altered(Oid relid)
 {
-	if (!sc_is_log_stream(relid) || !sc_extension_exists() ||
-		!sc_streams_are_read(list_make1_oid(relid)))
+	ScStream   *before = sc_log_stream_read(relid);
+	ScStream   *after;
+
+	if (before == NULL || !sc_extension_exists())
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("cannot change options of stream \"%s\": queries read it",
-					get_rel_name(relid)),
-			 errdetail("Results depend on them."),
-			 errhint("Drop the queries first, with stream_ckpt.drop_query().")));
+	/* nobody creates a query with the options before, and commits behind us */
+	sc_stream_lock(relid, ExclusiveLock);
+	if (!sc_streams_are_read(list_make1_oid(relid)))
+		return;
+	after = sc_log_stream_from_options(relid, new_options(relid));
+	if (after->event_time_attno != before->event_time_attno)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot change the event time of stream \"%s\": queries read it",
+						get_rel_name(relid)),
+				 errdetail("Their windows are made of it."),
+				 errhint("Drop the queries first, with stream_ckpt.drop_query().")));
+	sc_control_log_options(after);
 }
 
 /* The name that a column will have; NULL where it isn't there. */

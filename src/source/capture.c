@@ -13,6 +13,7 @@
 
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "source/capture.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -50,23 +51,45 @@ sc_capture_init(void)
 	CacheRegisterRelcacheCallback(layout_invalidate, (Datum) 0);
 }
 
+static void
+reset_summary(ScCapture *capture)
+{
+	capture->touched = false;
+	memset(&capture->summary, 0, sizeof(ScWireSummary));
+	capture->summary.relid = capture->relid;
+	capture->summary.max_event_time = SC_NO_EVENT_TIME;
+	capture->summary.plausible_time = SC_NO_EVENT_TIME;
+}
+
 void
-sc_capture_add(Oid relid, AttrNumber event_time_attno)
+sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead)
 {
 	bool		found;
 	ScCapture  *capture = hash_search(captures, &relid, HASH_ENTER, &found);
 
+	capture->max_ahead = max_ahead;
 	if (found && capture->event_time_attno == event_time_attno)
 		return;
 	if (!found)
-	{
-		capture->touched = false;
-		memset(&capture->summary, 0, sizeof(ScWireSummary));
-		capture->summary.relid = relid;
-		capture->summary.max_event_time = SC_NO_EVENT_TIME;
-	}
+		reset_summary(capture);
 	capture->event_time_attno = event_time_attno;
 	layout_invalidate((Datum) 0, InvalidOid);
+}
+
+bool
+sc_capture_alter(Oid relid, int64 max_ahead)
+{
+	ScCapture  *capture = hash_search(captures, &relid, HASH_FIND, NULL);
+
+	if (capture)
+		capture->max_ahead = max_ahead;
+	return capture != NULL;
+}
+
+bool
+sc_capture_has(Oid relid)
+{
+	return hash_search(captures, &relid, HASH_FIND, NULL) != NULL;
 }
 
 /*
@@ -290,17 +313,30 @@ fill_map(int16 *map, Relation relation, Oid stream, bool *same)
 	}
 }
 
+/* At each change of the stream, before its event time: in a transaction of that commit. */
 void
-sc_capture_touch(ScCapture *capture)
+sc_capture_touch(ScCapture *capture, TimestampTz commit_time)
 {
+	int64		ahead = capture->max_ahead == SC_NO_LIMIT ? SC_PLAUSIBLE_AHEAD : capture->max_ahead;
 	MemoryContext old;
 
 	if (capture->touched)
 		return;
+	if (pg_add_s64_overflow(commit_time, ahead, &capture->limit))
+		capture->limit = PG_INT64_MAX;
 	old = MemoryContextSwitchTo(capture_context);
 	capture->touched = true;
 	touched = lappend(touched, capture);
 	MemoryContextSwitchTo(old);
+}
+
+void
+sc_capture_implausible(ScCapture *capture, int64 event_time)
+{
+	if (capture->max_ahead == SC_NO_LIMIT)
+		capture->summary.max_event_time = Max(capture->summary.max_event_time, event_time);
+	else
+		capture->summary.ahead_rows++;
 }
 
 List *
@@ -315,14 +351,7 @@ sc_capture_reset_touched(void)
 	ListCell   *lc;
 
 	foreach(lc, touched)
-	{
-		ScCapture  *capture = lfirst(lc);
-
-		capture->touched = false;
-		memset(&capture->summary, 0, sizeof(ScWireSummary));
-		capture->summary.relid = capture->relid;
-		capture->summary.max_event_time = SC_NO_EVENT_TIME;
-	}
+		reset_summary(lfirst(lc));
 	list_free(touched);
 	touched = NIL;
 }

@@ -20,7 +20,9 @@ typedef struct ScCapture
 	Oid			relid;			/* hash key */
 	AttrNumber	event_time_attno;	/* in the stream's relation; 0: none */
 	bool		touched;		/* in the transaction being decoded */
-	ScWireSummary summary;
+	int64		max_ahead;		/* as of that transaction; SC_NO_LIMIT: none */
+	int64		limit;			/* the greatest event time in it that is plausible */
+	ScWireSummary summary;		/* max_event_time: until the end, of implausible rows only */
 } ScCapture;
 
 typedef struct ScLayoutStream
@@ -46,8 +48,12 @@ typedef struct ScLayout
 extern void sc_capture_init(void);
 
 /* Captures a stream from now on; again for one that is captured: no effect but
- * on its event time column. */
-extern void sc_capture_add(Oid relid, AttrNumber event_time_attno);
+ * on its event time column and max_ahead. */
+extern void sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead);
+
+/* A stream's max_ahead from the next transaction on; false where it isn't captured. */
+extern bool sc_capture_alter(Oid relid, int64 max_ahead);
+extern bool sc_capture_has(Oid relid);
 
 /*
  * The layout of a relation, valid until the next call; sends an 'L' record
@@ -57,7 +63,24 @@ extern ScLayout *sc_capture_layout(Relation relation, ScBatch *batch);
 
 /* Streams touched by the transaction being decoded, in order of first touch. */
 extern List *sc_capture_touched(void);
-extern void sc_capture_touch(ScCapture *capture);
+extern void sc_capture_touch(ScCapture *capture, TimestampTz commit_time);
 extern void sc_capture_reset_touched(void);
+
+/*
+ * An event time of the stream, if it is finite.  One that is further ahead of the commit than
+ * max_ahead is counted, and moves nothing.
+ */
+extern void sc_capture_implausible(ScCapture *capture, int64 event_time);
+
+static inline void
+sc_capture_event_time(ScCapture *capture, int64 event_time)
+{
+	if (event_time <= capture->summary.plausible_time || TIMESTAMP_NOT_FINITE(event_time))
+		return;
+	if (likely(event_time <= capture->limit))
+		capture->summary.plausible_time = event_time;
+	else
+		sc_capture_implausible(capture, event_time);
+}
 
 #endif							/* SC_SOURCE_CAPTURE_H */

@@ -50,6 +50,7 @@ static HeapTuple flatten(HeapTuple tuple, TupleDesc desc, bool *cut);
 static void take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message,
 					  Size size);
 static void write_commit(ScDecoder *decoder, ReorderBufferTXN *txn);
+static void act_on_control(ScDecoder *decoder, ScControl *control);
 static void write_controls(ScDecoder *decoder, ReorderBufferTXN *txn);
 static void remember_xid(ScDecoder *decoder, TransactionId xid);
 
@@ -134,7 +135,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relat
 	{
 		ScCapture  *capture = layout->streams[i].capture;
 
-		sc_capture_touch(capture);
+		sc_capture_touch(capture, txn->xact_time.commit_time);
 		if (change->action == REORDER_BUFFER_CHANGE_UPDATE)
 			capture->summary.updates++;
 		else if (change->action == REORDER_BUFFER_CHANGE_DELETE)
@@ -181,17 +182,17 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 
 	for (int i = 0; i < layout->nstreams; i++)
 	{
-		ScWireSummary *summary = &layout->streams[i].capture->summary;
+		ScCapture  *capture = layout->streams[i].capture;
 		AttrNumber	attno = layout->streams[i].event_time_attno;
 
-		summary->rows++;
+		capture->summary.rows++;
 		if (attno != 0)
 		{
 			bool		isnull;
 			Timestamp	ts = DatumGetTimestamp(fastgetattr(tuple, attno, desc, &isnull));
 
-			if (!isnull && ts > summary->max_event_time && !TIMESTAMP_NOT_FINITE(ts))
-				summary->max_event_time = ts;
+			if (!isnull)
+				sc_capture_event_time(capture, ts);
 		}
 	}
 	if (flattened)
@@ -274,25 +275,17 @@ plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelatio
 
 		for (int i = 0; i < layout->nstreams; i++)
 		{
-			sc_capture_touch(layout->streams[i].capture);
+			sc_capture_touch(layout->streams[i].capture, txn->xact_time.commit_time);
 			layout->streams[i].capture->summary.truncates++;
 		}
 	}
 }
 
-static inline void
-note_event_time(ScWireSummary *summary, int64 event_time)
+/* The event times of a message's rows, one by one. */
+static void
+note_event_times(ScCapture *capture, const char *records, const char *end, AttrNumber attno,
+				 TupleDesc desc)
 {
-	if (event_time > summary->max_event_time)
-		summary->max_event_time = event_time;
-}
-
-/* The greatest event time of a message's rows, one by one. */
-static int64
-greatest_event_time(const char *records, const char *end, AttrNumber attno, TupleDesc desc)
-{
-	int64		greatest = SC_NO_EVENT_TIME;
-
 	for (; records < end; records += ((const ScWireRecord *) records)->len)
 	{
 		MinimalTuple row = SC_WIRE_TUPLE(records);
@@ -303,16 +296,16 @@ greatest_event_time(const char *records, const char *end, AttrNumber attno, Tupl
 		tuple.t_len = row->t_len + MINIMAL_TUPLE_OFFSET;
 		tuple.t_data = (HeapTupleHeader) ((char *) row - MINIMAL_TUPLE_OFFSET);
 		ts = DatumGetTimestamp(heap_getattr(&tuple, attno, desc, &isnull));
-		if (!isnull && ts > greatest && !TIMESTAMP_NOT_FINITE(ts))
-			greatest = ts;
+		if (!isnull)
+			sc_capture_event_time(capture, ts);
 	}
-	return greatest;
 }
 
 /*
  * Rows of a log stream.  They pass as they are; their writer has noted the
- * greatest event time, of one column: another is asked for where the stream's
- * options have changed since, or differ from a partitioned table's.
+ * greatest event time, of one column.  They are looked at singly if it is implausible, and
+ * if another column is asked for: the stream's options have changed since, or differ from a
+ * partitioned table's.
  */
 static void
 write_rows(ScDecoder *decoder, ScLayout *layout, Relation relation, const char *message,
@@ -324,15 +317,15 @@ write_rows(ScDecoder *decoder, ScLayout *layout, Relation relation, const char *
 	sc_batch_add_rows(decoder->batch, layout->number, records, size - sizeof(ScRowsHeader));
 	for (int i = 0; i < layout->nstreams; i++)
 	{
-		ScWireSummary *summary = &layout->streams[i].capture->summary;
+		ScCapture  *capture = layout->streams[i].capture;
 		AttrNumber	attno = layout->streams[i].event_time_attno;
 
-		summary->rows += header->nrows;
-		if (attno == header->event_time_attno)
-			note_event_time(summary, header->max_event_time);
+		capture->summary.rows += header->nrows;
+		if (attno == header->event_time_attno && header->max_event_time <= capture->limit)
+			sc_capture_event_time(capture, header->max_event_time);
 		else if (attno != 0)
-			note_event_time(summary, greatest_event_time(records, message + size, attno,
-														 RelationGetDescr(relation)));
+			note_event_times(capture, records, message + size, attno,
+							 RelationGetDescr(relation));
 	}
 }
 
@@ -359,7 +352,7 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 	if (layout->nstreams > 0)
 	{
 		for (int i = 0; i < layout->nstreams; i++)
-			sc_capture_touch(layout->streams[i].capture);
+			sc_capture_touch(layout->streams[i].capture, txn->xact_time.commit_time);
 		if (!decoder->begun)
 			write_begin(decoder, txn);
 		write_rows(decoder, layout, relation, message, size);
@@ -402,7 +395,9 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
 		!sc_control_parse(message, size, &control))
 		return;
-	if (control.pipeline_id != sc_decoder->pipeline_id)
+	if (control.kind == SC_CONTROL_ALTER_STREAM || control.kind == SC_CONTROL_RESET_WATERMARK ?
+		!sc_capture_has(control.stream_relid) :
+		control.pipeline_id != sc_decoder->pipeline_id)
 		return;
 	if (control.kind == SC_CONTROL_IDLE && !transactional)
 		take_idle(ctx, &control);
@@ -449,10 +444,39 @@ write_commit(ScDecoder *decoder, ReorderBufferTXN *txn)
 	commit->commit_time = sc_txn_commit_time(txn);
 	summary = (ScWireSummary *) (commit + 1);
 	foreach(lc, streams)
-		*summary++ = ((ScCapture *) lfirst(lc))->summary;
+	{
+		*summary = ((ScCapture *) lfirst(lc))->summary;
+		summary->max_event_time = Max(summary->max_event_time, summary->plausible_time);
+		summary++;
+	}
 	sc_capture_reset_touched();
 	remember_xid(decoder, txn->xid);
 	decoder->work = true;
+}
+
+/*
+ * What the reader itself does at a control message.  A query begins with what its transaction
+ * left of the stream's options.
+ */
+static void
+act_on_control(ScDecoder *decoder, ScControl *control)
+{
+	ListCell   *lc;
+
+	if (control->kind == SC_CONTROL_ALTER_STREAM)
+		(void) sc_capture_alter(control->stream_relid, control->options.max_ahead);
+	if (control->kind != SC_CONTROL_CREATE_QUERY)
+		return;
+	foreach(lc, decoder->controls)
+	{
+		ScControl  *other = lfirst(lc);
+
+		if (other->kind == SC_CONTROL_ALTER_STREAM &&
+			other->stream_relid == control->stream_relid && control->has_options)
+			control->options = other->options;
+	}
+	sc_capture_add(control->stream_relid, control->event_time_attno,
+				   control->has_options ? control->options.max_ahead : SC_NO_LIMIT);
 }
 
 static void
@@ -465,13 +489,13 @@ write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
 		ScControl  *control = lfirst(lc);
 		ScWireControl *wire;
 
-		if (control->kind == SC_CONTROL_CREATE_QUERY)
-			sc_capture_add(control->stream_relid, control->event_time_attno);
+		act_on_control(decoder, control);
 		wire = (ScWireControl *) sc_batch_add(decoder->batch, SC_WIRE_CONTROL, 0,
 											  sizeof(ScWireControl));
 		wire->xid = txn->xid;
 		wire->unused = 0;
 		wire->end_lsn = txn->end_lsn;
+		wire->commit_time = txn->xact_time.commit_time;
 		wire->control = *control;
 		sc_batch_flush(decoder->batch);
 	}

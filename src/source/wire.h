@@ -106,8 +106,10 @@ typedef struct ScWireSummary
 {
 	Oid			relid;
 	uint32		unused;
-	int64		max_event_time; /* of its rows; SC_NO_EVENT_TIME: none */
+	int64		max_event_time; /* of its rows that move the watermark; SC_NO_EVENT_TIME: none */
+	int64		plausible_time; /* the same of those whose event time is plausible */
 	int64		rows;
+	int64		ahead_rows;		/* too far ahead of the commit to move the watermark */
 	int64		updates;		/* ignored, as the two below */
 	int64		deletes;
 	int64		truncates;
@@ -135,6 +137,7 @@ typedef struct ScWireControl
 	TransactionId xid;			/* must be over before one acts on it */
 	uint32		unused;
 	XLogRecPtr	end_lsn;
+	TimestampTz commit_time;
 	ScControl	control;
 } ScWireControl;
 

@@ -12,6 +12,8 @@
  * the end of a transaction or of an idle message: where there was another since
  * then, it is void.  One message is logged for each last activity, and none
  * where no window is open: idle streams cost nothing.
+ *
+ * A query's time-out is that of its offset, which follows alter_stream() as the tasks do.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -33,7 +35,6 @@
 typedef struct IdleStream
 {
 	Oid			relid;
-	int64		timeout;		/* microseconds */
 	XLogRecPtr	told;			/* the last activity that a message was logged for */
 } IdleStream;
 
@@ -41,6 +42,7 @@ typedef struct IdleQuery
 {
 	int64		query_id;
 	Oid			stream;
+	int64		timeout;		/* microseconds; 0: none */
 	XLogRecPtr	active_lsn;
 	TimestampTz active_at;
 	ScMoment	noted_at;		/* when we heard of it, */
@@ -50,7 +52,7 @@ typedef struct IdleQuery
 } IdleQuery;
 
 /* both in TopMemoryContext */
-static List *streams;			/* IdleStream *, those that have an idle_timeout */
+static List *streams;			/* IdleStream *, those that have or had an idle_timeout */
 static List *queries;			/* IdleQuery * */
 
 static IdleQuery *
@@ -68,46 +70,24 @@ find_query(int64 query_id)
 	return NULL;
 }
 
-/* What was told about a stream before. */
-static XLogRecPtr
-told_before(List *old, Oid relid)
-{
-	ListCell   *lc;
-
-	foreach(lc, old)
-	{
-		IdleStream *stream = lfirst(lc);
-
-		if (stream->relid == relid)
-			return stream->told;
-	}
-	return InvalidXLogRecPtr;
-}
-
+/* The stream's entry is there from when a query of it has a time-out. */
 static void
-load_streams(void)
+note_stream(Oid relid)
 {
-	List	   *old = streams;
-	List	   *all = sc_stream_list();
-	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext old;
+	IdleStream *stream;
 	ListCell   *lc;
 
-	streams = NIL;
-	foreach(lc, all)
+	foreach(lc, streams)
 	{
-		ScStream   *stream = lfirst(lc);
-		IdleStream *entry;
-
-		if (stream->idle_timeout == 0)
-			continue;
-		entry = palloc0(sizeof(IdleStream));
-		entry->relid = stream->relid;
-		entry->timeout = stream->idle_timeout;
-		entry->told = told_before(old, stream->relid);
-		streams = lappend(streams, entry);
+		if (((IdleStream *) lfirst(lc))->relid == relid)
+			return;
 	}
-	list_free_deep(old);
-	MemoryContextSwitchTo(context);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	stream = palloc0(sizeof(IdleStream));
+	stream->relid = relid;
+	streams = lappend(streams, stream);
+	MemoryContextSwitchTo(old);
 }
 
 static void
@@ -132,7 +112,6 @@ sc_idle_load(int32 pipeline_id)
 {
 	ListCell   *lc;
 
-	load_streams();
 	forget_dropped();
 	foreach(lc, sc_store_offsets(pipeline_id))
 	{
@@ -141,7 +120,7 @@ sc_idle_load(int32 pipeline_id)
 		if (find_query(offset->query_id))
 			continue;
 		/* when the next window closes isn't stored: ask after the time-out */
-		offset->next_due = offset->groups > 0 ? offset->max_event_time : PG_INT64_MAX;
+		offset->next_due = offset->groups > 0 ? offset->time.max_event_time : PG_INT64_MAX;
 		sc_idle_note(offset);
 	}
 }
@@ -166,9 +145,12 @@ sc_idle_note(const ScOffset *offset)
 		query->noted_at = sc_moment_now();
 		query->age = Max(GetCurrentTimestamp() - offset->active_at, 0);
 	}
+	query->timeout = offset->options.idle_timeout;
+	if (query->timeout > 0)
+		note_stream(offset->source);
 	query->active_lsn = offset->active_lsn;
 	query->active_at = offset->active_at;
-	query->max_event_time = offset->max_event_time;
+	query->max_event_time = offset->time.max_event_time;
 	query->next_due = offset->next_due;
 }
 
@@ -208,10 +190,10 @@ stream_due(const IdleStream *stream, const IdleQuery **last)
 			continue;
 		if (*last == NULL || query->active_lsn > (*last)->active_lsn)
 			*last = query;
-		if (query->next_due == PG_INT64_MAX ||
+		if (query->timeout == 0 || query->next_due == PG_INT64_MAX ||
 			pg_sub_s64_overflow(query->next_due, query->max_event_time, &wait))
 			continue;
-		due = Min(due, Max(stream->timeout, wait) - idle_for(query));
+		due = Min(due, Max(query->timeout, wait) - idle_for(query));
 	}
 	return *last != NULL && (*last)->active_lsn == stream->told ? NOT_DUE : Max(due, 0);
 }

@@ -13,8 +13,7 @@
 #include "ckpt/store.h"
 
 /*
- * Reads what the catalogs say: the streams' idle_timeout, and offsets of queries
- * that nothing is known of yet.  Needs a transaction and a snapshot.
+ * Reads what the catalogs say: offsets of queries that nothing is known of yet.  Needs a transaction and a snapshot.
  */
 extern void sc_idle_load(int32 pipeline_id);
 

@@ -52,7 +52,7 @@ static uint64 confirmed;		/* checkpoint id */
 static ScMoment last_flush;
 static bool napped;				/* since something was decoded */
 
-static void prepare(void);
+static void prepare(const ScOffset *offsets, int noffsets);
 static void keep_freed_memory(void);
 static void reader_main(void);
 static void send_to_tasks(void *arg, const char *data, Size len);
@@ -78,6 +78,8 @@ static void
 reader_main(void)
 {
 	dsm_segment *segment = sc_queues_attach(sc_my_pipeline);
+	const ScOffset *offsets;
+	int			noffsets;
 	ScWorkerArg arg;
 
 	keep_freed_memory();
@@ -90,7 +92,8 @@ reader_main(void)
 	before_shmem_exit(wake_up, (Datum) 0);
 	sc_capture_init();
 	start = sc_queues_start(segment);
-	prepare();
+	offsets = sc_queues_offsets(segment, &noffsets);
+	prepare(offsets, noffsets);
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
 	SC_DEBUG_POINT("reader_before_read");
 
@@ -127,9 +130,26 @@ keep_freed_memory(void)
 #endif
 }
 
+/*
+ * The max_ahead of a stream at "start", or, what comes to the same, where the first of its queries
+ * goes on; that of the catalogs if none has been anywhere yet.
+ */
+static int64
+max_ahead_at_start(const ScStream *stream, const ScOffset *offsets, int noffsets)
+{
+	const ScOffset *first = NULL;
+
+	for (int i = 0; i < noffsets; i++)
+	{
+		if (offsets[i].source == stream->relid && (!first || offsets[i].lsn < first->lsn))
+			first = &offsets[i];
+	}
+	return first ? first->options.max_ahead : stream->options.max_ahead;
+}
+
 /* Which streams to capture; takes the slot. */
 static void
-prepare(void)
+prepare(const ScOffset *offsets, int noffsets)
 {
 	NameData	name;
 	ListCell   *lc;
@@ -141,7 +161,8 @@ prepare(void)
 		ScStream   *stream = sc_stream_by_relid(query->source, true);
 
 		if (stream)
-			sc_capture_add(stream->relid, stream->event_time_attno);
+			sc_capture_add(stream->relid, stream->event_time_attno,
+						   max_ahead_at_start(stream, offsets, noffsets));
 	}
 	sc_end_work();
 

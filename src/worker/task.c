@@ -192,13 +192,19 @@ process_control(const ScWireControl *control)
 	switch (control->control.kind)
 	{
 		case SC_CONTROL_CREATE_QUERY:
-			sc_task_query_create(control->control.query_id, control->end_lsn);
+			sc_task_query_create(control);
 			break;
 		case SC_CONTROL_DROP_QUERY:
 			sc_task_query_drop(control->control.query_id);
 			break;
 		case SC_CONTROL_PAUSE_QUERY:
 			sc_task_query_pause(control->control.query_id, control->end_lsn);
+			break;
+		case SC_CONTROL_ALTER_STREAM:
+			sc_task_queries_alter(control);
+			break;
+		case SC_CONTROL_RESET_WATERMARK:
+			sc_task_queries_reset(control);
 			break;
 		case SC_CONTROL_MARKER:
 		case SC_CONTROL_IDLE:
@@ -261,7 +267,7 @@ publish_statistics(void)
 		if (max_event_time == SC_NO_EVENT_TIME)
 			watermark = DT_NOBEGIN;
 		else if (watermark != DT_NOBEGIN)
-			watermark = Min(watermark, max_event_time - query->watermark_delay);
+			watermark = Min(watermark, max_event_time - query->options.watermark_delay);
 	}
 	shared->late_rows = late_rows;
 	shared->groups = groups;

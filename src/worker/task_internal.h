@@ -30,7 +30,7 @@ typedef struct ScTaskQuery
 	uint32	   *type_hashes;	/* of definition->types, in TYPEOID */
 	ScStale		stale;			/* task_stale.c, which sets it */
 	TupleDesc	stream_desc;	/* the stream's row type; lives as long as the task */
-	int64		watermark_delay;	/* microseconds */
+	ScStreamOptions options;	/* the stream's, as of this place in the log */
 	ScEngine   *engine;
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
@@ -56,9 +56,12 @@ typedef struct ScTaskQuery
 	const char *refreshed_at;	/* the record before which it was compiled again, or NULL */
 	XLogRecPtr	active_lsn;		/* see ScOffset */
 	TimestampTz active_at;
-	int64		updates_ignored;	/* since the query began, as the next two */
+	int64		ahead_rows;		/* since the query began, as the next three */
+	int64		updates_ignored;
 	int64		deletes_ignored;
 	int64		truncates_ignored;
+
+	const ScWireControl *control;	/* being acted on */
 
 	/* the layout of the last row, and its stream that this query reads (NULL:
 	 * none of them) */
@@ -86,8 +89,10 @@ extern void sc_task_queries_bound(void);
  * live chunks. */
 extern int64 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn);
 
-/* Control messages: what happens to a query at "lsn". */
-extern void sc_task_query_create(int64 query_id, XLogRecPtr lsn);
+/* Control messages: what happens to a query, or to those of a stream, at "lsn". */
+extern void sc_task_query_create(const ScWireControl *control);
+extern void sc_task_queries_alter(const ScWireControl *control);
+extern void sc_task_queries_reset(const ScWireControl *control);
 extern void sc_task_query_drop(int64 query_id);
 extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
 
@@ -109,9 +114,12 @@ extern void sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRe
  * its position moves on.  Runs no code of the owner's, and costs next to nothing.
  */
 extern bool sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same);
+/* What a message to the queries of its stream does to one of them; at its place in the log. */
+extern void sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control);
+extern void sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control);
 /* The offset of a query that begins at "start". */
 extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
-									   ScOutbox *outbox);
+									   const ScStreamOptions *options, ScOutbox *outbox);
 
 /* Compiles the definition as it is now; what was compiled before is the caller's to free. */
 extern void sc_task_query_compile(ScTaskQuery *query);

@@ -47,6 +47,8 @@ typedef struct Step
 	Size		len;
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;
+	const ScWireControl *control;
+	void		(*act) (ScTaskQuery *query, const ScWireControl *control);
 } Step;
 
 static void load_step(Step *step);
@@ -242,9 +244,13 @@ find(int64 query_id)
  * Control messages
  * --------------------------------------------------------------------- */
 
+/* The stream's options are those of the message; one of 0.2 has none, the catalogs have them then. */
 void
-sc_task_query_create(int64 query_id, XLogRecPtr lsn)
+sc_task_query_create(const ScWireControl *control)
 {
+	int64		query_id = control->control.query_id;
+	XLogRecPtr	lsn = control->end_lsn;
+	ScStreamOptions options = control->control.options;
 	Step		step = {0};
 	ScQuery    *catalog;
 	ScTaskQuery *query;
@@ -257,12 +263,17 @@ sc_task_query_create(int64 query_id, XLogRecPtr lsn)
 	catalog = sc_query_by_id(query_id, true);
 	if (!catalog)
 		return;
+	if (!control->control.has_options)
+		options = sc_stream_by_relid(catalog->source, false)->options;
 	/* whatever becomes of its first part: it must not begin anywhere else */
-	sc_task_query_first_offset(query_id, catalog->source, lsn, outbox);
+	sc_task_query_first_offset(query_id, catalog->source, lsn, &options, outbox);
 	sc_lock_time_begin(queries != NIL);
 	query = load(&step, &failed);
-	if (query)
-		query->offset = lsn;
+	if (!query)
+		return;
+	query->options = options;
+	sc_engine_set_delay(query->engine, options.watermark_delay);
+	query->offset = lsn;
 }
 
 void
@@ -286,6 +297,45 @@ sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
 		return;
 	query->paused = true;
 	query->offset = lsn;
+}
+
+static void
+act_step(Step *step)
+{
+	step->act(step->query, step->control);
+}
+
+/* Windows can close at a control message: as with rows, an error is the query's. */
+static void
+act_on_all(void (*act) (ScTaskQuery *query, const ScWireControl *control),
+		   const ScWireControl *control)
+{
+	int			i = 0;
+
+	while (i < list_length(queries))
+	{
+		Step		step = {0};
+
+		step.query = list_nth(queries, i);
+		step.query_id = step.query->query->query_id;
+		step.lsn = control->end_lsn;
+		step.control = control;
+		step.act = act;
+		if (guard(act_step, &step))
+			i++;				/* else it is gone from the list */
+	}
+}
+
+void
+sc_task_queries_alter(const ScWireControl *control)
+{
+	act_on_all(sc_task_query_alter, control);
+}
+
+void
+sc_task_queries_reset(const ScWireControl *control)
+{
+	act_on_all(sc_task_query_reset, control);
 }
 
 /* ---------------------------------------------------------------------

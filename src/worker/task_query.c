@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "base/env.h"
 #include "base/lock_time.h"
+#include "common/int.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
 #include "utils/memutils.h"
@@ -91,6 +92,7 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 
 	query->context = context;
 	query->query = catalog;
+	query->options = sc_stream_by_relid(catalog->source, false)->options;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 	sc_task_check_access(query);
 	sc_env_enter(&env, catalog->owner, catalog->settings);
@@ -133,8 +135,7 @@ sc_task_query_compile(ScTaskQuery *query)
 										ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(query->code);
 	query->stale = SC_FRESH;
-	query->watermark_delay = stream->watermark_delay;
-	options = engine_options(catalog, stream->watermark_delay);
+	options = engine_options(catalog, query->options.watermark_delay);
 	options.emit_arg = query;
 	options.late_arg = query;
 
@@ -157,7 +158,7 @@ void
 sc_task_query_try(const ScQuery *catalog)
 {
 	ScStream   *stream = sc_stream_by_relid(catalog->source, false);
-	ScEngineOptions options = engine_options(catalog, stream->watermark_delay);
+	ScEngineOptions options = engine_options(catalog, stream->options.watermark_delay);
 	Relation	relation = table_open(stream->relid, AccessShareLock);
 	ScDefinition *definition;
 	ScEnv		env;
@@ -181,6 +182,8 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	query->offset = offset->lsn;
 	query->active_lsn = offset->active_lsn;
 	query->active_at = offset->active_at;
+	query->options = offset->options;
+	query->ahead_rows = offset->ahead_rows;
 	query->updates_ignored = offset->updates_ignored;
 	query->deletes_ignored = offset->deletes_ignored;
 	query->truncates_ignored = offset->truncates_ignored;
@@ -188,13 +191,14 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	counters->late_rows = offset->late_rows;
 	counters->null_event_times = offset->null_event_times;
 	counters->result_rows = offset->result_rows;
-	sc_engine_set_max_event_time(query->engine, offset->max_event_time);
+	sc_engine_set_delay(query->engine, offset->options.watermark_delay);
+	sc_engine_set_time(query->engine, &offset->time);
 
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	loader = sc_changelog_load_begin(query->engine);
 	sc_store_load(query->query->query_id, loader);
 	sc_changelog_load_end(loader);
-	sc_engine_set_closed_until(query->engine, offset->closed_until);
+	sc_engine_free_closed(query->engine);
 	sc_env_leave(&env);
 }
 
@@ -325,7 +329,8 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		if (summary->relid != query->definition->stream_relid)
 			continue;
 		query->touched = true;
-		sc_engine_commit(query->engine, summary->max_event_time);
+		sc_engine_commit(query->engine, summary->max_event_time, summary->plausible_time);
+		query->ahead_rows += summary->ahead_rows;
 		query->updates_ignored += summary->updates;
 		query->deletes_ignored += summary->deletes;
 		query->truncates_ignored += summary->truncates;
@@ -356,11 +361,69 @@ run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 		if (query->active_lsn > idle->idle_since || query->active_at == 0 ||
 			idle->idle_at <= query->active_at)
 			return;
-		event_time += idle->idle_at - query->active_at;
+		if (pg_add_s64_overflow(event_time, idle->idle_at - query->active_at, &event_time))
+			event_time = PG_INT64_MAX;
 		query->active_lsn = idle->end_lsn;
 		query->active_at = idle->idle_at;
 	}
-	sc_engine_commit(query->engine, event_time);
+	sc_engine_commit(query->engine, event_time, SC_NO_EVENT_TIME);
+}
+
+static void
+set_delay(ScTaskQuery *query)
+{
+	sc_engine_set_delay(query->engine, query->control->control.options.watermark_delay);
+}
+
+/*
+ * The greatest event time becomes what makes the watermark what is asked for.  The stream counts as
+ * active: idle messages that were made for something before are void.
+ */
+static void
+reset_watermark(ScTaskQuery *query)
+{
+	int64		watermark = query->control->control.watermark;
+	int64		event_time = sc_engine_plausible_time(query->engine);
+
+	if (watermark != SC_NO_EVENT_TIME &&
+		pg_add_s64_overflow(watermark, query->options.watermark_delay, &event_time))
+		event_time = PG_INT64_MAX;
+	if (event_time == SC_NO_EVENT_TIME)
+		return;
+	query->active_lsn = query->control->end_lsn;
+	query->active_at = query->control->commit_time;
+	sc_engine_reset(query->engine, event_time);
+}
+
+/* Is the query there, when the message comes?  One that goes on from behind it knows of it. */
+static bool
+concerns(const ScTaskQuery *query, const ScWireControl *control)
+{
+	return control->control.stream_relid == query->definition->stream_relid &&
+		!query->paused && control->end_lsn > query->offset;
+}
+
+void
+sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control)
+{
+	if (!concerns(query, control))
+		return;
+	query->touched = true;
+	query->control = control;
+	sc_task_query_refresh(query);
+	run_as_owner(query, set_delay);
+	query->options = control->control.options;
+}
+
+void
+sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control)
+{
+	if (!concerns(query, control))
+		return;
+	query->touched = true;
+	query->control = control;
+	sc_task_query_refresh(query);
+	run_as_owner(query, reset_watermark);
 }
 
 static void
@@ -399,15 +462,17 @@ add_drop(void *arg, int64 partition_key)
 
 void
 sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
-						   ScOutbox *outbox)
+						   const ScStreamOptions *options, ScOutbox *outbox)
 {
 	ScOffset	offset = {0};
 
 	offset.query_id = query_id;
 	offset.source = source;
 	offset.lsn = start;
-	offset.max_event_time = SC_NO_EVENT_TIME;
-	offset.closed_until = SC_NO_EVENT_TIME;
+	offset.options = *options;
+	offset.time.max_event_time = SC_NO_EVENT_TIME;
+	offset.time.plausible_time = SC_NO_EVENT_TIME;
+	offset.time.closed_until = SC_NO_EVENT_TIME;
 	offset.apart = true;
 	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
 				  NULL, 0);
@@ -422,8 +487,9 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	memset(offset, 0, sizeof(ScOffset));
 	offset->query_id = query->query->query_id;
 	offset->source = query->definition->stream_relid;
-	offset->max_event_time = sc_engine_max_event_time(query->engine);
-	offset->closed_until = sc_engine_closed_until(query->engine);
+	offset->options = query->options;
+	sc_engine_get_time(query->engine, &offset->time);
+	offset->ahead_rows = query->ahead_rows;
 	offset->rows_in = counters->rows_in;
 	offset->late_rows = counters->late_rows;
 	offset->null_event_times = counters->null_event_times;
