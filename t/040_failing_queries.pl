@@ -323,6 +323,36 @@ $node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
 status_is('bad', 'running');
 sync_ok('with more memory');
 exact('with more memory');
+
+# Also inside a message: each of some thousand small rows makes 100 kB of state.
+SKIP:
+{
+	skip 'needs /proc', 2 unless -r "/proc/$$/status";
+	$node->append_conf('postgresql.conf', "stream_ckpt.task_memory = '16MB'");
+	for my $case ([ string_agg => "string_agg(repeat('x', v), '')", 100000 ], [ array_agg => "array_agg(repeat('x', v))", 100001 ])
+	{
+		my ($what, $aggregate, $v) = @$case;
+
+		$node->safe_psql('postgres', "SELECT stream_ckpt.drop_query('bad')");
+		create_bad("SELECT w.window_start, w.window_end, k, length((${aggregate})::text) AS m $from WHERE v = $v GROUP BY w.window_start, w.window_end, k");
+		$node->restart;
+		sync_ok("before $what");
+		my $task = pid_of($node, 'task');
+		my $before = memory_of($task)->{VmHWM};
+		$node->safe_psql('postgres', "INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + interval '$n seconds', 1, $v, i FROM generate_series(200001, 203000) i");
+		status_is('bad', 'failed');
+		cmp_ok(memory_of($task)->{VmHWM} - $before, '<', 64 * 1024, "the bound holds inside a message: $what");
+		like(counter($node, 'bad', 'message'), qr/^the state of the query takes/, "and is what fails: $what");
+		sync_ok("$what, past the bound in a message");
+		good_ok("$what, past the bound in a message");
+	}
+	$node->append_conf('postgresql.conf', "stream_ckpt.task_memory = '1GB'");
+	$node->reload;
+	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+	status_is('bad', 'running');
+	sync_ok('with more memory again');
+	exact('with more memory again');
+}
 $node->safe_psql('postgres', "SELECT stream_ckpt.drop_query('bad')");
 create_bad("SELECT $columns, max(slow(v)) AS m $from $group");
 

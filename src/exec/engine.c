@@ -27,6 +27,7 @@
 /* Rows, and bytes of their context, after which it is reset */
 #define RESET_ROWS	32
 #define RESET_BYTES	(64 * 1024)
+#define MEMORY_STEP	(1024 * 1024)
 
 /* Groups to a block: a power of two that makes blocks of 16 kB or a little more */
 #define BLOCK_BYTES (16 * 1024)
@@ -295,6 +296,25 @@ add_row(ScEngine *engine, bool cut)
 	sc_transitions_advance(engine, engine->current, group);
 }
 
+/* "rows" rows, whose values took "bytes", may have made the state grow. */
+static void
+watch_memory(ScEngine *engine, int rows, Size bytes)
+{
+	Size		memory;
+
+	if (engine->current == NULL)
+		return;
+	sc_partition_account_rows(engine, engine->current, rows, bytes);
+	memory = sc_engine_memory(engine);
+	if (memory < engine->memory_told + MEMORY_STEP)
+	{
+		engine->memory_told = Min(engine->memory_told, memory);
+		return;
+	}
+	engine->memory_told = memory;
+	engine->options.memory_grew(engine->options.memory_arg);
+}
+
 /* Frees what rows left in their context, now and then. */
 static inline void
 reset_row_context(ScEngine *engine)
@@ -303,6 +323,7 @@ reset_row_context(ScEngine *engine)
 
 	if (++engine->rows_since_reset >= RESET_ROWS || context->mem_allocated > RESET_BYTES)
 	{
+		watch_memory(engine, engine->rows_since_reset, context->mem_allocated);
 		MemoryContextReset(context);
 		engine->rows_since_reset = 0;
 	}

@@ -41,6 +41,12 @@ typedef void (*ScEmitRow) (void *arg, ScResultOp op, TupleTableSlot *row);
 typedef void (*ScLateRowDropped) (void *arg, TupleTableSlot *row, int64 window_start,
 								  int64 window_end, int64 watermark);
 
+/*
+ * The state takes about a megabyte more than the last time: called at the end of a row, so the
+ * caller may let the rows behind it wait.  Must not raise errors.
+ */
+typedef void (*ScMemoryGrew) (void *arg);
+
 typedef struct ScEngineOptions
 {
 	ScEmit		emit;
@@ -53,6 +59,8 @@ typedef struct ScEngineOptions
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
 	void	   *late_arg;
 	bool		undo;			/* sc_engine_after_error can go on */
+	ScMemoryGrew memory_grew;
+	void	   *memory_arg;
 } ScEngineOptions;
 
 /* Counters since the query began (restored with the state by the caller). */

@@ -23,6 +23,10 @@
 #define FIRST_BUCKETS		16
 #define MAX_GROUPS			(UINT32_C(1) << 30)
 
+/* child contexts are counted again after so many bytes of rows, or so many for each child */
+#define COUNT_BYTES			((Size) 1024 * 1024)
+#define COUNT_CHILD_BYTES	64
+
 /* Position of the partition of "start", or where it would be inserted. */
 static int
 partition_position(const ScEngine *engine, int64 start)
@@ -481,14 +485,45 @@ sc_partition_account(ScEngine *engine, ScPartition *part)
 	part->bytes = bytes;
 }
 
+/* Bytes of a context's children, theirs included; their number is added to *n. */
+static Size
+children_bytes(MemoryContext context, Size *n)
+{
+	Size		bytes = 0;
+
+	for (MemoryContext child = context->firstchild; child != NULL; child = child->nextchild)
+	{
+		++*n;
+		bytes += child->mem_allocated + children_bytes(child, n);
+	}
+	return bytes;
+}
+
 /* The same with child contexts counted again: costs a step for each of them. */
 void
 sc_partition_account_children(ScEngine *engine, ScPartition *part)
 {
-	if (part->context->firstchild != NULL)
-		part->child_bytes = MemoryContextMemAllocated(part->context, true) -
-			part->context->mem_allocated;
+	part->nchildren = 0;
+	part->child_bytes = children_bytes(part->context, &part->nchildren);
+	part->uncounted_rows = part->uncounted_bytes = 0;
 	sc_partition_account(engine, part);
+}
+
+/*
+ * The same after "rows" rows whose values took "bytes": child contexts are counted when there
+ * were about as many rows, or bytes, so that it costs little for each row.
+ */
+void
+sc_partition_account_rows(ScEngine *engine, ScPartition *part, int rows, Size bytes)
+{
+	part->uncounted_rows += rows;
+	part->uncounted_bytes += bytes;
+	if (part->context->firstchild != NULL &&
+		(part->uncounted_rows > part->nchildren ||
+		 part->uncounted_bytes > Max(COUNT_BYTES, part->nchildren * COUNT_CHILD_BYTES)))
+		sc_partition_account_children(engine, part);
+	else
+		sc_partition_account(engine, part);
 }
 
 /* The changelog has to drop the chunks of the partition of "start". */

@@ -158,7 +158,10 @@ typedef struct ScPartition
 	MemoryContext context;
 	ExprContext *aggcontext;	/* what aggregates see; its memory is "context" */
 	Size		bytes;			/* as last accounted */
-	Size		child_bytes;	/* of child contexts (expanded states); lags */
+	Size		child_bytes;	/* of child contexts (expanded states); lags, */
+	Size		nchildren;		/* as their number does, */
+	Size		uncounted_rows; /* by what so many rows did, */
+	Size		uncounted_bytes;	/* whose values took so many */
 
 	uint32		ngroups;
 	uint32		block0_size;	/* groups that fit into the first block now */
@@ -277,6 +280,7 @@ struct ScEngine
 	int			npartitions;
 	int			max_partitions;
 	Size		partitions_bytes;
+	Size		memory_told;	/* sc_engine_memory() as memory_grew knows it */
 	int64		ngroups;
 
 	/* kept for ckpt/changelog.c */
@@ -411,6 +415,7 @@ extern uint32 sc_partition_nchanged(const ScPartition *part);
 extern uint32 sc_partition_changed(const ScPartition *part, uint32 i);
 extern void sc_partition_unchanged(ScEngine *engine, ScPartition *part);
 extern void sc_partition_account(ScEngine *engine, ScPartition *part);
+extern void sc_partition_account_rows(ScEngine *engine, ScPartition *part, int rows, Size bytes);
 extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
 extern void sc_partitions_close(ScEngine *engine, int first, int n);
 extern void sc_partitions_remember_closed(ScEngine *engine, int64 start);

@@ -52,7 +52,8 @@ typedef struct ScTaskQuery
 	bool		in_row;			/* at the last one of them */
 	TupleTableSlot *row;		/* that row */
 	const char *at;				/* the record being read, in the message */
-	const char *end;			/* of the message */
+	const char *end;			/* of the message, or of the row behind which it halts */
+	bool		halted;			/* at "at": there are more records in the message */
 	const char *refreshed_at;	/* the record before which it was compiled again, or NULL */
 	XLogRecPtr	active_lsn;		/* see ScOffset */
 	TimestampTz active_at;
@@ -84,6 +85,7 @@ extern void sc_task_queries_run(const char *data, Size len);
 
 /* Where the queries' state is past stream_ckpt.task_memory, the largest of them fails. */
 extern void sc_task_queries_bound(void);
+extern bool sc_task_queries_are_too_large(void);
 
 /* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
  * live chunks. */
@@ -107,6 +109,7 @@ extern ScTaskQuery *sc_task_query_load(int64 query_id, MemoryContext context,
 /* Counters, watermark and state of the last checkpoint. */
 extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
 extern void sc_task_query_free(ScTaskQuery *query);
+/* Halts where the state of all queries outgrows its bound (query->halted); then call it again. */
 extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
 extern void sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
 /*

@@ -349,6 +349,27 @@ run_step(Step *step)
 	sc_task_query_run(step->query, step->data, step->len);
 }
 
+/*
+ * The i-th query has halted in a message that those before it have done.  Returns its place, or
+ * that of the one behind it, when some of them are gone from the list.
+ */
+static int
+bound_within(int i)
+{
+	List	   *rest = list_copy_tail(queries, i);
+	int			nrest = 0;
+	ListCell   *lc;
+
+	sc_task_queries_bound();
+	foreach(lc, rest)
+	{
+		if (list_member_ptr(queries, lfirst(lc)))
+			nrest++;
+	}
+	list_free(rest);
+	return list_length(queries) - nrest;
+}
+
 void
 sc_task_queries_run(const char *data, Size len)
 {
@@ -364,8 +385,12 @@ sc_task_queries_run(const char *data, Size len)
 		step.query_id = step.query->query->query_id;
 		step.data = data;
 		step.len = len;
-		if (guard(run_step, &step))
-			i++;				/* else it is gone from the list */
+		if (!guard(run_step, &step))
+			continue;			/* it is gone from the list */
+		if (step.query->halted)
+			i = bound_within(i);
+		else
+			i++;
 	}
 }
 
@@ -396,6 +421,12 @@ memory_of(Oid owner)
 	return bytes;
 }
 
+bool
+sc_task_queries_are_too_large(void)
+{
+	return memory_of(InvalidOid) > (Size) sc_task_memory * 1024 * 1024;
+}
+
 void
 sc_task_queries_bound(void)
 {
@@ -405,7 +436,7 @@ sc_task_queries_bound(void)
 		Size		most = 0;
 		ListCell   *lc;
 
-		if (memory_of(InvalidOid) <= (Size) sc_task_memory * 1024 * 1024)
+		if (!sc_task_queries_are_too_large())
 			return;
 		/* the largest of whoever takes most */
 		foreach(lc, queries)

@@ -67,6 +67,19 @@ shared_desc(TupleDesc desc)
 	return copy;
 }
 
+/*
+ * An ScMemoryGrew.  One message can make any state of a few bytes for each row: the query halts
+ * behind this row when all of them together are too large, so that one can fail.
+ */
+static void
+look_at_memory(void *arg)
+{
+	ScTaskQuery *query = arg;
+
+	if (sc_task_queries_are_too_large())
+		query->end = query->at + ((const ScWireRecord *) query->at)->len;
+}
+
 /* All but the callbacks' arguments. */
 static ScEngineOptions
 engine_options(const ScQuery *catalog, int64 watermark_delay)
@@ -81,6 +94,7 @@ engine_options(const ScQuery *catalog, int64 watermark_delay)
 	options.emit_row = emit_row;
 	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.undo = catalog->dead_letter;
+	options.memory_grew = look_at_memory;
 	return options;
 }
 
@@ -138,6 +152,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	options = engine_options(catalog, query->options.watermark_delay);
 	options.emit_arg = query;
 	options.late_arg = query;
+	options.memory_arg = query;
 
 	definition = sc_definition_load(catalog);
 	/* the definition was read under this lock: its row type is that */
@@ -305,7 +320,8 @@ run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
 void
 sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 {
-	query->at = data + sizeof(ScWireHeader);
+	if (!query->halted)
+		query->at = data + sizeof(ScWireHeader);
 	query->end = data + len;
 	query->refreshed_at = NULL;
 	sc_task_check_access(query);
@@ -315,6 +331,7 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 		sc_task_query_refresh(query);
 		run_as_owner(query, run_records);
 	} while (query->at < query->end);
+	query->halted = query->at < data + len;
 }
 
 /* May be called again for the same record, after an error in emitting. */
