@@ -298,5 +298,94 @@ sql(q(SELECT stream_ckpt.resume_query('of_mine')));
 sync_pipelines($node);
 is(sql('SELECT mine FROM of_mine'), '7', 'undone, and nothing is lost');
 
+#
+# Rows as values, and the stream's row type
+#
+sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));
+sql(q(
+	CREATE TABLE wide (ts timestamptz, a int, gone int);
+	ALTER TABLE wide DROP COLUMN gone;
+	SELECT stream_ckpt.create_stream('wide_log', 'ts timestamptz, a int', event_time => 'ts', watermark_delay => '0')));
+attach($node, 'wide');
+my %kinds = (plain => '', late => 'keep_late_rows => true', dead => q(on_error => 'dead_letter'));
+for my $kind (sort keys %kinds)
+{
+	for my $stream (qw(wide wide_log))
+	{
+		create_query($node, "${stream}_$kind", $stream, emit => 'update', options => $kinds{$kind},
+			select => "SELECT w.window_start, a, max(to_jsonb(s)::text) AS json, count(DISTINCT s) AS n,
+				bool_and(s IS NOT NULL) AS whole, max((s).a) AS field, count(*) FILTER (WHERE s = s) AS same
+				FROM $stream s, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, a");
+	}
+}
+
+sub insert_wide
+{
+	my ($a, $column, $value) = @_;
+	my $more = $column ? ", $column" : '';
+	my $values = $column ? ", $value" : '';
+
+	return join ';', map { "INSERT INTO $_ (ts, a$more) VALUES ('2024-01-01 UTC', $a$values)" } qw(wide wide_log);
+}
+
+# What the queries have of these rows: the plain query's rows, and for the log stream the same.
+sub wide_ok
+{
+	my ($from, $to, $what) = @_;
+
+	sync_pipelines($node);
+	my $truth = sql("SELECT * FROM wide_plain_definition WHERE a BETWEEN $from AND $to ORDER BY a");
+	is(sql("SELECT * FROM ${_} WHERE a BETWEEN $from AND $to ORDER BY a"), $truth, "$what: $_")
+	  for map { ("wide_$_", "wide_log_$_") } sort keys %kinds;
+	return $truth;
+}
+
+sub alter_both
+{
+	my ($alter) = @_;
+
+	return "ALTER TABLE wide $alter; ALTER FOREIGN TABLE wide_log $alter";
+}
+
+sql(insert_wide(1));
+wide_ok(1, 1, 'as created');
+sql(alter_both('ADD COLUMN b int'));
+sql(insert_wide(2, 'b', 20));
+like(wide_ok(2, 2, 'a column is added'), qr/"b": 20/, 'and is there');
+sql('BEGIN; ' . alter_both('ADD COLUMN c text') . '; ' . insert_wide(3, 'c', q('x')) . '; COMMIT');
+like(wide_ok(3, 3, q(a column is added in the row's transaction)), qr/"c": "x"/, 'and is there');
+sql(insert_wide(4, 'c', q('y')) . ';' . alter_both('RENAME COLUMN c TO d'));
+sql(insert_wide(5, 'd', q('z')));
+like(wide_ok(5, 5, 'a column is renamed'), qr/"d": "z"/, 'and has its new name');
+sql(alter_both('DROP COLUMN b'));
+sql(insert_wide(6, 'd', q('z')));
+unlike(wide_ok(6, 6, 'a column is dropped'), qr/"b"/, 'and is gone');
+restart_task();
+sql(insert_wide(7, 'd', q('w')));
+wide_ok(7, 7, 'after a restart');
+
+# Rows that came before and between changes, but are processed after them
+arm($node, 'task_before_restore', 'wait');
+kill 'TERM', pid_of($node, 'task');
+wait_reached($node, 'task_before_restore');
+sql(insert_wide(8, 'd', q('p')));
+sql(alter_both('ADD COLUMN e int'));
+sql(insert_wide(9, 'e', 9) . ';' . alter_both('ADD COLUMN f int'));
+sql(insert_wide(10, 'f', 10));
+disarm($node, 'task_before_restore');
+wide_ok(8, 10, 'rows before, between and after changes');
+is(sql('SELECT count(*) FROM stream_ckpt.dead_letter'), '0', 'and no dead letter');
+
+# Another type: right, or an error.
+sql(alter_both('ALTER COLUMN e TYPE bigint'));
+sql(insert_wide(11, 'e', 5000000000));
+like(wide_ok(11, 11, 'a type is changed'), qr/"e": 5000000000/, 'and its values are there');
+sql('BEGIN; ' . insert_wide(12, 'e', 1) . '; ' . alter_both('ALTER COLUMN e TYPE text') . '; COMMIT');
+wait_until($node, q(SELECT bool_and(status = 'failed') FROM stream_ckpt.queries), 'the queries fail');
+like(
+	sql(q(SELECT message || ' ' || hint FROM stream_ckpt.queries LIMIT 1)),
+	qr/column "e" of stream "wide(_log)?" had another type.*drop_query/s,
+	'rows whose type is gone: an error with a hint');
+
 $node->stop;
 done_testing();

@@ -126,6 +126,13 @@ typedef RepOriginId ReplOriginId;
 #define SC_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
 #endif
 
+/* 18: whether a lock that isn't had is logged */
+#if PG_VERSION_NUM >= 180000
+#define sc_conditional_xact_wait(xid) ConditionalXactLockTableWait(xid, false)
+#else
+#define sc_conditional_xact_wait(xid) ConditionalXactLockTableWait(xid)
+#endif
+
 /* 18: the server keeps compiled functions */
 #if PG_VERSION_NUM < 180000
 #define sc_plpgsql_cached(function) (function)

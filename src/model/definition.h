@@ -20,7 +20,7 @@
  *
  * All expressions have been through expression_planner(), hold no Aggref, no
  * SubLink and no Param, and are plain node trees: ExecInitExpr(expr, NULL)
- * compiles them.  A definition lives in one memory context and is never changed.
+ * compiles them.  A row of the stream as a value is a RowExpr of its columns.  A definition lives in one memory context and is never changed.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_MODEL_DEFINITION_H

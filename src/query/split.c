@@ -12,7 +12,9 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "catalog/pg_aggregate.h"
+#include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -22,6 +24,7 @@
 #include "query/query_internal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 /* ---------- the source part ---------- */
@@ -74,10 +77,57 @@ source_mutator(Node *node, ScAnalysis *an)
 	return expression_tree_mutator(node, source_mutator, an);
 }
 
+/* A row of the stream, as a value of its row type, from the columns that it has now. */
+static RowExpr *
+row_of_columns(ScAnalysis *an, Var *var)
+{
+	Relation	stream = relation_open(an->stream->relid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(stream);
+	RowExpr    *row = makeNode(RowExpr);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Node	   *column;
+
+		if (att->attisdropped)
+			column = (Node *) makeNullConst(INT4OID, -1, InvalidOid);
+		else
+			column = (Node *) makeVar(SC_STREAM_VARNO, i + 1, att->atttypid, att->atttypmod,
+									  att->attcollation, 0);
+		row->args = lappend(row->args, column);
+	}
+	row->row_typeid = var->vartype;
+	row->row_format = COERCE_IMPLICIT_CAST;
+	row->location = var->location;
+	relation_close(stream, AccessShareLock);
+	return row;
+}
+
+/*
+ * Rows of the stream as values, once planning is over: how they are made is fixed when the
+ * definition is compiled, under a lock on the stream, and not by the first row that comes.
+ */
+static Node *
+whole_row_mutator(Node *node, ScAnalysis *an)
+{
+	Var		   *var = (Var *) node;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var) && var->varno == SC_STREAM_VARNO && var->varattno == InvalidAttrNumber)
+		return (Node *) row_of_columns(an, var);
+	return expression_tree_mutator(node, whole_row_mutator, an);
+}
+
 static Expr *
 source_expr(ScAnalysis *an, Node *node)
 {
-	return expression_planner((Expr *) source_mutator(node, an));
+	Expr	   *expr = expression_planner((Expr *) source_mutator(node, an));
+
+	if (!an->def->whole_row)
+		return expr;
+	return (Expr *) whole_row_mutator((Node *) expr, an);
 }
 
 /*

@@ -123,11 +123,12 @@ layout_invalidate(Datum arg, Oid relid)
 }
 
 ScLayout *
-sc_capture_layout(Relation relation, ScBatch *batch)
+sc_capture_layout(Relation relation, TransactionId xid, ScBatch *batch)
 {
 	Oid			relid = RelationGetRelid(relation);
 	ScLayout   *layout;
 	char	   *body;
+	char	   *copy;
 	Size		len;
 	bool		found;
 
@@ -158,8 +159,9 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 							(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 							 errmsg("a pipeline cannot capture more than %d relations",
 									PG_UINT16_MAX)));
-				memcpy(sc_batch_add(batch, SC_WIRE_LAYOUT, layout->number, len),
-					   body, len);
+				copy = sc_batch_add(batch, SC_WIRE_LAYOUT, layout->number, len);
+				memcpy(copy, body, len);
+				((ScWireLayout *) copy)->xid = xid;
 				sc_batch_flush(batch);
 				if (layout->body)
 					pfree(layout->body);

@@ -127,7 +127,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relat
 			  ReorderBufferChange *change)
 {
 	ScDecoder  *decoder = sc_decoder;
-	ScLayout   *layout = sc_capture_layout(relation, decoder->batch);
+	ScLayout   *layout = sc_capture_layout(relation, txn->xid, decoder->batch);
 
 	if (layout->nstreams == 0)
 		return;
@@ -271,7 +271,7 @@ plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelatio
 {
 	for (int r = 0; r < nrelations; r++)
 	{
-		ScLayout   *layout = sc_capture_layout(relations[r], sc_decoder->batch);
+		ScLayout   *layout = sc_capture_layout(relations[r], txn->xid, sc_decoder->batch);
 
 		for (int i = 0; i < layout->nstreams; i++)
 		{
@@ -348,7 +348,7 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 	relation = RelationIdGetRelation(header->relid);
 	if (!RelationIsValid(relation))
 		return;
-	layout = sc_capture_layout(relation, decoder->batch);
+	layout = sc_capture_layout(relation, txn->xid, decoder->batch);
 	if (layout->nstreams > 0)
 	{
 		for (int i = 0; i < layout->nstreams; i++)

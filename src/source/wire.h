@@ -70,6 +70,8 @@ typedef struct ScWireLayout
 	Oid			relid;			/* the relation whose rows they are */
 	uint16		nstreams;		/* streams that its rows belong to */
 	uint16		natts;			/* physical columns */
+	TransactionId xid;			/* whose row follows: it may have made the columns itself */
+	uint32		unused;
 } ScWireLayout;
 
 typedef struct ScWireStream

@@ -22,6 +22,7 @@
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -122,6 +123,26 @@ task_main(void)
 	}
 }
 
+/*
+ * Waits until the transaction is visible, and has told others of its changes of the catalogs,
+ * which it does before it gives up the lock on its id.
+ */
+static void
+wait_until_told(TransactionId xid)
+{
+	bool		over = false;
+
+	sc_wait_until_visible(xid, sc_worker_wait);
+	while (!over)
+	{
+		sc_begin_work();
+		over = sc_conditional_xact_wait(xid);
+		sc_end_work();
+		if (!over)
+			sc_worker_wait(1);
+	}
+}
+
 static void
 process_message(const char *data, Size len)
 {
@@ -135,6 +156,8 @@ process_message(const char *data, Size len)
 	switch (first->op)
 	{
 		case SC_WIRE_LAYOUT:
+			if (sc_task_queries_read_rows(first))
+				wait_until_told(((const ScWireLayout *) SC_WIRE_BODY(first))->xid);
 			sc_task_layout_set(first);
 			break;
 		case SC_WIRE_CONTROL:

@@ -16,7 +16,7 @@
 typedef enum ScStale
 {
 	SC_FRESH,
-	SC_MAYBE_STALE,				/* if its view says something else now */
+	SC_MAYBE_STALE,				/* if its view, or the row type that it reads, is another now */
 	SC_STALE
 } ScStale;
 
@@ -30,6 +30,7 @@ typedef struct ScTaskQuery
 	uint32	   *type_hashes;	/* of definition->types, in TYPEOID */
 	ScStale		stale;			/* task_stale.c, which sets it */
 	TupleDesc	stream_desc;	/* the stream's row type; lives as long as the task */
+	TupleDesc	compiled_desc;	/* the same when it was compiled */
 	ScStreamOptions options;	/* the stream's, as of this place in the log */
 	ScEngine   *engine;
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
@@ -90,6 +91,9 @@ extern bool sc_task_queries_are_too_large(void);
 /* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
  * live chunks. */
 extern int64 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn);
+
+/* Does a query have rows of this layout ('L' record) as values? */
+extern bool sc_task_queries_read_rows(const ScWireRecord *record);
 
 /* Control messages: what happens to a query, or to those of a stream, at "lsn". */
 extern void sc_task_query_create(const ScWireControl *control);
@@ -167,6 +171,9 @@ typedef struct ScTaskStream ScTaskStream;
 /* Takes a 'L' record. */
 extern void sc_task_layout_set(const ScWireRecord *record);
 extern ScTaskLayout *sc_task_layout_get(uint16 number);
+
+/* The stream's column that had another type in these rows than in stream_desc, or 0. */
+extern AttrNumber sc_task_stream_retyped(const ScTaskStream *stream);
 
 /* The layout's view of a stream for slots of "stream_desc"; NULL where its rows
  * don't belong to the stream. */

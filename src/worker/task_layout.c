@@ -29,6 +29,7 @@ struct ScTaskStream
 	TupleDesc	kept_desc;		/* of rows that are kept; NULL: none was yet */
 	int		   *kept_from;		/* its columns in "desc" */
 	TupleTableSlot *kept_slot;	/* a row of "desc" */
+	AttrNumber	retyped;		/* see sc_task_stream_retyped */
 };
 
 struct ScTaskLayout
@@ -142,6 +143,27 @@ physically_equal(TupleDesc a, TupleDesc b)
 	return true;
 }
 
+static AttrNumber
+find_retyped(const ScTaskLayout *layout, const ScTaskStream *stream, TupleDesc stream_desc)
+{
+	for (int i = 0; i < layout->desc->natts; i++)
+	{
+		int			attno = stream->map[i];
+
+		if (attno != 0 && attno <= stream_desc->natts && !TupleDescAttr(layout->desc, i)->attisdropped &&
+			!TupleDescAttr(stream_desc, attno - 1)->attisdropped &&
+			TupleDescAttr(stream_desc, attno - 1)->atttypid != TupleDescAttr(layout->desc, i)->atttypid)
+			return attno;
+	}
+	return 0;
+}
+
+AttrNumber
+sc_task_stream_retyped(const ScTaskStream *stream)
+{
+	return stream->retyped;
+}
+
 ScTaskStream *
 sc_task_layout_stream(ScTaskLayout *layout, Oid relid, TupleDesc stream_desc)
 {
@@ -161,6 +183,7 @@ sc_task_layout_stream(ScTaskLayout *layout, Oid relid, TupleDesc stream_desc)
 			if (stream->wire_slot)
 				ExecDropSingleTupleTableSlot(stream->wire_slot);
 			stream->stream_desc = stream_desc;
+			stream->retyped = find_retyped(layout, stream, stream_desc);
 			stream->stream_slot = NULL;
 			if (stream->same_columns && physically_equal(layout->desc, stream_desc))
 				stream->wire_slot = MakeSingleTupleTableSlot(stream_desc,

@@ -227,6 +227,26 @@ sc_task_queries(void)
 	return queries;
 }
 
+bool
+sc_task_queries_read_rows(const ScWireRecord *record)
+{
+	const ScWireLayout *layout = (const ScWireLayout *) SC_WIRE_BODY(record);
+	const ScWireStream *streams = (const ScWireStream *) (layout + 1);
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		const ScDefinition *definition = ((ScTaskQuery *) lfirst(lc))->definition;
+
+		for (int i = 0; definition->whole_row && i < layout->nstreams; i++)
+		{
+			if (streams[i].relid == definition->stream_relid)
+				return true;
+		}
+	}
+	return false;
+}
+
 static ScTaskQuery *
 find(int64 query_id)
 {

@@ -15,6 +15,7 @@
 #include "common/int.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -156,7 +157,7 @@ sc_task_query_compile(ScTaskQuery *query)
 
 	definition = sc_definition_load(catalog);
 	/* the definition was read under this lock: its row type is that */
-	query->stream_desc = shared_desc(RelationGetDescr(relation));
+	query->stream_desc = query->compiled_desc = shared_desc(RelationGetDescr(relation));
 	table_close(relation, AccessShareLock);
 	query->engine = sc_engine_create(query->code, definition, query->stream_desc, &options);
 	type_hashes = hash_types(definition);
@@ -225,6 +226,25 @@ sc_task_query_free(ScTaskQuery *query)
 	MemoryContextDelete(query->context);
 }
 
+/*
+ * What a row was before a column got another type isn't known: not to a definition that reads
+ * it as a value.
+ */
+static void
+check_row_type(const ScTaskQuery *query)
+{
+	AttrNumber	attno = query->stream ? sc_task_stream_retyped(query->stream) : 0;
+
+	if (attno == 0 || !query->definition->whole_row)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("column \"%s\" of stream \"%s\" had another type when a row was inserted that the definition reads as a value",
+					NameStr(TupleDescAttr(query->stream_desc, attno - 1)->attname),
+					get_rel_name(query->definition->stream_relid)),
+			 errhint("Undo the change of the column and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.  Before a column's type is changed, let stream_ckpt.sync() return while nobody writes.")));
+}
+
 static inline void
 run_row(ScTaskQuery *query, const ScWireRecord *record)
 {
@@ -235,6 +255,7 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 		query->layout = layout;
 		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
 											  query->stream_desc);
+		check_row_type(query);
 	}
 	if (query->stream)
 	{

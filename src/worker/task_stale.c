@@ -29,6 +29,8 @@
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/syscache.h"
 #include "worker/task_internal.h"
 
@@ -123,9 +125,11 @@ hear_of_relation(Datum arg, Oid relid)
 	{
 		ScTaskQuery *query = lfirst(lc);
 
-		if (query->query->definition == relid)
+		/* of the stream it is mostly told that somebody has analyzed it */
+		if (query->query->definition == relid ||
+			(query->definition->whole_row && query->query->source == relid))
 			mark(query, SC_MAYBE_STALE);
-		if (list_member_oid(query->definition->relations, relid))
+		else if (list_member_oid(query->definition->relations, relid))
 			mark(query, SC_STALE);
 	}
 }
@@ -218,6 +222,25 @@ compile_again(ScTaskQuery *query)
 	query->touched = true;		/* groups may have become equal */
 }
 
+/* Are the view and the stream's columns as they were when the query was compiled? */
+static bool
+is_current(ScTaskQuery *query)
+{
+	Relation	stream;
+	bool		result;
+
+	if (!sc_definition_is_current(query->query, query->definition))
+		return false;
+	if (!query->definition->whole_row)
+		return true;
+	stream = RelationIdGetRelation(query->query->source);
+	if (!RelationIsValid(stream))
+		return true;
+	result = equalTupleDescs(RelationGetDescr(stream), query->compiled_desc);
+	RelationClose(stream);
+	return result;
+}
+
 void
 sc_task_query_refresh(ScTaskQuery *query)
 {
@@ -231,8 +254,7 @@ sc_task_query_refresh(ScTaskQuery *query)
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(query->query->definition)))
 		return;
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	if (query->stale == SC_MAYBE_STALE &&
-		sc_definition_is_current(query->query, query->definition))
+	if (query->stale == SC_MAYBE_STALE && is_current(query))
 		query->stale = SC_FRESH;
 	else
 		compile_again(query);
