@@ -168,3 +168,21 @@ COMMENT ON COLUMN stream_ckpt.dead_letter.types
 	IS '{{name, type}, ...} of the columns of row_text, as they were in the row''s transaction; NULL for letters that 0.2 kept';
 COMMENT ON COLUMN stream_ckpt.dead_letter.row_text
 	IS 'the row in the text format of COPY, written as pg_dump does: what COPY FROM makes the row of again; NULL for letters that 0.2 kept, and where a value could not be written';
+
+--
+-- Dumps: watermarks come with the results.  Only a restore inserts by a command, and fires the trigger.
+--
+ALTER TABLE stream_ckpt.checkpoint_offset ALTER COLUMN source TYPE regclass;
+CREATE FUNCTION stream_ckpt.restored()
+RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored';
+REVOKE ALL ON FUNCTION stream_ckpt.restored() FROM PUBLIC;
+COMMENT ON FUNCTION stream_ckpt.restored()
+	IS 'trigger: a query restored from a dump has no position in this server''s WAL';
+CREATE TRIGGER restored BEFORE INSERT ON stream_ckpt.checkpoint_offset
+	FOR EACH ROW EXECUTE FUNCTION stream_ckpt.restored();
+ALTER TABLE stream_ckpt.checkpoint_offset ENABLE ALWAYS TRIGGER restored;
+CREATE TRIGGER restored AFTER INSERT ON stream_ckpt.query
+	FOR EACH STATEMENT EXECUTE FUNCTION stream_ckpt.restored();
+ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.checkpoint_offset',
+	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');

@@ -152,7 +152,7 @@ check_names_are_free(const NewQuery *query, Oid namespace)
 				(errcode(ERRCODE_DUPLICATE_TABLE),
 				 errmsg("relation \"%s\" already exists", query->name),
 				 errdetail("The name is that of the result table, which create_query() makes."),
-				 errhint("Choose another name.")));
+				 errhint("Choose another name, or rename or drop that relation: drop_query(..., keep_result => true) leaves a result under its name.")));
 	if (OidIsValid(get_relname_relid(query->view, namespace)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_TABLE),

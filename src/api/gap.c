@@ -11,8 +11,10 @@
  *	 - the queries behind it moved to its position, with the state that they had;
  *	   the state itself is forgotten where another version wrote it; those that are not behind stay
  *	   where they are, each at a position of its own, because the pipeline's may change;
- *	 - queries that never began (a restored dump) begun at this commit, where the
- *	   slot is new: an old slot still has their own beginning before it;
+ *	 - queries that never began begun at this commit, where the slot is new: an old slot
+ *	   still has their own beginning before it;
+ *	 - windows closed for good of queries without the state that they had (a restored dump,
+ *	   another version): those that had rows, of the result or of the stream;
  *	 - the mark of rows missing on all of them, so that verify() says so.
  *-------------------------------------------------------------------------
  */
@@ -21,10 +23,12 @@
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "api/gap.h"
+#include "base/env.h"
 #include "ckpt/store.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
+#include "query/analyze.h"
 #include "source/slot.h"
 
 /* Where a query stands, or NULL where it has no offset. */
@@ -78,6 +82,28 @@ begin_query(const ScQuery *query)
 	(void) sc_control_log(&control);
 }
 
+/*
+ * A query that goes on without its state: windows that had rows, of the stream or of the result,
+ * miss some from now on.  Up to that of the greatest event time they stay as they are, and what comes
+ * for them is late.  To be called before the position is moved; "offset" has the watermark.
+ */
+static void
+close_windows(const ScQuery *query, const ScOffset *offset)
+{
+	ScDefinition *definition;
+	int64		until;
+	ScEnv		env;
+
+	if (offset->time.max_event_time == SC_NO_EVENT_TIME)
+		return;
+	sc_env_enter(&env, query->owner, query->settings);
+	definition = sc_definition_load(query);
+	sc_env_leave(&env);
+	until = sc_tumble_start(&definition->window, offset->time.max_event_time) +
+		definition->window.size;
+	sc_offset_close(query->query_id, Max(until, offset->time.closed_until));
+}
+
 static bool
 from_this_server(const ScPipelineState *state)
 {
@@ -110,6 +136,9 @@ sc_gap_accept(const ScPipeline *pipeline)
 
 		if (offset == NULL && !fresh)
 			continue;
+		if (offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
+							   (has_state && !from_this_version(&state))))
+			close_windows(query, offset);
 		if (offset == NULL)
 			begin_query(query);
 		else if (foreign || offset->lsn < slot.confirmed_flush)

@@ -73,12 +73,22 @@ put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 	ScPipelineShared copy;
 	XLogRecPtr	decoded = pg_atomic_read_u64(&shared->decoded_lsn);
 	uint64		trigger = pg_atomic_read_u64(&shared->trigger);
+	char	   *message;
+	char	   *hint;
 	bool		restarting;
 	bool		words;
 
 	SpinLockAcquire(&shared->mutex);
 	memcpy(&copy, shared, sizeof(copy));
 	SpinLockRelease(&shared->mutex);
+	/* nobody may have looked yet since a dump was restored */
+	if ((copy.status == SC_STATUS_IDLE || copy.status == SC_STATUS_GONE) &&
+		sc_start_is_lost(copy.pipeline_id, &message, &hint))
+	{
+		copy.status = SC_STATUS_LOST;
+		strlcpy(copy.message, message, sizeof(copy.message));
+		strlcpy(copy.hint, hint, sizeof(copy.hint));
+	}
 	restarting = copy.status == SC_STATUS_RESTARTING;
 	/* what stands here while it doesn't run is ours, not an error's */
 	words = (!restarting && copy.status != SC_STATUS_RUNNING &&

@@ -42,6 +42,9 @@ typedef struct ScOffset
 	bool		apart;			/* the position is its own, not that of the pipeline's last checkpoint */
 } ScOffset;
 
+/* The position of a query that was restored from a dump: before all that a log can have */
+#define SC_RESTORED_LSN ((XLogRecPtr) 1)
+
 /* stream_ckpt.pipeline_state */
 typedef struct ScPipelineState
 {

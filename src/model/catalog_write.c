@@ -439,6 +439,17 @@ sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options)
 }
 
 void
+sc_offset_close(int64 query_id, int64 until)
+{
+	RowChange	row = {0};
+	ScanKeyData key;
+
+	set_column(&row, Anum_offset_closed_until, TimestampTzGetDatum(until));
+	key_int8(&key, Anum_offset_query_id, query_id);
+	update_rows("checkpoint_offset", &key, &row);
+}
+
+void
 sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format)
 {
 	RowChange	row = {0};

@@ -164,6 +164,9 @@ prepare(void)
 #define OF_DROPPED_QUERIES \
 	"NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) t.query_id)"
 
+/* a dump that is being restored: its queries may not be there yet */
+#define NOT_RESTORED " AND t.lsn OPERATOR(pg_catalog.<>) '0/1'"
+
 /*
  * Removes what is left of queries that no longer exist.  Rows that somebody else is changing aren't
  * waited for: checkpoints remove them later.
@@ -177,12 +180,13 @@ forget_dropped_queries(void)
 	SPI_connect();
 	for (int i = 0; i < lengthof(tables); i++)
 	{
-		char	   *left = psprintf("SELECT DISTINCT t.query_id FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES,
-									tables[i]);
+		const char *except = i == 0 ? NOT_RESTORED : "";
+		char	   *left = psprintf("SELECT DISTINCT t.query_id FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES "%s",
+									tables[i], except);
 		char	   *command =
 			psprintf("DELETE FROM stream_ckpt.%s WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-					 "SELECT t.ctid FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES " FOR UPDATE SKIP LOCKED))",
-					 tables[i], tables[i]);
+					 "SELECT t.ctid FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES "%s FOR UPDATE SKIP LOCKED))",
+					 tables[i], tables[i], except);
 
 		if (SPI_execute(left, false, 1) != SPI_OK_SELECT)
 			elog(ERROR, "could not look for what dropped queries left");

@@ -256,6 +256,11 @@ check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 		return SC_STATUS_LOST;
 	}
 	start = sc_held_position(pipeline_id);
+	if (compare && start == SC_RESTORED_LSN)
+	{
+		*message = "the pipeline's queries were restored from a dump";
+		return SC_STATUS_LOST;
+	}
 	if (compare && start < slot.confirmed_flush)
 	{
 		*message = psprintf("the replication slot stands at %X/%X, beyond the last checkpoint at %X/%X",
