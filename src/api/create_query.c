@@ -29,6 +29,7 @@
 #include "model/log_stream.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "parser/scansup.h"
 #include "query/access.h"
 #include "query/analyze.h"
@@ -187,50 +188,55 @@ resolve_name(NewQuery *query, char *name)
 }
 
 /*
- * Shall the result table have a unique index?  Rows that are updated need it.  Those of closed windows
- * never are: there it is made if no key can be too long for it.
+ * Must the result table have the unique index?  Rows that are updated need it.  Those of closed windows
+ * never are: there a key that is too long for an index must not be an error.
  */
 static bool
 needs_key(const NewQuery *query)
 {
-	const ScDefinition *definition = query->definition;
-
-	if (definition->nresult_key == 0)
-		return false;
-	if (query->emit == SC_EMIT_UPDATE || query->allowed_lateness > 0)
-		return true;
-	for (int i = 0; i < definition->nkeys; i++)
-	{
-		if (get_typlen(definition->keys[i].type) < 0)
-			return false;
-	}
-	return true;
+	return query->emit == SC_EMIT_UPDATE || query->allowed_lateness > 0;
 }
 
-/* The unique index of the result: its key columns, window first.  Its name, or NULL: none. */
+/* Has each value of the result's column the same length, so that none is too long for an index? */
+static bool
+has_fixed_length(const TargetEntry *target)
+{
+	return get_typlen(exprType((Node *) target->expr)) > 0;
+}
+
+/*
+ * The index of the result: its key columns, window first, unique.  Columns that may hold too much
+ * are left out if nothing needs them, and then it isn't unique.  The name of a unique one; NULL: none.
+ */
 static char *
 create_key(NewQuery *query, const char *table)
 {
-	StringInfoData command;
+	const ScDefinition *definition = query->definition;
+	StringInfoData columns;
+	bool		all = true;
 	char	   *name;
 
-	if (!needs_key(query))
+	if (definition->nresult_key == 0)
 		return NULL;
-	/* another one where that name is taken */
-	name = ChooseRelationName(query->name, NULL, "key", get_namespace_oid(query->schema, false), false);
-	initStringInfo(&command);
-	appendStringInfo(&command, "CREATE UNIQUE INDEX %s ON %s (", quote_identifier(name), table);
-	for (int i = 0; i < query->definition->nresult_key; i++)
+	initStringInfo(&columns);
+	for (int i = 0; i < definition->nresult_key; i++)
 	{
-		TargetEntry *target = list_nth(query->definition->target,
-									   query->definition->result_key[i] - 1);
+		TargetEntry *target = list_nth(definition->target, definition->result_key[i] - 1);
 
-		appendStringInfo(&command, "%s%s", i > 0 ? ", " : "",
-						 quote_identifier(target->resname));
+		if (needs_key(query) || has_fixed_length(target))
+			appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
+							 quote_identifier(target->resname));
+		else
+			all = false;
 	}
-	appendStringInfoString(&command, ") NULLS NOT DISTINCT");
-	sc_user_execute(command.data, SPI_OK_UTILITY);
-	return name;
+	/* another name if that one is taken */
+	name = ChooseRelationName(query->name, NULL, all ? "key" : "idx",
+							  get_namespace_oid(query->schema, false), false);
+	sc_user_execute(psprintf("CREATE %sINDEX %s ON %s (%s)%s", all ? "UNIQUE " : "",
+							 quote_identifier(name), table, columns.data,
+							 all ? " NULLS NOT DISTINCT" : ""),
+					SPI_OK_UTILITY);
+	return all ? name : NULL;
 }
 
 /*
