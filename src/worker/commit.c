@@ -115,7 +115,7 @@ try_commit(ScCollection *collection, ScCheckpointRecord *record)
 	{
 		ErrorData  *error = sc_take_query_error(context);
 
-		AbortCurrentTransaction();
+		AbortOutOfAnyTransaction();
 		if (is_committed(record))
 			result = COMMITTED;
 		else if (written && sc_checkpoint_blame(collection, error))

@@ -154,7 +154,7 @@ guard(void (*perform) (Step *step), Step *step)
 	{
 		ErrorData  *error = sc_take_query_error(context);
 
-		AbortCurrentTransaction();
+		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		send_failure(step, error);
 		if (step->query && list_member_ptr(queries, step->query))
