@@ -365,6 +365,21 @@ typedef bool ScUpdateIndexes;
 #define sc_guc_variables(count) get_guc_variables(count)
 #endif
 
+/* 19: what is pushed together is a part of the state (utils/jsonb.h) */
+#if PG_VERSION_NUM < 190000
+struct JsonbParseState;
+struct JsonbValue;
+typedef struct JsonbInState
+{
+	struct JsonbParseState *parseState;
+	struct JsonbValue *result;
+} JsonbInState;
+#define sc_push_jsonb(state, token, value) \
+	((void) ((state)->result = pushJsonbValue(&(state)->parseState, (token), (value))))
+#else
+#define sc_push_jsonb(state, token, value) pushJsonbValue((state), (token), (value))
+#endif
+
 /* 16 exports find_option (utils/guc_tables.h) */
 struct config_generic;
 #if PG_VERSION_NUM < 160000

@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "ckpt/kept_row.h"
 
 #define NPARTS 3

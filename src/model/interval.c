@@ -52,7 +52,7 @@ sc_interval_datum(int64 usecs)
 {
 	Interval   *interval = palloc0(sizeof(Interval));
 
-	if (usecs % USECS_PER_DAY == 0 && Abs(usecs / USECS_PER_DAY) <= PG_INT32_MAX)
+	if (usecs % USECS_PER_DAY == 0 && llabs(usecs / USECS_PER_DAY) <= PG_INT32_MAX)
 		interval->day = usecs / USECS_PER_DAY;
 	else
 		interval->time = usecs;

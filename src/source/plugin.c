@@ -135,7 +135,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relat
 	{
 		ScCapture  *capture = layout->streams[i].capture;
 
-		sc_capture_touch(capture, txn->xact_time.commit_time);
+		sc_capture_touch(capture, sc_txn_commit_time(txn));
 		if (change->action == REORDER_BUFFER_CHANGE_UPDATE)
 			capture->summary.updates++;
 		else if (change->action == REORDER_BUFFER_CHANGE_DELETE)
@@ -275,7 +275,7 @@ plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelatio
 
 		for (int i = 0; i < layout->nstreams; i++)
 		{
-			sc_capture_touch(layout->streams[i].capture, txn->xact_time.commit_time);
+			sc_capture_touch(layout->streams[i].capture, sc_txn_commit_time(txn));
 			layout->streams[i].capture->summary.truncates++;
 		}
 	}
@@ -352,7 +352,7 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 	if (layout->nstreams > 0)
 	{
 		for (int i = 0; i < layout->nstreams; i++)
-			sc_capture_touch(layout->streams[i].capture, txn->xact_time.commit_time);
+			sc_capture_touch(layout->streams[i].capture, sc_txn_commit_time(txn));
 		if (!decoder->begun)
 			write_begin(decoder, txn);
 		write_rows(decoder, layout, relation, message, size);
@@ -495,7 +495,7 @@ write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
 		wire->xid = txn->xid;
 		wire->unused = 0;
 		wire->end_lsn = txn->end_lsn;
-		wire->commit_time = txn->xact_time.commit_time;
+		wire->commit_time = sc_txn_commit_time(txn);
 		wire->control = *control;
 		sc_batch_flush(decoder->batch);
 	}

@@ -216,36 +216,36 @@ make_json(Row *row)
 }
 
 static void
-push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string)
+push_string(JsonbInState *state, JsonbIteratorToken token, const char *string)
 {
 	JsonbValue	value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, string);
 	value.val.string.len = strlen(string);
-	(void) pushJsonbValue(state, token, &value);
+	sc_push_jsonb(state, token, &value);
 }
 
 /* The same with all values as strings: also of json that jsonb doesn't take. */
 static void
 make_string_json(Row *row)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbValue	null = {.type = jbvNull};
 
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	sc_push_jsonb(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < row->desc->natts; i++)
 	{
 		if (TupleDescAttr(row->desc, i)->attisdropped)
 			continue;
 		push_string(&state, WJB_KEY, NameStr(TupleDescAttr(row->desc, i)->attname));
 		if (row->texts[i] == NULL)
-			(void) pushJsonbValue(&state, WJB_VALUE, &null);
+			sc_push_jsonb(&state, WJB_VALUE, &null);
 		else
 			push_string(&state, WJB_VALUE, row->texts[i]);
 	}
-	row->kept->row = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT,
-																	 NULL)));
+	sc_push_jsonb(&state, WJB_END_OBJECT, NULL);
+	row->kept->row = JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }
 
 /* All of it: where no value is special, this is all there is to do. */
