@@ -346,7 +346,8 @@ SKIP:
 		sync_ok("$what, past the bound in a message");
 		good_ok("$what, past the bound in a message");
 	}
-	$node->append_conf('postgresql.conf', "stream_ckpt.task_memory = '1GB'");
+	# its result is a text of 300 MB
+	$node->append_conf('postgresql.conf', "stream_ckpt.task_memory = '1GB'\nstream_ckpt.query_time_limit = '1min'\nstream_ckpt.query_share = 0");
 	$node->reload;
 	$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
 	status_is('bad', 'running');

@@ -332,6 +332,7 @@ act_on_all(void (*act) (ScTaskQuery *query, const ScWireControl *control),
 {
 	int			i = 0;
 
+	sc_lock_time_begin(list_length(queries) > 1);	/* for those to be compiled again */
 	while (i < list_length(queries))
 	{
 		Step		step = {0};
@@ -376,10 +377,12 @@ run_step(Step *step)
 static int
 bound_within(int i)
 {
-	List	   *rest = list_copy_tail(queries, i);
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	List	   *rest = list_copy_tail(queries, i);	/* outlives the transaction, which an error replaces */
 	int			nrest = 0;
 	ListCell   *lc;
 
+	MemoryContextSwitchTo(old);
 	sc_task_queries_bound();
 	foreach(lc, rest)
 	{
