@@ -290,6 +290,23 @@ is(result('s_update') =~ s/^.* 390:1 //r =~ s/ 2130:.*//r, '400:1 401:1 405:1 21
 is(sql(q(SELECT late_rows, (SELECT count(*) FROM s_update WHERE window_start IN ('2024-01-01 01:15', '2024-01-01 01:45')) FROM stream_ckpt.queries WHERE query = 's_update'::regclass)),
 	'6|1', 'what is late: written windows, and those behind the oldest gaps');
 
+# As many as are remembered, and one more between the two that lie nearest to each other.
+sql(q(CREATE TABLE g (ts timestamptz, id int)));
+sql(q(SELECT stream_ckpt.attach_stream('g', event_time => 'ts', max_ahead => NULL)));
+minutely('g');
+put('g', map { sprintf('2124-01-01 %02d:%02d', int($_ / 60), $_ % 60) } 0, 0, 3, map { 20 * $_ } 1 .. 30);
+put('g', '2125-01-01');
+sync_pipelines($node);
+is(sql(q(SELECT DISTINCT cardinality(closed_windows) FROM stream_ckpt.checkpoint_offset WHERE source = 'g'::regclass)), '64', '32 ranges');
+sql(q(SELECT stream_ckpt.reset_watermark('g', '2123-12-31')));
+put('g', '2124-01-01 00:01');
+put('g', '2124-01-01 00:15');
+sql(q(SELECT stream_ckpt.reset_watermark('g', '2123-12-31')));
+put('g', '2124-01-01 00:00:30');
+sync_pipelines($node);
+is(sql("SELECT n FROM g_$_ WHERE window_start = '2124-01-01'"), '2', "$_: a range that has become part of another keeps its windows") for qw(close update);
+is(column('g_update', 'late_rows'), '1', 'a row of them is late');
+
 #
 # Random: transactions, changes and resets, with troubles, against the model
 #

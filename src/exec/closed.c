@@ -98,7 +98,12 @@ sc_closed_add(ScEngine *engine, int64 start, int64 end, int64 ordinary)
 	if (sc_closed_contains(engine, start, end))
 		return;
 	if (closed->n == SC_CLOSED_RANGES)
+	{
 		shrink(engine, ordinary);
+		/* it may lie between the two that have become one: ranges never overlap */
+		if (sc_closed_contains(engine, start, end))
+			return;
+	}
 	i = find(closed, start);
 	if (i > 0 && closed->ranges[i - 1].end == start)
 	{
