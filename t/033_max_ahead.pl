@@ -211,6 +211,8 @@ my $create = q(SELECT stream_ckpt.create_query('%s', 'SELECT w.window_start, w.w
 sql('BEGIN', sprintf($create, 'b_first'), alter('b', watermark_delay => q('1 minute')), 'COMMIT');
 put('b', 0.1);
 sync_pipelines($node);
+is(sql(q(SELECT watermark_delay FROM stream_ckpt.checkpoint_offset o WHERE source = 'b'::regclass)), '00:01:00',
+	'nobody captured the stream before that transaction');
 sql(q(SELECT stream_ckpt.pause_query('b_first')));
 sync_pipelines($node);
 put('b', 1.1);

@@ -379,6 +379,17 @@ take_idle(LogicalDecodingContext *ctx, const ScControl *control)
 	sc_decoder->work = true;
 }
 
+/*
+ * For whoever has queries that read the stream.  Whether we have is known when the transaction ends: it
+ * can create one.
+ */
+static bool
+is_for_stream(const ScControl *control)
+{
+	return control->kind == SC_CONTROL_ALTER_STREAM ||
+		control->kind == SC_CONTROL_RESET_WATERMARK;
+}
+
 /* Rows pass at once; control messages wait for the end of their transaction. */
 static void
 plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
@@ -395,9 +406,7 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
 		!sc_control_parse(message, size, &control))
 		return;
-	if (control.kind == SC_CONTROL_ALTER_STREAM || control.kind == SC_CONTROL_RESET_WATERMARK ?
-		!sc_capture_has(control.stream_relid) :
-		control.pipeline_id != sc_decoder->pipeline_id)
+	if (!is_for_stream(&control) && control.pipeline_id != sc_decoder->pipeline_id)
 		return;
 	if (control.kind == SC_CONTROL_IDLE && !transactional)
 		take_idle(ctx, &control);
@@ -482,6 +491,7 @@ act_on_control(ScDecoder *decoder, ScControl *control)
 static void
 write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
 {
+	bool		any = false;
 	ListCell   *lc;
 
 	foreach(lc, decoder->controls)
@@ -490,6 +500,9 @@ write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
 		ScWireControl *wire;
 
 		act_on_control(decoder, control);
+		if (is_for_stream(control) && !sc_capture_has(control->stream_relid))
+			continue;
+		any = true;
 		wire = (ScWireControl *) sc_batch_add(decoder->batch, SC_WIRE_CONTROL, 0,
 											  sizeof(ScWireControl));
 		wire->xid = txn->xid;
@@ -499,6 +512,8 @@ write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
 		wire->control = *control;
 		sc_batch_flush(decoder->batch);
 	}
+	if (!any)
+		return;
 	remember_xid(decoder, txn->xid);
 	decoder->work = true;
 }
