@@ -83,6 +83,15 @@ sql('UPDATE nap SET seconds = 0');
 status_is('sleepy', 'running');
 sync_pipelines($node);
 results_ok($node, 'sleepy', 'exact after it was interrupted', emit => 'update', synced => 1);
+wait_until($node, q(SELECT failed_at IS NULL FROM stream_ckpt.queries WHERE query = 'sleepy'::regclass), 'it is healthy again');
+
+# That it was healthy in between doesn't make it begin anew.
+sql('UPDATE nap SET seconds = 9');
+rows(10);
+status_is('sleepy', 'retrying');
+cmp_ok(counter($node, 'sleepy', 'failures'), '>', 1, 'a query that is interrupted again has failed before');
+sql('UPDATE nap SET seconds = 0');
+status_is('sleepy', 'running');
 sql(q(SELECT stream_ckpt.drop_query('sleepy')));
 
 #

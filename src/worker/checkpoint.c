@@ -167,6 +167,7 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 	ScFailureStatus status = SC_FAILURE_FAILED;
 
 	collected->outcome = SC_OUTCOME_FAILED;
+	collected->overran = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
 	collected->failed_lsn = failure->row_lsn;
 	if (transient && can_wait &&
 		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < SC_PATIENCE))
@@ -265,7 +266,7 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 	ScProgress *progress = sc_progress_get(collected->query_id);
 
 	collected->by_sink = collected->recovered = collected->cleared = false;
-	collected->user_code = collected->failed_now = collected->untried = false;
+	collected->user_code = collected->failed_now = collected->untried = collected->overran = false;
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!collected->query)
 	{

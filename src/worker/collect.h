@@ -51,6 +51,7 @@ typedef struct ScCollectedQuery
 	bool		user_code;		/* code of its owner's may have run */
 	bool		failed_now;		/* and then its rows could not be written */
 	bool		untried;		/* its part waits, and nobody tried to write it */
+	bool		overran;		/* it was interrupted because it took too long */
 	XLogRecPtr	failed_lsn;		/* of the row that failed */
 
 	/* for further tries to commit the same checkpoint */

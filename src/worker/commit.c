@@ -28,6 +28,7 @@
 #include "worker/loop.h"
 #include "worker/lost.h"
 #include "worker/progress.h"
+#include "worker/strikes.h"
 #include "worker/workers.h"
 
 #define RETRY_MIN_MS		1000
@@ -150,6 +151,8 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 	ScMoment	next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
 
 	progress->clear_at = 0;
+	if (collected->overran)
+		sc_strikes_add(collected->query_id);
 	if (collected->outcome == SC_OUTCOME_VOID)
 	{
 		/* one that is paused sends nothing more */
@@ -188,7 +191,7 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 			if (collected->cleared)
 			{
 				progress->failing = false;
-				progress->failures = 0;
+				progress->failures = sc_strikes_of(collected->query_id);
 				progress->failed_lsn = InvalidXLogRecPtr;
 			}
 			break;

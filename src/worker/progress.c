@@ -9,6 +9,7 @@
 #include "ckpt/store.h"
 #include "utils/memutils.h"
 #include "worker/progress.h"
+#include "worker/strikes.h"
 
 #define MAX_DELAY_S	60
 #define RESUME_MS	60000
@@ -165,13 +166,14 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 		entry->lsn = offset->lsn;
 		entry->with_others = !offset->apart;
 		entry->active = has_offset(offsets, offset->query_id);
+		entry->failures = sc_strikes_of(offset->query_id);
 		if (failure)
 		{
 			entry->failing = true;
 			entry->lost = sc_failure_loses(failure);
 			/* the attempt before may have found out that it spoils commits */
 			entry->suspect = failure->status == SC_FAILURE_WAITING;
-			entry->failures = failure->failures;
+			entry->failures = Max(entry->failures, failure->failures);
 			entry->failed_lsn = failure->row_lsn;
 		}
 	}
@@ -251,7 +253,7 @@ resume_waiting(ScProgress *entry)
 	if (!sc_moment_is_past(entry->resumed_at, RESUME_MS))
 		return;
 	entry->resumed_at = now;
-	entry->failures = 0;
+	entry->failures = sc_strikes_of(entry->query_id);
 	entry->wait_until = now;
 }
 

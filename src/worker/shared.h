@@ -23,6 +23,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
+#include "worker/strikes.h"
 
 #define SC_MAX_TASKS 16
 
@@ -110,6 +111,9 @@ typedef struct ScPipelineShared
 
 	/* reader -> writers: its latch wants to be set at a commit */
 	pg_atomic_uint32 reader_sleeps;
+
+	/* the coordinator's own, for those that follow it: no lock */
+	ScStrikes	strikes[SC_MAX_STRIKES];
 
 	ConditionVariable cv;		/* broadcast at commits and changes of status */
 } ScPipelineShared;
