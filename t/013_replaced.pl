@@ -380,7 +380,11 @@ is(sql('SELECT count(*) FROM stream_ckpt.dead_letter'), '0', 'and no dead letter
 sql(alter_both('ALTER COLUMN e TYPE bigint'));
 sql(insert_wide(11, 'e', 5000000000));
 like(wide_ok(11, 11, 'a type is changed'), qr/"e": 5000000000/, 'and its values are there');
+arm($node, 'task_before_restore', 'wait');
+kill 'TERM', pid_of($node, 'task');
+wait_reached($node, 'task_before_restore');
 sql('BEGIN; ' . insert_wide(12, 'e', 1) . '; ' . alter_both('ALTER COLUMN e TYPE text') . '; COMMIT');
+disarm($node, 'task_before_restore');
 wait_until($node, q(SELECT bool_and(status = 'failed') FROM stream_ckpt.queries), 'the queries fail');
 like(
 	sql(q(SELECT message || ' ' || hint FROM stream_ckpt.queries LIMIT 1)),

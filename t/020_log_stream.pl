@@ -408,7 +408,7 @@ $node->command_ok(
 	[ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $node->basedir . '/dump.sql', '-d', $node->connstr('copy') ],
 	'restored');
 is( $node->safe_psql('copy', 'SELECT stream, kind, event_time, watermark_delay FROM stream_ckpt.streams'),
-	's|log|ts|24:00:00', 'with its options');
+	's|log|ts|1 day', 'with its options');
 
 # without the last stream the pipeline has nothing to do, and keeps no WAL
 $node->safe_psql('postgres', 'DROP FOREIGN TABLE s, a, b CASCADE; DROP TABLE p CASCADE');
