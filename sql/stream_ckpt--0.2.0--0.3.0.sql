@@ -186,3 +186,105 @@ CREATE TRIGGER restored AFTER INSERT ON stream_ckpt.query
 ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.checkpoint_offset',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
+
+--
+-- Views: no value of an owner's makes them fail, and they say in words what doesn't count.
+--
+ALTER TABLE stream_ckpt.checkpoint_offset
+	ADD COLUMN recent_late bigint NOT NULL DEFAULT 0,
+	ADD COLUMN recent_timeless bigint NOT NULL DEFAULT 0,
+	ADD COLUMN recent_ignored bigint NOT NULL DEFAULT 0,
+	ADD COLUMN recent_ahead bigint NOT NULL DEFAULT 0,
+	ADD COLUMN recent_lsn pg_lsn;
+
+CREATE FUNCTION stream_ckpt.watermark(max_event_time timestamptz, watermark_delay interval)
+RETURNS timestamptz LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_watermark';
+COMMENT ON FUNCTION stream_ckpt.watermark(timestamptz, interval)
+	IS 'max_event_time less watermark_delay as queries count it: a day is 24 hours; -infinity where no time is that early, NULL for a delay of months';
+CREATE FUNCTION stream_ckpt.uncounted_message(late bigint, timeless bigint, ignored bigint, ahead bigint)
+RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_uncounted_message';
+COMMENT ON FUNCTION stream_ckpt.uncounted_message(bigint, bigint, bigint, bigint)
+	IS 'so many rows that came late, rows without a finite event time, changes, and rows beyond max_ahead, in words; NULL where there are none';
+CREATE FUNCTION stream_ckpt.uncounted_hint(late bigint, timeless bigint, ignored bigint, ahead bigint)
+RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_uncounted_hint';
+COMMENT ON FUNCTION stream_ckpt.uncounted_hint(bigint, bigint, bigint, bigint)
+	IS 'what to do about them; NULL where there are none';
+CREATE FUNCTION stream_ckpt.task_lag(pipeline_id integer, task integer)
+RETURNS float8 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_task_lag';
+COMMENT ON FUNCTION stream_ckpt.task_lag(integer, integer)
+	IS 'seconds that a task is behind what was committed: 0 when it has had everything; NULL where it does not run';
+
+CREATE OR REPLACE VIEW stream_ckpt.pipelines AS
+SELECT p.name AS pipeline, p.pipeline_id,
+	CASE WHEN s.status IS NOT NULL AND s.status <> 'gone' THEN s.status
+		 WHEN p.stopped THEN 'stopped'
+		 WHEN NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) THEN 'idle'
+		 WHEN l.slot_name IS NULL THEN 'lost'
+		 ELSE 'starting' END AS status,
+	COALESCE(s.message, CASE WHEN lost.yes THEN 'the pipeline''s replication slot does not exist' END) AS message,
+	COALESCE(s.hint, CASE WHEN lost.yes THEN 'Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.' END) AS hint,
+	s.status_since, p.parallelism, p.checkpoint_interval, p.state_backend,
+	COALESCE(s.attempt, t.attempt) AS attempt, s.failures, s.restart_at,
+	s.coordinator_pid, s.reader_pid,
+	t.checkpoint_id AS last_checkpoint, s.checkpoint_in_progress,
+	s.decoded_lsn, COALESCE(s.committed_lsn, t.lsn) AS committed_lsn,
+	l.slot_name, l.confirmed_flush_lsn,
+	-- positions of a copied database are another server's
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		 THEN GREATEST(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), COALESCE(s.committed_lsn, t.lsn)), 0)::bigint END AS lag_bytes,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		 THEN GREATEST(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), l.restart_lsn), 0)::bigint END AS wal_kept_bytes
+FROM stream_ckpt.pipeline p
+LEFT JOIN stream_ckpt.pipeline_state t USING (pipeline_id)
+LEFT JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
+LEFT JOIN pg_catalog.pg_replication_slots l
+	ON l.slot_name = 'stream_ckpt_' || (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || '_' || p.pipeline_id
+CROSS JOIN LATERAL (SELECT NOT p.stopped AND l.slot_name IS NULL AND s.pipeline_id IS NULL
+	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost;
+
+CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
+SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
+	CASE WHEN f.status = 'lost' THEN 'lost'
+		 WHEN q.paused THEN 'paused'
+		 WHEN f.status = 'accepted' THEN 'restarting'
+		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
+		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
+		 ELSE p.status END AS status,
+	COALESCE(f.message, p.message,
+		stream_ckpt.uncounted_message(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) || ' in the last checkpoint with rows') AS message,
+	q.emit,
+	stream_ckpt.watermark(o.max_event_time, o.watermark_delay) AS watermark, n.lsn, n.checkpoint_id,
+	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
+	COALESCE(o.null_event_times, 0) AS null_event_times,
+	COALESCE(o.result_rows, 0) AS result_rows,
+	COALESCE(o.updates_ignored, 0) AS updates_ignored,
+	COALESCE(o.deletes_ignored, 0) AS deletes_ignored,
+	COALESCE(o.truncates_ignored, 0) AS truncates_ignored,
+	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
+	q.query_id, q.created_at,
+	f.sqlstate, f.detail,
+	COALESCE(f.hint, p.hint, CASE WHEN COALESCE(f.message, p.message) IS NULL
+		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
+	f.context AS error_context, f.failures, f.failed_at,
+	f.row_lsn, f.row_ordinal,
+	COALESCE(o.ahead_rows, 0) AS ahead_rows
+FROM stream_ckpt.query q
+LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
+LEFT JOIN stream_ckpt.query_position n USING (query_id)
+LEFT JOIN stream_ckpt.query_failure f USING (query_id)
+LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
+LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
+LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
+WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
+
+CREATE OR REPLACE VIEW stream_ckpt.tasks AS
+SELECT p.name AS pipeline, t.task, t.pid, t.rows_in, t.late_rows, t.watermark, t.lsn, t.commit_time,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+		 THEN GREATEST(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.decoded_lsn), 0)::bigint END AS lag_bytes,
+	stream_ckpt.task_lag(t.pipeline_id, t.task) AS lag_seconds,
+	t.groups, t.state_bytes, t.outbox_bytes, t.busy_ms, t.backpressured_ms
+FROM stream_ckpt.task_status() t
+JOIN stream_ckpt.pipeline p USING (pipeline_id)
+JOIN stream_ckpt.pipeline_status() s USING (pipeline_id);
+COMMENT ON VIEW stream_ckpt.tasks
+	IS 'task workers that run now; counts since their attempt began; lag_seconds: 0 when a task has had everything that was committed';

@@ -172,6 +172,15 @@ is( $node->safe_psql(
 	'starting|there is no place for the pipeline|Increase "stream_ckpt.max_pipelines" and restart the server. '
 	  . 'Lost and stopped pipelines take a place, too.',
 	'no place: status, message, hint');
+like($node->safe_psql('other', 'SELECT hint FROM stream_ckpt.queries'),
+	qr/^Increase "stream_ckpt.max_pipelines"/, 'no place: the hint is the query\'s, too');
+my ($created, undef, $words) = $node->psql('other',
+	q(SELECT stream_ckpt.create_query('q2', 'SELECT w.window_start, count(*) FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY 1')));
+is($created, 0, 'no place: a query can be created');
+like($words,
+	qr/WARNING:  the query does not run: there is no place for pipeline "default"\nDETAIL:  The WAL is kept for it.\nHINT:  Increase "stream_ckpt.max_pipelines"/,
+	'no place: create_query() says so');
+$node->safe_psql('other', q(SELECT stream_ckpt.drop_query('q2')));
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
 ($ret, $stdout, $stderr) =
@@ -193,6 +202,12 @@ restart_with("shared_preload_libraries = ''");
 insert_hour($node, $hours++);
 status_is('stopped', 'stream_ckpt must be preloaded',
 	qr/Add it to "shared_preload_libraries" and restart/, 'not preloaded');
+$node->safe_psql('postgres', 'CREATE DATABASE fresh');
+$node->safe_psql('fresh', 'CREATE EXTENSION stream_ckpt');
+is( $node->safe_psql('fresh', 'SELECT status, message, hint FROM stream_ckpt.pipelines'),
+	'idle|stream_ckpt must be preloaded|Add it to "shared_preload_libraries" and restart the server.',
+	'not preloaded: said before there is a query');
+$node->safe_psql('postgres', 'DROP DATABASE fresh');
 for my $sql (
 	q(SELECT stream_ckpt.sync()),
 	q(SELECT stream_ckpt.checkpoint()),

@@ -73,6 +73,12 @@ sub stands_lost
 		"$test: why, and what to do");
 	my ($ret, $stdout, $stderr) = $where->psql($database, q(SELECT stream_ckpt.sync('30 seconds')));
 	like($stderr, qr/pipeline "default" is lost.*accept_gap => true/s, "$test: sync() says so, too");
+	($ret, $stdout, $stderr) = $where->psql($database,
+		q(BEGIN; INSERT INTO s (ts) VALUES ('2024-01-01'); INSERT INTO s (ts) VALUES ('2024-01-01'); ROLLBACK));
+	is($stderr,
+		qq(psql:<stdin>:1: NOTICE:  rows of stream "s" will not be counted: pipeline "default" is lost\n)
+		  . 'HINT:  See stream_ckpt.pipelines for the reason and the way out.',
+		"$test: so does INSERT, once");
 	return;
 }
 
@@ -104,6 +110,9 @@ create_queries($node, 'postgres');
 wait_running($node);
 hour($node, 'postgres');
 exact($node, 'postgres', 0, 'before');
+my (undef, undef, $said) =
+  $node->psql('postgres', q(BEGIN; INSERT INTO s (ts) VALUES ('2024-01-01'); ROLLBACK));
+is($said, '', 'INSERT has nothing to say of a pipeline that runs');
 
 $node->backup('base');
 hour($node, 'postgres');

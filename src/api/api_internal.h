@@ -19,6 +19,8 @@ extern char *sc_arg_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern char *sc_arg_name(FunctionCallInfo fcinfo, int n, const char *name);
 /* Microseconds; negative ones refused. */
 extern int64 sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name);
+/* The same for what event times are moved by: refused where that is too far. */
+extern int64 sc_arg_reach(FunctionCallInfo fcinfo, int n, const char *name);
 
 /* The name of a relation, with a schema or without one; an error that shows how names are written. */
 extern struct RangeVar *sc_arg_relation(const char *name);

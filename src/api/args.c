@@ -73,6 +73,15 @@ sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name)
 	return usecs;
 }
 
+int64
+sc_arg_reach(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	int64		usecs = sc_arg_usecs(fcinfo, n, name);
+
+	sc_interval_check_reach(usecs, psprintf("parameter \"%s\"", name));
+	return usecs;
+}
+
 /* ---------- who may do what ---------- */
 
 ScPipeline *

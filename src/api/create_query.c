@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 #include "worker/pipeline.h"
+#include "worker/shared.h"
 #include "worker/start.h"
 #include "worker/workers.h"
 
@@ -83,7 +84,7 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 				 errmsg("parameter \"on_error\" must be 'stop' or 'dead_letter', not '%s'",
 						on_error)));
 	query->dead_letter = strcmp(on_error, "dead_letter") == 0;
-	query->allowed_lateness = sc_arg_usecs(fcinfo, 3, "allowed_lateness");
+	query->allowed_lateness = sc_arg_reach(fcinfo, 3, "allowed_lateness");
 	if (!PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
 		sc_not_supported("backfill => true",
 						 "With backfill => false the query begins with the rows committed after it.");
@@ -360,6 +361,18 @@ create_relations(NewQuery *query)
 	recordDependencyOn(&definition, &result, DEPENDENCY_AUTO);
 }
 
+/* The query is kept, and its rows are: what is missing can be mended. */
+static void
+warn_of_no_place(const ScPipeline *pipeline)
+{
+	if (sc_shared_find(MyDatabaseId, pipeline->pipeline_id) || sc_shared_has_room())
+		return;
+	ereport(WARNING,
+			(errmsg("the query does not run: there is no place for pipeline \"%s\"", pipeline->name),
+			 errdetail("The WAL is kept for it."),
+			 errhint("Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.")));
+}
+
 static void
 create_entry(NewQuery *query)
 {
@@ -394,6 +407,7 @@ create_entry(NewQuery *query)
 	control.options = sc_stream_by_relid(entry.source, false)->options;
 	(void) sc_control_log(&control);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
+	warn_of_no_place(query->pipeline);
 }
 
 /*

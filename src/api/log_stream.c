@@ -98,9 +98,9 @@ create_command(RangeVar *range, const char *columns, FunctionCallInfo fcinfo)
 {
 	StringInfoData command;
 	int			noptions = 0;
-	int64		delay = sc_arg_usecs(fcinfo, 3, "watermark_delay");
-	int64		idle = PG_ARGISNULL(4) ? 0 : sc_arg_usecs(fcinfo, 4, "idle_timeout");
-	int64		ahead = PG_ARGISNULL(5) ? 0 : sc_arg_usecs(fcinfo, 5, "max_ahead");
+	int64		delay = sc_arg_reach(fcinfo, 3, "watermark_delay");
+	int64		idle = PG_ARGISNULL(4) ? 0 : sc_arg_reach(fcinfo, 4, "idle_timeout");
+	int64		ahead = PG_ARGISNULL(5) ? 0 : sc_arg_reach(fcinfo, 5, "max_ahead");
 
 	initStringInfo(&command);
 	appendStringInfo(&command, "CREATE FOREIGN TABLE %s (%s\n) SERVER %s",

@@ -8,7 +8,10 @@
 
 #include "access/xlog.h"
 #include "api/api_internal.h"
+#include "base/clock.h"
 #include "catalog/pg_authid.h"
+#include "ckpt/uncounted.h"
+#include "common/int.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
@@ -23,6 +26,10 @@
 PG_FUNCTION_INFO_V1(stream_ckpt_pipeline_status);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_status);
 PG_FUNCTION_INFO_V1(stream_ckpt_sees_pipeline);
+PG_FUNCTION_INFO_V1(stream_ckpt_watermark);
+PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_message);
+PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_hint);
+PG_FUNCTION_INFO_V1(stream_ckpt_task_lag);
 
 #define PIPELINE_COLUMNS 14
 #define TASK_COLUMNS 13
@@ -129,7 +136,10 @@ put_words(ReturnSetInfo *result, int32 pipeline_id, ScStatus status, const char 
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* The pipelines that should run, where none of the server can, and why. */
+/*
+ * The pipelines that should run, where none of the server can, and why.  Where the library isn't
+ * preloaded that is said of all: what is missing is learnt before the first query then.
+ */
 static void
 put_waiting_pipelines(ReturnSetInfo *result, const char *message, const char *hint)
 {
@@ -142,6 +152,9 @@ put_waiting_pipelines(ReturnSetInfo *result, const char *message, const char *hi
 
 		if (!pipeline->stopped && sc_query_list(pipeline->pipeline_id) != NIL)
 			put_words(result, pipeline->pipeline_id, status, message, hint);
+		else if (!sc_shared)
+			put_words(result, pipeline->pipeline_id,
+					  pipeline->stopped ? SC_STATUS_STOPPED : SC_STATUS_IDLE, message, hint);
 	}
 }
 
@@ -255,4 +268,83 @@ stream_ckpt_task_status(PG_FUNCTION_ARGS)
 		}
 	}
 	PG_RETURN_NULL();
+}
+
+/* Seconds since something is behind; 0: nothing is. */
+static double
+seconds_since(ScMoment since)
+{
+	return since == 0 ? 0 : (sc_moment_now() - since) / 1000000.0;
+}
+
+/*
+ * task_lag(pipeline_id, task) -> seconds that the task's last transaction is behind what was
+ * committed: 0 when it has had all that is in the WAL; never more than since it had.  NULL: there
+ * is no such task.
+ */
+Datum
+stream_ckpt_task_lag(PG_FUNCTION_ARGS)
+{
+	ScPipelineShared *pipeline = sc_shared_find(MyDatabaseId, PG_GETARG_INT32(0));
+	int			number = PG_GETARG_INT32(1);
+	ScTaskShared *task;
+	double		lag;
+
+	if (!pipeline || number < 0 || number >= SC_MAX_TASKS ||
+		pipeline->tasks[number].place.pid == 0)
+		PG_RETURN_NULL();
+	task = &pipeline->tasks[number];
+	lag = Max(seconds_since(pipeline->behind_since), seconds_since(task->behind_since));
+	if (task->commit_time != 0)
+		lag = Min(lag, Max(GetCurrentTimestamp() - task->commit_time, 0) / 1000000.0);
+	PG_RETURN_FLOAT8(lag);
+}
+
+/*
+ * watermark(max_event_time, watermark_delay): counted as the queries do, a day as 24 hours.
+ * -infinity where that is before all times, NULL for a delay without a length: no error.
+ */
+Datum
+stream_ckpt_watermark(PG_FUNCTION_ARGS)
+{
+	int64		event_time = PG_GETARG_TIMESTAMPTZ(0);
+	Interval   *delay = PG_GETARG_INTERVAL_P(1);
+	int64		usecs;
+	int64		watermark;
+
+	if (!sc_interval_length(delay, &usecs))
+		PG_RETURN_NULL();
+	if (pg_sub_s64_overflow(event_time, usecs, &watermark) || watermark < MIN_TIMESTAMP)
+		PG_RETURN_TIMESTAMPTZ(DT_NOBEGIN);
+	if (!IS_VALID_TIMESTAMP(watermark))
+		PG_RETURN_TIMESTAMPTZ(DT_NOEND);
+	PG_RETURN_TIMESTAMPTZ(watermark);
+}
+
+static Datum
+uncounted_words(FunctionCallInfo fcinfo, char *(*words) (const ScUncounted *))
+{
+	ScUncounted uncounted = {0};
+	char	   *text;
+
+	uncounted.late = PG_GETARG_INT64(0);
+	uncounted.timeless = PG_GETARG_INT64(1);
+	uncounted.ignored = PG_GETARG_INT64(2);
+	uncounted.ahead = PG_GETARG_INT64(3);
+	text = words(&uncounted);
+	if (text == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+Datum
+stream_ckpt_uncounted_message(PG_FUNCTION_ARGS)
+{
+	return uncounted_words(fcinfo, sc_uncounted_message);
+}
+
+Datum
+stream_ckpt_uncounted_hint(PG_FUNCTION_ARGS)
+{
+	return uncounted_words(fcinfo, sc_uncounted_hint);
 }

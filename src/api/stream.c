@@ -102,7 +102,7 @@ arg_idle_timeout(FunctionCallInfo fcinfo, int n)
 
 	if (PG_ARGISNULL(n))
 		return 0;
-	usecs = sc_arg_usecs(fcinfo, n, "idle_timeout");
+	usecs = sc_arg_reach(fcinfo, n, "idle_timeout");
 	if (usecs == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -115,7 +115,7 @@ arg_idle_timeout(FunctionCallInfo fcinfo, int n)
 static int64
 arg_max_ahead(FunctionCallInfo fcinfo, int n)
 {
-	return PG_ARGISNULL(n) ? SC_NO_LIMIT : sc_arg_usecs(fcinfo, n, "max_ahead");
+	return PG_ARGISNULL(n) ? SC_NO_LIMIT : sc_arg_reach(fcinfo, n, "max_ahead");
 }
 
 static ScStreamOptions
@@ -123,7 +123,7 @@ attach_options(FunctionCallInfo fcinfo)
 {
 	ScStreamOptions options;
 
-	options.watermark_delay = sc_arg_usecs(fcinfo, 2, "watermark_delay");
+	options.watermark_delay = sc_arg_reach(fcinfo, 2, "watermark_delay");
 	options.idle_timeout = arg_idle_timeout(fcinfo, 3);
 	options.max_ahead = arg_max_ahead(fcinfo, 4);
 	return options;
@@ -233,7 +233,7 @@ stream_ckpt_alter_stream(PG_FUNCTION_ARGS)
 	stream = own_stream(fcinfo);
 	options = &stream->options;
 	if (!arg_is_left_out(fcinfo, 1))
-		options->watermark_delay = sc_arg_usecs(fcinfo, 1, "watermark_delay");
+		options->watermark_delay = sc_arg_reach(fcinfo, 1, "watermark_delay");
 	if (!arg_is_left_out(fcinfo, 2))
 		options->idle_timeout = arg_idle_timeout(fcinfo, 2);
 	if (!arg_is_left_out(fcinfo, 3))

@@ -155,6 +155,8 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 		greatest = greatest_closed(definition, var->varattno,
 								   offset->time.max_event_time -
 								   offset->options.watermark_delay);
+		if (greatest < MIN_TIMESTAMP)
+			return "false";
 		return psprintf("%s OPERATOR(pg_catalog.<=) %s",
 						column_name(names, target->resno),
 						timestamp_literal(var->vartype, greatest));

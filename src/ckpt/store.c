@@ -301,6 +301,12 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 		offset->active_at = DatumGetTimestampTz(values[Anum_offset_active_at - 1]);
 	}
 	offset->apart = DatumGetBool(values[Anum_offset_apart - 1]);
+	offset->recent.late = DatumGetInt64(values[Anum_offset_recent_late - 1]);
+	offset->recent.timeless = DatumGetInt64(values[Anum_offset_recent_timeless - 1]);
+	offset->recent.ignored = DatumGetInt64(values[Anum_offset_recent_ignored - 1]);
+	offset->recent.ahead = DatumGetInt64(values[Anum_offset_recent_ahead - 1]);
+	if (!nulls[Anum_offset_recent_lsn - 1])
+		offset->recent_lsn = DatumGetLSN(values[Anum_offset_recent_lsn - 1]);
 	return offset;
 }
 
@@ -338,6 +344,12 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	values[Anum_offset_active_at - 1] = TimestampTzGetDatum(offset->active_at);
 	nulls[Anum_offset_active_lsn - 1] = nulls[Anum_offset_active_at - 1] = offset->active_at == 0;
 	values[Anum_offset_apart - 1] = BoolGetDatum(offset->apart);
+	values[Anum_offset_recent_late - 1] = Int64GetDatum(offset->recent.late);
+	values[Anum_offset_recent_timeless - 1] = Int64GetDatum(offset->recent.timeless);
+	values[Anum_offset_recent_ignored - 1] = Int64GetDatum(offset->recent.ignored);
+	values[Anum_offset_recent_ahead - 1] = Int64GetDatum(offset->recent.ahead);
+	values[Anum_offset_recent_lsn - 1] = LSNGetDatum(offset->recent_lsn);
+	nulls[Anum_offset_recent_lsn - 1] = XLogRecPtrIsInvalid(offset->recent_lsn);
 }
 
 /* The position that counts.  One that has no pipeline to go with has its own. */
@@ -463,6 +475,27 @@ sc_store_checkpoint_id(const ScStore *store)
 	return store->checkpoint_id;
 }
 
+static int64
+ignored(const ScOffset *offset)
+{
+	return offset->updates_ignored + offset->deletes_ignored + offset->truncates_ignored;
+}
+
+/* What wasn't counted since "old", the offset that is stored; as there, where nothing came. */
+static void
+note_uncounted(ScOffset *new, const ScOffset *old)
+{
+	new->recent = old->recent;
+	new->recent_lsn = old->recent_lsn;
+	if (new->rows_in == old->rows_in && ignored(new) == ignored(old))
+		return;
+	new->recent.late = new->late_rows - old->late_rows;
+	new->recent.timeless = new->null_event_times - old->null_event_times;
+	new->recent.ignored = ignored(new) - ignored(old);
+	new->recent.ahead = new->ahead_rows - old->ahead_rows;
+	new->recent_lsn = new->lsn;
+}
+
 /* See store.h. */
 void
 sc_store_offset(ScStore *store, const ScOffset *offset)
@@ -474,18 +507,22 @@ sc_store_offset(ScStore *store, const ScOffset *offset)
 	SysScanDesc scan;
 	HeapTuple	oldtuple;
 	HeapTuple	newtuple;
+	TupleDesc	desc = RelationGetDescr(store->offset.rel);
+	ScOffset	none = {0};
+	ScOffset	new;
 
 	CommandCounterIncrement();
 	oldcontext = MemoryContextSwitchTo(store->context);
-	offset_to_values(offset, values, nulls);
-	newtuple = heap_form_tuple(RelationGetDescr(store->offset.rel), values, nulls);
-
 	ScanKeyInit(&keys[0], Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(offset->query_id));
 	ScanKeyInit(&keys[1], Anum_offset_source, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(offset->source));
 	scan = sc_store_scan(&store->offset, 2, keys);
 	oldtuple = systable_getnext_ordered(scan, ForwardScanDirection);
+	new = *offset;
+	note_uncounted(&new, oldtuple ? offset_from_tuple(oldtuple, desc) : &none);
+	offset_to_values(&new, values, nulls);
+	newtuple = heap_form_tuple(desc, values, nulls);
 	if (oldtuple != NULL)
 		CatalogTupleUpdateWithInfo(store->offset.rel, &oldtuple->t_self, newtuple,
 								   store->offset.indexes);

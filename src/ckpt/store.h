@@ -12,6 +12,7 @@
 #define SC_CKPT_STORE_H
 
 #include "ckpt/changelog.h"
+#include "ckpt/uncounted.h"
 #include "model/catalog.h"
 
 /* Offset, watermark and counters of one query on one source at a checkpoint. */
@@ -38,6 +39,11 @@ typedef struct ScOffset
 	 * the time of its commit; 0: none */
 	XLogRecPtr	active_lsn;
 	TimestampTz active_at;
+
+	/* not counted in the last checkpoint with rows of the query or changes of its stream, which
+	 * was at recent_lsn: sc_store_offset() works these out */
+	ScUncounted recent;
+	XLogRecPtr	recent_lsn;
 	int64		next_due;		/* not stored: sc_engine_next_due() */
 	bool		apart;			/* the position is its own, not that of the pipeline's last checkpoint */
 } ScOffset;

@@ -95,4 +95,10 @@ struct Interval;
 extern int64 sc_interval_usecs(const Interval *interval, const char *what);
 extern Datum sc_interval_datum(int64 usecs);	/* the inverse */
 
+/* The same without an error: false where it has no length. */
+extern bool sc_interval_length(const Interval *interval, int64 *usecs);
+
+/* An error where event times could not be moved by so much (delays, lateness, time-outs). */
+extern void sc_interval_check_reach(int64 usecs, const char *what);
+
 #endif							/* SC_MODEL_CATALOG_H */

@@ -77,7 +77,12 @@
 #define Anum_offset_watermark_delay			22
 #define Anum_offset_idle_timeout			23
 #define Anum_offset_max_ahead				24
-#define Natts_offset						24
+#define Anum_offset_recent_late				25
+#define Anum_offset_recent_timeless			26
+#define Anum_offset_recent_ignored			27
+#define Anum_offset_recent_ahead			28
+#define Anum_offset_recent_lsn				29
+#define Natts_offset						29
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

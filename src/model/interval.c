@@ -14,6 +14,9 @@
 #include "model/catalog.h"
 #include "utils/timestamp.h"
 
+/* far from what event times and their sums can be */
+#define MAX_REACH_DAYS 1000000
+
 /*
  * Length of "interval" in microseconds; it may be negative.  "what" names the
  * interval in the error that refuses months, years and what doesn't fit.
@@ -57,4 +60,25 @@ sc_interval_datum(int64 usecs)
 	else
 		interval->time = usecs;
 	return IntervalPGetDatum(interval);
+}
+
+bool
+sc_interval_length(const Interval *interval, int64 *usecs)
+{
+#ifdef INTERVAL_NOT_FINITE
+	if (INTERVAL_NOT_FINITE(interval))
+		return false;
+#endif
+	return interval->month == 0 &&
+		!pg_mul_s64_overflow((int64) interval->day, USECS_PER_DAY, usecs) &&
+		!pg_add_s64_overflow(*usecs, interval->time, usecs);
+}
+
+void
+sc_interval_check_reach(int64 usecs, const char *what)
+{
+	if (usecs > MAX_REACH_DAYS * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than %d days", what, MAX_REACH_DAYS)));
 }

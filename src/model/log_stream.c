@@ -41,6 +41,8 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+ScLostPipeline sc_lost_pipeline = NULL;
+
 /* objsubid of the lock; sc_stream_lock() has 0 */
 #define UNREAD_LOCK		1
 
@@ -128,6 +130,7 @@ sc_log_stream_check_option(DefElem *option)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"%s\" must not be negative", option->defname)));
+	sc_interval_check_reach(usecs, psprintf("option \"%s\"", option->defname));
 	if (usecs == 0 && strcmp(option->defname, SC_OPTION_IDLE_TIMEOUT) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),

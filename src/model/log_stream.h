@@ -66,6 +66,14 @@ extern void sc_log_stream_column_altered(Oid relid, AttrNumber attno);
 extern bool sc_streams_are_read(List *relids);
 
 /*
+ * Set by the layer that knows what pipelines do: the name of a lost pipeline with a query on one
+ * of the streams, or NULL.  "thorough": also one that nobody has looked at since the server
+ * started; else it costs next to nothing where no pipeline is lost.
+ */
+typedef const char *(*ScLostPipeline) (List *relids, bool thorough);
+extern ScLostPipeline sc_lost_pipeline;
+
+/*
  * A writer's right to drop rows that no query reads, until the end of its
  * transaction; never waits: false where a query is being created.  The caller
  * must look for queries again after it got the right.

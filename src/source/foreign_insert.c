@@ -80,6 +80,36 @@ notice_unread(Relation relation)
 			 errhint("Create a query with stream_ckpt.create_query() first; it gets the rows committed after it.")));
 }
 
+/*
+ * Rows of a lost pipeline's queries go to the WAL, and nobody will read them there.  Said once
+ * for a session and stream; looked at thoroughly once, too.
+ */
+static void
+notice_lost(Relation relation, List *relids)
+{
+	static List *noticed = NIL;
+	static List *looked_at = NIL;
+	Oid			relid = RelationGetRelid(relation);
+	bool		thorough = !list_member_oid(looked_at, relid);
+	const char *name;
+	MemoryContext old;
+
+	if (!sc_lost_pipeline || list_member_oid(noticed, relid))
+		return;
+	name = sc_lost_pipeline(relids, thorough);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (thorough)
+		looked_at = lappend_oid(looked_at, relid);
+	if (name)
+		noticed = lappend_oid(noticed, relid);
+	MemoryContextSwitchTo(old);
+	if (name)
+		ereport(NOTICE,
+				(errmsg("rows of stream \"%s\" will not be counted: pipeline \"%s\" is lost",
+						RelationGetRelationName(relation), name),
+				 errhint("See stream_ckpt.pipelines for the reason and the way out.")));
+}
+
 /* The relation and the partitioned tables above it: what a query may name. */
 static List *
 possible_streams(Relation relation)
@@ -138,6 +168,8 @@ decide(InsertState *state)
 		state->fate = FATE_DROP;
 		notice_unread(state->relation);
 	}
+	else
+		notice_lost(state->relation, relids);
 	list_free(relids);
 	MemoryContextSwitchTo(old);
 }

@@ -345,6 +345,7 @@ void
 sc_hooks_init(void)
 {
 	RegisterXactCallback(transaction_callback, NULL);
+	sc_lost_pipeline = sc_pipelines_lost;
 	prev_object_access = object_access_hook;
 	object_access_hook = object_access;
 	prev_process_utility = ProcessUtility_hook;

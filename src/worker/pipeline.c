@@ -17,6 +17,7 @@
 #include "catalog/pg_namespace.h"
 #include "ckpt/failure.h"
 #include "ckpt/store.h"
+#include "ckpt/uncounted.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
@@ -30,6 +31,7 @@
 #include "worker/hooks.h"
 #include "worker/pipeline.h"
 #include "worker/shared.h"
+#include "worker/start.h"
 
 /* Pipelines that the current transaction changed; in TopTransactionContext. */
 static List *changed;
@@ -326,9 +328,37 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 	}
 }
 
+/*
+ * Says which of the caller's queries didn't count everything that came for them, once for each
+ * checkpoint that brought it: results without these rows look complete.
+ */
+static void
+tell_uncounted(int32 pipeline_id, XLogRecPtr since)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+		char	   *message = sc_uncounted_message(&offset->recent);
+		ScQuery    *query;
+
+		if (message == NULL || offset->recent_lsn <= since)
+			continue;
+		query = sc_query_by_id(offset->query_id, true);
+		if (query && (has_privs_of_role(GetUserId(), query->owner) ||
+					  has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS)))
+			ereport(NOTICE,
+					(errmsg("query \"%s\": %s in its last checkpoint with rows",
+							get_rel_name(query->relid), message),
+					 errhint("%s", sc_uncounted_hint(&offset->recent))));
+	}
+}
+
 XLogRecPtr
 sc_pipelines_sync(int64 timeout_us)
 {
+	static XLogRecPtr last = InvalidXLogRecPtr; /* marker of this session's last call */
 	ScMoment	deadline = sc_moment_after(sc_moment_now(), timeout_us);
 	ScControl	marker = {0};
 	XLogRecPtr	lsn;
@@ -346,8 +376,61 @@ sc_pipelines_sync(int64 timeout_us)
 			continue;
 		sync_pipeline(pipeline, lsn, deadline);
 		warn_of_missing(pipeline->pipeline_id, lsn);
+		tell_uncounted(pipeline->pipeline_id, last);
 	}
+	last = lsn;
 	return lsn;
+}
+
+/* ---------- lost ones ---------- */
+
+/* Without a lock: who asks at the wrong moment asks again. */
+static bool
+any_is_lost(void)
+{
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		const ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->database == MyDatabaseId &&
+			pipeline->status == SC_STATUS_LOST)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_lost(int32 pipeline_id)
+{
+	const ScPipelineShared *pipeline = sc_shared_find(MyDatabaseId, pipeline_id);
+	char	   *message;
+	char	   *hint;
+
+	return pipeline ? pipeline->status == SC_STATUS_LOST :
+		sc_start_is_lost(pipeline_id, &message, &hint);
+}
+
+const char *
+sc_pipelines_lost(List *relids, bool thorough)
+{
+	ListCell   *lc;
+	ListCell   *lc2;
+
+	if (!sc_shared || (!thorough && !any_is_lost()))
+		return NULL;
+	foreach(lc, sc_pipeline_list())
+	{
+		ScPipeline *pipeline = lfirst(lc);
+
+		if (pipeline->stopped || !is_lost(pipeline->pipeline_id))
+			continue;
+		foreach(lc2, sc_query_list(pipeline->pipeline_id))
+		{
+			if (list_member_oid(relids, ((ScQuery *) lfirst(lc2))->source))
+				return pipeline->name;
+		}
+	}
+	return NULL;
 }
 
 /* ---------- owners ---------- */

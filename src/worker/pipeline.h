@@ -31,6 +31,9 @@ extern int64 sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 t
  */
 extern XLogRecPtr sc_pipelines_sync(int64 timeout_us);
 
+/* An ScLostPipeline (model/log_stream.h). */
+extern const char *sc_pipelines_lost(List *relids, bool thorough);
+
 /* When the current transaction commits, the extension is gone from this database
  * (its pipelines end and their slots are dropped) or has another version: its
  * coordinators look again. */

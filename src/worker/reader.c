@@ -95,6 +95,7 @@ reader_main(void)
 	offsets = sc_queues_offsets(segment, &noffsets);
 	prepare(offsets, noffsets);
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
+	sc_my_pipeline->behind_since = sc_moment_now();
 	SC_DEBUG_POINT("reader_before_read");
 
 	for (;;)
@@ -104,11 +105,14 @@ reader_main(void)
 			sc_batch_flush(batch);
 			publish_position();
 			serve_coordinator();
+			sc_my_pipeline->behind_since = 0;
 			sleep_until_woken();
 		}
 		else
 		{
 			napped = false;
+			if (sc_my_pipeline->behind_since == 0)
+				sc_my_pipeline->behind_since = sc_moment_now();
 			serve_coordinator();
 		}
 		sc_worker_context.lsn = sc_decoder_position(decoder);

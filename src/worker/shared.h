@@ -54,6 +54,7 @@ typedef struct ScTaskShared
 	TimestampTz watermark;		/* least of its queries'; DT_NOBEGIN: none */
 	XLogRecPtr	lsn;			/* last transaction end processed */
 	TimestampTz commit_time;	/* of that transaction; 0: none */
+	ScMoment	behind_since;	/* there is something in its queue; 0: nothing */
 	int64		groups;
 	int64		state_bytes;
 	int64		outbox_bytes;
@@ -103,6 +104,9 @@ typedef struct ScPipelineShared
 	XLogRecPtr	confirm_lsn;	/* up to which no query needs the WAL */
 	XLogRecPtr	commit_end;		/* end of its commit record */
 	uint64		checkpoints_done;	/* requests that it served */
+
+	/* reader -> sessions; written by the reader only */
+	ScMoment	behind_since;	/* there is flushed WAL to be read; 0: nothing */
 
 	/* reader -> coordinator */
 	pg_atomic_uint64 decoded_lsn;	/* end of the last record read */

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "base/debug.h"
 #include "base/settings.h"
+#include "common/int.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
@@ -107,12 +108,18 @@ task_main(void)
 		INSTR_TIME_SET_CURRENT(start);
 		if (!outbox_full())
 			result = shm_mq_receive(input, &len, &data, true);
+		if (result == SHM_MQ_SUCCESS && shared->behind_since == 0)
+			shared->behind_since = sc_moment_now();
 		if (result == SHM_MQ_SUCCESS)
 			process_message(data, len);
 		else if (result == SHM_MQ_DETACHED)
 			proc_exit(1);		/* the reader's end ends the attempt */
 		else
+		{
+			if (!outbox_full())
+				shared->behind_since = 0;
 			sc_worker_wait(-1);
+		}
 		INSTR_TIME_SET_CURRENT(stop);
 		INSTR_TIME_SUBTRACT(stop, start);
 		if (result == SHM_MQ_SUCCESS)
@@ -290,10 +297,16 @@ publish_statistics(void)
 		if (max_event_time == SC_NO_EVENT_TIME)
 			watermark = DT_NOBEGIN;
 		else if (watermark != DT_NOBEGIN)
-			watermark = Min(watermark, max_event_time - query->options.watermark_delay);
+		{
+			int64		own;
+
+			if (pg_sub_s64_overflow(max_event_time, query->options.watermark_delay, &own))
+				own = DT_NOBEGIN;
+			watermark = Min(watermark, own);
+		}
 	}
 	shared->late_rows = late_rows;
 	shared->groups = groups;
 	shared->state_bytes = state_bytes;
-	shared->watermark = watermark == DT_NOEND ? DT_NOBEGIN : watermark;
+	shared->watermark = IS_VALID_TIMESTAMP(watermark) ? watermark : DT_NOBEGIN;
 }

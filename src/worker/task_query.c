@@ -399,8 +399,9 @@ run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 		if (query->active_lsn > idle->idle_since || query->active_at == 0 ||
 			idle->idle_at <= query->active_at)
 			return;
-		if (pg_add_s64_overflow(event_time, idle->idle_at - query->active_at, &event_time))
-			event_time = PG_INT64_MAX;
+		/* never past the last event time there can be */
+		event_time = Min(event_time, END_TIMESTAMP - 1 - (idle->idle_at - query->active_at)) +
+			(idle->idle_at - query->active_at);
 		query->active_lsn = idle->end_lsn;
 		query->active_at = idle->idle_at;
 	}
