@@ -222,15 +222,24 @@ serve_coordinator(void)
 	}
 }
 
+/* All transactions that end at or before it were read, in this attempt or before its start. */
+static XLogRecPtr
+reached(void)
+{
+	return Max(sc_decoder_position(decoder), start);
+}
+
 static void
 send_barrier(uint64 checkpoint_id)
 {
 	TransactionId *xids;
 	int			nxids;
 	ScWireBarrier *barrier;
-	XLogRecPtr	position = Max(sc_decoder_position(decoder), start);
+	XLogRecPtr	position = reached();
 
 	SC_DEBUG_POINT("reader_before_barrier");
+	/* before anybody's committed position is that */
+	publish_position();
 	nxids = sc_decoder_unfinished(decoder, &xids);
 	barrier = (ScWireBarrier *)
 		sc_batch_add(batch, SC_WIRE_BARRIER, 0,
@@ -287,7 +296,7 @@ confirm(void)
 static void
 publish_position(void)
 {
-	XLogRecPtr	position = sc_decoder_position(decoder);
+	XLogRecPtr	position = reached();
 	XLogRecPtr	before = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
 	XLogRecPtr	sync_lsn;
 	XLogRecPtr	checkpoint_lsn;
