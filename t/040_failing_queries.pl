@@ -305,6 +305,20 @@ sync_ok('paused and resumed at once');
 status_is('bad', 'running');
 exact('exact after that');
 
+# Paused twice between two barriers: what came in between is there.
+arm($node, 'coordinator_before_commit', 'wait');
+rows(15);
+wait_reached($node, 'coordinator_before_commit');
+$node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
+rows(16, 17);
+$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+$node->safe_psql('postgres', "SELECT stream_ckpt.pause_query('bad')");
+rows(18);
+$node->safe_psql('postgres', "SELECT stream_ckpt.resume_query('bad')");
+disarm($node, 'coordinator_before_commit');
+sync_ok('paused twice');
+exact('exact after two pauses');
+
 #
 # Memory: the query whose state is past the bound stands, the others go on
 #

@@ -312,8 +312,11 @@ sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
 {
 	ScTaskQuery *query = find(query_id);
 
-	/* a query that was resumed since may read the message again */
-	if (!query || lsn <= query->offset)
+	/*
+	 * A query that was resumed since may read the message again.  One that is paused was resumed in between,
+	 * and paused again, before a barrier came: it goes on from the first place, where its rows end.
+	 */
+	if (!query || query->paused || lsn <= query->offset)
 		return;
 	query->paused = true;
 	query->offset = lsn;
