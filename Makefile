@@ -16,7 +16,8 @@
 srcdir ?= .
 EXTENSION = stream_ckpt
 MODULE_big = stream_ckpt
-DATA = sql/stream_ckpt--0.1.0.sql sql/stream_ckpt--0.1.0--0.2.0.sql \
+DATA = sql/stream_ckpt--0.3.0.sql \
+	sql/stream_ckpt--0.1.0.sql sql/stream_ckpt--0.1.0--0.2.0.sql \
 	sql/stream_ckpt--0.2.0--0.3.0.sql
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
 

@@ -1,4 +1,8 @@
-/* stream_ckpt 0.2.0 to 0.3.0 */
+/* stream_ckpt 0.2.0 to 0.3.0
+ *
+ * What this makes of 0.2.0 equals sql/stream_ckpt--0.3.0.sql, which CREATE EXTENSION runs (t/050_upgrade.pl compares
+ * them): whoever changes one changes the other, in the same commit.
+ */
 
 \echo Use "ALTER EXTENSION stream_ckpt UPDATE TO '0.3.0'" to load this file. \quit
 

@@ -1,6 +1,6 @@
-# ALTER EXTENSION UPDATE from the first version: until it is run nothing of the extension is
+# ALTER EXTENSION UPDATE from the first version, and from 0.2.0: until it is run nothing of the extension is
 # touched and everybody is told what to run; after it the catalogs equal those of a fresh
-# installation, and definitions that were there work.
+# installation, which comes from a script of its own, and definitions that were there work.
 
 use strict;
 use warnings;
@@ -37,7 +37,9 @@ sub fails_with_hint
 #
 $node->safe_psql('postgres', 'CREATE DATABASE old');
 $node->safe_psql('postgres', 'CREATE DATABASE fresh');
+$node->safe_psql('postgres', 'CREATE DATABASE older');
 $node->safe_psql('old', q(CREATE EXTENSION stream_ckpt VERSION '0.1.0'));
+$node->safe_psql('older', q(CREATE EXTENSION stream_ckpt VERSION '0.2.0'));
 $node->safe_psql('fresh', 'CREATE EXTENSION stream_ckpt');
 
 # What a dump of 0.1.0 would restore.
@@ -75,7 +77,7 @@ $node->safe_psql('old', 'DROP TABLE unrelated');
 is($node->safe_psql('old', 'SELECT count(*) FROM stream_ckpt.query'),
 	'1', 'other tables can be dropped meanwhile');
 
-$node->safe_psql('old', 'ALTER EXTENSION stream_ckpt UPDATE');
+$node->safe_psql($_, 'ALTER EXTENSION stream_ckpt UPDATE') for ('old', 'older');
 
 # Everything that belongs to the extension, one line each, in words that don't depend on OIDs.
 my $catalogs = q(
@@ -85,11 +87,12 @@ my $catalogs = q(
 	SELECT pg_describe_object(classid, objid, 0) || ' ' || coalesce(obj_description(objid, classid::regclass::name), '-')
 		FROM member
 	UNION ALL
-	SELECT concat_ws(' ', 'class', c.oid::regclass, c.relkind, c.relpersistence, c.reloptions, c.relacl::text[], pg_get_viewdef(c.oid))
+	SELECT concat_ws(' ', 'class', c.oid::regclass, c.relkind, c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.relreplident,
+			c.reloptions, c.relacl::text[], pg_get_viewdef(c.oid))
 		FROM pg_class c JOIN member ON classid = 'pg_class'::regclass AND objid = c.oid
 	UNION ALL
 	SELECT concat_ws(' ', 'column', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
-			a.attstorage, a.attnum, pg_get_expr(d.adbin, d.adrelid), a.attacl::text[])
+			a.attstorage, a.attnum, pg_get_expr(d.adbin, d.adrelid), a.attacl::text[], col_description(a.attrelid, a.attnum))
 		FROM member JOIN pg_attribute a ON classid = 'pg_class'::regclass AND objid = a.attrelid AND a.attnum > 0
 		LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 		WHERE NOT a.attisdropped
@@ -99,9 +102,20 @@ my $catalogs = q(
 	SELECT concat_ws(' ', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
 		FROM member JOIN pg_constraint c ON classid = 'pg_class'::regclass AND objid = c.conrelid
 	UNION ALL
+	SELECT concat_ws(' ', 'sequence', s.seqrelid::regclass, s.seqtypid::regtype, s.seqstart, s.seqincrement, s.seqmax, s.seqmin, s.seqcache,
+			s.seqcycle)
+		FROM member JOIN pg_sequence s ON classid = 'pg_class'::regclass AND objid = s.seqrelid
+	UNION ALL
+	SELECT concat_ws(' ', 'policy', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
+			pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+		FROM member JOIN pg_policy p ON classid = 'pg_class'::regclass AND objid = p.polrelid
+	UNION ALL
+	SELECT concat_ws(' ', 'trigger', t.tgrelid::regclass, pg_get_triggerdef(t.oid))
+		FROM member JOIN pg_trigger t ON classid = 'pg_class'::regclass AND objid = t.tgrelid
+	UNION ALL
 	SELECT pg_get_functiondef(p.oid) || coalesce(p.proacl::text, '-') FROM member JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid
 	UNION ALL
-	SELECT concat_ws(' ', t.evtname, t.evtevent, t.evtfoid::regproc, t.evtenabled)
+	SELECT concat_ws(' ', t.evtname, t.evtevent, t.evtfoid::regproc, t.evtenabled, t.evttags)
 		FROM member JOIN pg_event_trigger t ON classid = 'pg_event_trigger'::regclass AND objid = t.oid
 	UNION ALL
 	SELECT concat_ws(' ', s.srvname, s.srvacl::text[], w.fdwname, w.fdwacl::text[], w.fdwhandler::regproc, w.fdwvalidator::regproc)
@@ -114,8 +128,14 @@ my $catalogs = q(
 	ORDER BY 1);
 my $fresh = $node->safe_psql('fresh', $catalogs);
 cmp_ok(length $fresh, '>', 10000, 'there are catalogs');
+like($fresh, qr/^policy stream_ckpt\.late_rows/m, 'with the policies');
 is($node->safe_psql('old', $catalogs), $fresh,
 	'the updated catalogs equal fresh ones');
+is($node->safe_psql('older', $catalogs), $fresh, 'those of 0.2.0, too');
+
+# Nobody's upgrade may be what the others are compared with.
+my $script = $node->config_data('--sharedir') . '/extension/stream_ckpt--0.3.0.sql';
+ok(-e $script, 'a fresh installation has a script of its own');
 
 #
 # What was defined before works after
