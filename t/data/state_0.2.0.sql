@@ -1,5 +1,5 @@
 -- What stream_ckpt 0.2.0 left in a database with six queries: its definitions and results as pg_dump writes them, and the
--- state, offsets and late rows of its last checkpoint, which no dump has (t/057_update_running.pl).  Positions and the server's
+-- state, offsets and late rows of its last checkpoint, which no dump has (t/062_update_running.pl).  Positions and the server's
 -- identity are those of the server that this is run on: what was processed ends where the streams' rows are in.
 CREATE TABLE public.careful (
     window_start timestamp with time zone,
