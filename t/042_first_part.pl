@@ -27,15 +27,7 @@ sub interval
 	return;
 }
 
-# A checkpoint that covers all that is committed: it covers what was read before it.
-sub checkpoint
-{
-	my $lsn = $node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
-
-	wait_until($node, "SELECT decoded_lsn >= '$lsn' FROM stream_ckpt.pipelines", 'all is read');
-	$node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
-	return;
-}
+sub checkpoint { return checkpoint_all($node); }
 
 my $hours = 0;
 

@@ -33,7 +33,7 @@ sub rows
 	return;
 }
 
-sub checkpoint { return sql('SELECT stream_ckpt.checkpoint()'); }
+sub checkpoint { return checkpoint_all($node); }
 
 sub status_is
 {

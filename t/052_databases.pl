@@ -31,7 +31,7 @@ sub define_in
 	return;
 }
 
-sub insert_hour
+sub insert_hour_into
 {
 	my ($db, $hour) = @_;
 	$node->safe_psql($db,
@@ -75,8 +75,8 @@ is($node->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'),
 
 # Two at once: each has its own rows, slot, workers.
 define_in($_) for qw(one two);
-insert_hour('one', 0);
-insert_hour('two', $_) for 0, 1;
+insert_hour_into('one', 0);
+insert_hour_into('two', $_) for 0, 1;
 exact_in($_, "both at once, $_") for qw(one two);
 is( $node->safe_psql(
 		'postgres',
@@ -99,14 +99,14 @@ like(
 my ($ret, $stdout, $stderr) = $node->psql('copy', q(SELECT stream_ckpt.sync('1 second')));
 isnt($ret, 0, 'sync() of the copy is an error');
 like($stderr, qr/lost.*accept_gap => true/s, 'which says why');
-insert_hour('one', 1);
+insert_hour_into('one', 1);
 exact_in('one', 'the original goes on');
 
-insert_hour('copy', 1);    # in the gap
+insert_hour_into('copy', 1);    # in the gap
 $node->safe_psql('copy',
 	q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
 wait_status_in('copy', 'running');
-insert_hour('copy', $_) for 2, 3;
+insert_hour_into('copy', $_) for 2, 3;
 sync_pipelines($node, 'copy');
 is( $node->safe_psql(
 		'copy', q(
@@ -124,7 +124,7 @@ is( $node->safe_psql('copy',
 ($ret, $stdout, $stderr) =
   $node->psql('copy', q(SELECT stream_ckpt.verify('closed')));
 like($stderr, qr/batch truth of "closed" cannot be had/, 'and verify() knows');
-insert_hour('one', 2);
+insert_hour_into('one', 2);
 exact_in('one', 'the original is not touched');
 
 # The other way out: the query made again.
@@ -134,28 +134,28 @@ $node->safe_psql('again', 'TRUNCATE t');
 $node->safe_psql('again',
 	"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$)");
 wait_status_in('again', 'running');
-insert_hour('again', 5);
+insert_hour_into('again', 5);
 exact_in('again', 'a query made again in the copy');
 
 # template1 itself with a running pipeline is still a template.
 define_in('template1');
-insert_hour('template1', 0);
+insert_hour_into('template1', 0);
 exact_in('template1', 'template1');
 $node->safe_psql('postgres', 'CREATE DATABASE of_template1');
 like(status_of('of_template1'), qr/^lost/, 'a copy of template1');
-insert_hour('template1', 1);
+insert_hour_into('template1', 1);
 exact_in('template1', 'template1 goes on');
 $node->safe_psql('postgres', 'DROP DATABASE of_template1');
 
 # The database that one is connected to is a template, too.
 $node->safe_psql('template1', 'CREATE DATABASE from_inside');
 like(status_of('from_inside'), qr/^lost/, 'a copy of template1 made in template1');
-insert_hour('template1', 2);
+insert_hour_into('template1', 2);
 exact_in('template1', 'template1 goes on after a copy made in it');
 $node->safe_psql('postgres', 'DROP DATABASE from_inside');
 $node->safe_psql('one', 'CREATE DATABASE from_inside TEMPLATE one');
 like(status_of('from_inside'), qr/^lost/, 'a copy made in its template');
-insert_hour('one', 3);
+insert_hour_into('one', 3);
 exact_in('one', 'the original goes on after a copy made in it');
 $node->safe_psql('postgres', 'DROP DATABASE from_inside');
 
@@ -190,7 +190,7 @@ wait_until($node,
 $copying{second}->quit;
 eval { $copying{first}->{run}->finish; };
 like(status_of('second'), qr/^lost/, 'the second copy is complete');
-insert_hour('one', 4);
+insert_hour_into('one', 4);
 exact_in('one', 'the template goes on after both');
 $node->safe_psql('postgres', 'DROP DATABASE second');
 
@@ -214,13 +214,13 @@ for (
 	($ret, $stdout, $stderr) =
 	  $node->psql('postgres', "SET ROLE $role; CREATE DATABASE $command");
 	like($stderr, $error, "$role: CREATE DATABASE $command");
-	insert_hour('template1', $hour++);
+	insert_hour_into('template1', $hour++);
 	sync_pipelines($node, 'template1');
 }
 is(attempt(), $attempt, 'template1 was not stopped');
 ($ret, $stdout, $stderr) = $node->psql('postgres', "SET ROLE creator;\nCREATE DATABASE of_role");
 is("$ret $stderr", '0 ', 'CREATEDB is enough for a template');
-insert_hour('template1', $hour);
+insert_hour_into('template1', $hour);
 exact_in('template1', 'template1 goes on after a copy by another role');
 isnt(attempt(), $attempt, 'it was stopped for the copy');
 $node->safe_psql('postgres', 'DROP DATABASE of_role');
@@ -232,7 +232,7 @@ wait_until($node,
 
 # Renamed with everything running; moving is refused, and nothing has happened then.
 $node->safe_psql('postgres', 'ALTER DATABASE one RENAME TO uno');
-insert_hour('uno', 5);
+insert_hour_into('uno', 5);
 exact_in('uno', 'renamed');
 my $dir = File::Spec->rel2abs(PostgreSQL::Test::Utils::tempdir());
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$dir'");
@@ -243,7 +243,7 @@ like(
 	$stderr,
 	qr/cannot move database "uno" to another tablespace while it has continuous queries.*HINT:  Drop its continuous queries and streams first/s,
 	'with what to do');
-insert_hour('uno', 6);
+insert_hour_into('uno', 6);
 exact_in('uno', 'not moved');
 $node->safe_psql('postgres', 'CREATE DATABASE empty');
 is($node->psql('postgres', 'ALTER DATABASE empty SET TABLESPACE elsewhere'),
@@ -253,12 +253,12 @@ $node->safe_psql('postgres', 'DROP DATABASE empty');
 # A command that fails lets the pipelines go on.
 ($ret) = $node->psql('postgres', 'ALTER DATABASE uno RENAME TO two');
 isnt($ret, 0, 'a name that is taken');
-insert_hour('uno', 7);
+insert_hour_into('uno', 7);
 exact_in('uno', 'after a command that failed');
 $node->safe_psql('postgres', 'CREATE ROLE nobody LOGIN');
 ($ret) = $node->psql('postgres', 'SET ROLE nobody; DROP DATABASE uno');
 isnt($ret, 0, 'a stranger');
-insert_hour('uno', 8);
+insert_hour_into('uno', 8);
 exact_in('uno', 'after a stranger tried to drop it');
 
 # Dropped with everything running.
@@ -275,7 +275,7 @@ is( $node->safe_psql(
 			WHERE backend_type LIKE 'stream_ckpt%' AND datname IS NOT NULL)),
 	'two',
 	'nor a process');
-insert_hour('two', 2);
+insert_hour_into('two', 2);
 exact_in('two', 'the other database has seen nothing of it');
 
 # Not accepting connections: the coordinator can't even say why it ends.  Attempts come at growing
@@ -302,18 +302,18 @@ like(
 $in_two->quit;
 $node->safe_psql('postgres', 'ALTER DATABASE two ALLOW_CONNECTIONS true');
 wait_status_in('two', 'running');
-insert_hour('two', 3);
+insert_hour_into('two', 3);
 exact_in('two', 'connections are allowed again');
 
 # The same after a restart, and with the places in shared memory used again.
 $node->restart;
-insert_hour('two', 4);
+insert_hour_into('two', 4);
 exact_in('two', 'after a restart');
 for my $i (1 .. 10)
 {
 	$node->safe_psql('postgres', "CREATE DATABASE d$i TEMPLATE template1");
 	define_in("d$i");
-	insert_hour("d$i", 0);
+	insert_hour_into("d$i", 0);
 	exact_in("d$i", "database $i of more than there are places");
 	$node->safe_psql('postgres', "DROP DATABASE d$i");
 }

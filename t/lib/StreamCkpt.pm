@@ -22,7 +22,7 @@ our @EXPORT = qw(
   wait_until wait_status wait_running wait_up sync_pipelines
   pid_of all_pids wait_restarted
   differences results_ok counter query_late_rows
-  insert_hour try_psql start_writer finish_writer memory_of
+  checkpoint_all insert_hour try_psql start_writer finish_writer memory_of
 );
 
 my $WORKERS = 'wal_level = logical
@@ -206,6 +206,16 @@ sub sync_pipelines
 		# polling takes a notice, of rows that don't count, for a failure
 		"SELECT set_config('client_min_messages', 'warning', false) IS NOT NULL AND stream_ckpt.sync('30 seconds') IS NOT NULL",
 		'sync() succeeds', $dbname);
+}
+
+# A checkpoint of "default" that covers all that is committed: it covers what was read before it.  Its id.
+sub checkpoint_all
+{
+	my ($node) = @_;
+	my $lsn = $node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
+
+	wait_until($node, "SELECT decoded_lsn >= '$lsn' FROM stream_ckpt.pipelines WHERE pipeline = 'default'", 'all is read');
+	return $node->safe_psql('postgres', 'SELECT stream_ckpt.checkpoint()');
 }
 
 #
