@@ -219,6 +219,24 @@ sync_pipelines($node);
 is(sql("SELECT * FROM closed_$_ ORDER BY 1 LIMIT 1") =~ s/^[^|]*\|//r, $expected, "and closed after a restart, $_")
   for qw(rows log);
 
+# A function is replaced while a task has compiled a query with it, and loads its state.
+sql('ALTER SYSTEM SET stream_ckpt.query_share = 0; ALTER SYSTEM SET stream_ckpt.query_time_limit = 0');
+sql('SELECT pg_reload_conf()');
+arm($node, 'task_query_compiled', 'wait');
+kill 'TERM', pid_of($node, 'task');
+wait_reached($node, 'task_query_compiled');
+my $body = sql(q(SELECT prosrc FROM pg_proc WHERE proname = 'f'));
+sql("CREATE OR REPLACE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 777'");
+sql(qq(INSERT INTO $_ (ts, v) VALUES ('2024-01-01 05:00 UTC', 1))) for qw(rows log);
+disarm($node, 'task_query_compiled');
+sync_pipelines($node);
+is(sql("SELECT f FROM of_$_ WHERE window_start = '2024-01-01 05:00 UTC'"), '777', "replaced between compiling and loading, $_")
+  for qw(rows log);
+sql("CREATE OR REPLACE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE AS \$body\$$body\$body\$");
+sql('ALTER SYSTEM RESET stream_ckpt.query_share; ALTER SYSTEM RESET stream_ckpt.query_time_limit');
+sql('SELECT pg_reload_conf()');
+sync_pipelines($node);
+
 # What isn't a function, and what isn't theirs, costs nothing.
 my $before = compiled_again();
 sql(q(

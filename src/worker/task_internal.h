@@ -29,6 +29,7 @@ typedef struct ScTaskQuery
 	ScDefinition *definition;
 	uint32	   *type_hashes;	/* of definition->types, in TYPEOID */
 	ScStale		stale;			/* task_stale.c, which sets it */
+	uint64		compiled_at;	/* sc_task_changes() before it was compiled */
 	TupleDesc	stream_desc;	/* the stream's row type; lives as long as the task */
 	TupleDesc	compiled_desc;	/* the same when it was compiled */
 	ScStreamOptions options;	/* the stream's, as of this place in the log */
@@ -130,6 +131,8 @@ extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr st
 
 /* Compiles the definition as it is now; what was compiled before is the caller's to free. */
 extern void sc_task_query_compile(ScTaskQuery *query);
+/* Marks the query if anything was heard since it began to be compiled: it wasn't in the list. */
+extern void sc_task_query_catch_up(ScTaskQuery *query);
 
 /*
  * task_stale.c: compiles the query again if anything that it is made of has changed, with the

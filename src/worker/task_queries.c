@@ -178,6 +178,7 @@ load_step(Step *step)
 	ScTaskQuery *query = sc_task_query_load(step->query_id, step->context, outbox);
 
 	step->query = query;
+	SC_DEBUG_POINT("task_query_compiled");
 	if (query && step->offset)
 		sc_task_query_restore(query, step->offset);
 }
@@ -199,6 +200,8 @@ load(Step *step, bool *failed)
 		return NULL;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	queries = lappend(queries, step->query);
+	/* what was heard while it was loaded concerned nobody else */
+	sc_task_query_catch_up(step->query);
 	MemoryContextSwitchTo(old);
 	return step->query;
 }

@@ -166,7 +166,14 @@ sc_task_query_compile(ScTaskQuery *query)
 	/* who is told of a change looks at these, and knows nothing of what isn't there yet */
 	query->definition = definition;
 	query->type_hashes = type_hashes;
-	if (changes != sc_task_changes())
+	query->compiled_at = changes;
+	sc_task_query_catch_up(query);
+}
+
+void
+sc_task_query_catch_up(ScTaskQuery *query)
+{
+	if (query->compiled_at != sc_task_changes())
 		query->stale = query->definition->has_user_parts ? SC_STALE : SC_MAYBE_STALE;
 }
 
