@@ -328,12 +328,40 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 	}
 }
 
+/* What sync() told this session of a query. */
+typedef struct ToldUncounted
+{
+	int32		query_id;		/* key */
+	XLogRecPtr	lsn;			/* of the checkpoint that brought it */
+} ToldUncounted;
+
+/* Whether this session has not yet been told of a query's checkpoint; from now on it has. */
+static bool
+is_news(int32 query_id, XLogRecPtr lsn)
+{
+	static HTAB *told = NULL;
+	ToldUncounted *entry;
+	bool		found;
+
+	if (told == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(int32), .entrysize = sizeof(ToldUncounted)};
+
+		told = hash_create("stream_ckpt told by sync", 16, &control, HASH_ELEM | HASH_BLOBS);
+	}
+	entry = hash_search(told, &query_id, HASH_ENTER, &found);
+	if (found && lsn <= entry->lsn)
+		return false;
+	entry->lsn = lsn;
+	return true;
+}
+
 /*
  * Says which of the caller's queries didn't count everything that came for them, once for each
  * checkpoint that brought it: results without these rows look complete.
  */
 static void
-tell_uncounted(int32 pipeline_id, XLogRecPtr since)
+tell_uncounted(int32 pipeline_id)
 {
 	ListCell   *lc;
 
@@ -343,11 +371,13 @@ tell_uncounted(int32 pipeline_id, XLogRecPtr since)
 		char	   *message = sc_uncounted_message(&offset->recent);
 		ScQuery    *query;
 
-		if (message == NULL || offset->recent_lsn <= since)
+		if (message == NULL)
 			continue;
 		query = sc_query_by_id(offset->query_id, true);
-		if (query && (has_privs_of_role(GetUserId(), query->owner) ||
-					  has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS)))
+		if (query &&
+			(has_privs_of_role(GetUserId(), query->owner) ||
+			 has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS)) &&
+			is_news(query->query_id, offset->recent_lsn))
 			ereport(NOTICE,
 					(errmsg("query \"%s\": %s in its last checkpoint with rows",
 							get_rel_name(query->relid), message),
@@ -358,7 +388,6 @@ tell_uncounted(int32 pipeline_id, XLogRecPtr since)
 XLogRecPtr
 sc_pipelines_sync(int64 timeout_us)
 {
-	static XLogRecPtr last = InvalidXLogRecPtr; /* marker of this session's last call */
 	ScMoment	deadline = sc_moment_after(sc_moment_now(), timeout_us);
 	ScControl	marker = {0};
 	XLogRecPtr	lsn;
@@ -376,9 +405,8 @@ sc_pipelines_sync(int64 timeout_us)
 			continue;
 		sync_pipeline(pipeline, lsn, deadline);
 		warn_of_missing(pipeline->pipeline_id, lsn);
-		tell_uncounted(pipeline->pipeline_id, last);
+		tell_uncounted(pipeline->pipeline_id);
 	}
-	last = lsn;
 	return lsn;
 }
 
