@@ -19,7 +19,7 @@ MODULE_big = stream_ckpt
 DATA = sql/stream_ckpt--0.3.0.sql \
 	sql/stream_ckpt--0.1.0.sql sql/stream_ckpt--0.1.0--0.2.0.sql \
 	sql/stream_ckpt--0.2.0--0.3.0.sql
-OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c)))
+OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c $(srcdir)/src/*/*/*.c)))
 
 # Every test of sql/ and of specs/, by hand, in the order in which they run.
 REGRESS = tumble refuse catalog time log_stream

@@ -11,9 +11,9 @@
 #include "base/user_code.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "worker/hooks.h"
-#include "worker/shared.h"
-#include "worker/workers.h"
+#include "worker/frame/hooks.h"
+#include "worker/frame/shared.h"
+#include "worker/frame/workers.h"
 
 PG_MODULE_MAGIC;
 

@@ -13,13 +13,13 @@
 #include "base/compat.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
-#include "source/slot.h"
+#include "source/wal/slot.h"
 #include "utils/builtins.h"
 #include "utils/regproc.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
-#include "worker/pipeline.h"
-#include "worker/start.h"
+#include "worker/frame/pipeline.h"
+#include "worker/frame/start.h"
 
 /* ---------- arguments ---------- */
 

@@ -19,7 +19,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "worker/pipeline.h"
+#include "worker/frame/pipeline.h"
 
 void
 sc_user_execute(const char *command, int expected)

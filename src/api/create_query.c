@@ -24,10 +24,10 @@
 #include "commands/defrem.h"
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "model/log_stream.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/scansup.h"
@@ -42,10 +42,10 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
-#include "worker/pipeline.h"
-#include "worker/shared.h"
-#include "worker/start.h"
-#include "worker/workers.h"
+#include "worker/frame/pipeline.h"
+#include "worker/frame/shared.h"
+#include "worker/frame/start.h"
+#include "worker/frame/workers.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_create_query);
 

@@ -24,7 +24,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/tuplestore.h"
-#include "worker/pipeline.h"
+#include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_drop_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_on_drop);
@@ -182,7 +182,7 @@ forget_dropped(List *dropped, bool log_streams)
 
 /*
  * The event trigger of sql_drop; also of the start of commands that drop the extension, where it
- * is enough that the library is loaded: worker/hooks.c sees the rest.
+ * is enough that the library is loaded: worker/frame/hooks.c sees the rest.
  */
 Datum
 stream_ckpt_on_drop(PG_FUNCTION_ARGS)

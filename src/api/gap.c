@@ -4,7 +4,7 @@
  *
  * A pipeline is lost where its slot is gone, invalidated, or beyond the offset of
  * a query, or where its checkpoints come from another server, database or version
- * (see worker/start.c).  Its rows in between can't be had any more.  Somebody who
+ * (see worker/frame/start.c).  Its rows in between can't be had any more.  Somebody who
  * accepts that gets:
  *
  *	 - a slot, made again where there is none;
@@ -29,7 +29,7 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "query/analyze.h"
-#include "source/slot.h"
+#include "source/wal/slot.h"
 
 /* Where a query stands, or NULL where it has no offset. */
 static ScOffset *

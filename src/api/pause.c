@@ -16,7 +16,7 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "utils/lsyscache.h"
-#include "worker/pipeline.h"
+#include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_pause_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_resume_query);

@@ -19,7 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
-#include "worker/pipeline.h"
+#include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_create_pipeline);
 PG_FUNCTION_INFO_V1(stream_ckpt_alter_pipeline);

@@ -19,7 +19,7 @@
 #include "model/catalog_columns.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
-#include "worker/pipeline.h"
+#include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_restored);
 

@@ -20,8 +20,8 @@
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
-#include "worker/shared.h"
-#include "worker/start.h"
+#include "worker/frame/shared.h"
+#include "worker/frame/start.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_pipeline_status);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_status);

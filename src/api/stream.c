@@ -22,7 +22,7 @@
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/timestamp.h"
-#include "worker/pipeline.h"
+#include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_attach_stream);
 PG_FUNCTION_INFO_V1(stream_ckpt_detach_stream);

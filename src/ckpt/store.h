@@ -11,9 +11,9 @@
 #ifndef SC_CKPT_STORE_H
 #define SC_CKPT_STORE_H
 
-#include "ckpt/changelog.h"
 #include "ckpt/uncounted.h"
 #include "model/catalog.h"
+#include "state/changelog.h"
 
 /* Offset, watermark and counters of one query on one source at a checkpoint. */
 typedef struct ScOffset

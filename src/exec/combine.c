@@ -5,7 +5,7 @@
  * What equals what isn't the engine's to say: a type can get an attribute or lose one, a
  * function can be replaced, a collation can have another version.  Then two groups can be
  * one.  The rule: the rows of both count, whatever was written or emitted of them.
- * sc_partition_regroup (partition.c) finds such groups, here they are combined.
+ * sc_partition_regroup (pane.c) finds such groups, here they are combined.
  *
  * A query that is compiled again gets a new engine, which takes over all that the old one
  * has, and hashes it by the new functions.

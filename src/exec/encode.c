@@ -2,7 +2,7 @@
  * encode.c
  *	  A group as an entry of the changelog, and back.
  *
- * ckpt/changelog.c frames entries, orders them and cuts them into chunks.  An
+ * state/changelog.c frames entries, orders them and cuts them into chunks.  An
  * entry is a head, followed by the bytes of kept inputs:
  *
  *	  byte		flags: ENTRY_EMITTED, ENTRY_WHOLE

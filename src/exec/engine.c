@@ -3,7 +3,7 @@
  *	  The engine of one continuous query: rows in, windows closed, rows out.
  *
  * A row goes through sc_engine_row: its window by integer arithmetic, WHERE (where.c),
- * lateness, its keys (keys.c), its group (partition.c), the transition functions
+ * lateness, its keys (keys.c), its group (pane.c), the transition functions
  * (transition.c).  A row that WHERE excludes is as if it weren't there, so what is
  * the matter with its window waits until WHERE has spoken.  sc_engine_commit moves the watermark: with emit close it emits
  * the partitions whose end it passes (emit.c), and frees those that are past

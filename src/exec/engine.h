@@ -165,7 +165,7 @@ extern int64 sc_engine_groups(const ScEngine *engine);
  * First part of a barrier: emits the rows of the groups changed since the last call
  * (upsert, or delete where HAVING stopped holding): all of them with emit =>
  * 'update', with 'close' those of closed windows that late rows changed.
- * ckpt/changelog.h writes the state itself.
+ * state/changelog.h writes the state itself.
  */
 extern void sc_engine_emit_changed(ScEngine *engine);
 

@@ -2,7 +2,7 @@
  * keys.c
  *	  Group keys: compiling them, reading a row's, hashing and comparing.
  *
- * The lookup itself is in partition.c.  The hash decides a group's key group
+ * The lookup itself is in pane.c.  The hash decides a group's key group
  * and so which task owns it: it must be the same in every process and after
  * every restart, as long as nobody changes the key's type or its functions.  Then
  * groups are hashed again and those that have become equal are combined
@@ -178,7 +178,7 @@ sc_keys_load(ScEngine *engine)
 
 /*
  * Are the current keys those of "group"?  For the case that not all keys are
- * SC_KEY_BYVAL; partition.c compares those itself.
+ * SC_KEY_BYVAL; pane.c compares those itself.
  */
 bool
 sc_keys_equal_general(ScEngine *engine, const ScGroup *group)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * state.h
- *	  What the files of exec/ share, and what ckpt/changelog.c sees of an engine's
+ *	  What the files of exec/ share, and what state/changelog.c sees of an engine's
  *	  state.  Nobody else includes it.
  *
  * Memory contexts, by lifetime:
@@ -12,8 +12,8 @@
  *	  replay		states rebuilt from kept inputs, one group ("replaycontext")
  *-------------------------------------------------------------------------
  */
-#ifndef SC_EXEC_INTERNAL_H
-#define SC_EXEC_INTERNAL_H
+#ifndef SC_EXEC_STATE_H
+#define SC_EXEC_STATE_H
 
 #include "base/compat.h"
 #include "exec/engine.h"
@@ -190,7 +190,7 @@ typedef struct ScPartition
 	uint32		nchanged;
 	uint32		max_changed;
 
-	/* kept for ckpt/changelog.c */
+	/* kept for state/changelog.c */
 	int64		live_bytes;		/* of its chunks; 0: none was ever written */
 	int64		inputs_bytes;	/* kept inputs of all groups */
 	int64		entry_bytes;	/* average of an entry without kept inputs */
@@ -283,7 +283,7 @@ struct ScEngine
 	Size		memory_told;	/* sc_engine_memory() as memory_grew knows it */
 	int64		ngroups;
 
-	/* kept for ckpt/changelog.c */
+	/* kept for state/changelog.c */
 	int64	   *closed;			/* partitions closed that have chunks */
 	int			nclosed;
 	int			max_closed;
@@ -400,7 +400,7 @@ extern void sc_inputs_append(ScPartition *part, Datum *state, uint64 rows,
 extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							 Datum *state, uint8 *flags);
 
-/* partition.c */
+/* pane.c */
 extern ScPartition *sc_partition_find(ScEngine *engine, int64 start);
 extern ScPartition *sc_partition_open(ScEngine *engine, int64 start, int64 end);
 extern ScGroup *sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash,
@@ -453,4 +453,4 @@ extern void sc_partition_loaded(ScEngine *engine, ScPartition *part);
 extern void sc_group_combine(ScEngine *engine, ScPartition *part, ScGroup *group,
 							 ScGroup *other);
 
-#endif							/* SC_EXEC_INTERNAL_H */
+#endif							/* SC_EXEC_STATE_H */

@@ -14,8 +14,8 @@
 #include "access/attnum.h"
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
-#include "model/window.h"
 #include "nodes/pg_list.h"
+#include "window/window.h"
 
 #define SC_DEFAULT_PIPELINE "default"
 

@@ -14,8 +14,8 @@
 #include "access/xlogdefs.h"
 #include "base/compat.h"
 #include "datatype/timestamp.h"
-#include "model/window.h"
 #include "replication/origin.h"
+#include "window/window.h"
 
 #define SC_CONTROL_PREFIX "stream_ckpt"
 

@@ -26,9 +26,9 @@
 #ifndef SC_MODEL_DEFINITION_H
 #define SC_MODEL_DEFINITION_H
 
-#include "model/window.h"
 #include "nodes/bitmapset.h"
 #include "nodes/primnodes.h"
+#include "window/window.h"
 
 #define SC_STREAM_VARNO		1
 #define SC_GROUP_VARNO		1

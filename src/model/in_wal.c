@@ -10,7 +10,7 @@
  * The rule: no relation with such rows becomes part of a stream (attach_stream), and no part of
  * a stream becomes such a relation.  The second is refused by the object access hook and the utility hook,
  * within the command.  Where they didn't run (the library was not loaded) queries of the stream
- * fail when a task notices (worker/task_access.c).
+ * fail when a task notices (worker/task/access.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -1,0 +1,86 @@
+/*-------------------------------------------------------------------------
+ * capture.h
+ *	  Which rows a reader takes from the WAL: captured streams, and the layouts of
+ *	  the relations whose rows belong to them.
+ *
+ * Lives in the reader's process only; layouts are built in decoding callbacks,
+ * under the historic snapshot of the row.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_SOURCE_WAL_CAPTURE_H
+#define SC_SOURCE_WAL_CAPTURE_H
+
+#include "nodes/pg_list.h"
+#include "utils/rel.h"
+#include "wire/batch.h"
+
+/* A captured stream, with what the transaction being decoded did to it. */
+typedef struct ScCapture
+{
+	Oid			relid;			/* hash key */
+	AttrNumber	event_time_attno;	/* in the stream's relation; 0: none */
+	bool		touched;		/* in the transaction being decoded */
+	int64		max_ahead;		/* as of that transaction; SC_NO_LIMIT: none */
+	int64		limit;			/* the greatest event time in it that is plausible */
+	ScWireSummary summary;		/* max_event_time: until the end, of implausible rows only */
+} ScCapture;
+
+typedef struct ScLayoutStream
+{
+	ScCapture  *capture;
+	AttrNumber	event_time_attno;	/* in the relation's own rows; 0: none */
+} ScLayoutStream;
+
+typedef struct ScLayout
+{
+	Oid			relid;			/* hash key */
+	bool		valid;
+	bool		is_partition;
+	uint16		number;
+	int			nstreams;
+	int			maxstreams;		/* room in "streams" */
+	ScLayoutStream *streams;	/* itself and its ancestors, as far as they are captured */
+	char	   *body;			/* of the 'L' record sent last */
+	Size		body_len;
+} ScLayout;
+
+/* Once per process. */
+extern void sc_capture_init(void);
+
+/* Captures a stream from now on; again for one that is captured: no effect but
+ * on its event time column and max_ahead. */
+extern void sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead);
+
+/* A stream's max_ahead from the next transaction on; false where it isn't captured. */
+extern bool sc_capture_alter(Oid relid, int64 max_ahead);
+extern bool sc_capture_has(Oid relid);
+
+/*
+ * The layout of a relation, valid until the next call; sends an 'L' record
+ * through "batch" where it is new or changed.  nstreams 0: not ours.
+ */
+extern ScLayout *sc_capture_layout(Relation relation, TransactionId xid, ScBatch *batch);
+
+/* Streams touched by the transaction being decoded, in order of first touch. */
+extern List *sc_capture_touched(void);
+extern void sc_capture_touch(ScCapture *capture, TimestampTz commit_time);
+extern void sc_capture_reset_touched(void);
+
+/*
+ * An event time of the stream, if it is finite.  One that is further ahead of the commit than
+ * max_ahead is counted, and moves nothing.
+ */
+extern void sc_capture_implausible(ScCapture *capture, int64 event_time);
+
+static inline void
+sc_capture_event_time(ScCapture *capture, int64 event_time)
+{
+	if (event_time <= capture->summary.plausible_time || TIMESTAMP_NOT_FINITE(event_time))
+		return;
+	if (likely(event_time <= capture->limit))
+		capture->summary.plausible_time = event_time;
+	else
+		sc_capture_implausible(capture, event_time);
+}
+
+#endif							/* SC_SOURCE_WAL_CAPTURE_H */

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ * decode.h
+ *	  The decoding loop of a reader, one WAL record at a time.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_SOURCE_WAL_DECODE_H
+#define SC_SOURCE_WAL_DECODE_H
+
+#include "source/wal/slot.h"
+#include "wire/batch.h"
+
+typedef struct ScDecoder ScDecoder;
+
+/*
+ * Starts decoding from the acquired slot at "start" (>= its confirmed position:
+ * the caller has compared), filling "batch".  Call it outside transactions; the
+ * decoder lives until the process ends.
+ */
+extern ScDecoder *sc_decoder_start(int32 pipeline_id, XLogRecPtr start, ScBatch *batch);
+
+/*
+ * Decodes one record: whole transactions are delivered when their commit record
+ * is met.  False where all flushed WAL is read.
+ */
+extern bool sc_decoder_step(ScDecoder *decoder);
+
+/* End of the last record read: all transactions that end at or before it are
+ * in the batch or sent. */
+extern XLogRecPtr sc_decoder_position(const ScDecoder *decoder);
+
+/* True when something that a checkpoint should cover (rows, control messages) was
+ * delivered since the last call. */
+extern bool sc_decoder_take_work(ScDecoder *decoder);
+
+/* Delivered transactions that others can't see yet.  Returns their number. */
+extern int	sc_decoder_unfinished(ScDecoder *decoder, TransactionId **xids);
+
+#endif							/* SC_SOURCE_WAL_DECODE_H */

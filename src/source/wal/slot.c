@@ -1,0 +1,289 @@
+/*-------------------------------------------------------------------------
+ * slot.c
+ *	  The logical replication slot of a pipeline.
+ *
+ * Two locks on a pipeline's slot, both heavyweight, on the pipeline's number:
+ * "use" is shared by every transaction that counts on the slot and taken
+ * exclusively by the coordinator that wants to drop it; "make" is held by
+ * whoever makes it.  Making a slot waits for every transaction that has an id, so nobody may wait
+ * for "make" who has one.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogutils.h"
+#include "base/compat.h"
+#include "base/process.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "replication/logical.h"
+#include "source/wal/decode_internal.h"
+#include "source/wal/slot.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+
+#define SLOT_LOCK_USE	2		/* objsubid */
+#define SLOT_LOCK_MAKE	3
+
+bool		sc_slot_creating = false;
+
+static void check_requirements(void);
+static void slot_lock_tag(LOCKTAG *tag, int32 pipeline_id, uint16 kind);
+static void slot_make(const NameData *name);
+static bool drop_if_unused(int32 pipeline_id, bool wait);
+static ReplicationSlot *slot_find(const NameData *name);
+
+void
+sc_slot_name(Oid database, int32 pipeline_id, NameData *name)
+{
+	memset(name, 0, sizeof(NameData));
+	snprintf(NameStr(*name), NAMEDATALEN, "stream_ckpt_%u_%d", database, pipeline_id);
+}
+
+bool
+sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id)
+{
+	int			end = 0;
+
+	return sscanf(name, "stream_ckpt_%u_%d%n", database, pipeline_id, &end) == 2 &&
+		name[end] == '\0';
+}
+
+static int
+compare_owners(const void *a, const void *b)
+{
+	const ScSlotOwner *x = a;
+	const ScSlotOwner *y = b;
+
+	if (x->database != y->database)
+		return x->database < y->database ? -1 : 1;
+	return x->pipeline_id < y->pipeline_id ? -1 : x->pipeline_id > y->pipeline_id;
+}
+
+int
+sc_slot_owners(ScSlotOwner **owners)
+{
+	ScSlotOwner *found = palloc(Max(max_replication_slots, 1) * sizeof(ScSlotOwner));
+	int			n = 0;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		if (slot->in_use && slot->data.persistency == RS_PERSISTENT &&
+			strcmp(NameStr(slot->data.plugin), SC_PLUGIN_NAME) == 0 &&
+			sc_slot_name_parse(NameStr(slot->data.name), &found[n].database,
+							   &found[n].pipeline_id) &&
+			slot->data.database == found[n].database)
+			n++;
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	/* the server reads its slots in any order when it starts */
+	qsort(found, n, sizeof(ScSlotOwner), compare_owners);
+	*owners = found;
+	return n;
+}
+
+void
+sc_slot_ensure(int32 pipeline_id)
+{
+	NameData	name;
+	LOCKTAG		tag;
+
+	check_requirements();
+	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	if (sc_slot_info(MyDatabaseId, pipeline_id).foreign)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("replication slot \"%s\" is not one of stream_ckpt's", NameStr(name)),
+				 errdetail("It has the name of the pipeline's slot, and another output plugin."),
+				 errhint("Drop it with SELECT pg_drop_replication_slot('%s').", NameStr(name))));
+	if (sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		(void) drop_if_unused(pipeline_id, true);
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	if (sc_slot_info(MyDatabaseId, pipeline_id).exists)
+		return;
+
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("the pipeline has no replication slot yet, and this transaction has already written"),
+				 errdetail("Making a logical replication slot waits for every transaction that has written, so it cannot be done in one."),
+				 errhint("Attach the first stream in a transaction of its own.")));
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_MAKE);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (!sc_slot_info(MyDatabaseId, pipeline_id).exists)
+		slot_make(&name);
+	LockRelease(&tag, ExclusiveLock, false);
+}
+
+static void
+check_requirements(void)
+{
+	if (!sc_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream_ckpt must be preloaded"),
+				 errhint("Add it to \"shared_preload_libraries\" and restart the server.")));
+	if (wal_level < SC_WAL_LEVEL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream_ckpt needs \"wal_level\" to be \"logical\""),
+				 errhint("Set wal_level = logical and restart the server.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("streams cannot be changed during recovery")));
+}
+
+static void
+slot_lock_tag(LOCKTAG *tag, int32 pipeline_id, uint16 kind)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, sc_relation_oid("pipeline"),
+					   pipeline_id, kind);
+}
+
+/*
+ * Makes the slot; where that fails it is gone again.  Waits in
+ * DecodingContextFindStartpoint, on the transactions' own locks: they show in
+ * pg_locks and pg_stat_activity, and a cancel ends the wait.
+ */
+static void
+slot_make(const NameData *name)
+{
+	LogicalDecodingContext *ctx;
+	XLogReaderRoutine reader = {0};
+	int			nest_level = NewGUCNestLevel();
+
+	if (GetConfigOption("output_plugin_libraries", true, false) != NULL)
+		(void) set_config_option("output_plugin_libraries", SC_PLUGIN_NAME,
+								 PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+								 true, 0, false);
+	sc_slot_creating = true;
+	PG_TRY();
+	{
+		sc_slot_create_ephemeral(NameStr(*name));
+		sc_ensure_logical_decoding();
+		reader.page_read = read_local_xlog_page;
+		reader.segment_open = wal_segment_open;
+		reader.segment_close = wal_segment_close;
+		ctx = sc_create_init_decoding_context(SC_PLUGIN_NAME, &reader, NULL, NULL, NULL);
+		DecodingContextFindStartpoint(ctx);
+		FreeDecodingContext(ctx);
+		ReplicationSlotPersist();
+		ReplicationSlotRelease();
+	}
+	PG_CATCH();
+	{
+		sc_slot_creating = false;
+		if (MyReplicationSlot)
+			ReplicationSlotRelease();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	sc_slot_creating = false;
+	AtEOXact_GUC(true, nest_level);
+}
+
+/* The slot's place, or NULL.  Call with ReplicationSlotControlLock held. */
+static ReplicationSlot *
+slot_find(const NameData *name)
+{
+	for (int i = 0; i < max_replication_slots; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		if (slot->in_use && strcmp(NameStr(slot->data.name), NameStr(*name)) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+ScSlotInfo
+sc_slot_info(Oid database, int32 pipeline_id)
+{
+	ScSlotInfo	info = {0};
+	ReplicationSlot *slot;
+	NameData	name;
+
+	sc_slot_name(database, pipeline_id, &name);
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = slot_find(&name);
+	if (slot)
+	{
+		SpinLockAcquire(&slot->mutex);
+		/* one that is still being made isn't there yet */
+		info.exists = slot->data.persistency == RS_PERSISTENT;
+		info.foreign = info.exists && (strcmp(NameStr(slot->data.plugin), SC_PLUGIN_NAME) != 0 ||
+									   slot->data.database != database);
+		info.invalidated = sc_slot_invalidated(slot);
+		info.active_pid = sc_slot_active_pid(slot);
+		info.confirmed_flush = slot->data.confirmed_flush;
+		info.restart_lsn = slot->data.restart_lsn;
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return info;
+}
+
+void
+sc_slot_drop(Oid database, int32 pipeline_id)
+{
+	NameData	name;
+
+	ScSlotInfo	info = sc_slot_info(database, pipeline_id);
+
+	if (!info.exists || info.foreign)
+		return;
+	sc_slot_name(database, pipeline_id, &name);
+	ReplicationSlotDrop(NameStr(name), true);
+}
+
+/*
+ * Does nothing need the pipeline's slot?  One that was invalidated serves no query that is still
+ * to come; those that are there stand until somebody decides.
+ */
+static bool
+is_unused(int32 pipeline_id)
+{
+	ScPipeline *pipeline = sc_pipeline_by_id(pipeline_id, true);
+
+	if (pipeline == NULL || !sc_pipeline_in_use(pipeline))
+		return true;
+	return sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
+		sc_query_list(pipeline_id) == NIL;
+}
+
+/*
+ * A transaction that came to count on the slot may have committed between the
+ * caller's look at the catalogs and our lock, so they are read again under it.
+ */
+static bool
+drop_if_unused(int32 pipeline_id, bool wait)
+{
+	LOCKTAG		tag;
+	bool		unused;
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	unused = is_unused(pipeline_id);
+	if (unused)
+		sc_slot_drop(MyDatabaseId, pipeline_id);
+	LockRelease(&tag, ExclusiveLock, false);
+	return unused;
+}
+
+bool
+sc_slot_drop_if_unused(int32 pipeline_id)
+{
+	return drop_if_unused(pipeline_id, false);
+}

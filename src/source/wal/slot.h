@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ * slot.h
+ *	  The logical replication slot of a pipeline: its name, making and dropping it.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_SOURCE_WAL_SLOT_H
+#define SC_SOURCE_WAL_SLOT_H
+
+#include "base/compat.h"
+#include "replication/slot.h"
+
+#define SC_PLUGIN_NAME "stream_ckpt"
+
+/* stream_ckpt_<database oid>_<pipeline id> */
+extern void sc_slot_name(Oid database, int32 pipeline_id, NameData *name);
+/* False where "name" isn't one of ours. */
+extern bool sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id);
+
+typedef struct ScSlotOwner
+{
+	Oid			database;
+	int32		pipeline_id;
+} ScSlotOwner;
+
+/*
+ * The pipelines of all databases that have a slot, in the order of their ids, palloc'd; returns
+ * their number.
+ */
+extern int	sc_slot_owners(ScSlotOwner **owners);
+
+/*
+ * Makes the pipeline's slot where it isn't there yet, or was invalidated and no query is
+ * there that stands because of it.  To be called before the
+ * transaction has an id: waits, interruptibly, for every running transaction.
+ * Errors with a hint where the transaction has written already, or wal_level,
+ * max_replication_slots or the library's preloading don't allow it.  Keeps a lock
+ * until the end of the transaction that prevents the slot from being dropped as
+ * unused.
+ */
+extern void sc_slot_ensure(int32 pipeline_id);
+
+typedef struct ScSlotInfo
+{
+	bool		exists;
+	bool		foreign;		/* it has our name, and another plugin, or none */
+	ReplicationSlotInvalidationCause invalidated;	/* RS_INVAL_NONE: it is valid */
+	int			active_pid;		/* 0: none */
+	XLogRecPtr	confirmed_flush;
+	XLogRecPtr	restart_lsn;
+} ScSlotInfo;
+
+extern ScSlotInfo sc_slot_info(Oid database, int32 pipeline_id);
+
+/* Drops it where it exists; an error where somebody uses it. */
+extern void sc_slot_drop(Oid database, int32 pipeline_id);
+
+/*
+ * Drops it unless a transaction counts on it (see sc_slot_ensure): false then.
+ * Needs a transaction without an id.
+ */
+extern bool sc_slot_drop_if_unused(int32 pipeline_id);
+
+#endif							/* SC_SOURCE_WAL_SLOT_H */

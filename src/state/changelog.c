@@ -1,0 +1,540 @@
+/*-------------------------------------------------------------------------
+ * changelog.c
+ *	  An engine's changed state as a changelog of chunks, and back.
+ *
+ * exec/encode.c makes an entry of a group; here entries are ordered by key
+ * group, framed and cut.  ckpt/store.c keeps the chunks.
+ *
+ * The entries that one partition writes at one checkpoint are a stream of bytes:
+ *
+ *	  uint32	length of the entry's head and inputs
+ *	  bytes		the entry
+ *
+ * The stream is cut into chunks of at most SC_CHUNK_BYTES, without regard to
+ * where entries end.  A chunk is, in this machine's byte order:
+ *
+ *	  offset	width
+ *	  0			4		magic, which tells a foreign byte order
+ *	  4			2		format version: 2 (1, until 0.2.0: another signature)
+ *	  6			2		flags: CHUNK_FULL (on seq 0), CHUNK_LAST
+ *	  8			4		seq, 0.. in the stream
+ *	  12		4		signature of the definition (exec/encode.c)
+ *	  16		8		partition key: start of the window
+ *	  24		2		least key group with bytes in the chunk
+ *	  26		2		greatest
+ *	  28		4		length of the payload
+ *	  32		4		CRC-32C of bytes 0..31 and of the payload
+ *	  36				payload
+ *
+ * An entry's length is 8 bytes wide where 4 are all ones (inputs of 4 GB).
+ *
+ * The rule: a stream is read whole (CHUNK_LAST) or not at all; a chunk that was
+ * written is never changed.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "base/limit.h"
+#include "exec/state.h"
+#include "miscadmin.h"
+#include "port/pg_crc32c.h"
+#include "state/changelog.h"
+#include "utils/memutils.h"
+
+#define CHUNK_MAGIC		0x53434C31	/* "SCL1" */
+#define CHUNK_VERSION	2
+#define CHUNK_FULL		0x0001
+#define CHUNK_LAST		0x0002
+
+/* Live chunks beyond twice the full size by less than this stay */
+#define COMPACT_SLACK	(64 * 1024)
+
+/* How often the time limit is told of groups; bytes that count as one */
+#define LIMIT_GROUPS	1024
+#define BYTES_TO_UNIT	1024
+
+#define LONG_ENTRY		PG_UINT32_MAX
+
+typedef struct ChunkHeader
+{
+	uint32		magic;
+	uint16		version;
+	uint16		flags;
+	uint32		seq;
+	uint32		signature;
+	int64		partition_key;
+	int16		key_group_min;
+	int16		key_group_max;
+	uint32		length;
+	pg_crc32c	crc;
+} ChunkHeader;
+
+#define CHUNK_HEADER_BYTES	(offsetof(ChunkHeader, crc) + sizeof(pg_crc32c))
+#define CHUNK_PAYLOAD_BYTES	(SC_CHUNK_BYTES - CHUNK_HEADER_BYTES)
+
+StaticAssertDecl(offsetof(ChunkHeader, crc) == 32, "chunk header has no padding");
+
+static pg_crc32c
+chunk_crc(const char *header, const char *payload, Size len)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, header, offsetof(ChunkHeader, crc));
+	COMP_CRC32C(crc, payload, len);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/* ---------------------------------------------------------------------
+ * Writing
+ * --------------------------------------------------------------------- */
+
+/* The stream of one partition */
+typedef struct Writer
+{
+	ScEngine   *engine;
+	ScPartition *part;
+	const ScChangelogSink *sink;
+	bool		full;
+	uint32		seq;
+	int			key_group_min;	/* of what is in the buffer */
+	int			key_group_max;
+	Size		len;			/* in the buffer, header included */
+	Size		written;		/* bytes handed to the sink */
+	char		buffer[SC_CHUNK_BYTES] pg_attribute_aligned(MAXIMUM_ALIGNOF);
+} Writer;
+
+static void
+flush_chunk(Writer *writer, bool last)
+{
+	ChunkHeader *header = (ChunkHeader *) writer->buffer;
+	ScChunk		chunk;
+
+	header->magic = CHUNK_MAGIC;
+	header->version = CHUNK_VERSION;
+	header->flags = (writer->full && writer->seq == 0 ? CHUNK_FULL : 0) |
+		(last ? CHUNK_LAST : 0);
+	header->seq = writer->seq;
+	header->signature = writer->engine->signature;
+	header->partition_key = writer->part->start;
+	header->key_group_min = writer->key_group_min;
+	header->key_group_max = writer->key_group_max;
+	header->length = writer->len - CHUNK_HEADER_BYTES;
+	header->crc = chunk_crc(writer->buffer, writer->buffer + CHUNK_HEADER_BYTES,
+							header->length);
+
+	chunk.partition_key = header->partition_key;
+	chunk.seq = header->seq;
+	chunk.full = (header->flags & CHUNK_FULL) != 0;
+	chunk.key_group_min = header->key_group_min;
+	chunk.key_group_max = header->key_group_max;
+	chunk.data = writer->buffer;
+	chunk.len = writer->len;
+	writer->sink->chunk(writer->sink->arg, &chunk);
+	sc_limit_add(writer->len / BYTES_TO_UNIT);
+
+	writer->written += writer->len;
+	writer->seq++;
+	writer->len = CHUNK_HEADER_BYTES;
+	writer->key_group_min = SC_MAX_PARALLELISM;
+	writer->key_group_max = -1;
+}
+
+/* Appends to the stream; a full chunk is kept back until there is more. */
+static void
+write_bytes(Writer *writer, const char *data, Size len, int key_group)
+{
+	while (len > 0)
+	{
+		Size		n;
+
+		if (writer->len == SC_CHUNK_BYTES)
+			flush_chunk(writer, false);
+		n = Min(len, SC_CHUNK_BYTES - writer->len);
+		memcpy(writer->buffer + writer->len, data, n);
+		writer->len += n;
+		writer->key_group_min = Min(writer->key_group_min, key_group);
+		writer->key_group_max = Max(writer->key_group_max, key_group);
+		data += n;
+		len -= n;
+	}
+}
+
+static void
+write_length(Writer *writer, uint64 len, int key_group)
+{
+	uint32		short_len = len < LONG_ENTRY ? (uint32) len : LONG_ENTRY;
+
+	write_bytes(writer, (char *) &short_len, sizeof(short_len), key_group);
+	if (short_len == LONG_ENTRY)
+		write_bytes(writer, (char *) &len, sizeof(len), key_group);
+}
+
+/* Returns the bytes of the group's kept inputs that went with it. */
+static Size
+write_group(Writer *writer, ScGroup *group, StringInfo head)
+{
+	ScEngine   *engine = writer->engine;
+	Size		inputs = 0;
+	const char *data;
+
+	resetStringInfo(head);
+	sc_group_encode(engine, group, writer->full, head);
+	for (int t = 0; engine->has_inputs && t < engine->ntrans; t++)
+		inputs += sc_group_inputs(engine, group, t, writer->full, &data);
+
+	write_length(writer, head->len + inputs, group->key_group);
+	write_bytes(writer, head->data, head->len, group->key_group);
+	for (int t = 0; inputs > 0 && t < engine->ntrans; t++)
+	{
+		Size		len = sc_group_inputs(engine, group, t, writer->full, &data);
+
+		write_bytes(writer, data, len, group->key_group);
+	}
+	if (engine->has_inputs)
+		sc_group_written(engine, group);
+	return inputs;
+}
+
+/* The numbers of the groups to write, by key group (a counting sort). */
+static uint32 *
+order_groups(ScEngine *engine, ScPartition *part, bool full, uint32 n)
+{
+	uint32		next[SC_MAX_PARALLELISM + 1] = {0};
+	uint32	   *order = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(uint32));
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		uint32		number = full ? i : sc_partition_changed(part, i);
+
+		next[sc_partition_group(engine, part, number)->key_group + 1]++;
+	}
+	for (int g = 1; g < SC_MAX_PARALLELISM; g++)
+		next[g] += next[g - 1];
+	for (uint32 i = 0; i < n; i++)
+	{
+		uint32		number = full ? i : sc_partition_changed(part, i);
+
+		order[next[sc_partition_group(engine, part, number)->key_group]++] = number;
+	}
+	return order;
+}
+
+/* Have the partition's chunks grown so far past its size that it is written whole? */
+static bool
+wants_compaction(const ScPartition *part)
+{
+	int64		full_bytes = part->ngroups * part->entry_bytes + part->inputs_bytes;
+
+	return part->whole || part->live_bytes > 2 * full_bytes + COMPACT_SLACK;
+}
+
+/* Writes a partition's stream; returns its bytes. */
+static Size
+write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
+{
+	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	bool		full = wants_compaction(part);
+	uint32		n = full ? part->ngroups : sc_partition_nchanged(part);
+	uint32	   *order = order_groups(engine, part, full, n);
+	StringInfoData head;
+	Size		inputs = 0;
+
+	writer->part = part;
+	writer->full = full;
+	writer->seq = 0;
+	writer->written = 0;
+	writer->len = CHUNK_HEADER_BYTES;
+	writer->key_group_min = SC_MAX_PARALLELISM;
+	writer->key_group_max = -1;
+
+	initStringInfo(&head);
+	engine->aggstate->curaggcontext = part->aggcontext;
+	for (uint32 i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		CHECK_FOR_INTERRUPTS();
+		if (i % LIMIT_GROUPS == LIMIT_GROUPS - 1)
+			sc_limit_add(LIMIT_GROUPS);
+		inputs += write_group(writer, sc_partition_group(engine, part, order[i]), &head);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	flush_chunk(writer, true);
+	pfree(head.data);
+	pfree(order);
+
+	part->entry_bytes = (writer->written - inputs) / n;
+	engine->live_bytes += writer->written - (full ? part->live_bytes : 0);
+	part->live_bytes = writer->written + (full ? 0 : part->live_bytes);
+	part->whole = false;
+	sc_partition_unchanged(engine, part);
+	sc_partition_account_children(engine, part);
+	return writer->written;
+}
+
+Size
+sc_changelog_write(ScEngine *engine, const ScChangelogSink *sink)
+{
+	Writer	   *writer = palloc(sizeof(Writer));
+	Size		bytes = 0;
+
+	engine->running = true;
+	for (int i = 0; i < engine->nclosed; i++)
+		sink->drop(sink->arg, engine->closed[i]);
+	engine->nclosed = 0;
+
+	writer->engine = engine;
+	writer->sink = sink;
+	for (int i = 0; i < engine->npartitions; i++)
+	{
+		if (sc_partition_nchanged(engine->partitions[i]) > 0)
+			bytes += write_partition(engine, engine->partitions[i], writer);
+	}
+	pfree(writer);
+	engine->running = false;
+	return bytes;
+}
+
+int64
+sc_changelog_live_bytes(const ScEngine *engine)
+{
+	return engine->live_bytes;
+}
+
+/* ---------------------------------------------------------------------
+ * Loading
+ * --------------------------------------------------------------------- */
+
+struct ScChangelogLoader
+{
+	ScEngine   *engine;
+	MemoryContext context;		/* of the loader itself */
+	ScPartition *part;			/* being loaded, or NULL */
+	int64		checkpoint_id;
+	uint32		next_seq;		/* expected in the stream */
+	bool		complete;		/* the stream's last chunk was read */
+	int64		entries;		/* of the partition so far */
+	int64		entry_bytes;
+
+	/* the stream's bytes that make no whole entry yet */
+	char	   *pending;
+	Size		npending;
+	Size		max_pending;
+};
+
+pg_noreturn static void fail_chunk(const ScChunk *chunk, const char *what);
+
+static void
+fail_chunk(const ScChunk *chunk, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("state of a continuous query is corrupted"),
+			 errdetail("Chunk %d of the partition " INT64_FORMAT ": %s.",
+					   chunk->seq, chunk->partition_key, what)));
+}
+
+/* Copies the header to aligned memory and checks all that can be checked. */
+static ChunkHeader
+check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
+{
+	ChunkHeader header;
+
+	if (chunk->len < CHUNK_HEADER_BYTES)
+		fail_chunk(chunk, "it is too short");
+	memcpy(&header, chunk->data, CHUNK_HEADER_BYTES);
+	if (header.magic != CHUNK_MAGIC)
+		fail_chunk(chunk, "it doesn't begin with the magic number");
+	if (header.version != CHUNK_VERSION && header.version != 1)
+		fail_chunk(chunk, "its format version isn't known");
+	if (header.length != chunk->len - CHUNK_HEADER_BYTES)
+		fail_chunk(chunk, "its length is wrong");
+	if (!EQ_CRC32C(header.crc, chunk_crc(chunk->data, chunk->data + CHUNK_HEADER_BYTES,
+										 header.length)))
+		fail_chunk(chunk, "its checksum is wrong");
+	if (header.partition_key != chunk->partition_key || header.seq != chunk->seq)
+		fail_chunk(chunk, "it belongs to another place");
+	if (header.signature != (header.version == 1 ? loader->engine->signature_1 :
+							 loader->engine->signature))
+		sc_signature_fail();
+	return header;
+}
+
+static void
+check_complete(const ScChangelogLoader *loader)
+{
+	if (loader->part != NULL && (!loader->complete || loader->npending > 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("state of a continuous query is corrupted"),
+				 errdetail("The partition " INT64_FORMAT " of checkpoint " INT64_FORMAT " has no last chunk.",
+						   loader->part->start, loader->checkpoint_id)));
+}
+
+static void
+finish_partition(ScChangelogLoader *loader)
+{
+	if (loader->part == NULL)
+		return;
+	check_complete(loader);
+	if (loader->entries > 0)
+		loader->part->entry_bytes = loader->entry_bytes / loader->entries;
+	sc_partition_loaded(loader->engine, loader->part);
+	loader->part = NULL;
+}
+
+/* Begins or goes on with the stream that the chunk belongs to. */
+static void
+enter_stream(ScChangelogLoader *loader, int64 checkpoint_id, const ScChunk *chunk)
+{
+	ScEngine   *engine = loader->engine;
+
+	if (loader->part == NULL || loader->part->start != chunk->partition_key)
+	{
+		finish_partition(loader);
+		loader->part = sc_partition_find(engine, chunk->partition_key);
+		if (loader->part != NULL)
+			fail_chunk(chunk, "it comes out of order");
+		loader->part = sc_partition_open(engine, chunk->partition_key,
+										 chunk->partition_key + engine->def->window.size);
+		loader->entries = loader->entry_bytes = 0;
+	}
+	else if (loader->checkpoint_id == checkpoint_id)
+		return;
+	else
+		check_complete(loader);
+
+	loader->checkpoint_id = checkpoint_id;
+	loader->next_seq = 0;
+	loader->complete = false;
+}
+
+/*
+ * Length of the entry at the head of "len" bytes, and of its length field; false
+ * where it isn't there as a whole.
+ */
+static bool
+whole_entry(const char *data, Size len, Size *field, uint64 *entry)
+{
+	uint32		short_len;
+
+	if (len < sizeof(uint32))
+		return false;
+	memcpy(&short_len, data, sizeof(uint32));
+	*field = sizeof(uint32);
+	*entry = short_len;
+	if (short_len == LONG_ENTRY)
+	{
+		if (len < sizeof(uint32) + sizeof(uint64))
+			return false;
+		memcpy(entry, data + sizeof(uint32), sizeof(uint64));
+		*field += sizeof(uint64);
+	}
+	return *entry <= len - *field;
+}
+
+/* Applies the whole entries at the head of "data"; returns their bytes. */
+static Size
+apply_entries(ScChangelogLoader *loader, const char *data, Size len)
+{
+	ScEngine   *engine = loader->engine;
+	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	MemoryContext old = MemoryContextSwitchTo(context);
+	Size		done = 0;
+	Size		field;
+	uint64		entry;
+
+	while (whole_entry(data + done, len - done, &field, &entry))
+	{
+		int64		inputs = loader->part->inputs_bytes;
+
+		sc_group_decode(engine, loader->part, data + done + field, entry);
+		done += field + entry;
+		loader->entries++;
+		loader->entry_bytes += field + entry -
+			Min((int64) entry, Max(loader->part->inputs_bytes - inputs, 0));
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	return done;
+}
+
+static void
+append_pending(ScChangelogLoader *loader, const char *data, Size len)
+{
+	if (loader->npending + len > loader->max_pending)
+	{
+		loader->max_pending = Max(loader->max_pending * 2, loader->npending + len);
+		loader->pending = repalloc_huge(loader->pending, loader->max_pending);
+	}
+	memcpy(loader->pending + loader->npending, data, len);
+	loader->npending += len;
+}
+
+ScChangelogLoader *
+sc_changelog_load_begin(ScEngine *engine)
+{
+	ScChangelogLoader *loader = palloc0(sizeof(ScChangelogLoader));
+
+	if (engine->npartitions > 0)
+		elog(ERROR, "state can be loaded into a fresh engine only");
+	engine->running = engine->loading = true;
+	loader->engine = engine;
+	loader->context = CurrentMemoryContext;
+	loader->max_pending = 2 * SC_CHUNK_BYTES;
+	loader->pending = palloc(loader->max_pending);
+	return loader;
+}
+
+void
+sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
+						const ScChunk *chunk)
+{
+	ChunkHeader header = check_chunk(loader, chunk);
+	ScPartition *part;
+	Size		done;
+
+	CHECK_FOR_INTERRUPTS();
+	enter_stream(loader, checkpoint_id, chunk);
+	part = loader->part;
+	if (header.seq != loader->next_seq || loader->complete)
+		fail_chunk(chunk, "it comes out of order");
+	loader->next_seq++;
+	loader->complete = (header.flags & CHUNK_LAST) != 0;
+
+	/* a full stream holds every group, so that older entries are all replaced */
+	if (header.flags & CHUNK_FULL)
+	{
+		loader->engine->live_bytes -= part->live_bytes;
+		part->live_bytes = 0;
+	}
+	part->live_bytes += chunk->len;
+	loader->engine->live_bytes += chunk->len;
+
+	if (loader->npending == 0)
+	{
+		const char *payload = chunk->data + CHUNK_HEADER_BYTES;
+
+		done = apply_entries(loader, payload, header.length);
+		append_pending(loader, payload + done, header.length - done);
+		return;
+	}
+	append_pending(loader, chunk->data + CHUNK_HEADER_BYTES, header.length);
+	done = apply_entries(loader, loader->pending, loader->npending);
+	loader->npending -= done;
+	if (done > 0)
+		memmove(loader->pending, loader->pending + done, loader->npending);
+}
+
+void
+sc_changelog_load_end(ScChangelogLoader *loader)
+{
+	finish_partition(loader);
+	loader->engine->running = loader->engine->loading = false;
+	pfree(loader->pending);
+	pfree(loader);
+}

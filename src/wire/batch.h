@@ -1,0 +1,195 @@
+/*-------------------------------------------------------------------------
+ * batch.h
+ *	  What a reader sends to its tasks: the format of the messages, and the batch
+ *	  in which they are gathered.
+ *
+ * A message is a ScWireHeader and records, each beginning at a multiple of 8
+ * bytes with a ScWireRecord.  All integers are in the machine's byte order:
+ * messages never leave the server.  Valid for one attempt of a pipeline.
+ *
+ *	 op   after the ScWireRecord                                       alone
+ *	 'L'  ScWireLayout, ScWireStream[nstreams], ScWireAttr[natts], maps  yes
+ *	      (before the first row of a relation, and after it changed)
+ *	 'T'  ScWireBegin: a transaction's rows follow
+ *	 'I'  MinimalTuple with the physical columns of the layout; room for an
+ *	      old row is left by the operation code and by "flags"
+ *	 'C'  ScWireCommit, ScWireSummary[nstreams]: the transaction ends
+ *	 'S'  ScWireIdle: the stream was idle; between transactions
+ *	 'M'  ScWireControl                                                  yes
+ *	 'B'  ScWireBarrier, xids                                           yes
+ *
+ * "alone": such a record is the only one of its message, so that a task can work
+ * on a message query by query.  A transaction can span any number of messages.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WIRE_BATCH_H
+#define SC_WIRE_BATCH_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "model/control.h"
+#include "window/window.h"
+
+#define SC_WIRE_MAGIC	0x57435331	/* "1SCW" */
+#define SC_BATCH_BYTES	(64 * 1024)
+
+typedef enum ScWireOp
+{
+	SC_WIRE_LAYOUT = 'L',
+	SC_WIRE_BEGIN = 'T',
+	SC_WIRE_INSERT = 'I',
+	SC_WIRE_COMMIT = 'C',
+	SC_WIRE_IDLE = 'S',
+	SC_WIRE_CONTROL = 'M',
+	SC_WIRE_BARRIER = 'B'
+} ScWireOp;
+
+/*
+ * The row is too large for a message: its out-of-line values were left out.  In place of
+ * each is a pointer to nowhere.
+ */
+#define SC_WIRE_CUT			1
+
+typedef struct ScWireHeader
+{
+	uint32		magic;
+	uint32		nrows;			/* 'I' records */
+	int64		attempt;
+} ScWireHeader;
+
+typedef struct ScWireRecord
+{
+	uint32		len;			/* with this header; a multiple of 8 */
+	uint8		op;				/* ScWireOp */
+	uint8		flags;			/* 'I': SC_WIRE_CUT; else 0 */
+	uint16		layout;			/* 'L', 'I': number of the layout */
+} ScWireRecord;
+
+typedef struct ScWireLayout
+{
+	Oid			relid;			/* the relation whose rows they are */
+	uint16		nstreams;		/* streams that its rows belong to */
+	uint16		natts;			/* physical columns */
+	TransactionId xid;			/* whose row follows: it may have made the columns itself */
+	uint32		unused;
+} ScWireLayout;
+
+typedef struct ScWireStream
+{
+	Oid			relid;			/* the stream: the relation or an ancestor */
+	uint32		same_columns;	/* 1: its attribute numbers are the row's */
+} ScWireStream;
+
+typedef struct ScWireAttr
+{
+	Oid			type;
+	int16		len;			/* pg_attribute.attlen */
+	char		align;			/* pg_attribute.attalign */
+	bool		byval;
+	int32		typmod;
+	bool		dropped;
+	char		generated;		/* pg_attribute.attgenerated */
+	uint8		unused[2];
+	NameData	name;
+} ScWireAttr;
+
+/* then int16 maps[nstreams][natts]: the column's attribute number in the stream,
+ * 0 where it has none */
+
+typedef struct ScWireBegin
+{
+	TransactionId xid;
+	uint32		unused;
+	XLogRecPtr	end_lsn;		/* end of the commit record */
+} ScWireBegin;
+
+/* What a transaction did to one stream. */
+typedef struct ScWireSummary
+{
+	Oid			relid;
+	uint32		unused;
+	int64		max_event_time; /* of its rows that move the watermark; SC_NO_EVENT_TIME: none */
+	int64		plausible_time; /* the same of those whose event time is plausible */
+	int64		rows;
+	int64		ahead_rows;		/* too far ahead of the commit to move the watermark */
+	int64		updates;		/* ignored, as the two below */
+	int64		deletes;
+	int64		truncates;
+} ScWireSummary;
+
+typedef struct ScWireCommit
+{
+	TransactionId xid;
+	uint32		nstreams;
+	XLogRecPtr	end_lsn;
+	TimestampTz commit_time;
+} ScWireCommit;
+
+typedef struct ScWireIdle
+{
+	Oid			relid;			/* the stream */
+	uint32		unused;
+	XLogRecPtr	end_lsn;		/* end of the message's record */
+	XLogRecPtr	idle_since;		/* void where there was activity behind it */
+	TimestampTz idle_at;
+} ScWireIdle;
+
+typedef struct ScWireControl
+{
+	TransactionId xid;			/* must be over before one acts on it */
+	uint32		unused;
+	XLogRecPtr	end_lsn;
+	TimestampTz commit_time;
+	ScControl	control;
+} ScWireControl;
+
+typedef struct ScWireBarrier
+{
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;			/* every transaction that ends at or before is in */
+	TimestampTz triggered_at;
+	uint32		nxids;			/* delivered, but not yet visible when sent */
+	uint32		unused;
+	/* TransactionId xids[nxids] */
+} ScWireBarrier;
+
+#define SC_WIRE_BODY(record) ((char *) (record) + sizeof(ScWireRecord))
+#define SC_WIRE_RECORD(body) ((ScWireRecord *) ((char *) (body) - sizeof(ScWireRecord)))
+#define SC_WIRE_TUPLE(record) ((MinimalTuple) SC_WIRE_BODY(record))
+
+/*
+ * The batch being filled.  "send" takes a whole message; it may wait (serving
+ * interrupts), and runs under a historic snapshot when called from a callback.
+ */
+typedef struct ScBatch
+{
+	char	   *buf;
+	Size		size;			/* allocated */
+	Size		used;			/* header included */
+	uint32		nrows;
+	int			max_rows;		/* flush at that many; 0: no limit */
+	int64		attempt;
+	void		(*send) (void *arg, const char *data, Size len);
+	void	   *send_arg;
+} ScBatch;
+
+extern ScBatch *sc_batch_create(int64 attempt,
+								void (*send) (void *arg, const char *data, Size len),
+								void *send_arg);
+
+/*
+ * Room for a record of "body" bytes after its ScWireRecord, which is filled in;
+ * returns the body.  Sends the batch first where it has no room for it.
+ */
+extern char *sc_batch_add(ScBatch *batch, ScWireOp op, uint16 layout, Size body);
+
+/*
+ * Adds 'I' records that are there already, as in logged_rows.h: "len" bytes, 8-byte
+ * aligned, with the layout's number filled in.  Sends as often as it takes.
+ */
+extern void sc_batch_add_rows(ScBatch *batch, uint16 layout, const char *records, Size len);
+
+/* Sends what there is; nothing where the batch is empty. */
+extern void sc_batch_flush(ScBatch *batch);
+
+#endif							/* SC_WIRE_BATCH_H */

@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ * message.h
+ *	  What a task sends to its coordinator.
+ *
+ * Every message begins with a ScMessage; bodies follow at a multiple of 8 bytes.
+ * Byte order is the machine's; valid for one attempt.
+ *
+ *	 'R'  result rows: ScMessageRow and its MinimalTuple, again and again, each
+ *	      beginning at a multiple of 8 (the last one may end anywhere).  Sent as windows close, and
+ *	      at barriers
+ *	 'K'  ScMessageChunk and the chunk's bytes
+ *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
+ *	 'L'  ScMessageLate and a kept row (ckpt/kept_row.h): a late row
+ *	 'W'  ScMessageDead, a kept row and a failure: a dead letter
+ *	 'O'  ScOffset (ckpt/store.h)
+ *	 'F'  nothing: the query was dropped, forget all of it
+ *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
+ *	      came of it since then is void
+ *	 'P'  nothing: the query is paused, its part is the last one
+ *	 'S'  ids of queries (int64): each has all rows up to the barrier, and nothing of it has changed
+ *	      since its last offset, which was at a barrier's LSN.  Once in a part, before its end
+ *	 'E'  ScMessageEnd and xids: this task's part of the checkpoint ends
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WIRE_MESSAGE_H
+#define SC_WIRE_MESSAGE_H
+
+#include "access/xlogdefs.h"
+#include "base/clock.h"
+#include "datatype/timestamp.h"
+
+typedef enum ScMessageKind
+{
+	SC_MESSAGE_ROWS = 'R',
+	SC_MESSAGE_CHUNK = 'K',
+	SC_MESSAGE_DROP = 'D',
+	SC_MESSAGE_LATE = 'L',
+	SC_MESSAGE_DEAD = 'W',
+	SC_MESSAGE_OFFSET = 'O',
+	SC_MESSAGE_FIRST_OFFSET = 'B',
+	SC_MESSAGE_FORGET = 'F',
+	SC_MESSAGE_FAILED = 'X',
+	SC_MESSAGE_PAUSED = 'P',
+	SC_MESSAGE_SAME = 'S',
+	SC_MESSAGE_END = 'E'
+} ScMessageKind;
+
+typedef struct ScMessage
+{
+	int64		attempt;
+	int64		query_id;		/* 0 for 'S' and 'E' */
+	uint32		nrows;			/* 'R' */
+	uint8		kind;			/* ScMessageKind */
+	uint8		unused[3];
+} ScMessage;
+
+#define SC_MESSAGE_BODY(message) ((char *) (message) + sizeof(ScMessage))
+
+typedef struct ScMessageRow
+{
+	uint32		len;			/* with this header and padding */
+	char		op;				/* ScResultOp */
+	uint8		unused[3];
+	/* MinimalTuple */
+} ScMessageRow;
+
+typedef struct ScMessageChunk
+{
+	int64		checkpoint_id;
+	int64		partition_key;
+	int32		seq;
+	int16		key_group_min;
+	int16		key_group_max;
+	bool		full;
+	uint8		unused[3];
+	uint32		len;
+	/* bytes */
+} ScMessageChunk;
+
+typedef struct ScMessageDrop
+{
+	int64		partition_key;
+} ScMessageDrop;
+
+typedef struct ScMessageLate
+{
+	int64		window_start;
+	int64		window_end;
+	int64		watermark;		/* before the row's transaction */
+	XLogRecPtr	lsn;			/* end of the row's transaction */
+	int64		ordinal;		/* the row's number among the stream's rows in it */
+	/* the row (ckpt/kept_row.h) */
+} ScMessageLate;
+
+typedef struct ScMessageDead
+{
+	char		kind;			/* ScDeadKind */
+	uint8		unused[7];
+	/* the row (ckpt/kept_row.h); a failure as sc_failure_write makes it */
+} ScMessageDead;
+
+typedef struct ScMessageEnd
+{
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;
+	TimestampTz triggered_at;
+	ScMoment	barrier_at;		/* when the task met the barrier */
+	int64		sync_us;		/* that the task stood still */
+	int64		rows_in;		/* since the last barrier */
+	int64		state_bytes;	/* bytes of all live chunks: the full size */
+	uint32		nxids;
+	uint32		unused;
+	/* TransactionId xids[nxids]: must be visible before the commit */
+} ScMessageEnd;
+
+#endif							/* SC_WIRE_MESSAGE_H */

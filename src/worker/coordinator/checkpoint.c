@@ -1,0 +1,453 @@
+/*-------------------------------------------------------------------------
+ * checkpoint.c
+ *	  Writing a collected checkpoint: result rows, state chunks, offsets and the
+ *	  checkpoint's own record, in one transaction.
+ *
+ * Only what has news is written: a query that its tasks list as having none goes on with
+ * the pipeline's own position (src/README, "Where a query is").  Whatever is neither written nor
+ * listed is set apart, at the position that it had.
+ *
+ * The parts of queries whose code can't run share one subtransaction, the others have one each
+ * (checkpoint_part.c).  Rows are written as the query's owner, the extension's catalogs as
+ * ourselves.  An error in a part concerns that query alone: the others
+ * commit without it.  Where the same part may go through another time (a lock, a
+ * full disk), it is kept and written with a later checkpoint; otherwise the
+ * query fails, at its last committed offset.
+ *
+ * What code of owners left may also fail at the commit itself, which says nothing of whose
+ * it was (a remote transaction, a full notification queue).  Then all queries whose code
+ * ran are suspects.  A transaction with a suspect has no other owner's code in it: the
+ * parts of those whose code ran the last time wait for the next checkpoint.  A suspect that is
+ * committed is one no longer; one with which the commit fails is at fault, and waits as
+ * where its table is locked.  After one that isn't written, for whatever reason, it is the turn of the
+ * others: no suspect is in the next checkpoint, so that however many fail, nobody is held
+ * for longer than one of them takes.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "base/debug.h"
+#include "base/lock_time.h"
+#include "base/settings.h"
+#include "miscadmin.h"
+#include "worker/coordinator/checkpoint_internal.h"
+#include "worker/coordinator/collect.h"
+#include "worker/coordinator/lost.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/loop.h"
+
+/* Of the checkpoint that is being written */
+static MemoryContext failure_context;	/* for failures until it is committed */
+static int64 alone;				/* the only query whose code may run, or one of these */
+static ScMoment began;			/* what waits for longer isn't tried */
+
+#define EVERYBODY	0
+#define NOBODY		(-1)
+#define NO_SUSPECT	(-2)
+
+static bool others_turn = true; /* a suspect wasn't written in the checkpoint before */
+
+/* A part that waits may grow to so many bytes; then the query begins anew from its
+ * last checkpoint. */
+#define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
+
+static void begin_progress(ScCollection *collection, const ScCheckpointRecord *record);
+static int64 choose_alone(const ScCollection *collection);
+static bool is_written(ScStore *store, ScCollectedQuery *collected);
+static bool can_share(const ScCollectedQuery *collected);
+static void write_alone(ScStore *store, ScCollectedQuery *collected,
+						ScCheckpointRecord *record);
+static void write_together(ScStore *store, List *parts, ScCheckpointRecord *record);
+static void leave_behind(ScStore *store, const ScCollection *collection);
+static void leave_out(ScStore *store, ScCollectedQuery *collected);
+
+/* A checkpoint that is tried again has what is left. */
+static void
+begin_lock_time(int64 checkpoint_id)
+{
+	static int64 last = -1;
+
+	if (checkpoint_id == last)
+		return;
+	last = checkpoint_id;
+	sc_lock_time_begin(sc_progress_is_shared());
+}
+
+void
+sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
+{
+	ScStore    *store = sc_store_begin(record->pipeline_id, record->attempt,
+									   record->checkpoint_id);
+	List	   *together = NIL;
+	ListCell   *lc;
+
+	failure_context = collection->context;
+	began = sc_moment_now();
+	begin_progress(collection, record);
+	alone = choose_alone(collection);
+	begin_lock_time(record->checkpoint_id);
+	record->result_rows = 0;
+	record->checkpointed_bytes = 0;
+	foreach(lc, collection->queries)
+	{
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (!is_written(store, collected))
+			continue;
+		if (can_share(collected))
+			together = lappend(together, collected);
+		else
+			write_alone(store, collected, record);
+		CHECK_FOR_INTERRUPTS();
+	}
+	write_together(store, together, record);
+	leave_behind(store, collection);
+	sc_lost_decide(record);
+	SC_DEBUG_POINT("coordinator_before_record");
+	sc_store_end(store, record);
+}
+
+/*
+ * What an earlier try noted is void.  A query that was failing is looked at although it has
+ * nothing new: it may be past the row that failed.  And what waits is at this barrier if nothing came
+ * since it was sent.
+ */
+static void
+begin_progress(ScCollection *collection, const ScCheckpointRecord *record)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+
+		progress->placed = progress->left = false;
+		if (progress->failing && sc_collect_is_same(collection, progress->query_id))
+			(void) sc_collect_query(collection, progress->query_id);
+		if (progress->forget_at != 0 && progress->forget_at <= began)
+			sc_collect_query(collection, progress->query_id)->forget = true;
+	}
+	foreach(lc, collection->queries)
+	{
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (sc_collect_is_same(collection, collected->query_id))
+			collected->lsn = record->lsn;
+	}
+}
+
+/* Whoever went with the others, and isn't known to be in this checkpoint, stays where he was. */
+static void
+leave_behind(ScStore *store, const ScCollection *collection)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+
+		progress->left = progress->with_others && !progress->placed &&
+			!sc_collect_is_same(collection, progress->query_id);
+		if (progress->left)
+			sc_store_set_apart(store, progress->query_id, sc_progress_lsn(progress));
+	}
+}
+
+/* Notes why the query isn't in this checkpoint, and decides what is next. */
+static void
+note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_part)
+{
+	ScProgress *progress = sc_progress_get(collected->query_id);
+	int			failures = progress->failures + 1;
+	bool		transient = collected->blamed ||
+		sc_failure_is_transient(failure->sqlerrcode);
+	bool		can_wait = keep_part &&
+		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory);
+	ScFailureStatus status = SC_FAILURE_FAILED;
+
+	collected->outcome = SC_OUTCOME_FAILED;
+	collected->overran = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	collected->failed_lsn = failure->row_lsn;
+	if (transient && can_wait &&
+		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < SC_PATIENCE))
+	{
+		status = SC_FAILURE_WAITING;
+		collected->outcome = SC_OUTCOME_WAITING;
+	}
+	else if (transient && failures < SC_PATIENCE)
+	{
+		status = SC_FAILURE_RETRYING;
+		collected->outcome = SC_OUTCOME_RETRYING;
+	}
+	/* a failure that can't be noted must come again */
+	collected->unnoted = !sc_store_failure_set(collected->query_id, status, failures, failure);
+	if (collected->unnoted && collected->outcome == SC_OUTCOME_FAILED)
+		collected->outcome = can_wait ? SC_OUTCOME_WAITING : SC_OUTCOME_RETRYING;
+}
+
+/*
+ * A query that isn't in the checkpoint stays where it is; one that is new begins where it
+ * was created.  Without that offset the slot would move past its beginning.
+ */
+static void
+keep_place(ScStore *store, const ScCollectedQuery *collected)
+{
+	if (collected->first.query_id != 0 &&
+		XLogRecPtrIsInvalid(sc_progress_get(collected->query_id)->lsn))
+		sc_store_offset(store, &collected->first);
+}
+
+static bool
+is_tried(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return collected->has_rows && !collected->failure && !collected->refused &&
+		!progress->is_void && progress->wait_until <= began;
+}
+
+/*
+ * Whose code may run: see "alone".  Of several suspects it is the turn of the one that has waited
+ * for longest.  One that was at fault has taken its time from the others: nobody's code
+ * runs when the rest is tried again.
+ */
+static int64
+choose_alone(const ScCollection *collection)
+{
+	const ScProgress *chosen = NULL;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+	{
+		const ScCollectedQuery *collected = lfirst(lc);
+		const ScProgress *progress = sc_progress_get(collected->query_id);
+
+		if (collected->blamed)
+			return NOBODY;
+		if (progress->suspect && is_tried(collected) &&
+			(chosen == NULL || progress->wait_until < chosen->wait_until))
+			chosen = progress;
+	}
+	if (chosen == NULL)
+		return EVERYBODY;
+	return others_turn ? NO_SUSPECT : chosen->query_id;
+}
+
+/* Must the query's code not run in this transaction? */
+static bool
+must_be_held(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	if (!collected->has_rows || alone == EVERYBODY || alone == collected->query_id)
+		return false;
+	return progress->suspect || (progress->user_code && alone != NO_SUSPECT);
+}
+
+void
+sc_checkpoint_committed(const ScCollection *collection)
+{
+	ListCell   *lc;
+
+	others_turn = false;
+	foreach(lc, collection->queries)
+	{
+		const ScCollectedQuery *collected = lfirst(lc);
+
+		others_turn |= collected->refused && sc_progress_get(collected->query_id)->suspect;
+	}
+}
+
+/* Decides what becomes of the query; true: its part is written. */
+static bool
+is_written(ScStore *store, ScCollectedQuery *collected)
+{
+	ScProgress *progress = sc_progress_get(collected->query_id);
+
+	collected->by_sink = collected->recovered = collected->cleared = false;
+	collected->user_code = collected->failed_now = collected->untried = collected->overran = false;
+	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
+	if (!collected->query)
+	{
+		collected->cleared = sc_store_forget_query(store, collected->query_id);
+		collected->outcome = SC_OUTCOME_FORGOTTEN;
+		progress->placed = true;
+	}
+	else if (progress->is_void)
+		collected->outcome = SC_OUTCOME_VOID;
+	else if (collected->failure)
+	{
+		keep_place(store, collected);
+		note_failure(collected, collected->failure, false);
+	}
+	else if (collected->refused)
+		leave_out(store, collected);
+	else if (progress->wait_until > began || must_be_held(collected))
+	{
+		collected->untried = true;
+		collected->outcome = SC_OUTCOME_WAITING;
+		keep_place(store, collected);
+	}
+	else
+		return true;
+	return false;
+}
+
+/* A query that was failing is healthy again, once it is past the row that failed. */
+static bool
+has_recovered(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return progress->failing &&
+		(XLogRecPtrIsInvalid(progress->failed_lsn) ||
+		 collected->lsn >= progress->failed_lsn);
+}
+
+/* The same failure, in failure_context. */
+static ScFailure *
+keep_failure(const ScFailure *failure)
+{
+	MemoryContext old = MemoryContextSwitchTo(failure_context);
+	StringInfoData buf;
+	ScFailure  *result;
+
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	result = sc_failure_read(buf.data, buf.len);
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+/* The part isn't in this checkpoint. */
+static void
+leave_out(ScStore *store, ScCollectedQuery *collected)
+{
+	collected->by_sink = true;
+	keep_place(store, collected);
+	note_failure(collected, collected->refused, !collected->lost);
+}
+
+/* The part is in the transaction. */
+static void
+note_written(ScCollectedQuery *collected, const ScWrittenPart *written,
+			 ScCheckpointRecord *record)
+{
+	ScProgress *progress = sc_progress_get(collected->query_id);
+
+	record->checkpointed_bytes += written->bytes;
+	record->result_rows += written->rows.nrows;
+	collected->outcome = SC_OUTCOME_COMMITTED;
+	progress->placed = collected->offset.query_id != 0;
+	collected->recovered = has_recovered(collected);
+	collected->cleared = collected->recovered &&
+		sc_store_failure_recovered(collected->query_id);
+}
+
+static void
+write_alone(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
+{
+	ScWrittenPart written = {0};
+	ScFailure  *failure;
+
+	sc_worker_context.query_id = collected->query_id;
+	failure = sc_checkpoint_part(store, collected, record, &written);
+	sc_worker_context.query_id = 0;
+	collected->user_code = written.rows.user_code;
+	if (collected->has_rows)
+		sc_progress_get(collected->query_id)->user_code = written.rows.user_code;
+	if (!failure)
+	{
+		note_written(collected, &written, record);
+		return;
+	}
+	collected->failed_now = true;
+	collected->refused = keep_failure(failure);
+	leave_out(store, collected);
+}
+
+/*
+ * May the part share a subtransaction?  Not if code of the owner's may run, and not if it is likely to
+ * fail: those that share it would have to be written again.
+ */
+static bool
+can_share(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return !progress->failing && !progress->suspect &&
+		(!collected->has_rows || !progress->user_code);
+}
+
+/*
+ * One that can't be written (or whose owner's code would run, after all) is written alone, those before
+ * it once more together, and then those behind it: no part is written more than three times.
+ */
+static void
+write_together(ScStore *store, List *parts, ScCheckpointRecord *record)
+{
+	int			first = 0;
+
+	while (first < list_length(parts))
+	{
+		int			n = list_length(parts) - first;
+		int			written = n == 1 ? 0 : sc_checkpoint_parts(store, parts, first, n, record, note_written);
+		int			again = written == n ? 0 : written;
+
+		if (again > 1 && sc_checkpoint_parts(store, parts, first, again, record, note_written) == again)
+			again = 0;
+		for (int i = 0; i < again; i++)
+			write_alone(store, list_nth(parts, first + i), record);
+		if (written < n)
+			write_alone(store, list_nth(parts, first + written++), record);
+		first += written;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+int
+sc_checkpoint_user_code(const ScCollection *collection)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+		n += ((ScCollectedQuery *) lfirst(lc))->user_code;
+	return n;
+}
+
+bool
+sc_checkpoint_blame(ScCollection *collection, const ErrorData *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(collection->context);
+	List	   *suspects = NIL;
+	ScCollectedQuery *blamed;
+	bool		any_failed = false;
+	ListCell   *lc;
+
+	foreach(lc, collection->queries)
+	{
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (!collected->user_code)
+			continue;
+		any_failed |= collected->failed_now;
+		suspects = lappend(suspects, collected);
+	}
+	/* what failed can have left something, too; the next try is without it */
+	if (!any_failed && list_length(suspects) == 1)
+	{
+		blamed = linitial(suspects);
+		sc_progress_get(blamed->query_id)->suspect = true;
+		blamed->blamed = true;
+		blamed->refused = sc_failure_from_error(error);
+	}
+	else if (!any_failed)
+	{
+		foreach(lc, suspects)
+			sc_progress_get(((ScCollectedQuery *) lfirst(lc))->query_id)->suspect = true;
+	}
+	MemoryContextSwitchTo(old);
+	return suspects != NIL;
+}

@@ -1,0 +1,321 @@
+/*-------------------------------------------------------------------------
+ * checkpoint_part.c
+ *	  Writing queries' parts of a checkpoint: result rows, state chunks, late rows, dead letters,
+ *	  and where the query is.
+ *
+ * One part in a subtransaction of its own, or several in one: then no code of owners may run, because
+ * what fails takes the others back with it.
+ *
+ * The rule: whatever fails here is a failure of that query, as a value; only a
+ * cancel of this process is thrown on.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/debug.h"
+#include "base/env.h"
+#include "base/limit.h"
+#include "base/lock_time.h"
+#include "ckpt/late.h"
+#include "miscadmin.h"
+#include "utils/portal.h"
+#include "utils/resowner.h"
+#include "worker/coordinator/checkpoint_internal.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/loop.h"
+
+static Size
+write_chunk(ScStore *store, const ScMessage *message)
+{
+	const ScMessageChunk *head = (const ScMessageChunk *) SC_MESSAGE_BODY(message);
+	ScChunk		chunk = {0};
+
+	chunk.partition_key = head->partition_key;
+	chunk.seq = head->seq;
+	chunk.full = head->full;
+	chunk.key_group_min = head->key_group_min;
+	chunk.key_group_max = head->key_group_max;
+	chunk.data = (const char *) (head + 1);
+	chunk.len = head->len;
+	sc_store_chunk(store, message->query_id, head->checkpoint_id, &chunk);
+	return chunk.len;
+}
+
+static void
+write_late_row(ScLateWriter *writer, const ScMessage *message)
+{
+	const ScMessageLate *head = (const ScMessageLate *) SC_MESSAGE_BODY(message);
+	ScLateRow	row;
+
+	(void) sc_kept_row_read((const char *) (head + 1), &row.row);
+	row.window_start = head->window_start;
+	row.window_end = head->window_end;
+	row.watermark = head->watermark;
+	row.lsn = head->lsn;
+	row.ordinal = head->ordinal;
+	sc_late_add(writer, &row);
+}
+
+static void
+write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len)
+{
+	const ScMessageDead *head = (const ScMessageDead *) SC_MESSAGE_BODY(message);
+	ScKeptRow	row;
+	const char *failure = sc_kept_row_read((const char *) (head + 1), &row);
+
+	sc_dead_letter_add(letters, (ScDeadKind) head->kind, &row,
+					   sc_failure_read(failure, (const char *) message + len - failure));
+}
+
+/* Where the query is with this part. */
+static void
+write_offset(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointRecord *record)
+{
+	ScOffset	offset = collected->offset;
+
+	if (offset.query_id == 0)
+		return;
+	offset.lsn = collected->lsn;
+	offset.apart = collected->paused || offset.lsn != record->lsn;
+	sc_store_offset(store, &offset);
+}
+
+/*
+ * Writes the part's chunks, late rows, dead letters and offset; returns the chunks'
+ * bytes.  "*letters" is made if it is needed, and the caller's to end.
+ */
+static int64
+write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointRecord *record,
+			ScDeadLetterWriter **letters)
+{
+	ScQuery    *query = collected->query;
+	ScPart	   *part = collected->part;
+	ScLateWriter *late = NULL;
+	const char *data;
+	Size		len;
+	int64		bytes = 0;
+
+	sc_part_rewind(part);
+	while ((data = sc_part_next(part, &len)) != NULL)
+	{
+		const ScMessage *message = (const ScMessage *) data;
+
+		switch (message->kind)
+		{
+			case SC_MESSAGE_CHUNK:
+				bytes += write_chunk(store, message);
+				break;
+			case SC_MESSAGE_DROP:
+				sc_store_drop_partition(store, message->query_id,
+										((const ScMessageDrop *) SC_MESSAGE_BODY(message))->partition_key);
+				break;
+			case SC_MESSAGE_LATE:
+				if (!late)
+					late = sc_late_begin(query);
+				write_late_row(late, message);
+				break;
+			case SC_MESSAGE_DEAD:
+				if (!*letters)
+					*letters = sc_dead_letter_begin(query, sc_store_checkpoint_id(store));
+				write_dead_letter(*letters, message, len);
+				break;
+			case SC_MESSAGE_ROWS:
+				break;
+			default:
+				elog(ERROR, "unexpected message \"%c\" from a task", message->kind);
+		}
+	}
+	if (late)
+		sc_late_end(late);
+	write_offset(store, collected, record);
+	return bytes;
+}
+
+/* ---------------------------------------------------------------------
+ * Alone
+ * --------------------------------------------------------------------- */
+
+/* The rows around those at fault, which go to "*letters". */
+static ScFailure *
+try_around(const ScCollectedQuery *collected, const ScCheckpointRecord *record,
+		   ScDeadLetterWriter **letters, ScWrittenPart *written)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		*letters = sc_dead_letter_begin(collected->query, record->checkpoint_id);
+		failure = sc_checkpoint_rows_around(collected->query, collected->part, *letters,
+											&written->rows);
+	}
+	PG_CATCH();
+	{
+		failure = sc_take_query_failure(context);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
+/* All but the rows; ends "letters". */
+static ScFailure *
+try_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointRecord *record,
+		  ScDeadLetterWriter *letters, ScWrittenPart *written)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		written->bytes = write_state(store, collected, record, &letters);
+		if (letters)
+			sc_dead_letter_end(letters);
+		sc_store_flush(store);
+	}
+	PG_CATCH();
+	{
+		failure = sc_take_query_failure(context);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
+/*
+ * Releases the part's subtransaction, in which code of the owner's can have a part (a remote
+ * transaction has savepoints, too).  A failure in that is returned, and the caller rolls back.
+ */
+static ScFailure *
+release(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+
+	PG_TRY();
+	{
+		sc_limit_begin(sc_progress_is_shared());
+		ReleaseCurrentSubTransaction();
+		sc_limit_end();
+	}
+	PG_CATCH();
+	{
+		failure = sc_take_query_failure(context);
+	}
+	PG_END_TRY();
+	return failure;
+}
+
+ScFailure *
+sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpointRecord *record,
+				   ScWrittenPart *written)
+{
+	ScQuery    *query = collected->query;
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScDeadLetterWriter *letters = NULL;
+	ScFailure  *failure = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	if (collected->has_rows)
+		failure = sc_checkpoint_rows(query, collected->part, &written->rows);
+	if (failure && query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
+	{
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = owner;
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(context);
+		failure = try_around(collected, record, &letters, written);
+	}
+	if (!failure)
+	{
+		SC_DEBUG_POINT("coordinator_after_rows");
+		failure = try_state(store, collected, record, letters, written);
+	}
+	if (!failure)
+		failure = release();
+	if (failure)
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	sc_env_end_step();
+	return failure;
+}
+
+/* ---------------------------------------------------------------------
+ * Together
+ * --------------------------------------------------------------------- */
+
+/* False: code of the owner's would run. */
+static bool
+write_one(ScStore *store, ScCollectedQuery *collected, const ScCheckpointRecord *record,
+		  ScWrittenPart *written)
+{
+	ScDeadLetterWriter *letters = NULL;
+
+	if (collected->has_rows && !sc_checkpoint_rows_direct(collected->query, collected->part, &written->rows))
+		return false;
+	SC_DEBUG_POINT("coordinator_after_rows");
+	written->bytes = write_state(store, collected, record, &letters);
+	if (letters)
+		sc_dead_letter_end(letters);
+	return true;
+}
+
+int
+sc_checkpoint_parts(ScStore *store, const List *parts, int first, int n, ScCheckpointRecord *record,
+					ScNotePart note)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScWrittenPart *written = palloc0(n * sizeof(ScWrittenPart));
+	volatile ScMoment began = 0;
+	volatile int done = 0;
+	volatile bool released = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		while (done < n)
+		{
+			ScCollectedQuery *collected = list_nth(parts, first + done);
+
+			sc_worker_context.query_id = collected->query_id;
+			began = sc_moment_now();
+			if (!write_one(store, collected, record, &written[done]))
+				break;
+			done++;
+		}
+		if (done == n)
+		{
+			sc_store_flush(store);
+			ReleaseCurrentSubTransaction();
+			released = true;
+		}
+	}
+	PG_CATCH();
+	{
+		/* it comes again when the query is written alone, and is told then */
+		MemoryContextSwitchTo(context);
+		if (sc_limit_cancelled())
+			PG_RE_THROW();
+		sc_limit_end();
+		/* perhaps for the lock on a row */
+		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
+			sc_lock_time_spend(sc_moment_now() - began);
+		FlushErrorState();
+		/* all of them were written: who knows which of them it was? */
+		done = Min(done, n - 1);
+	}
+	PG_END_TRY();
+	sc_worker_context.query_id = 0;
+	if (!released)
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	for (int i = 0; released && i < n; i++)
+		note(list_nth(parts, first + i), &written[i], record);
+	return done;
+}

@@ -1,0 +1,339 @@
+/*-------------------------------------------------------------------------
+ * checkpoint_rows.c
+ *	  Writing one query's result rows of a checkpoint, as its owner, and what
+ *	  becomes of errors in that.
+ *
+ * An error is the query's: it is returned as a value.  With on_error =>
+ * 'dead_letter' the rows are then written again in subtransactions, message by
+ * message, and a message that fails is halved again and again: what is left are the
+ * rows at fault, which become dead letters.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "base/clock.h"
+#include "base/env.h"
+#include "base/limit.h"
+#include "base/lock_time.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "sink/sink.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "wire/message.h"
+#include "worker/coordinator/checkpoint_internal.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/keep_row.h"
+#include "worker/frame/loop.h"
+
+/* Time limits within which the rows at fault must be found */
+#define DEAD_LETTER_LIMITS	3
+
+/* Rows of one message. */
+typedef struct RowRange
+{
+	const ScQuery *query;
+	const ScMessageRow **rows;
+	int			nrows;
+	ScMoment	deadline;		/* of all the query's rows; 0: none */
+} RowRange;
+
+/* ---------------------------------------------------------------------
+ * All of them at once
+ * --------------------------------------------------------------------- */
+
+/* Puts the rows of one message into the sink. */
+static void
+put_rows(ScSink *sink, const char *message, Size len)
+{
+	const char *end = message + len;
+	const char *row = SC_MESSAGE_BODY(message);
+
+	while (row < end)
+	{
+		const ScMessageRow *head = (const ScMessageRow *) row;
+
+		sc_sink_put(sink, head->op, (MinimalTuple) (head + 1));
+		row += head->len;
+	}
+}
+
+/*
+ * Writes the part's result rows as the query's owner.  False: its code would run, which it may not,
+ * and nothing is written; the caller rolls back.
+ */
+static bool
+write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_code)
+{
+	ScEnv		env;
+	ScSink	   *sink;
+	const char *message;
+	Size		len;
+
+	sc_env_enter(&env, query->owner, query->settings);
+	sc_limit_begin(sc_progress_is_shared());
+	sink = sc_sink_open(query);
+	written->user_code = sc_sink_runs_user_code(sink);
+	if (written->user_code && !may_run_code)
+	{
+		sc_limit_end();
+		return false;
+	}
+	sc_part_rewind(part);
+	while ((message = sc_part_next(part, &len)) != NULL)
+	{
+		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
+		{
+			sc_limit_add(((const ScMessage *) message)->nrows);
+			put_rows(sink, message, len);
+		}
+		CHECK_FOR_INTERRUPTS();
+		/* the disk may be slow */
+		if (!written->user_code)
+			sc_limit_renew();
+	}
+	written->nrows = sc_sink_close(sink);
+	PortalHashTableDeleteAll();
+	sc_limit_end();
+	sc_env_leave(&env);
+	return true;
+}
+
+bool
+sc_checkpoint_rows_direct(ScQuery *query, ScPart *part, ScWrittenRows *written)
+{
+	return write_rows(query, part, written, false);
+}
+
+ScFailure *
+sc_take_query_failure(MemoryContext context)
+{
+	ErrorData  *error = sc_take_query_error(context);
+	ScFailure  *failure = sc_failure_from_error(error);
+
+	FreeErrorData(error);
+	return failure;
+}
+
+ScFailure *
+sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+	ScMoment	began = sc_moment_now();
+
+	PG_TRY();
+	{
+		(void) write_rows(query, part, written, true);
+	}
+	PG_CATCH();
+	{
+		failure = sc_take_query_failure(context);
+	}
+	PG_END_TRY();
+	/* perhaps for the lock on a row */
+	if (failure && failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		sc_lock_time_spend(sc_moment_now() - began);
+	return failure;
+}
+
+/* ---------------------------------------------------------------------
+ * Around the rows at fault
+ * --------------------------------------------------------------------- */
+
+/* The result rows of a part. */
+static int64
+count_rows(ScPart *part)
+{
+	const char *message;
+	Size		len;
+	int64		nrows = 0;
+
+	sc_part_rewind(part);
+	while ((message = sc_part_next(part, &len)) != NULL)
+		nrows += ((const ScMessage *) message)->nrows;
+	return nrows;
+}
+
+static void
+put_range(const RowRange *range)
+{
+	ScSink	   *sink = sc_sink_open(range->query);
+
+	for (int i = 0; i < range->nrows; i++)
+		sc_sink_put(sink, range->rows[i]->op, (MinimalTuple) (range->rows[i] + 1));
+	(void) sc_sink_close(sink);
+}
+
+/*
+ * Performs "step" as the owner in a subtransaction of its own; returns the failure
+ * that undid it, or NULL.
+ */
+static ScFailure *
+try_step(void (*step) (const RowRange *range), const RowRange *range)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
+	ScEnv		env;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		sc_env_enter(&env, range->query->owner, range->query->settings);
+		sc_limit_begin(sc_progress_is_shared());
+		sc_limit_add(range->nrows);
+		step(range);
+		PortalHashTableDeleteAll();
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+		sc_limit_end();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (sc_limit_cancelled())
+			PG_RE_THROW();
+		sc_limit_end();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		failure = sc_failure_from_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return failure;
+}
+
+static ScKeptRow kept_row;		/* result of keep_row */
+
+/* The range's only row, to be kept. */
+static void
+keep_row(const RowRange *range)
+{
+	Relation	view = relation_open(range->query->definition, AccessShareLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(view)),
+													&TTSOpsMinimalTuple);
+
+	relation_close(view, NoLock);
+	ExecStoreMinimalTuple((MinimalTuple) (range->rows[0] + 1), slot, false);
+	slot_getallattrs(slot);
+	sc_keep_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+				InvalidTransactionId, &kept_row);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* However many rows are at fault, finding them has the time of one query. */
+static ScFailure *
+too_long(void)
+{
+	ScFailure  *failure = palloc0(sizeof(ScFailure));
+	const char *setting;
+	char	   *message;
+	char	   *hint;
+
+	(void) sc_limit_ms(sc_progress_is_shared(), &setting);
+	sc_limit_describe(setting, &message, &hint);
+	failure->sqlerrcode = ERRCODE_QUERY_CANCELED;
+	failure->message = message;
+	failure->detail = pstrdup("Its result rows are written one by one to find those that raise errors.");
+	failure->hint = hint;
+	return failure;
+}
+
+/* When they must be found; 0: whenever they are. */
+static ScMoment
+deadline_of(ScPart *part)
+{
+	const char *setting;
+	int			ms = sc_limit_ms(sc_progress_is_shared(), &setting);
+	int64		us = ms * INT64CONST(1000) + count_rows(part) * SC_LIMIT_UNIT_US;
+
+	return ms > 0 ? sc_moment_now() + us * DEAD_LETTER_LIMITS : 0;
+}
+
+/*
+ * Writes the range, around the rows at fault.  Returns a failure that may pass
+ * another time: nothing is decided then.
+ */
+static ScFailure *
+write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
+{
+	ScFailure  *failure;
+	RowRange	half = *range;
+
+	if (range->deadline != 0 && sc_moment_now() >= range->deadline)
+		return too_long();
+	failure = try_step(put_range, range);
+
+	if (!failure)
+	{
+		*nrows += range->nrows;
+		return NULL;
+	}
+	if (sc_failure_is_transient(failure->sqlerrcode))
+		return failure;
+	if (range->nrows == 1)
+	{
+		if (try_step(keep_row, range) != NULL)
+			memset(&kept_row, 0, sizeof(kept_row));
+		sc_dead_letter_add(letters, SC_DEAD_RESULT, &kept_row, failure);
+		return NULL;
+	}
+	half.nrows = range->nrows / 2;
+	failure = write_range(&half, letters, nrows);
+	if (failure)
+		return failure;
+	half.rows += half.nrows;
+	half.nrows = range->nrows - half.nrows;
+	return write_range(&half, letters, nrows);
+}
+
+ScFailure *
+sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *letters,
+						  ScWrittenRows *written)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "stream_ckpt rows of a message",
+												  ALLOCSET_DEFAULT_SIZES);
+	ScMoment	deadline = deadline_of(part);
+	ScFailure  *failure = NULL;
+	const char *message;
+	Size		len;
+
+	written->nrows = 0;
+	written->user_code = true;
+	sc_part_rewind(part);
+	while (!failure && (message = sc_part_next(part, &len)) != NULL)
+	{
+		const ScMessage *head = (const ScMessage *) message;
+		const char *row = SC_MESSAGE_BODY(message);
+		MemoryContext old = MemoryContextSwitchTo(context);
+		RowRange	range = {.query = query,.deadline = deadline};
+
+		MemoryContextReset(context);
+		if (head->kind == SC_MESSAGE_ROWS)
+		{
+			range.rows = palloc(sizeof(ScMessageRow *) * head->nrows);
+			for (; row < message + len; row += ((const ScMessageRow *) row)->len)
+				range.rows[range.nrows++] = (const ScMessageRow *) row;
+			failure = write_range(&range, letters, &written->nrows);
+		}
+		MemoryContextSwitchTo(old);
+		CHECK_FOR_INTERRUPTS();
+	}
+	/* a failure's memory is the context's, which goes with its parent */
+	if (!failure)
+		MemoryContextDelete(context);
+	return failure;
+}

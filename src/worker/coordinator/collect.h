@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ * collect.h
+ *	  Collecting the tasks' parts of a checkpoint, and writing them.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_COORDINATOR_COLLECT_H
+#define SC_WORKER_COORDINATOR_COLLECT_H
+
+#include "base/clock.h"
+#include "ckpt/failure.h"
+#include "ckpt/part.h"
+#include "ckpt/store.h"
+#include "storage/shm_mq.h"
+#include "wire/message.h"
+#include "worker/frame/shared.h"
+
+/* What became of a query's part in a checkpoint's transaction. */
+typedef enum ScOutcome
+{
+	SC_OUTCOME_NONE,			/* not written yet */
+	SC_OUTCOME_COMMITTED,
+	SC_OUTCOME_FORGOTTEN,		/* the query is gone */
+	SC_OUTCOME_WAITING,			/* kept, to be written with the next checkpoint */
+	SC_OUTCOME_RETRYING,		/* void; the query goes on from its last checkpoint */
+	SC_OUTCOME_FAILED,			/* void; the query stands */
+	SC_OUTCOME_VOID				/* void, as the part before it */
+} ScOutcome;
+
+/* What arrived for one query. */
+typedef struct ScCollectedQuery
+{
+	int64		query_id;
+	ScPart	   *part;			/* outlives the collection where it waits */
+	bool		has_rows;		/* result rows among it */
+	bool		forget;			/* the query was dropped */
+	bool		paused;			/* this is its last part */
+	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */
+	ScFailure  *failure;		/* of the task; NULL: none */
+	char	   *failure_data;	/* what it points into */
+	ScOffset	offset;			/* the last one that came; query_id 0: none */
+	XLogRecPtr	lsn;			/* up to where it is with this part, by its offset or 'S' */
+	ScOffset	first;			/* where a query begins that is new; else query_id 0 */
+
+	/* set by sc_checkpoint_write */
+	ScQuery    *query;			/* the transaction's; NULL: it is gone */
+	ScOutcome	outcome;
+	bool		by_sink;		/* failed in writing, not in the task */
+	bool		recovered;		/* it was failing, and isn't any more */
+	bool		cleared;		/* its row of query_failure was removed; forgotten: all of it */
+	bool		unnoted;		/* its failure could not be written there */
+	bool		user_code;		/* code of its owner's may have run */
+	bool		failed_now;		/* and then its rows could not be written */
+	bool		untried;		/* its part waits, and nobody tried to write it */
+	bool		overran;		/* it was interrupted because it took too long */
+	XLogRecPtr	failed_lsn;		/* of the row that failed */
+
+	/* for further tries to commit the same checkpoint */
+	ScFailure  *refused;		/* why it isn't in it; NULL: it is tried */
+	bool		blamed;			/* by sc_checkpoint_blame: what it left for the commit failed there */
+} ScCollectedQuery;
+
+typedef struct ScCollection
+{
+	MemoryContext context;		/* of what only this checkpoint needs */
+	int64		attempt;
+	int			nqueues;
+	shm_mq_handle *queues[SC_MAX_TASKS];
+	bool		ended[SC_MAX_TASKS];	/* this task's part is complete */
+	int			nended;
+	List	   *queries;		/* ScCollectedQuery *, in order of arrival */
+	ScCollectedQuery *last;		/* of the last message */
+	bool		urgent;			/* a query failed: a checkpoint should say so */
+
+	/* of all tasks' ends */
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;
+	TimestampTz triggered_at;
+	ScMoment	barrier_at;		/* latest */
+	int64		sync_us;		/* longest */
+	int64		rows_in;
+	int64		full_bytes;
+	TransactionId *xids;
+	int			nxids;
+	int64	   *same;			/* ids in the tasks' 'S' messages, sorted */
+	int			nsame;
+} ScCollection;
+
+extern ScCollection *sc_collect_create(int64 attempt);
+
+/*
+ * Takes what is in the queues, without waiting.  True once every task's part is
+ * complete.  An error in keeping what arrives (a full disk) is the failure of its query.  Messages of a task that has ended its part stay in its queue until
+ * sc_collect_reset.  Ends the process where a task has gone.
+ */
+extern bool sc_collect_pump(ScCollection *collection);
+
+/* The checkpoint is complete: has every task said that the query has nothing new? */
+extern bool sc_collect_is_same(const ScCollection *collection, int64 query_id);
+
+/* What arrived for the query, or nothing yet. */
+extern ScCollectedQuery *sc_collect_query(ScCollection *collection, int64 query_id);
+
+/* The checkpoint is committed: what waits stays for the next one. */
+extern void sc_collect_reset(ScCollection *collection);
+
+/*
+ * Writes the collected checkpoint and its record, in the current transaction, with an active
+ * snapshot; fills in the record's counts.  Can be called again after an abort.
+ */
+extern void sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record);
+
+/* The number of queries in what was written whose owner's code may have run. */
+extern int	sc_checkpoint_user_code(const ScCollection *collection);
+
+/*
+ * What was written could not be committed.  Code of owners may have left something that fails
+ * there (a notification, a remote transaction): the next sc_checkpoint_write lets less of it
+ * run, and none of the query that is found at fault.  False: it wasn't them.
+ */
+extern bool sc_checkpoint_blame(ScCollection *collection, const ErrorData *error);
+
+/* What was written is committed. */
+extern void sc_checkpoint_committed(const ScCollection *collection);
+
+#endif							/* SC_WORKER_COORDINATOR_COLLECT_H */

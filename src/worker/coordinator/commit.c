@@ -1,0 +1,322 @@
+/*-------------------------------------------------------------------------
+ * commit.c
+ *	  Committing a collected checkpoint, and what follows from it.
+ *
+ * The coordinator's second half: coordinator.c triggers checkpoints, collect.c collects
+ * the tasks' parts, checkpoint.c writes them.  Here the transaction is made and tried
+ * again from the same parts until it succeeds, and the others are told.
+ *
+ * The rule: nothing is told before the commit, and a commit that succeeded is never
+ * made again.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "base/clock.h"
+#include "base/debug.h"
+#include "base/limit.h"
+#include "model/catalog.h"
+#include "pgstat.h"
+#include "sink/sink.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/standby.h"
+#include "utils/memutils.h"
+#include "worker/coordinator/coordinator_internal.h"
+#include "worker/coordinator/lost.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/loop.h"
+#include "worker/frame/strikes.h"
+#include "worker/frame/workers.h"
+
+#define RETRY_MIN_MS		1000
+#define RETRY_MAX_MS		60000
+#define CLEAR_MS			5000
+#define STANDBY_SNAPSHOT_MS 1000
+
+typedef enum CommitResult
+{
+	COMMITTED,
+	WITHOUT_ONE,				/* to be tried at once: another set of queries is written then */
+	NOT_NOW						/* may succeed another time */
+} CommitResult;
+
+static ScMoment last_standby_snapshot;
+static XLogRecPtr last_standby_lsn;
+
+static void
+fill_record(ScCheckpointRecord *record, const ScCollection *collection, const char *kind)
+{
+	record->pipeline_id = sc_my_pipeline->pipeline_id;
+	record->checkpoint_id = collection->checkpoint_id;
+	record->attempt = collection->attempt;
+	record->kind = kind;
+	record->triggered_at = collection->triggered_at;
+	record->barrier_us = collection->barrier_at - sc_my_pipeline->triggered;
+	record->sync_us = collection->sync_us;
+	record->async_us = sc_moment_now() - collection->barrier_at;
+	record->lsn = collection->lsn;
+	record->rows_in = collection->rows_in;
+	record->full_bytes = collection->full_bytes;
+}
+
+/*
+ * After an error: is the checkpoint committed all the same?  Ends the process where another
+ * attempt has begun, or the extension is gone.
+ */
+static bool
+is_committed(const ScCheckpointRecord *record)
+{
+	ScPipelineState state = {0};
+
+	sc_begin_work();
+	if (sc_extension_exists())
+		state = sc_store_read_state(record->pipeline_id);
+	sc_end_work();
+	if (state.attempt != record->attempt)
+		proc_exit(1);
+	return state.checkpoint_id == record->checkpoint_id;
+}
+
+/* The checkpoint's failure, for the views. */
+static void
+note_failed_commit(ScCheckpointRecord *record, const ErrorData *error)
+{
+	sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING,
+				  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
+						   record->checkpoint_id, error->message), error->hint);
+	sc_begin_work();
+	sc_store_failed(record, error->message);
+	sc_end_work();
+}
+
+static CommitResult
+try_commit(ScCollection *collection, ScCheckpointRecord *record)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool written = false;
+	volatile CommitResult result = COMMITTED;
+
+	PG_TRY();
+	{
+		SC_DEBUG_POINT("coordinator_before_write");
+		sc_begin_work();
+		sc_checkpoint_write(collection, record);
+		SC_DEBUG_POINT("coordinator_before_commit");
+		written = true;
+		/* what code of owners left for the commit has a time limit, too */
+		if (sc_checkpoint_user_code(collection) > 0)
+			sc_limit_begin_times(sc_progress_is_shared(), sc_checkpoint_user_code(collection));
+		sc_end_work();
+		sc_limit_end();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		AbortOutOfAnyTransaction();
+		if (is_committed(record))
+			result = COMMITTED;
+		else if (written && sc_checkpoint_blame(collection, error))
+			result = WITHOUT_ONE;
+		else
+		{
+			note_failed_commit(record, error);
+			result = NOT_NOW;
+		}
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* Waits, with an eye on the others. */
+static void
+wait_for(long ms)
+{
+	ScMoment	until = sc_moment_after(sc_moment_now(), ms * INT64CONST(1000));
+
+	while ((ms = sc_moment_wait_ms(until)) > 0)
+		sc_coordinator_wait(ms);
+}
+
+/* What became of one query, now that it is committed. */
+static void
+note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
+{
+	ScProgress *progress = sc_progress_get(collected->query_id);
+	ScMoment	now = sc_moment_now();
+	ScMoment	next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
+
+	progress->clear_at = 0;
+	if (collected->overran)
+		sc_strikes_add(collected->query_id);
+	if (collected->outcome == SC_OUTCOME_VOID)
+	{
+		/* one that is paused sends nothing more */
+		if (collected->paused)
+			progress->is_void = false;
+		return;
+	}
+	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
+	{
+		sc_sink_forget(collected->query_id);
+		if (collected->cleared)
+			sc_progress_forget(collected->query_id);
+		else
+			sc_progress_forget_later(collected->query_id);
+		return;
+	}
+	if (collected->outcome == SC_OUTCOME_COMMITTED)
+	{
+		if (progress->placed)
+		{
+			progress->lsn = collected->lsn;
+			progress->with_others = !collected->paused && collected->lsn == checkpoint_lsn;
+		}
+	}
+	else if (XLogRecPtrIsInvalid(progress->lsn))
+		progress->lsn = collected->first.lsn;
+	switch (collected->outcome)
+	{
+		case SC_OUTCOME_COMMITTED:
+			progress->wait_until = 0;
+			if (collected->has_rows)
+				progress->suspect = false;
+			/* who holds the row may not give it back with the row gone */
+			if (collected->recovered && !collected->cleared && !collected->paused)
+				progress->clear_at = now + CLEAR_MS * INT64CONST(1000);
+			if (collected->cleared)
+			{
+				progress->failing = false;
+				progress->failures = sc_strikes_of(collected->query_id);
+				progress->failed_lsn = InvalidXLogRecPtr;
+			}
+			break;
+		case SC_OUTCOME_WAITING:
+			if (collected->untried)
+			{
+				/* one that was held is tried at once */
+				if (progress->wait_until == 0)
+					progress->wait_until = now;
+				break;
+			}
+			progress->wait_until = next;
+			progress->failing = true;
+			progress->failures++;
+			break;
+		default:
+			progress->wait_until = 0;
+			progress->active = false;
+			progress->failing = true;
+			progress->failures++;
+			progress->failed_lsn = collected->failed_lsn;
+			if (collected->outcome == SC_OUTCOME_RETRYING)
+				progress->retry_at = next;
+			/* the next attempt can't know how often it failed */
+			if (collected->unnoted)
+				progress->retry_at = now + RETRY_MAX_MS * INT64CONST(1000);
+			/* its task goes on with it: only a new attempt is without it */
+			progress->is_void = collected->by_sink;
+			break;
+	}
+	if (collected->paused && collected->outcome == SC_OUTCOME_COMMITTED)
+	{
+		progress->active = false;
+		/* it may have been resumed already */
+		sc_my_pipeline->catalog_changed = true;
+	}
+}
+
+/*
+ * A slot's restart position moves with these records only.  Each makes the reader write its
+ * slot and a snapshot to disk, so there is one for a segment of WAL; the server's own
+ * background writer does the rest, each 15 s.
+ */
+static void
+log_standby_snapshot(const ScCheckpointRecord *record)
+{
+	if (record->lsn < last_standby_lsn + wal_segment_size ||
+		!sc_moment_is_past(last_standby_snapshot, STANDBY_SNAPSHOT_MS))
+		return;
+	(void) LogStandbySnapshot();
+	last_standby_snapshot = sc_moment_now();
+	last_standby_lsn = record->lsn;
+}
+
+/* Tells everybody that the checkpoint is committed. */
+static void
+publish_commit(const ScCollection *collection, const ScCheckpointRecord *record, uint64 requests)
+{
+	XLogRecPtr	commit_end = XactLastCommitEnd;
+	ListCell   *lc;
+
+	SC_DEBUG_POINT("coordinator_after_commit");
+	sc_checkpoint_committed(collection);
+	foreach(lc, collection->queries)
+		note_outcome(lfirst(lc), record->lsn);
+	sc_progress_advance(record->lsn);
+	sc_lost_committed();
+	/* who resumed a query before he called sync() waits for it; the rest can wait */
+	if (sc_my_pipeline->catalog_changed)
+	{
+		sc_begin_work();
+		if (sc_extension_exists())
+			sc_progress_review(sc_my_pipeline->pipeline_id);
+		sc_end_work();
+	}
+	if (requests > sc_my_pipeline->checkpoints_done)
+		XLogFlush(commit_end);
+	if (sc_my_pipeline->message[0] != '\0')
+		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->checkpoint_lsn = record->lsn;
+	sc_my_pipeline->committed_lsn = sc_progress_committed(record->lsn);
+	sc_my_pipeline->confirm_lsn = sc_progress_held(record->lsn);
+	sc_my_pipeline->commit_end = commit_end;
+	sc_my_pipeline->checkpoints_done = requests;
+	sc_my_pipeline->triggered_at = 0;
+	sc_my_pipeline->failures = 0;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	pg_atomic_write_u64(&sc_my_pipeline->committed, record->checkpoint_id);
+	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
+	/* other pipelines may read the result, or what its triggers write */
+	if (record->result_rows > 0)
+		sc_shared_wake_readers();
+	ConditionVariableBroadcast(&sc_my_pipeline->cv);
+	SC_DEBUG_POINT("coordinator_after_ack");
+
+	log_standby_snapshot(record);
+	pgstat_report_stat(false);
+}
+
+void
+sc_commit_checkpoint(ScCollection *collection, const char *kind, uint64 requests)
+{
+	ScCheckpointRecord record = {0};
+	CommitResult result;
+	long		delay = RETRY_MIN_MS;
+
+	SC_DEBUG_POINT("coordinator_parts_collected");
+	sc_worker_context.checkpoint_id = collection->checkpoint_id;
+	sc_worker_context.lsn = collection->lsn;
+	fill_record(&record, collection, kind);
+
+	/* rows were decoded before their transactions were visible to others */
+	for (int i = 0; i < collection->nxids; i++)
+		sc_wait_until_visible(collection->xids[i], sc_coordinator_wait);
+	while ((result = try_commit(collection, &record)) != COMMITTED)
+	{
+		if (result == WITHOUT_ONE)
+			continue;
+		wait_for(delay);
+		delay = Min(delay * 2, RETRY_MAX_MS);
+	}
+	publish_commit(collection, &record, requests);
+	sc_collect_reset(collection);
+	sc_worker_context.checkpoint_id = 0;
+	/* a wait in between may have swallowed what woke us for something else */
+	SetLatch(MyLatch);
+}

@@ -1,0 +1,499 @@
+/*-------------------------------------------------------------------------
+ * coordinator.c
+ *	  The coordinator of a pipeline [Flink: JobManager]: starts its reader and
+ *	  tasks, triggers checkpoints, and has them committed (commit.c).
+ *
+ * An attempt is one run of a pipeline's workers, from the last committed
+ * checkpoint on.  Any worker's death, and any error in one, ends it: this process
+ * then ends too, and the launcher starts the next by the restart strategy.
+ *
+ * At most one checkpoint is in flight.  The id of the next one is written to
+ * "trigger"; the reader turns it into barriers; the tasks' parts arrive through
+ * their queues.  Once complete they are committed in one transaction, which is
+ * tried again from the same parts until it succeeds: the barrier of the next
+ * checkpoint is not sent before.
+ *
+ * The rule: the coordinator's place in shared memory is held for life (code of an
+ * owner's could give up a lock, pg_advisory_unlock_all() does), and the attempt is
+ * compared inside the checkpoint's transaction, so nobody else commits for this pipeline.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/compat.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "source/wal/slot.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "worker/coordinator/collect.h"
+#include "worker/coordinator/coordinator_internal.h"
+#include "worker/coordinator/idle.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/loop.h"
+#include "worker/frame/queues.h"
+#include "worker/frame/start.h"
+#include "worker/frame/workers.h"
+
+#define NET_MS				60000
+#define RETRY_MIN_MS		1000
+#define REST_MAX_MS			600000
+
+static int64 attempt;
+static ScCollection *collection;
+static ScMoment began;			/* the attempt */
+static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
+static ScMoment caught_up;		/* when the reader was there; 0: not yet */
+static ScMoment last_trigger;
+static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
+static const char *kind;		/* of the checkpoint in flight; NULL: none */
+static bool ended_well;
+
+static void coordinator_main(void);
+static bool prepare(void);
+static void give_up_slot(void);
+static void begin_attempt(void);
+static void wait_for_former_workers(void);
+static void read_catalog_again(void);
+pg_noreturn static void restart_attempt(const char *why);
+static void restart_if_due(void);
+static void trigger_if_due(void);
+static void advance_if_idle(void);
+static const char *due_kind(long *timeout);
+static void publish_progress(void);
+static void note_end(int code, Datum arg);
+static long loop_timeout;
+
+void
+stream_ckpt_coordinator_main(Datum arg)
+{
+	ScPipelineShared *pipeline = &sc_shared->pipelines[DatumGetInt32(arg)];
+
+	sc_worker_run(SC_PROCESS_COORDINATOR, DatumGetInt32(arg), &pipeline->coordinator,
+				  coordinator_main);
+}
+
+static void
+coordinator_main(void)
+{
+	before_shmem_exit(note_end, (Datum) 0);
+	/* a checkpoint that a crash loses is made again from the WAL */
+	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+	wait_for_former_workers();
+	if (!prepare())
+	{
+		ended_well = true;
+		proc_exit(0);
+	}
+	begin_attempt();
+	for (;;)
+	{
+		if (!sc_children_alive())
+			proc_exit(1);
+		if (sc_my_pipeline->catalog_changed)
+			read_catalog_again();
+		if (sc_collect_pump(collection))
+		{
+			sc_commit_checkpoint(collection, kind, requests_taken);
+			kind = NULL;
+		}
+		restart_if_due();
+		trigger_if_due();
+		advance_if_idle();
+		sc_worker_wait(loop_timeout);
+	}
+}
+
+/* Those of an attempt that ended are on their way out, but may not be gone. */
+static void
+wait_for_former_workers(void)
+{
+	for (;;)
+	{
+		bool		any = sc_my_pipeline->reader.pid != 0;
+
+		for (int i = 0; i < SC_MAX_TASKS; i++)
+			any |= sc_my_pipeline->tasks[i].place.pid != 0;
+		if (!any)
+			return;
+		sc_worker_wait(10);
+	}
+}
+
+/*
+ * Decides whether the pipeline may start.  False: it stands,
+ * with its status saying why.
+ */
+static bool
+prepare(void)
+{
+	char	   *message;
+	char	   *hint;
+	ScStatus	status;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->requested = false;
+	sc_my_pipeline->catalog_changed = false;
+	sc_my_pipeline->failed_by_error = false;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
+
+	sc_begin_work();
+	status = sc_start_check(sc_my_pipeline->pipeline_id, &message, &hint);
+	if (status != SC_STATUS_STARTING)
+	{
+		sc_status_set(sc_my_pipeline, status, message, hint);
+		if (hint)
+			ereport(LOG,
+					(errmsg("pipeline %d is %s: %s", sc_my_pipeline->pipeline_id,
+							sc_status_name(status), message),
+					 errhint("%s", hint)));
+	}
+	sc_end_work();
+	if (status == SC_STATUS_IDLE)
+		give_up_slot();
+	return status == SC_STATUS_STARTING;
+}
+
+#define OF_DROPPED_QUERIES \
+	"NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) t.query_id)"
+
+/* a dump that is being restored: its queries may not be there yet */
+#define NOT_RESTORED " AND t.lsn OPERATOR(pg_catalog.<>) '0/1'"
+
+/*
+ * Removes what is left of queries that no longer exist.  Rows that somebody else is changing aren't
+ * waited for: checkpoints remove them later.
+ */
+static void
+forget_dropped_queries(void)
+{
+	static const char *const tables[] = {"checkpoint_offset", "state_chunk", "query_failure",
+		"late_rows", "dead_letter"};
+
+	SPI_connect();
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		const char *except = i == 0 ? NOT_RESTORED : "";
+		char	   *left = psprintf("SELECT DISTINCT t.query_id FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES "%s",
+									tables[i], except);
+		char	   *command =
+			psprintf("DELETE FROM stream_ckpt.%s WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
+					 "SELECT t.ctid FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES "%s FOR UPDATE SKIP LOCKED))",
+					 tables[i], tables[i], except);
+
+		if (SPI_execute(left, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not look for what dropped queries left");
+		if (SPI_processed == 0)
+			continue;
+		if (SPI_execute(command, false, 0) != SPI_OK_DELETE ||
+			SPI_execute(left, false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not remove what dropped queries left");
+		for (uint64 row = 0; row < SPI_processed; row++)
+		{
+			bool		isnull;
+
+			sc_progress_forget_later(DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[row],
+																 SPI_tuptable->tupdesc, 1, &isnull)));
+		}
+	}
+	SPI_finish();
+}
+
+/*
+ * Drops the slot of a pipeline with nothing to do.  The position goes first: the
+ * next slot begins elsewhere.  A transaction that counts on the slot keeps it,
+ * and asks for the pipeline when it ends.
+ */
+static void
+give_up_slot(void)
+{
+	sc_begin_work();
+	forget_dropped_queries();
+	sc_store_clear_position(sc_my_pipeline->pipeline_id);
+	sc_end_work();
+	sc_begin_work();
+	(void) sc_slot_drop_if_unused(sc_my_pipeline->pipeline_id);
+	sc_end_work();
+}
+
+/* Everything of the attempt: its number, what shared memory says, its workers. */
+static void
+begin_attempt(void)
+{
+	ScPipelineState state;
+	ScPipeline *pipeline;
+	List	   *offsets;
+	ListCell   *lc;
+	XLogRecPtr	start;
+	dsm_segment *segment;
+	int			ntasks;
+
+	sc_begin_work();
+	sc_start_accept_gaps(sc_my_pipeline->pipeline_id);
+	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
+	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
+	sc_idle_load(sc_my_pipeline->pipeline_id);
+	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
+	began = sc_moment_now();
+	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
+	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
+	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
+	ntasks = pipeline->parallelism;
+	start = catch_up_to = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
+	foreach(lc, offsets)
+		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
+	forget_dropped_queries();
+	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets);
+	sc_end_work();
+
+	collection = sc_collect_create(attempt);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->attempt = attempt;
+	sc_my_pipeline->ntasks = ntasks;
+	memset(sc_my_pipeline->tasks, 0, sizeof(sc_my_pipeline->tasks));
+	sc_my_pipeline->checkpoint_lsn = start;
+	sc_my_pipeline->committed_lsn = start;
+	sc_my_pipeline->confirm_lsn = sc_progress_held(start);
+	sc_my_pipeline->commit_end = InvalidXLogRecPtr;
+	sc_my_pipeline->triggered_at = 0;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	pg_atomic_write_u64(&sc_my_pipeline->trigger, state.checkpoint_id);
+	pg_atomic_write_u64(&sc_my_pipeline->committed, state.checkpoint_id);
+	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, start);
+	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
+
+	collection->nqueues = ntasks;
+	for (int i = 0; i < ntasks; i++)
+		collection->queues[i] = sc_queue_output(segment, i, false);
+	sc_children_start(sc_my_pipeline, attempt, ntasks);
+	sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
+}
+
+/* Up to where sync() may return, by what the catalogs say now. */
+static void
+publish_progress(void)
+{
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->committed_lsn = sc_progress_committed(sc_my_pipeline->checkpoint_lsn);
+	SpinLockRelease(&sc_my_pipeline->mutex);
+}
+
+/* stop_pipeline(), alter_pipeline(), drop_pipeline(), a pipeline's last drop_query(), DROP EXTENSION... */
+static void
+read_catalog_again(void)
+{
+	ScPipeline *pipeline = NULL;
+	bool		go_on;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->requested = false;
+	sc_my_pipeline->catalog_changed = false;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	sc_begin_work();
+	if (sc_extension_exists())
+		pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, true);
+	go_on = pipeline && !pipeline->stopped && sc_pipeline_in_use(pipeline);
+	if (go_on)
+	{
+		pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
+		sc_progress_review(pipeline->pipeline_id);
+		publish_progress();
+		sc_idle_load(pipeline->pipeline_id);
+	}
+	sc_end_work();
+	if (go_on)
+		return;
+
+	/* the reader must have let go of the slot before it can be dropped */
+	sc_children_stop();
+	if (prepare())
+		proc_exit(1);			/* changed again meanwhile: begin anew */
+	ended_well = true;
+	proc_exit(0);
+}
+
+/*
+ * Ends the attempt for another one that begins at once.  The reader goes back to where the
+ * query that is furthest behind stands, and the others ignore what they have seen.
+ */
+static void
+restart_attempt(const char *why)
+{
+	sc_children_stop();
+	ended_well = true;
+	sc_status_set(sc_my_pipeline, SC_STATUS_RESTARTING, why, NULL);
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->restart_at = sc_moment_now();
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	proc_exit(1);
+}
+
+/*
+ * When the attempt may end for the sake of a query that stands.  While the reader goes over
+ * what the other queries have had already, their new rows wait: as much time as that took is
+ * theirs, or a query that is far behind, fails, and is resumed again and again would leave
+ * them none.
+ */
+static ScMoment
+earliest_restart(void)
+{
+	ScMoment	now = sc_moment_now();
+
+	if (caught_up == 0 && pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn) >= catch_up_to)
+		caught_up = now;
+	if (caught_up == 0)
+		return now + RETRY_MIN_MS * 1000;
+	return caught_up + Min(caught_up - began, REST_MAX_MS * INT64CONST(1000));
+}
+
+/*
+ * A query that failed for a while is tried again, one was resumed, or its rows could not be
+ * written; sets loop_timeout.
+ */
+static void
+restart_if_due(void)
+{
+	ScMoment	retry_at = sc_progress_next_retry();
+	ScMoment	earliest = earliest_restart();
+
+	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
+	if (kind != NULL)
+		return;					/* the end of the checkpoint in flight wakes us */
+	if (sc_progress_wants_restart())
+		retry_at = earliest;
+	else if (retry_at == 0)
+		return;
+	loop_timeout = sc_moment_wait_ms(Max(retry_at, earliest));
+	if (loop_timeout == 0)
+		restart_attempt("a query begins again from its last checkpoint");
+}
+
+/* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
+static void
+trigger_if_due(void)
+{
+	uint64		next;
+	TimestampTz now;
+	long		timeout = NET_MS;
+
+	if (kind != NULL)
+		return;
+	kind = due_kind(&timeout);
+	if (kind == NULL)
+	{
+		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
+		return;
+	}
+	now = GetCurrentTimestamp();
+	last_trigger = sc_moment_now();
+	next = pg_atomic_read_u64(&sc_my_pipeline->committed) + 1;
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	requests_taken = sc_my_pipeline->checkpoints_requested;
+	sc_my_pipeline->triggered_at = now;
+	sc_my_pipeline->triggered = last_trigger;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	pg_atomic_write_u64(&sc_my_pipeline->trigger, next);
+	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
+}
+
+/*
+ * The kind of checkpoint that is due now, or NULL; *timeout: milliseconds until
+ * one may be.
+ */
+static const char *
+due_kind(long *timeout)
+{
+	XLogRecPtr	decoded = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
+	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
+	bool		requested;
+	XLogRecPtr	sync_lsn;
+	XLogRecPtr	checkpoint_lsn;
+	bool		progress;
+	ScMoment	wait_until = sc_progress_next_wait();
+	int64		interval = pg_atomic_read_u64(&sc_my_pipeline->interval_us);
+	long		wait;
+
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	requested = sc_my_pipeline->checkpoints_requested > sc_my_pipeline->checkpoints_done;
+	sync_lsn = sc_my_pipeline->sync_lsn;
+	checkpoint_lsn = sc_my_pipeline->checkpoint_lsn;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+
+	*timeout = NET_MS;
+	if (requested)
+		return "manual";
+	if (sync_lsn > checkpoint_lsn && decoded >= sync_lsn)
+		return "manual";
+	if (collection->urgent)
+		return "periodic";
+	if (wait_until != 0)
+	{
+		*timeout = Min(*timeout, sc_moment_wait_ms(wait_until));
+		if (*timeout == 0)
+			return "retry";
+	}
+	progress = decoded > checkpoint_lsn && decoded - checkpoint_lsn >= wal_segment_size;
+	if (!work && !progress)
+		return NULL;
+	/* the first one of an attempt is due at once */
+	wait = last_trigger == 0 ? 0 : sc_moment_wait_ms(sc_moment_after(last_trigger, interval));
+	if (wait > 0)
+	{
+		*timeout = Min(*timeout, wait);
+		return NULL;
+	}
+	return work ? "periodic" : "progress";
+}
+
+/* Streams without rows: lowers loop_timeout to when their time may come. */
+static void
+advance_if_idle(void)
+{
+	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
+	long		timeout = sc_idle_advance(kind == NULL && !work);
+
+	if (timeout >= 0)
+		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
+}
+
+void
+sc_coordinator_wait(long timeout_ms)
+{
+	sc_worker_wait(timeout_ms);
+	if (!sc_children_alive())
+		proc_exit(1);
+	if (sc_my_pipeline->catalog_changed)
+		read_catalog_again();
+}
+
+/*
+ * Runs at exit, whatever the way: an attempt that didn't end well is followed by
+ * another, at once after a healthy one that was only terminated, else after 1 s
+ * doubling to 1 min.
+ */
+static void
+note_end(int code, Datum arg)
+{
+	ScPipelineShared *pipeline = sc_my_pipeline;
+	TimestampTz now = GetCurrentTimestamp();
+	int			delay_s = 0;
+
+	if (!ended_well)
+	{
+		SpinLockAcquire(&pipeline->mutex);
+		if (pipeline->failures > 0 || pipeline->failed_by_error)
+			delay_s = Min(60, 1 << Min(pipeline->failures, 6));
+		pipeline->failures++;
+		pipeline->restart_at = sc_moment_now() + delay_s * USECS_PER_SEC;
+		pipeline->status = SC_STATUS_RESTARTING;
+		pipeline->status_since = now;
+		SpinLockRelease(&pipeline->mutex);
+	}
+}

@@ -1,0 +1,98 @@
+/*-------------------------------------------------------------------------
+ * lost.c
+ *	  Queries that hold more WAL than stream_ckpt.max_query_wal allows (lost.h).
+ *
+ * A query that is paused, has failed or waits stays behind the others' checkpoints, and the slot
+ * with it.  What it holds is the WAL between its position and the checkpoint's.
+ *
+ * The rule: the slot passes a query's position only after a checkpoint that says it is lost. So
+ * the decision is part of the checkpoint's transaction, the positions that hold the slot leave
+ * the query out after the commit (progress.h), and the reader confirms what is flushed.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/settings.h"
+#include "ckpt/failure.h"
+#include "utils/lsyscache.h"
+#include "worker/coordinator/lost.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/loop.h"
+
+/* Does the query stay behind, with nobody working on it? */
+static bool
+stays_behind(const ScProgress *progress)
+{
+	if (progress->lost || progress->placed || (progress->with_others && !progress->left))
+		return false;
+	return !XLogRecPtrIsInvalid(progress->lsn) &&
+		(!progress->active || progress->wait_until != 0);
+}
+
+/* False: the query's row of query_failure is somebody else's, so it isn't lost yet. */
+static bool
+note_lost(const ScProgress *progress, XLogRecPtr lsn, int64 limit)
+{
+	ScFailure	failure = {0};
+
+	failure.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+	failure.message = psprintf("the query held more WAL than \"stream_ckpt.max_query_wal\" allows (" INT64_FORMAT " MB)",
+							   limit / (1024 * 1024));
+	failure.detail = psprintf("It was at %X/%X, and the others at %X/%X.",
+							  LSN_FORMAT_ARGS(sc_progress_lsn(progress)), LSN_FORMAT_ARGS(lsn));
+	failure.hint = "Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again. Increase \"stream_ckpt.max_query_wal\" to keep more.";
+	return sc_store_failure_set(progress->query_id, SC_FAILURE_LOST, progress->failures, &failure);
+}
+
+void
+sc_lost_decide(const ScCheckpointRecord *record)
+{
+	int64		limit = sc_query_wal_limit();
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+		XLogRecPtr	lsn = sc_progress_lsn(progress);
+
+		progress->lost_now = limit > 0 && stays_behind(progress) && record->lsn > lsn &&
+			record->lsn - lsn > (uint64) limit &&
+			note_lost(progress, record->lsn, limit);
+	}
+}
+
+static void
+warn(int64 query_id)
+{
+	ScQuery    *query;
+
+	sc_begin_work();
+	query = sc_query_by_id(query_id, true);
+	if (query)
+		ereport(WARNING,
+				(errmsg("query \"%s\" is lost: it held more WAL than \"stream_ckpt.max_query_wal\" allows",
+						get_rel_name(query->relid)),
+				 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again.")));
+	sc_end_work();
+}
+
+void
+sc_lost_committed(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+
+		if (!progress->lost_now)
+			continue;
+		progress->lost_now = false;
+		progress->lost = progress->failing = true;
+		/* its task goes on with a query that waited */
+		progress->is_void |= progress->active;
+		progress->active = progress->wanted = false;
+		progress->wait_until = progress->clear_at = progress->retry_at = 0;
+		warn(progress->query_id);
+	}
+}

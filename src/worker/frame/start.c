@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ * start.c
+ *	  May a pipeline start, and from where?
+ *
+ * The rule: the slot's confirmed position is never beyond the smallest offset of
+ * a query.  Where it is (an asynchronous commit lost in a crash, a slot moved or
+ * made again, a server promoted or copied), PostgreSQL would skip the rows between without
+ * a word; such a pipeline stands at "lost" until somebody decides.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "ckpt/failure.h"
+#include "ckpt/store.h"
+#include "miscadmin.h"
+#include "model/catalog.h"
+#include "model/catalog_write.h"
+#include "source/wal/slot.h"
+#include "worker/frame/start.h"
+
+#define HINT_LOST "Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
+
+static bool has_foreign_state(int32 pipeline_id);
+static ScStatus check_position(int32 pipeline_id, char **message, char **hint);
+static ScStatus check_slot(int32 pipeline_id, bool compare, char **message, char **hint);
+
+List *
+sc_active_offsets(int32 pipeline_id)
+{
+	List	   *failures = sc_store_failures();
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+		ScQuery    *query = sc_query_by_id(offset->query_id, true);
+		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+
+		if (query && !query->paused && !sc_failure_stops(failure))
+			result = lappend(result, offset);
+	}
+	return result;
+}
+
+XLogRecPtr
+sc_start_position(int32 pipeline_id, List *offsets)
+{
+	XLogRecPtr	position = InvalidXLogRecPtr;
+	ListCell   *lc;
+
+	foreach(lc, offsets)
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (XLogRecPtrIsInvalid(position) || offset->lsn < position)
+			position = offset->lsn;
+	}
+	if (XLogRecPtrIsInvalid(position))
+		position = sc_store_read_state(pipeline_id).lsn;
+	if (XLogRecPtrIsInvalid(position))
+		position = sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush;
+	return position;
+}
+
+void
+sc_start_accept_gaps(int32 pipeline_id)
+{
+	XLogRecPtr	position = sc_store_read_state(pipeline_id).lsn;
+	List	   *failures = sc_store_failures();
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+
+		/* the others may have gone back behind it, for the sake of another one */
+		if (failure && failure->status == SC_FAILURE_ACCEPTED &&
+			sc_store_failure_recovered(offset->query_id))
+			sc_offset_move(offset->query_id, Max(offset->lsn, position),
+						   &sc_stream_by_relid(offset->source, false)->options);
+	}
+}
+
+XLogRecPtr
+sc_held_position(int32 pipeline_id)
+{
+	List	   *failures = sc_store_failures();
+	List	   *held = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sc_store_offsets(pipeline_id))
+	{
+		ScOffset   *offset = lfirst(lc);
+
+		if (!sc_failure_loses(sc_failure_find(failures, offset->query_id)))
+			held = lappend(held, offset);
+	}
+	return sc_start_position(pipeline_id, held);
+}
+
+ScStatus
+sc_start_check(int32 pipeline_id, char **message, char **hint)
+{
+	ScPipeline *pipeline;
+	ScStatus	status;
+
+	*message = *hint = NULL;
+	if (!sc_extension_matches(message, hint))
+		return SC_STATUS_STOPPED;
+	if (!sc_extension_exists() ||
+		(pipeline = sc_pipeline_by_id(pipeline_id, true)) == NULL)
+	{
+		sc_slot_drop(MyDatabaseId, pipeline_id);
+		return SC_STATUS_GONE;
+	}
+	if (pipeline->stopped)
+		return SC_STATUS_STOPPED;
+	if (!sc_pipeline_in_use(pipeline))
+	{
+		*message = "no query uses the pipeline";
+		return SC_STATUS_IDLE;
+	}
+
+	if (has_foreign_state(pipeline_id) && sc_store_offsets(pipeline_id) == NIL)
+	{
+		/* that of queries that are gone */
+		sc_store_clear_position(pipeline_id);
+		CommandCounterIncrement();
+	}
+	status = check_position(pipeline_id, message, hint);
+	if (status == SC_STATUS_LOST && sc_query_list(pipeline_id) == NIL)
+	{
+		/* what is lost, nobody misses: the next query begins anew */
+		*message = "no query uses the pipeline";
+		*hint = NULL;
+		return SC_STATUS_IDLE;
+	}
+	return status;
+}
+
+bool
+sc_start_anew(int32 pipeline_id)
+{
+	XLogRecPtr	last = sc_store_read_state(pipeline_id).lsn;
+
+	if (sc_query_list(pipeline_id) != NIL)
+		return false;
+	if (last < sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush)
+		sc_store_clear_position(pipeline_id);
+	return true;
+}
+
+bool
+sc_start_is_lost(int32 pipeline_id, char **message, char **hint)
+{
+	return sc_query_list(pipeline_id) != NIL &&
+		check_position(pipeline_id, message, hint) == SC_STATUS_LOST;
+}
+
+/* Are the state and the slot those with which the queries can go on?  Writes nothing. */
+static ScStatus
+check_position(int32 pipeline_id, char **message, char **hint)
+{
+	bool		foreign = has_foreign_state(pipeline_id);
+
+	if (foreign && sc_store_offsets(pipeline_id) != NIL)
+	{
+		*message = "the pipeline's checkpoints come from another server or database, or another version";
+		*hint = HINT_LOST;
+		return SC_STATUS_LOST;
+	}
+	return check_slot(pipeline_id, !foreign, message, hint);
+}
+
+/* A copied, restored or upgraded database never goes on with foreign state. */
+static bool
+has_foreign_state(int32 pipeline_id)
+{
+	ScPipelineState state = sc_store_read_state(pipeline_id);
+
+	return state.checkpoint_id > 0 &&
+		(state.system_identifier != GetSystemIdentifier() ||
+		 state.database != MyDatabaseId ||
+		 state.server_version != PG_VERSION_NUM / 10000 ||
+		 state.format != SC_STATE_FORMAT);
+}
+
+#define INVALIDATED "the pipeline's replication slot was invalidated: "
+
+static void
+explain_invalidation(ReplicationSlotInvalidationCause cause, char **message, char **hint)
+{
+	if (cause == RS_INVAL_WAL_REMOVED)
+	{
+		*message = INVALIDATED "the WAL that it needs has been removed";
+		*hint = "Increase \"max_slot_wal_keep_size\". " HINT_LOST;
+	}
+	else if (cause == RS_INVAL_HORIZON)
+	{
+		*message = INVALIDATED "rows of the system catalogs that it needs were removed while the server was a standby";
+		*hint = "Set \"hot_standby_feedback\" on standbys. " HINT_LOST;
+	}
+	else if (cause == RS_INVAL_WAL_LEVEL)
+	{
+		*message = INVALIDATED "\"wal_level\" of the primary was not \"logical\" while the server was a standby";
+		*hint = "Keep wal_level = logical. " HINT_LOST;
+	}
+	else if (SC_INVAL_IDLE_TIMEOUT(cause))
+	{
+		*message = INVALIDATED "nobody used it for \"idle_replication_slot_timeout\"";
+		*hint = "Increase the setting, or don't stop the pipeline for so long. " HINT_LOST;
+	}
+	else
+	{
+		*message = INVALIDATED "the server's log says why";
+		*hint = HINT_LOST;
+	}
+}
+
+/* compare: the pipeline's last position is one of this server's. */
+static ScStatus
+check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	XLogRecPtr	start;
+
+	*hint = HINT_LOST;
+	if (!slot.exists)
+	{
+		if (sc_query_list(pipeline_id) == NIL)
+		{
+			*hint = NULL;
+			*message = "no query uses the pipeline";
+			return SC_STATUS_IDLE;
+		}
+		*message = "the pipeline's replication slot does not exist";
+		return SC_STATUS_LOST;
+	}
+	if (slot.foreign)
+	{
+		NameData	name;
+
+		sc_slot_name(MyDatabaseId, pipeline_id, &name);
+		*message = psprintf("replication slot \"%s\" has the name of the pipeline's, and another output plugin",
+							NameStr(name));
+		*hint = psprintf("Drop it with SELECT pg_drop_replication_slot('%s'). " HINT_LOST, NameStr(name));
+		return SC_STATUS_LOST;
+	}
+	if (slot.invalidated != RS_INVAL_NONE)
+	{
+		explain_invalidation(slot.invalidated, message, hint);
+		return SC_STATUS_LOST;
+	}
+	start = sc_held_position(pipeline_id);
+	if (compare && start == SC_RESTORED_LSN)
+	{
+		*message = "the pipeline's queries were restored from a dump";
+		return SC_STATUS_LOST;
+	}
+	if (compare && start < slot.confirmed_flush)
+	{
+		*message = psprintf("the replication slot stands at %X/%X, beyond the last checkpoint at %X/%X",
+							LSN_FORMAT_ARGS(slot.confirmed_flush), LSN_FORMAT_ARGS(start));
+		return SC_STATUS_LOST;
+	}
+	*hint = NULL;
+	return SC_STATUS_STARTING;
+}

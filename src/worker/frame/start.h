@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ * start.h
+ *	  May a pipeline start, and from where?
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_FRAME_START_H
+#define SC_WORKER_FRAME_START_H
+
+#include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
+#include "worker/frame/shared.h"
+
+/*
+ * Offsets (ScOffset *) of the queries that run when the pipeline starts: those
+ * that have one, aren't paused, haven't failed and aren't lost.
+ */
+extern List *sc_active_offsets(int32 pipeline_id);
+
+/*
+ * Lost queries whose gap was accepted go on behind the last checkpoint.  At the beginning of an
+ * attempt: the coordinator alone moves the slot, so nothing passes that place meanwhile.
+ */
+extern void sc_start_accept_gaps(int32 pipeline_id);
+
+/*
+ * Where reading for them begins: the smallest of these offsets, else the
+ * pipeline's last checkpoint, else the slot's confirmed position.  Needs a
+ * transaction and snapshot.
+ */
+extern XLogRecPtr sc_start_position(int32 pipeline_id, List *offsets);
+
+/* The same over all queries but those that are lost: what the slot must keep. */
+extern XLogRecPtr sc_held_position(int32 pipeline_id);
+
+/*
+ * Compares the catalogs, the slot and this server with one another.  Returns
+ * SC_STATUS_STARTING where the pipeline may start; otherwise the status in which it must
+ * stand, with *message and *hint in words (palloc'd or constant; may be NULL).
+ * Drops the slot of a pipeline that is gone; that of an idle one is the caller's
+ * to drop.  Needs a transaction and snapshot.
+ */
+extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
+
+/*
+ * For a session that creates a query and has made sure of the slot.  The first one of a
+ * pipeline doesn't depend on where those before it stood: that is forgotten where a new slot begins
+ * beyond it.  False where the pipeline has queries; needs its lock, exclusively where it has none.
+ */
+extern bool sc_start_anew(int32 pipeline_id);
+
+/*
+ * Must the pipeline's queries stand at "lost", whatever shared memory says?  *message, *hint: as
+ * sc_start_check.  Reads only.
+ */
+extern bool sc_start_is_lost(int32 pipeline_id, char **message, char **hint);
+
+#endif							/* SC_WORKER_FRAME_START_H */

@@ -1,0 +1,168 @@
+/*-------------------------------------------------------------------------
+ * dead_letter.c
+ *	  A query with on_error => 'dead_letter' in a task: it goes on without exactly
+ *	  the rows and groups that raise errors, and sends them to the coordinator,
+ *	  which keeps them in stream_ckpt.dead_letter (ckpt/dead_letter.h).
+ *
+ * The work on a message is a subtransaction.  An error ends it; the engine takes
+ * back what the row at fault did to its group (exec/undo.c); and the work goes
+ * on behind it in another one.  So rows without an error cost nothing but the
+ * saving of their group's states.
+ *
+ * What may pass another time (no memory, a time limit) isn't the row's fault: such
+ * an error is the query's, as without dead letters.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/compat.h"
+#include "base/env.h"
+#include "ckpt/dead_letter.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "worker/frame/keep_row.h"
+#include "worker/task/task_internal.h"
+
+/*
+ * What is at fault, to be kept; nothing of a row that was too large to be read, or is too large to be
+ * kept.
+ */
+static void
+keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScKeptRow *kept)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ScEnv		env;
+
+	memset(kept, 0, sizeof(ScKeptRow));
+	if (kind == SC_DEAD_ROW && ((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT)
+		return;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		/* values of its own can be at fault */
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		if (kind == SC_DEAD_ROW)
+			sc_task_keep_row(query, kept);
+		else
+		{
+			slot_getallattrs(slot);
+			sc_keep_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+						InvalidTransactionId, kept);
+		}
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (sc_failure_is_transient(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		FreeErrorData(error);
+		memset(kept, 0, sizeof(ScKeptRow));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
+static void
+send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData *error)
+{
+	ScFailure  *failure = sc_failure_from_error(error);
+	ScMessageDead head = {0};
+	StringInfoData body;
+	ScKeptRow	kept;
+
+	keep(query, kind, slot, &kept);
+	if (kind == SC_DEAD_ROW)
+	{
+		failure->row_lsn = query->transaction;
+		failure->row_ordinal = query->ordinal;
+	}
+	head.kind = (char) kind;
+	initStringInfo(&body);
+	sc_kept_row_write(&body, &kept);
+	sc_failure_write(&body, failure);
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DEAD, query->query->query_id, 0,
+				  &head, sizeof(head), body.data, body.len);
+	pfree(body.data);
+}
+
+/* Sends what is at fault, and steps over it; throws the error on where it can't. */
+static void
+step_over(ScTaskQuery *query, ErrorData *error)
+{
+	ScEngineFault fault = SC_FAULT_ENGINE;
+	ScEnv		env;
+
+	if (!sc_failure_is_transient(error->sqlerrcode))
+	{
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		fault = sc_engine_after_error(query->engine);
+		sc_env_leave(&env);
+	}
+	switch (fault)
+	{
+		case SC_FAULT_ROW:
+			send_letter(query, SC_DEAD_ROW, query->row, error);
+			query->in_row = false;
+			query->at += ((const ScWireRecord *) query->at)->len;
+			break;
+		case SC_FAULT_GROUP:
+			send_letter(query, SC_DEAD_GROUP, sc_engine_failed_group(query->engine), error);
+			break;
+		case SC_FAULT_ENGINE:
+			ReThrowError(error);
+			break;
+	}
+}
+
+/* One try; false: something was stepped over, and there is more to do. */
+static bool
+try_once(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	ScEnv		env;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		sc_env_enter(&env, query->query->owner, query->query->settings);
+		perform(query);
+		sc_env_leave(&env);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (!error)
+		return true;
+	step_over(query, error);
+	FreeErrorData(error);
+	return false;
+}
+
+void
+sc_task_dead_run(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+{
+	while (!try_once(query, perform))
+		;
+}

@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ * late.c
+ *	  A query with keep_late_rows sends the rows that it drops as late to the
+ *	  coordinator, which keeps them in stream_ckpt.late_rows (ckpt/late.h).
+ *
+ * They go into the outbox among the query's other messages, so that they commit with the
+ * offset that covers them: each once, whatever dies.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+#include "worker/frame/keep_row.h"
+#include "worker/task/task_internal.h"
+
+void
+sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept)
+{
+	const ScWireRecord *record = (const ScWireRecord *) query->at;
+	Datum	   *values;
+	bool	   *nulls;
+	TupleDesc	desc;
+
+	if (record->flags & SC_WIRE_CUT)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row of the stream is too large to be kept"),
+				 errdetail("It takes more than 1 GB.")));
+	desc = sc_task_stream_kept_row(query->layout, query->stream, SC_WIRE_TUPLE(record),
+								   &values, &nulls);
+	sc_keep_row(desc, values, nulls, query->xid, kept);
+}
+
+void
+sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start, int64 window_end,
+				 int64 watermark)
+{
+	ScTaskQuery *query = arg;
+	ScMessageLate late = {0};
+	ScKeptRow	kept;
+	StringInfoData body;
+
+	sc_task_keep_row(query, &kept);
+	initStringInfo(&body);
+	sc_kept_row_write(&body, &kept);
+	late.window_start = window_start;
+	late.window_end = window_end;
+	late.watermark = watermark;
+	late.lsn = query->transaction;
+	late.ordinal = query->ordinal;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_LATE, query->query->query_id, 0,
+				  &late, sizeof(late), body.data, body.len);
+	pfree(body.data);
+}

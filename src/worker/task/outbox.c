@@ -1,0 +1,220 @@
+/*-------------------------------------------------------------------------
+ * outbox.c
+ *	  A task's outbox (outbox.h).
+ *
+ * Messages wait in a list, each allocated on its own in the outbox's context.
+ * shm_mq wants an interrupted send to be repeated with the same bytes, so the
+ * message being sent stays at the head until it is through.
+ *
+ * The rule: what is in the list can be sent.  An error of sending would be nobody's, and end the attempt
+ * again and again; so a message that is too large for a queue is refused when it is added.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "lib/ilist.h"
+#include "lib/stringinfo.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "worker/task/outbox.h"
+
+#define ROWS_BYTES (32 * 1024)	/* a row message is closed at that size */
+
+typedef struct OutMessage
+{
+	dlist_node	node;
+	Size		len;
+	char		data[FLEXIBLE_ARRAY_MEMBER];	/* MAXALIGNed */
+} OutMessage;
+
+#define OUT_HEADER MAXALIGN(offsetof(OutMessage, data))
+#define OUT_DATA(message) ((char *) (message) + OUT_HEADER)
+
+struct ScOutbox
+{
+	MemoryContext context;
+	shm_mq_handle *queue;
+	int64		attempt;
+	dlist_head	messages;
+	Size		bytes;			/* waiting */
+};
+
+ScOutbox *
+sc_outbox_create(int64 attempt, shm_mq_handle *queue)
+{
+	ScOutbox   *outbox = MemoryContextAllocZero(TopMemoryContext, sizeof(ScOutbox));
+
+	outbox->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt outbox",
+											ALLOCSET_DEFAULT_SIZES);
+	outbox->queue = queue;
+	outbox->attempt = attempt;
+	dlist_init(&outbox->messages);
+	return outbox;
+}
+
+/* A message of "len" bytes at the end of the list; its bytes are to be filled in. */
+static char *
+add_message(ScOutbox *outbox, Size len)
+{
+	OutMessage *message;
+
+	message = MemoryContextAllocExtended(outbox->context, OUT_HEADER + len,
+										 MCXT_ALLOC_HUGE);
+	message->len = len;
+	dlist_push_tail(&outbox->messages, &message->node);
+	outbox->bytes += len;
+	return OUT_DATA(message);
+}
+
+static void
+fill_header(ScMessage *header, ScOutbox *outbox, ScMessageKind kind, int64 query_id,
+			uint32 nrows)
+{
+	memset(header, 0, sizeof(ScMessage));
+	header->attempt = outbox->attempt;
+	header->query_id = query_id;
+	header->nrows = nrows;
+	header->kind = (uint8) kind;
+}
+
+void
+sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows,
+			  const void *head, Size head_len, const void *data, Size len)
+{
+	char	   *message;
+
+	if (sizeof(ScMessage) + head_len + len > MaxAllocSize)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row or a value of the query is too large"),
+				 errdetail("With what goes with it, it takes %zu bytes.", head_len + len)));
+	message = add_message(outbox, sizeof(ScMessage) + head_len + len);
+	fill_header((ScMessage *) message, outbox, kind, query_id, nrows);
+	if (head_len > 0)
+		memcpy(message + sizeof(ScMessage), head, head_len);
+	if (len > 0)
+		memcpy(message + sizeof(ScMessage) + head_len, data, len);
+}
+
+bool
+sc_outbox_pump(ScOutbox *outbox)
+{
+	while (!dlist_is_empty(&outbox->messages))
+	{
+		OutMessage *message = dlist_head_element(OutMessage, node, &outbox->messages);
+		bool		last = !dlist_has_next(&outbox->messages, &message->node);
+		shm_mq_result result;
+
+		result = shm_mq_send(outbox->queue, message->len, OUT_DATA(message), true, last);
+		if (result == SHM_MQ_WOULD_BLOCK)
+			return false;
+		if (result == SHM_MQ_DETACHED)
+			proc_exit(1);		/* the coordinator's end ends the attempt */
+		outbox->bytes -= message->len;
+		dlist_delete(&message->node);
+		pfree(message);
+	}
+	return true;
+}
+
+Size
+sc_outbox_bytes(const ScOutbox *outbox)
+{
+	return outbox->bytes;
+}
+
+void
+sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	rows->outbox = outbox;
+	rows->query_id = query_id;
+	rows->nrows = 0;
+	initStringInfo(&rows->data);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Brings in values that lie out of line: their pointers mean nothing elsewhere.  An error if they
+ * take more than a row may.
+ */
+static void
+inline_values(TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	Size		bytes = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Pointer		value = DatumGetPointer(slot->tts_values[i]);
+
+		if (slot->tts_isnull[i] || TupleDescAttr(desc, i)->attlen != -1 ||
+			VARATT_IS_EXTERNAL_EXPANDED(value))
+			continue;
+		if (VARATT_IS_EXTERNAL(value))
+		{
+			value = (Pointer) detoast_external_attr((struct varlena *) value);
+			slot->tts_values[i] = PointerGetDatum(value);
+		}
+		bytes += VARSIZE_ANY(value);
+	}
+	if (bytes > SC_RESULT_ROW_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a result row of the query is too large"),
+				 errdetail("It takes %zu bytes, and can have up to %zu.", bytes, (Size) SC_RESULT_ROW_BYTES),
+				 errhint("Have smaller windows, more keys, or a FILTER, so that aggregates such as array_agg and string_agg collect less.")));
+}
+
+void
+sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot)
+{
+	TupleDesc	desc = slot->tts_tupleDescriptor;
+	ScMessageRow row = {0};
+	MinimalTuple tuple;
+	Size		padding;
+
+	inline_values(slot);
+	tuple = sc_form_minimal_tuple(desc, slot->tts_values, slot->tts_isnull);
+	padding = MAXALIGN(tuple->t_len) - tuple->t_len;
+	row.len = sizeof(ScMessageRow) + tuple->t_len + padding;
+	row.op = op;
+	if (row.len > ROWS_BYTES)
+	{
+		/* a message of its own: the buffer would keep its size */
+		sc_rows_flush(rows);
+		row.len -= padding;
+		sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, 1, &row, sizeof(row),
+					  tuple, tuple->t_len);
+		pfree(tuple);
+		return;
+	}
+	appendBinaryStringInfo(&rows->data, (char *) &row, sizeof(ScMessageRow));
+	appendBinaryStringInfo(&rows->data, (char *) tuple, tuple->t_len);
+	appendBinaryStringInfo(&rows->data, "\0\0\0\0\0\0\0", padding);
+	pfree(tuple);
+	if (++rows->nrows > 0 && rows->data.len >= ROWS_BYTES)
+		sc_rows_flush(rows);
+}
+
+void
+sc_rows_flush(ScRowBuffer *rows)
+{
+	if (rows->nrows == 0)
+		return;
+	sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, rows->nrows,
+				  NULL, 0, rows->data.data, rows->data.len);
+	resetStringInfo(&rows->data);
+	rows->nrows = 0;
+}
+
+void
+sc_rows_free(ScRowBuffer *rows)
+{
+	pfree(rows->data.data);
+}

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ * outbox.h
+ *	  What a task has still to send to its coordinator.
+ *
+ * Filling it is a memory copy and never waits; sc_outbox_pump sends as much as
+ * the queue has room for.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_TASK_OUTBOX_H
+#define SC_WORKER_TASK_OUTBOX_H
+
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "storage/shm_mq.h"
+#include "wire/message.h"
+
+typedef struct ScOutbox ScOutbox;
+
+/* Rows of one query that wait to become a message. */
+typedef struct ScRowBuffer
+{
+	ScOutbox   *outbox;
+	int64		query_id;
+	StringInfoData data;		/* a 'R' message, or empty */
+	uint32		nrows;
+} ScRowBuffer;
+
+extern ScOutbox *sc_outbox_create(int64 attempt, shm_mq_handle *queue);
+
+/*
+ * Adds a message of two parts; both are copied.  An error if no queue takes so many bytes: what an
+ * owner's data can make large is added in a step of his query.
+ */
+extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
+						  uint32 nrows, const void *head, Size head_len,
+						  const void *data, Size len);
+
+/*
+ * Sends what the queue has room for, without waiting.  True: all is sent.
+ * Ends the process where the coordinator has gone.
+ */
+extern bool sc_outbox_pump(ScOutbox *outbox);
+
+extern Size sc_outbox_bytes(const ScOutbox *outbox);
+
+extern void sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id);
+/* Adds a row; values that lie out of line are brought in.  An error if it is too large. */
+extern void sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot);
+extern void sc_rows_flush(ScRowBuffer *rows);
+extern void sc_rows_free(ScRowBuffer *rows);
+
+#endif							/* SC_WORKER_TASK_OUTBOX_H */

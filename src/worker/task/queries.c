@@ -1,0 +1,554 @@
+/*-------------------------------------------------------------------------
+ * queries.c
+ *	  The queries of a task, and the rule that an error in one of them concerns it
+ *	  alone.
+ *
+ * Whatever runs code of a query's owner does it as a step under guard(): an error
+ * there is caught, the message's transaction is aborted and begun anew, the
+ * failure goes to the coordinator, and the query is gone from this task.  Its
+ * state is the last checkpoint's again: what came of it since then, and waits in
+ * the outbox or with the coordinator, is void.  The coordinator decides when it
+ * is tried again.
+ *
+ * What code of an owner's leaves in the process beyond the transaction goes at the end
+ * of the step (sc_env_end_step).
+ *
+ * Not an error of a query: a cancel (SIGINT) of the process, which ends the
+ * attempt as any signal does.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/debug.h"
+#include "base/env.h"
+#include "base/limit.h"
+#include "base/lock_time.h"
+#include "base/settings.h"
+#include "base/user_code.h"
+#include "ckpt/failure.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "worker/frame/loop.h"
+#include "worker/task/task_internal.h"
+
+static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
+static ScOutbox *outbox;
+static int	being_restored;		/* queries with which the task begins; 0: it has begun */
+
+/* What a step works on; "query" is the step's to fill in where it loads one. */
+typedef struct Step
+{
+	int64		query_id;
+	ScTaskQuery *query;
+	MemoryContext context;		/* of a query that is being loaded */
+	const ScOffset *offset;		/* of a query that is restored */
+	const char *data;			/* of a message */
+	Size		len;
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;
+	const ScWireControl *control;
+	void		(*act) (ScTaskQuery *query, const ScWireControl *control);
+} Step;
+
+static void load_step(Step *step);
+static void run_step(Step *step);
+static void freeze_step(Step *step);
+
+/* ---------------------------------------------------------------------
+ * Errors
+ * --------------------------------------------------------------------- */
+
+/*
+ * Tells the coordinator.  What may pass without the row's being at fault has a place,
+ * too, past which the query counts as healthy again.
+ */
+static void
+send_failure(const Step *step, ErrorData *error)
+{
+	ScTaskQuery *query = step->query;
+	ScFailure  *failure = sc_failure_from_error(error);
+	StringInfoData buf;
+
+	if (query && query->in_row)
+	{
+		failure->row_lsn = query->transaction;
+		failure->row_ordinal = query->ordinal;
+	}
+	else if (query && sc_failure_is_transient(error->sqlerrcode))
+		failure->row_lsn = XLogRecPtrIsInvalid(step->lsn) ? query->transaction : step->lsn;
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	sc_outbox_add(outbox, SC_MESSAGE_FAILED, step->query_id, 0, NULL, 0, buf.data,
+				  buf.len);
+}
+
+/* Removes a query from the list and frees it. */
+static void
+forget(ScTaskQuery *query)
+{
+	queries = list_delete_ptr(queries, query);
+	sc_task_query_free(query);
+}
+
+/*
+ * Code of owners can leave something that fails, or never ends, at the commit: a transaction
+ * on another server.  It concerns nobody else.
+ */
+static void
+commit_step(void)
+{
+	sc_end_work();
+	sc_begin_work();
+}
+
+/*
+ * What is called is often made ready in an earlier step, so once seen means always.  "query"
+ * may be NULL: whoever it was, it is in nobody else's step.
+ */
+static bool
+runs_user_code(ScTaskQuery *query)
+{
+	bool		seen = sc_user_code_seen();
+
+	if (!query)
+		return seen;
+	query->user_code |= seen;
+	return query->user_code;
+}
+
+/* Do other queries wait for the step's end? */
+static bool
+others_wait(const Step *step)
+{
+	return step->context ? queries != NIL || being_restored > 1 : list_length(queries) > 1;
+}
+
+/*
+ * Runs "perform" on the step's query.  False: it failed, and is forgotten.  The
+ * transaction can be another one then.
+ */
+static bool
+guard(void (*perform) (Step *step), Step *step)
+{
+	static MemoryContext context = NULL;
+	volatile bool done = false;
+
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt failure",
+										ALLOCSET_SMALL_SIZES);
+	sc_worker_context.query_id = step->query_id;
+	PG_TRY();
+	{
+		(void) sc_user_code_seen();
+		sc_limit_begin(others_wait(step));
+		perform(step);
+		/* what the owner's code left open would be the next one's, or spoil the commit */
+		PortalHashTableDeleteAll();
+		if (runs_user_code(step->query))
+			commit_step();
+		sc_limit_end();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		send_failure(step, error);
+		if (step->query && list_member_ptr(queries, step->query))
+			forget(step->query);
+		sc_begin_work();
+		MemoryContextReset(context);
+	}
+	PG_END_TRY();
+	sc_env_end_step();
+	sc_worker_context.query_id = 0;
+	return done;
+}
+
+/* ---------------------------------------------------------------------
+ * Loading
+ * --------------------------------------------------------------------- */
+
+static void
+load_step(Step *step)
+{
+	ScTaskQuery *query = sc_task_query_load(step->query_id, step->context, outbox);
+
+	step->query = query;
+	SC_DEBUG_POINT("task_query_compiled");
+	if (query && step->offset)
+		sc_task_query_restore(query, step->offset);
+}
+
+/* Loads a query and puts it into the list; NULL where it failed or is gone. */
+static ScTaskQuery *
+load(Step *step, bool *failed)
+{
+	MemoryContext old;
+
+	step->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
+										  ALLOCSET_DEFAULT_SIZES);
+	*failed = !guard(load_step, step);
+	if (*failed && step->query)
+		sc_task_query_free(step->query);	/* with "context" */
+	else if (!step->query)
+		MemoryContextDelete(step->context);
+	if (*failed || !step->query)
+		return NULL;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	queries = lappend(queries, step->query);
+	/* what was heard while it was loaded concerned nobody else */
+	sc_task_query_catch_up(step->query);
+	MemoryContextSwitchTo(old);
+	return step->query;
+}
+
+void
+sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noffsets)
+{
+	outbox = task_outbox;
+	being_restored = noffsets;
+	sc_lock_time_begin(noffsets > 1);
+	for (int i = 0; i < noffsets; i++)
+	{
+		Step		step = {0};
+		bool		failed;
+
+		step.offset = &offsets[i];
+		step.query_id = step.offset->query_id;
+		(void) load(&step, &failed);
+	}
+	being_restored = 0;
+}
+
+List *
+sc_task_queries(void)
+{
+	return queries;
+}
+
+bool
+sc_task_queries_read_rows(const ScWireRecord *record)
+{
+	const ScWireLayout *layout = (const ScWireLayout *) SC_WIRE_BODY(record);
+	const ScWireStream *streams = (const ScWireStream *) (layout + 1);
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		const ScDefinition *definition = ((ScTaskQuery *) lfirst(lc))->definition;
+
+		for (int i = 0; definition->whole_row && i < layout->nstreams; i++)
+		{
+			if (streams[i].relid == definition->stream_relid)
+				return true;
+		}
+	}
+	return false;
+}
+
+static ScTaskQuery *
+find(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		if (((ScTaskQuery *) lfirst(lc))->query->query_id == query_id)
+			return lfirst(lc);
+	}
+	return NULL;
+}
+
+/* ---------------------------------------------------------------------
+ * Control messages
+ * --------------------------------------------------------------------- */
+
+/* The stream's options are those of the message; one of 0.2 has none, the catalogs have them then. */
+void
+sc_task_query_create(const ScWireControl *control)
+{
+	int64		query_id = control->control.query_id;
+	XLogRecPtr	lsn = control->end_lsn;
+	ScStreamOptions options = control->control.options;
+	Step		step = {0};
+	ScQuery    *catalog;
+	ScTaskQuery *query;
+	bool		failed;
+
+	/* restored, or standing at its offset: the message is being read again */
+	if (find(query_id) || sc_store_has_offset(query_id))
+		return;
+	step.query_id = query_id;
+	catalog = sc_query_by_id(query_id, true);
+	if (!catalog)
+		return;
+	if (!control->control.has_options)
+		options = sc_stream_by_relid(catalog->source, false)->options;
+	/* whatever becomes of its first part: it must not begin anywhere else */
+	sc_task_query_first_offset(query_id, catalog->source, lsn, &options, outbox);
+	sc_lock_time_begin(queries != NIL);
+	query = load(&step, &failed);
+	if (!query)
+		return;
+	query->options = options;
+	sc_engine_set_delay(query->engine, options.watermark_delay);
+	query->offset = lsn;
+}
+
+void
+sc_task_query_drop(int64 query_id)
+{
+	ScTaskQuery *query = find(query_id);
+
+	if (query)
+		forget(query);
+	sc_outbox_add(outbox, SC_MESSAGE_FORGET, query_id, 0, NULL, 0, NULL, 0);
+}
+
+/* Takes no more rows; the next barrier is its last. */
+void
+sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
+{
+	ScTaskQuery *query = find(query_id);
+
+	/*
+	 * A query that was resumed since may read the message again.  One that is paused was resumed in between,
+	 * and paused again, before a barrier came: it goes on from the first place, where its rows end.
+	 */
+	if (!query || query->paused || lsn <= query->offset)
+		return;
+	query->paused = true;
+	query->offset = lsn;
+}
+
+static void
+act_step(Step *step)
+{
+	step->act(step->query, step->control);
+}
+
+/* Windows can close at a control message: as with rows, an error is the query's. */
+static void
+act_on_all(void (*act) (ScTaskQuery *query, const ScWireControl *control),
+		   const ScWireControl *control)
+{
+	int			i = 0;
+
+	sc_lock_time_begin(list_length(queries) > 1);	/* for those to be compiled again */
+	while (i < list_length(queries))
+	{
+		Step		step = {0};
+
+		step.query = list_nth(queries, i);
+		step.query_id = step.query->query->query_id;
+		step.lsn = control->end_lsn;
+		step.control = control;
+		step.act = act;
+		if (guard(act_step, &step))
+			i++;				/* else it is gone from the list */
+	}
+}
+
+void
+sc_task_queries_alter(const ScWireControl *control)
+{
+	act_on_all(sc_task_query_alter, control);
+}
+
+void
+sc_task_queries_reset(const ScWireControl *control)
+{
+	act_on_all(sc_task_query_reset, control);
+}
+
+/* ---------------------------------------------------------------------
+ * Rows and barriers
+ * --------------------------------------------------------------------- */
+
+static void
+run_step(Step *step)
+{
+	sc_limit_add(((const ScWireHeader *) step->data)->nrows);
+	sc_task_query_run(step->query, step->data, step->len);
+}
+
+/*
+ * The i-th query has halted in a message that those before it have done.  Returns its place, or
+ * that of the one behind it, when some of them are gone from the list.
+ */
+static int
+bound_within(int i)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	List	   *rest = list_copy_tail(queries, i);	/* outlives the transaction, which an error replaces */
+	int			nrest = 0;
+	ListCell   *lc;
+
+	MemoryContextSwitchTo(old);
+	sc_task_queries_bound();
+	foreach(lc, rest)
+	{
+		if (list_member_ptr(queries, lfirst(lc)))
+			nrest++;
+	}
+	list_free(rest);
+	return list_length(queries) - nrest;
+}
+
+void
+sc_task_queries_run(const char *data, Size len)
+{
+	int			i = 0;
+
+	sc_lock_time_begin(list_length(queries) > 1);	/* for those to be compiled again */
+
+	while (i < list_length(queries))
+	{
+		Step		step = {0};
+
+		step.query = list_nth(queries, i);
+		step.query_id = step.query->query->query_id;
+		step.data = data;
+		step.len = len;
+		if (!guard(run_step, &step))
+			continue;			/* it is gone from the list */
+		if (step.query->halted)
+			i = bound_within(i);
+		else
+			i++;
+	}
+}
+
+static void
+bound_step(Step *step)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("the state of the query takes %zu MB, and that of all queries of the pipeline more than \"stream_ckpt.task_memory\" allows (%d MB)",
+					sc_engine_memory(step->query->engine) / (1024 * 1024), sc_task_memory),
+			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have fewer groups open at a time: shorter windows, fewer keys, a smaller watermark_delay.")));
+}
+
+/* Bytes of the states of an owner's queries, or of all. */
+static Size
+memory_of(Oid owner)
+{
+	Size		bytes = 0;
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		if (!OidIsValid(owner) || query->query->owner == owner)
+			bytes += sc_engine_memory(query->engine);
+	}
+	return bytes;
+}
+
+bool
+sc_task_queries_are_too_large(void)
+{
+	return memory_of(InvalidOid) > (Size) sc_task_memory * 1024 * 1024;
+}
+
+void
+sc_task_queries_bound(void)
+{
+	for (;;)
+	{
+		Step		step = {0};
+		Size		most = 0;
+		ListCell   *lc;
+
+		if (!sc_task_queries_are_too_large())
+			return;
+		/* the largest of whoever takes most */
+		foreach(lc, queries)
+		{
+			ScTaskQuery *query = lfirst(lc);
+			Size		all = memory_of(query->query->owner);
+
+			if (all < most)
+				continue;
+			if (all > most || sc_engine_memory(query->engine) >=
+				sc_engine_memory(step.query->engine))
+				step.query = query;
+			most = all;
+		}
+		step.query_id = step.query->query->query_id;
+		(void) guard(bound_step, &step);
+	}
+}
+
+static void
+freeze_step(Step *step)
+{
+	sc_task_query_freeze(step->query, step->checkpoint_id, step->lsn);
+}
+
+/* What a query with nothing new does at a barrier, if somebody's privileges have changed. */
+static void
+access_step(Step *step)
+{
+	sc_task_check_access(step->query);
+}
+
+/*
+ * One query's part.  False: it has none any more, because it failed or is paused, and is gone from the list.
+ */
+static bool
+freeze(Step *step)
+{
+	if (!guard(freeze_step, step))
+		return false;
+	if (!step->query->paused)
+		return true;
+	sc_outbox_add(outbox, SC_MESSAGE_PAUSED, step->query_id, 0, NULL, 0, NULL, 0);
+	forget(step->query);
+	return false;
+}
+
+/* Those with nothing new are named in one message: what isn't named has a part, or is elsewhere. */
+int64
+sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	StringInfoData ids;
+	int64		state_bytes = 0;
+	int			i = 0;
+
+	initStringInfo(&ids);
+	MemoryContextSwitchTo(old);
+	sc_lock_time_begin(list_length(queries) > 1);
+
+	while (i < list_length(queries))
+	{
+		Step		step = {0};
+		bool		same;
+
+		step.query = list_nth(queries, i);
+		step.query_id = step.query->query->query_id;
+		step.checkpoint_id = checkpoint_id;
+		step.lsn = lsn;
+		if (!sc_task_query_has_no_news(step.query, lsn, &same))
+		{
+			if (!freeze(&step))
+				continue;
+		}
+		else if (!sc_task_access_is_checked(step.query) && !guard(access_step, &step))
+			continue;
+		if (same)
+			appendBinaryStringInfo(&ids, (char *) &step.query_id, sizeof(int64));
+		state_bytes += sc_changelog_live_bytes(step.query->engine);
+		i++;
+	}
+	if (ids.len > 0)
+		sc_outbox_add(outbox, SC_MESSAGE_SAME, 0, 0, NULL, 0, ids.data, ids.len);
+	pfree(ids.data);
+	return state_bytes;
+}

@@ -1,0 +1,614 @@
+/*-------------------------------------------------------------------------
+ * query.c
+ *	  One query in a task: loading it, running rows through it, freezing it.
+ *
+ * The owner's code runs in the owner's surroundings (base/env.h), never as
+ * superuser: that includes the planning of expressions, which evaluates constant
+ * ones.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "base/env.h"
+#include "base/lock_time.h"
+#include "common/int.h"
+#include "query/analyze.h"
+#include "sink/sink.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "worker/frame/loop.h"
+#include "worker/frame/workers.h"
+#include "worker/task/task_internal.h"
+
+static ScTaskQuery *query_create(ScQuery *catalog, MemoryContext context,
+								 ScOutbox *outbox);
+static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
+static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
+static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
+static void add_chunk(void *arg, const ScChunk *chunk);
+static void add_drop(void *arg, int64 partition_key);
+
+ScTaskQuery *
+sc_task_query_load(int64 query_id, MemoryContext context, ScOutbox *outbox)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	ScQuery    *catalog = sc_query_by_id(query_id, true);
+	ScTaskQuery *query = NULL;
+
+	if (catalog)
+		query = query_create(catalog, context, outbox);
+	MemoryContextSwitchTo(old);
+	return query;
+}
+
+/*
+ * A lasting copy of a row type; the same one for all queries that see the stream
+ * in the same state, so that they share the slots of its layouts.
+ */
+static TupleDesc
+shared_desc(TupleDesc desc)
+{
+	static List *descs = NIL;
+	MemoryContext old;
+	TupleDesc	copy;
+	ListCell   *lc;
+
+	foreach(lc, descs)
+	{
+		if (equalTupleDescs(lfirst(lc), desc))
+			return lfirst(lc);
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	copy = CreateTupleDescCopyConstr(desc);
+	descs = lappend(descs, copy);
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
+/*
+ * An ScMemoryGrew.  One message can make any state of a few bytes for each row: the query halts
+ * behind this row when all of them together are too large, so that one can fail.
+ */
+static void
+look_at_memory(void *arg)
+{
+	ScTaskQuery *query = arg;
+
+	if (sc_task_queries_are_too_large())
+		query->end = query->at + ((const ScWireRecord *) query->at)->len;
+}
+
+/* All but the callbacks' arguments. */
+static ScEngineOptions
+engine_options(const ScQuery *catalog, int64 watermark_delay)
+{
+	ScEngineOptions options = {0};
+
+	options.emit = catalog->emit;
+	options.watermark_delay = watermark_delay;
+	options.allowed_lateness = catalog->allowed_lateness;
+	options.first_key_group = 0;
+	options.last_key_group = SC_MAX_PARALLELISM - 1;
+	options.emit_row = emit_row;
+	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
+	options.undo = catalog->dead_letter;
+	options.memory_grew = look_at_memory;
+	return options;
+}
+
+static ScTaskQuery *
+query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
+{
+	ScTaskQuery *query = palloc0(sizeof(ScTaskQuery));
+	ScEnv		env;
+
+	query->context = context;
+	query->query = catalog;
+	query->options = sc_stream_by_relid(catalog->source, false)->options;
+	sc_rows_init(&query->rows, outbox, catalog->query_id);
+	sc_task_check_access(query);
+	sc_env_enter(&env, catalog->owner, catalog->settings);
+	sc_task_query_compile(query);
+	sc_env_leave(&env);
+	return query;
+}
+
+/* The hashes by which changes of the definition's types are told. */
+static uint32 *
+hash_types(const ScDefinition *definition)
+{
+	uint32	   *hashes = palloc(sizeof(uint32) * Max(list_length(definition->types), 1));
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, definition->types)
+		hashes[n++] = GetSysCacheHashValue1(TYPEOID, ObjectIdGetDatum(lfirst_oid(lc)));
+	return hashes;
+}
+
+/* In the owner's surroundings. */
+void
+sc_task_query_compile(ScTaskQuery *query)
+{
+	ScQuery    *catalog = query->query;
+	uint64		changes = sc_task_changes();
+	ScStream   *stream;
+	MemoryContext old;
+	ScEngineOptions options;
+	ScDefinition *definition;
+	uint32	   *type_hashes;
+	Relation	relation;
+
+	sc_lock_time_relation(catalog->definition, AccessShareLock);
+	sc_lock_time_relation(catalog->source, AccessShareLock);
+	stream = sc_stream_by_relid(catalog->source, false);
+	relation = table_open(stream->relid, AccessShareLock);
+	query->code = AllocSetContextCreate(query->context, "stream_ckpt compiled query",
+										ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(query->code);
+	query->stale = SC_FRESH;
+	options = engine_options(catalog, query->options.watermark_delay);
+	options.emit_arg = query;
+	options.late_arg = query;
+	options.memory_arg = query;
+
+	definition = sc_definition_load(catalog);
+	/* the definition was read under this lock: its row type is that */
+	query->stream_desc = query->compiled_desc = shared_desc(RelationGetDescr(relation));
+	table_close(relation, AccessShareLock);
+	query->engine = sc_engine_create(query->code, definition, query->stream_desc, &options);
+	type_hashes = hash_types(definition);
+	MemoryContextSwitchTo(old);
+
+	/* who is told of a change looks at these, and knows nothing of what isn't there yet */
+	query->definition = definition;
+	query->type_hashes = type_hashes;
+	query->compiled_at = changes;
+	sc_task_query_catch_up(query);
+}
+
+void
+sc_task_query_catch_up(ScTaskQuery *query)
+{
+	if (query->compiled_at != sc_task_changes())
+		query->stale = query->definition->has_user_parts ? SC_STALE : SC_MAYBE_STALE;
+}
+
+void
+sc_task_query_try(const ScQuery *catalog)
+{
+	ScStream   *stream = sc_stream_by_relid(catalog->source, false);
+	ScEngineOptions options = engine_options(catalog, stream->options.watermark_delay);
+	Relation	relation = table_open(stream->relid, AccessShareLock);
+	ScDefinition *definition;
+	ScEnv		env;
+
+	sc_env_enter(&env, catalog->owner, catalog->settings);
+	definition = sc_definition_load(catalog);
+	sc_engine_free(sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(relation),
+									&options));
+	(void) sc_sink_close(sc_sink_open(catalog));
+	sc_env_leave(&env);
+	table_close(relation, NoLock);
+}
+
+void
+sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
+{
+	ScEngineCounters *counters = sc_engine_counters(query->engine);
+	ScChangelogLoader *loader;
+	ScEnv		env;
+
+	query->offset = offset->lsn;
+	query->active_lsn = offset->active_lsn;
+	query->active_at = offset->active_at;
+	query->options = offset->options;
+	query->ahead_rows = offset->ahead_rows;
+	query->updates_ignored = offset->updates_ignored;
+	query->deletes_ignored = offset->deletes_ignored;
+	query->truncates_ignored = offset->truncates_ignored;
+	counters->rows_in = offset->rows_in;
+	counters->late_rows = offset->late_rows;
+	counters->null_event_times = offset->null_event_times;
+	counters->result_rows = offset->result_rows;
+	sc_engine_set_delay(query->engine, offset->options.watermark_delay);
+	sc_engine_set_time(query->engine, &offset->time);
+
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	loader = sc_changelog_load_begin(query->engine);
+	sc_store_load(query->query->query_id, loader);
+	sc_changelog_load_end(loader);
+	sc_engine_free_closed(query->engine);
+	sc_env_leave(&env);
+}
+
+void
+sc_task_query_free(ScTaskQuery *query)
+{
+	sc_rows_free(&query->rows);
+	sc_engine_free(query->engine);
+	MemoryContextDelete(query->context);
+}
+
+/*
+ * What a row was before a column got another type isn't known: not to a definition that reads
+ * it as a value.
+ */
+static void
+check_row_type(const ScTaskQuery *query)
+{
+	AttrNumber	attno = query->stream ? sc_task_stream_retyped(query->stream) : 0;
+
+	if (attno == 0 || !query->definition->whole_row)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATATYPE_MISMATCH),
+			 errmsg("column \"%s\" of stream \"%s\" had another type when a row was inserted that the definition reads as a value",
+					NameStr(TupleDescAttr(query->stream_desc, attno - 1)->attname),
+					get_rel_name(query->definition->stream_relid)),
+			 errhint("Undo the change of the column and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.  Before a column's type is changed, let stream_ckpt.sync() return while nobody writes.")));
+}
+
+static inline void
+run_row(ScTaskQuery *query, const ScWireRecord *record)
+{
+	ScTaskLayout *layout = sc_task_layout_get(record->layout);
+
+	if (layout != query->layout)
+	{
+		query->layout = layout;
+		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
+											  query->stream_desc);
+		check_row_type(query);
+	}
+	if (query->stream)
+	{
+		query->ordinal++;
+		query->in_row = true;
+		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
+		if (unlikely(record->flags & SC_WIRE_CUT))
+			sc_engine_cut_row(query->engine, query->row);
+		else
+			sc_engine_row(query->engine, query->row);
+		query->in_row = false;
+	}
+}
+
+/*
+ * Must the query be compiled again before the record, the end of a transaction?  Code that ran in
+ * between may have let the server tell of a change, by which groups can have become equal.
+ */
+static bool
+stops_at_end(ScTaskQuery *query)
+{
+	if (likely(query->stale == SC_FRESH) || query->refreshed_at == query->at ||
+		sc_engine_is_interrupted(query->engine))
+		return false;
+	query->refreshed_at = query->at;
+	return true;
+}
+
+/* The records of the message from query->at on, up to its end or where it has to be compiled. */
+static void
+run_records(ScTaskQuery *query)
+{
+	for (; query->at < query->end; query->at += ((const ScWireRecord *) query->at)->len)
+	{
+		const ScWireRecord *record = (const ScWireRecord *) query->at;
+
+		switch (record->op)
+		{
+			case SC_WIRE_INSERT:
+				if (!query->skipping)
+					run_row(query, record);
+				break;
+			case SC_WIRE_BEGIN:
+				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
+				query->xid = ((ScWireBegin *) SC_WIRE_BODY(record))->xid;
+				query->ordinal = 0;
+				query->skipping = query->paused || query->transaction <= query->offset;
+				break;
+			case SC_WIRE_COMMIT:
+				if (query->skipping)
+					break;
+				if (stops_at_end(query))
+					return;
+				run_commit(query, record);
+				break;
+			case SC_WIRE_IDLE:
+				if (stops_at_end(query))
+					return;
+				run_idle(query, (const ScWireIdle *) SC_WIRE_BODY(record));
+				break;
+			default:
+				elog(ERROR, "unexpected record \"%c\" in a message", record->op);
+		}
+	}
+}
+
+/* Runs "perform" as the owner. */
+static void
+run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+{
+	ScEnv		env;
+
+	if (query->query->dead_letter)
+	{
+		sc_task_dead_run(query, perform);
+		return;
+	}
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	perform(query);
+	sc_env_leave(&env);
+}
+
+void
+sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
+{
+	if (!query->halted)
+		query->at = data + sizeof(ScWireHeader);
+	query->end = data + len;
+	query->refreshed_at = NULL;
+	sc_task_check_access(query);
+	do
+	{
+		query->layout = NULL;	/* may have been replaced since, or the row type */
+		sc_task_query_refresh(query);
+		run_as_owner(query, run_records);
+	} while (query->at < query->end);
+	query->halted = query->at < data + len;
+}
+
+/* May be called again for the same record, after an error in emitting. */
+static void
+run_commit(ScTaskQuery *query, const ScWireRecord *record)
+{
+	const ScWireCommit *commit = (const ScWireCommit *) SC_WIRE_BODY(record);
+	const ScWireSummary *summary = (const ScWireSummary *) (commit + 1);
+
+	for (uint32 i = 0; i < commit->nstreams; i++, summary++)
+	{
+		if (summary->relid != query->definition->stream_relid)
+			continue;
+		query->touched = true;
+		sc_engine_commit(query->engine, summary->max_event_time, summary->plausible_time);
+		query->ahead_rows += summary->ahead_rows;
+		query->updates_ignored += summary->updates;
+		query->deletes_ignored += summary->deletes;
+		query->truncates_ignored += summary->truncates;
+		if (summary->rows > 0)
+		{
+			query->active_lsn = commit->end_lsn;
+			query->active_at = commit->commit_time;
+		}
+	}
+}
+
+/*
+ * The stream was idle: its event time goes on with the clock.  What the message
+ * was made for must still hold here: no row since then.  May be called again for
+ * the same message, after an error in emitting.
+ */
+static void
+run_idle(ScTaskQuery *query, const ScWireIdle *idle)
+{
+	int64		event_time = sc_engine_max_event_time(query->engine);
+
+	if (idle->relid != query->definition->stream_relid || query->paused ||
+		idle->end_lsn <= query->offset || event_time == SC_NO_EVENT_TIME)
+		return;
+	query->touched = true;
+	if (query->active_lsn != idle->end_lsn)
+	{
+		if (query->active_lsn > idle->idle_since || query->active_at == 0 ||
+			idle->idle_at <= query->active_at)
+			return;
+		/* never past the last event time there can be */
+		event_time = Min(event_time, END_TIMESTAMP - 1 - (idle->idle_at - query->active_at)) +
+			(idle->idle_at - query->active_at);
+		query->active_lsn = idle->end_lsn;
+		query->active_at = idle->idle_at;
+	}
+	sc_engine_commit(query->engine, event_time, SC_NO_EVENT_TIME);
+}
+
+static void
+set_delay(ScTaskQuery *query)
+{
+	sc_engine_set_delay(query->engine, query->control->control.options.watermark_delay);
+}
+
+/*
+ * The greatest event time becomes what makes the watermark what is asked for.  The stream counts as
+ * active: idle messages that were made for something before are void.
+ */
+static void
+reset_watermark(ScTaskQuery *query)
+{
+	int64		watermark = query->control->control.watermark;
+	int64		event_time = sc_engine_plausible_time(query->engine);
+
+	if (watermark != SC_NO_EVENT_TIME &&
+		pg_add_s64_overflow(watermark, query->options.watermark_delay, &event_time))
+		event_time = PG_INT64_MAX;
+	if (event_time == SC_NO_EVENT_TIME)
+		return;
+	query->active_lsn = query->control->end_lsn;
+	query->active_at = query->control->commit_time;
+	sc_engine_reset(query->engine, event_time);
+}
+
+/* Is the query there, when the message comes?  One that goes on from behind it knows of it. */
+static bool
+concerns(const ScTaskQuery *query, const ScWireControl *control)
+{
+	return control->control.stream_relid == query->definition->stream_relid &&
+		!query->paused && control->end_lsn > query->offset;
+}
+
+void
+sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control)
+{
+	if (!concerns(query, control))
+		return;
+	query->touched = true;
+	query->control = control;
+	sc_task_query_refresh(query);
+	run_as_owner(query, set_delay);
+	query->options = control->control.options;
+}
+
+void
+sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control)
+{
+	if (!concerns(query, control))
+		return;
+	query->touched = true;
+	query->control = control;
+	sc_task_query_refresh(query);
+	run_as_owner(query, reset_watermark);
+}
+
+static void
+emit_row(void *arg, ScResultOp op, TupleTableSlot *row)
+{
+	sc_rows_add(&((ScTaskQuery *) arg)->rows, (char) op, row);
+}
+
+static void
+add_chunk(void *arg, const ScChunk *chunk)
+{
+	ScTaskQuery *query = arg;
+	ScMessageChunk head = {0};
+
+	head.checkpoint_id = query->checkpoint_id;
+	head.partition_key = chunk->partition_key;
+	head.seq = chunk->seq;
+	head.key_group_min = chunk->key_group_min;
+	head.key_group_max = chunk->key_group_max;
+	head.full = chunk->full;
+	head.len = chunk->len;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_CHUNK, query->query->query_id, 0,
+				  &head, sizeof(head), chunk->data, chunk->len);
+}
+
+static void
+add_drop(void *arg, int64 partition_key)
+{
+	ScTaskQuery *query = arg;
+	ScMessageDrop drop;
+
+	drop.partition_key = partition_key;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DROP, query->query->query_id, 0,
+				  &drop, sizeof(drop), NULL, 0);
+}
+
+void
+sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
+						   const ScStreamOptions *options, ScOutbox *outbox)
+{
+	ScOffset	offset = {0};
+
+	offset.query_id = query_id;
+	offset.source = source;
+	offset.lsn = start;
+	offset.options = *options;
+	offset.time.max_event_time = SC_NO_EVENT_TIME;
+	offset.time.plausible_time = SC_NO_EVENT_TIME;
+	offset.time.closed_until = SC_NO_EVENT_TIME;
+	offset.apart = true;
+	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
+				  NULL, 0);
+}
+
+/* All that the offset says but for lsn, checkpoint_id and apart.  Its padding is zero: it is compared. */
+static void
+fill_offset(const ScTaskQuery *query, ScOffset *offset)
+{
+	ScEngineCounters *counters = sc_engine_counters(query->engine);
+
+	memset(offset, 0, sizeof(ScOffset));
+	offset->query_id = query->query->query_id;
+	offset->source = query->definition->stream_relid;
+	offset->options = query->options;
+	sc_engine_get_time(query->engine, &offset->time);
+	offset->ahead_rows = query->ahead_rows;
+	offset->rows_in = counters->rows_in;
+	offset->late_rows = counters->late_rows;
+	offset->null_event_times = counters->null_event_times;
+	offset->result_rows = counters->result_rows;
+	offset->updates_ignored = query->updates_ignored;
+	offset->deletes_ignored = query->deletes_ignored;
+	offset->truncates_ignored = query->truncates_ignored;
+	offset->groups = sc_engine_groups(query->engine);
+	offset->state_bytes = sc_changelog_live_bytes(query->engine);
+	offset->active_lsn = query->active_lsn;
+	offset->active_at = query->active_at;
+	offset->next_due = sc_engine_next_due(query->engine);
+}
+
+bool
+sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
+{
+	ScOffset	now;
+
+	*same = false;
+	if (query->touched || query->stale != SC_FRESH || query->paused || query->sent.query_id == 0)
+		return false;
+	fill_offset(query, &now);
+	now.lsn = query->sent.lsn;
+	now.checkpoint_id = query->sent.checkpoint_id;
+	now.apart = query->sent.apart;
+	if (memcmp(&now, &query->sent, sizeof(ScOffset)) != 0)
+		return false;
+	/* while the others are behind it, its own position says all */
+	if (query->offset > lsn)
+		return query->sent.lsn == query->offset;
+	if (query->sent.apart)
+		return false;
+	query->offset = query->sent.lsn = lsn;
+	*same = true;
+	return true;
+}
+
+/* The query's offset record; call it after the changelog is written. */
+static void
+add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
+{
+	/* one that is ahead of the others keeps its own place, as one that is paused */
+	if (!query->paused)
+		query->offset = Max(query->offset, lsn);
+	fill_offset(query, &query->sent);
+	query->sent.lsn = query->offset;
+	query->sent.checkpoint_id = checkpoint_id;
+	query->sent.apart = query->paused || query->offset != lsn;
+	query->touched = false;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, query->sent.query_id, 0,
+				  &query->sent, sizeof(ScOffset), NULL, 0);
+}
+
+static void
+emit_changed(ScTaskQuery *query)
+{
+	sc_engine_emit_changed(query->engine);
+}
+
+void
+sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
+{
+	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
+	ScEnv		env;
+
+	query->checkpoint_id = checkpoint_id;
+	sc_task_check_access(query);
+	sc_task_query_refresh(query);
+	run_as_owner(query, emit_changed);
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	(void) sc_changelog_write(query->engine, &sink);
+	sc_env_leave(&env);
+	sc_rows_flush(&query->rows);
+	add_offset(query, checkpoint_id, lsn);
+}

@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ * stale.c
+ *	  Compiling a query again when something that it is made of has changed: its view, its
+ *	  functions, its types, the stream's row type.
+ *
+ * The rule: no row of a transaction that began after a change was committed is computed as
+ * before it, by whatever process.  A change is told (invalidation messages) before its
+ * command returns, and is heard when a transaction begins: so at the first one after the
+ * message with the row was received.  Nothing is looked up when it is heard; the query is only
+ * marked, and compiled again before the next message, transaction end or barrier.
+ *
+ * Which queries: those whose view, or one of whose types, has changed are known by oid.  What
+ * functions that somebody wrote depend on isn't known (query/depends.c), so a query with one
+ * of them is compiled again for any change of a function, operator, cast, aggregate or
+ * domain.  Those are rare; tables, of which sessions may make one for each of their
+ * transactions, are none of them.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "base/env.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_constraint.h"
+#include "common/hashfn.h"
+#include "query/analyze.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/syscache.h"
+#include "worker/task/task_internal.h"
+
+static uint64 changes;			/* heard of; 0: nothing is watched yet */
+static bool constraints_changed;
+static uint64 domain_checks;	/* fingerprint of the domains' constraints */
+
+/* ---------- hearing of changes ---------- */
+
+static void
+mark(ScTaskQuery *query, ScStale stale)
+{
+	query->stale = Max(query->stale, stale);
+}
+
+/* Marks the queries that are made of more than what came with the server; the others as "others". */
+static void
+mark_all(ScStale others)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		mark(query, query->definition->has_user_parts ? SC_STALE : others);
+	}
+}
+
+/* Functions, operators, casts, roles... that functions may depend on. */
+static void
+hear_of_code(Datum arg, int cacheid, uint32 hash)
+{
+	changes++;
+	mark_all(SC_FRESH);
+}
+
+/* What text search does with constants depends on it, whoever made it. */
+static void
+hear_of_text_search(Datum arg, int cacheid, uint32 hash)
+{
+	changes++;
+	mark_all(SC_STALE);
+}
+
+/* Mostly it is one of a table's. */
+static void
+hear_of_constraint(Datum arg, int cacheid, uint32 hash)
+{
+	changes++;
+	constraints_changed = true;
+}
+
+/* Mostly it is a table's. */
+static void
+hear_of_type(Datum arg, int cacheid, uint32 hash)
+{
+	ListCell   *lc;
+
+	changes++;
+	if (hash == 0)
+	{
+		mark_all(SC_FRESH);
+		return;
+	}
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		for (int i = 0; i < list_length(query->definition->types); i++)
+		{
+			if (query->type_hashes[i] == hash)
+				mark(query, SC_STALE);
+		}
+	}
+}
+
+/* 0: any, as so much was told that it was lost. */
+static void
+hear_of_relation(Datum arg, Oid relid)
+{
+	ListCell   *lc;
+
+	changes++;
+	if (relid == InvalidOid)
+	{
+		constraints_changed = true;
+		mark_all(SC_MAYBE_STALE);
+		return;
+	}
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		/* of the stream it is mostly told that somebody has analyzed it */
+		if (query->query->definition == relid ||
+			(query->definition->whole_row && query->query->source == relid))
+			mark(query, SC_MAYBE_STALE);
+		else if (list_member_oid(query->definition->relations, relid))
+			mark(query, SC_STALE);
+	}
+}
+
+/* ---------- domains ---------- */
+
+/* Checks of domains are told as tables' are: a number that differs if they do. */
+static uint64
+fingerprint_domains(void)
+{
+	Relation	rel = table_open(ConstraintRelationId, AccessShareLock);
+	uint64		result = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* those of tables have no type */
+	ScanKeyInit(&key, Anum_pg_constraint_contypid, BTGreaterStrategyNumber, F_OIDGT,
+				ObjectIdGetDatum(InvalidOid));
+	scan = systable_beginscan(rel, ConstraintTypidIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		uint64		row = ((Form_pg_constraint) GETSTRUCT(tuple))->oid;
+
+		row = hash_combine64(row, HeapTupleHeaderGetRawXmin(tuple->t_data));
+		row = hash_combine64(row, ItemPointerGetBlockNumber(&tuple->t_self));
+		result += hash_combine64(row, ItemPointerGetOffsetNumber(&tuple->t_self));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+static void
+look_at_domains(void)
+{
+	uint64		now;
+
+	constraints_changed = false;
+	now = fingerprint_domains();
+	if (now == domain_checks)
+		return;
+	domain_checks = now;
+	mark_all(SC_FRESH);
+}
+
+/* ---------- compiling again ---------- */
+
+static void
+watch(void)
+{
+	static const int code[] = {PROCOID, AGGFNOID, OPEROID, CASTSOURCETARGET, AMOPOPID, AMPROCNUM,
+	CLAOID, LANGOID, AUTHOID};
+	static const int text_search[] = {TSCONFIGOID, TSCONFIGMAP, TSDICTOID};
+
+	for (int i = 0; i < lengthof(code); i++)
+		CacheRegisterSyscacheCallback(code[i], hear_of_code, (Datum) 0);
+	for (int i = 0; i < lengthof(text_search); i++)
+		CacheRegisterSyscacheCallback(text_search[i], hear_of_text_search, (Datum) 0);
+	CacheRegisterSyscacheCallback(CONSTROID, hear_of_constraint, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, hear_of_type, (Datum) 0);
+	CacheRegisterRelcacheCallback(hear_of_relation, (Datum) 0);
+	changes = 1;
+	look_at_domains();
+}
+
+uint64
+sc_task_changes(void)
+{
+	if (changes == 0)
+		watch();
+	return changes;
+}
+
+/*
+ * Makes a new engine and gives it the old one's state.  An error leaves the query to be
+ * forgotten: it fails as it would if it were loaded.
+ */
+static void
+compile_again(ScTaskQuery *query)
+{
+	MemoryContext code = query->code;
+	ScEngine   *engine = query->engine;
+
+	ereport(DEBUG1, (errmsg_internal("compiling query " INT64_FORMAT " again", query->query->query_id)));
+	sc_task_query_compile(query);
+	sc_engine_take_state(query->engine, engine);
+	sc_engine_free(engine);
+	MemoryContextDelete(code);
+	query->touched = true;		/* groups may have become equal */
+}
+
+/* Are the view and the stream's columns as they were when the query was compiled? */
+static bool
+is_current(ScTaskQuery *query)
+{
+	Relation	stream;
+	bool		result;
+
+	if (!sc_definition_is_current(query->query, query->definition))
+		return false;
+	if (!query->definition->whole_row)
+		return true;
+	stream = RelationIdGetRelation(query->query->source);
+	if (!RelationIsValid(stream))
+		return true;
+	result = equalTupleDescs(RelationGetDescr(stream), query->compiled_desc);
+	RelationClose(stream);
+	return result;
+}
+
+void
+sc_task_query_refresh(ScTaskQuery *query)
+{
+	ScEnv		env;
+
+	if (unlikely(constraints_changed))
+		look_at_domains();
+	if (likely(query->stale == SC_FRESH))
+		return;
+	/* one that is being dropped goes when its message comes */
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(query->query->definition)))
+		return;
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	if (query->stale == SC_MAYBE_STALE && is_current(query))
+		query->stale = SC_FRESH;
+	else
+		compile_again(query);
+	sc_env_leave(&env);
+}

@@ -1,0 +1,312 @@
+/*-------------------------------------------------------------------------
+ * task.c
+ *	  A task of a pipeline [Flink: TaskManager]: runs the queries over the rows that
+ *	  the reader sends, and hands its part of each checkpoint to the coordinator.
+ *
+ * The loop takes one message at a time.  Rows are worked on message by message
+ * and query by query, each message in a transaction of its own, so that nothing
+ * stays open while waiting.  At a barrier everything that changed is copied into
+ * the outbox (the synchronous phase); the outbox is sent whenever the queue has
+ * room (the asynchronous phase), while rows are processed already.
+ *
+ * The rule: the task never waits for its outbox.  Where the outbox is full it stops
+ * reading instead, and the reader waits in turn.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/debug.h"
+#include "base/settings.h"
+#include "common/int.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "worker/frame/loop.h"
+#include "worker/frame/queues.h"
+#include "worker/frame/workers.h"
+#include "worker/task/task_internal.h"
+
+static shm_mq_handle *input;
+static ScOutbox *outbox;
+static ScTaskShared *shared;	/* our statistics */
+static int64 attempt;
+static int64 rows_since_barrier;
+static bool part_unsent;
+
+static void task_main(void);
+static void process_message(const char *data, Size len);
+static void process_rows(const char *data, Size len);
+static void process_control(const ScWireControl *control);
+static void process_barrier(const ScWireBarrier *barrier);
+static void publish_statistics(void);
+
+void
+stream_ckpt_task_main(Datum arg)
+{
+	ScPipelineShared *pipeline = &sc_shared->pipelines[DatumGetInt32(arg)];
+	ScWorkerArg worker_arg;
+
+	memcpy(&worker_arg, MyBgworkerEntry->bgw_extra, sizeof(worker_arg));
+	attempt = worker_arg.attempt;
+	shared = &pipeline->tasks[worker_arg.task];
+	sc_worker_run(SC_PROCESS_TASK, DatumGetInt32(arg), &shared->place, task_main);
+}
+
+static dsm_segment *
+attach(void)
+{
+	dsm_segment *segment = sc_queues_attach(sc_my_pipeline);
+	int			task = shared - sc_my_pipeline->tasks;
+
+	if (sc_my_pipeline->attempt != attempt)
+		proc_exit(1);
+	input = sc_queue_input(segment, task, false);
+	outbox = sc_outbox_create(attempt, sc_queue_output(segment, task, true));
+	return segment;
+}
+
+static bool
+outbox_full(void)
+{
+	return sc_outbox_bytes(outbox) > (Size) sc_task_memory * 1024 * 1024 / 4;
+}
+
+static void
+task_main(void)
+{
+	dsm_segment *segment = attach();
+	int			noffsets;
+	const ScOffset *offsets = sc_queues_offsets(segment, &noffsets);
+
+	SC_DEBUG_POINT("task_before_restore");
+	sc_begin_work();
+	sc_task_queries_restore(outbox, offsets, noffsets);
+	sc_task_queries_bound();
+	sc_end_work();
+	publish_statistics();
+
+	for (;;)
+	{
+		shm_mq_result result = SHM_MQ_WOULD_BLOCK;
+		Size		len;
+		void	   *data;
+		instr_time	start;
+		instr_time	stop;
+
+		sc_worker_check();
+		if (sc_outbox_pump(outbox) && part_unsent)
+		{
+			part_unsent = false;
+			SC_DEBUG_POINT("task_part_sent");
+		}
+		INSTR_TIME_SET_CURRENT(start);
+		if (!outbox_full())
+			result = shm_mq_receive(input, &len, &data, true);
+		if (result == SHM_MQ_SUCCESS && shared->behind_since == 0)
+			shared->behind_since = sc_moment_now();
+		if (result == SHM_MQ_SUCCESS)
+			process_message(data, len);
+		else if (result == SHM_MQ_DETACHED)
+			proc_exit(1);		/* the reader's end ends the attempt */
+		else
+		{
+			if (!outbox_full())
+				shared->behind_since = 0;
+			sc_worker_wait(-1);
+		}
+		INSTR_TIME_SET_CURRENT(stop);
+		INSTR_TIME_SUBTRACT(stop, start);
+		if (result == SHM_MQ_SUCCESS)
+			shared->busy_us += INSTR_TIME_GET_MICROSEC(stop);
+		else if (outbox_full())
+			shared->backpressured_us += INSTR_TIME_GET_MICROSEC(stop);
+		shared->outbox_bytes = sc_outbox_bytes(outbox);
+	}
+}
+
+/*
+ * Waits until the transaction is visible, and has told others of its changes of the catalogs,
+ * which it does before it gives up the lock on its id.
+ */
+static void
+wait_until_told(TransactionId xid)
+{
+	bool		over = false;
+
+	sc_wait_until_visible(xid, sc_worker_wait);
+	while (!over)
+	{
+		sc_begin_work();
+		over = sc_conditional_xact_wait(xid);
+		sc_end_work();
+		if (!over)
+			sc_worker_wait(1);
+	}
+}
+
+static void
+process_message(const char *data, Size len)
+{
+	const ScWireHeader *header = (const ScWireHeader *) data;
+	const ScWireRecord *first = (const ScWireRecord *) (header + 1);
+
+	if (header->magic != SC_WIRE_MAGIC)
+		elog(ERROR, "invalid message from the reader");
+	if (header->attempt != attempt)
+		return;
+	switch (first->op)
+	{
+		case SC_WIRE_LAYOUT:
+			if (sc_task_queries_read_rows(first))
+				wait_until_told(((const ScWireLayout *) SC_WIRE_BODY(first))->xid);
+			sc_task_layout_set(first);
+			break;
+		case SC_WIRE_CONTROL:
+			process_control((const ScWireControl *) SC_WIRE_BODY(first));
+			break;
+		case SC_WIRE_BARRIER:
+			process_barrier((const ScWireBarrier *) SC_WIRE_BODY(first));
+			break;
+		default:
+			process_rows(data, len);
+			break;
+	}
+}
+
+/* What the last transaction end in the message was, for the views. */
+static void
+note_last_commit(const char *data, Size len)
+{
+	const char *end = data + len;
+
+	for (data += sizeof(ScWireHeader); data < end; data += ((ScWireRecord *) data)->len)
+	{
+		if (((ScWireRecord *) data)->op == SC_WIRE_COMMIT)
+		{
+			const ScWireCommit *commit = (const ScWireCommit *) SC_WIRE_BODY(data);
+
+			shared->lsn = commit->end_lsn;
+			shared->commit_time = commit->commit_time;
+		}
+	}
+}
+
+static void
+process_rows(const char *data, Size len)
+{
+	uint32		nrows = ((const ScWireHeader *) data)->nrows;
+
+	sc_begin_work();
+	sc_task_queries_run(data, len);
+	sc_task_queries_bound();
+	sc_end_work();
+	SC_DEBUG_POINT("task_after_rows");
+	rows_since_barrier += nrows;
+	shared->rows_in += nrows;
+	note_last_commit(data, len);
+	publish_statistics();
+}
+
+static void
+process_control(const ScWireControl *control)
+{
+	/* the catalogs must show what it did */
+	sc_wait_until_visible(control->xid, sc_worker_wait);
+	sc_begin_work();
+	switch (control->control.kind)
+	{
+		case SC_CONTROL_CREATE_QUERY:
+			sc_task_query_create(control);
+			break;
+		case SC_CONTROL_DROP_QUERY:
+			sc_task_query_drop(control->control.query_id);
+			break;
+		case SC_CONTROL_PAUSE_QUERY:
+			sc_task_query_pause(control->control.query_id, control->end_lsn);
+			break;
+		case SC_CONTROL_ALTER_STREAM:
+			sc_task_queries_alter(control);
+			break;
+		case SC_CONTROL_RESET_WATERMARK:
+			sc_task_queries_reset(control);
+			break;
+		case SC_CONTROL_MARKER:
+		case SC_CONTROL_IDLE:
+			break;
+	}
+	sc_end_work();
+	publish_statistics();
+}
+
+static void
+process_barrier(const ScWireBarrier *barrier)
+{
+	ScMessageEnd end = {0};
+	instr_time	start;
+	instr_time	stop;
+
+	end.barrier_at = sc_moment_now();
+	INSTR_TIME_SET_CURRENT(start);
+	sc_worker_context.checkpoint_id = barrier->checkpoint_id;
+	sc_worker_context.lsn = barrier->lsn;
+	SC_DEBUG_POINT("task_before_freeze");
+	sc_begin_work();
+	end.state_bytes = sc_task_queries_freeze(barrier->checkpoint_id, barrier->lsn);
+	sc_end_work();
+	INSTR_TIME_SET_CURRENT(stop);
+	INSTR_TIME_SUBTRACT(stop, start);
+
+	end.checkpoint_id = barrier->checkpoint_id;
+	end.lsn = barrier->lsn;
+	end.triggered_at = barrier->triggered_at;
+	end.sync_us = INSTR_TIME_GET_MICROSEC(stop);
+	end.rows_in = rows_since_barrier;
+	end.nxids = barrier->nxids;
+	sc_outbox_add(outbox, SC_MESSAGE_END, 0, 0, &end, sizeof(end),
+				  barrier + 1, barrier->nxids * sizeof(TransactionId));
+	rows_since_barrier = 0;
+	part_unsent = true;
+	sc_worker_context.checkpoint_id = 0;
+	SC_DEBUG_POINT("task_after_freeze");
+	pgstat_report_stat(false);
+}
+
+static void
+publish_statistics(void)
+{
+	int64		late_rows = 0;
+	int64		groups = 0;
+	Size		state_bytes = 0;
+	int64		watermark = DT_NOEND;
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+		int64		max_event_time = sc_engine_max_event_time(query->engine);
+
+		late_rows += sc_engine_counters(query->engine)->late_rows;
+		groups += sc_engine_groups(query->engine);
+		state_bytes += sc_engine_memory(query->engine);
+		if (max_event_time == SC_NO_EVENT_TIME)
+			watermark = DT_NOBEGIN;
+		else if (watermark != DT_NOBEGIN)
+		{
+			int64		own;
+
+			if (pg_sub_s64_overflow(max_event_time, query->options.watermark_delay, &own))
+				own = DT_NOBEGIN;
+			watermark = Min(watermark, own);
+		}
+	}
+	shared->late_rows = late_rows;
+	shared->groups = groups;
+	shared->state_bytes = state_bytes;
+	shared->watermark = IS_VALID_TIMESTAMP(watermark) ? watermark : DT_NOBEGIN;
+}

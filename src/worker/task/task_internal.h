@@ -1,0 +1,197 @@
+/*-------------------------------------------------------------------------
+ * task_internal.h
+ *	  What the files of a task share: its queries and its layouts.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_TASK_TASK_INTERNAL_H
+#define SC_WORKER_TASK_TASK_INTERNAL_H
+
+#include "ckpt/kept_row.h"
+#include "ckpt/store.h"
+#include "exec/engine.h"
+#include "wire/batch.h"
+#include "worker/task/outbox.h"
+
+/* Must a query be compiled again? */
+typedef enum ScStale
+{
+	SC_FRESH,
+	SC_MAYBE_STALE,				/* if its view, or the row type that it reads, is another now */
+	SC_STALE
+} ScStale;
+
+/* A query that the task runs.  Allocated in its own context, freed as a whole. */
+typedef struct ScTaskQuery
+{
+	MemoryContext context;
+	ScQuery    *query;
+	MemoryContext code;			/* of the next two, as they are compiled */
+	ScDefinition *definition;
+	uint32	   *type_hashes;	/* of definition->types, in TYPEOID */
+	ScStale		stale;			/* stale.c, which sets it */
+	uint64		compiled_at;	/* sc_task_changes() before it was compiled */
+	TupleDesc	stream_desc;	/* the stream's row type; lives as long as the task */
+	TupleDesc	compiled_desc;	/* the same when it was compiled */
+	ScStreamOptions options;	/* the stream's, as of this place in the log */
+	ScEngine   *engine;
+	ScRowBuffer rows;			/* result rows on their way to the outbox */
+	XLogRecPtr	offset;			/* transactions that end at or before it are in */
+	bool		skipping;		/* the transaction being read is one of those */
+	int64		checkpoint_id;	/* being frozen */
+	bool		paused;			/* takes no more rows; "offset" is its last */
+	bool		touched;		/* since its last part: set by whoever changes its state, or sends something
+								 * of it.  What its offset says is compared */
+	ScOffset	sent;			/* in the last part of this attempt, up to date by what it said since; query_id
+								 * 0: there was none */
+	uint64		access_checked; /* access.c; 0: never */
+	bool		user_code;		/* functions of users' are called, which may leave something for
+								 * the commit */
+
+	/* where it is, for a failure */
+	XLogRecPtr	transaction;	/* end of the transaction being read */
+	TransactionId xid;			/* its number */
+	int64		ordinal;		/* rows of the stream seen in it */
+	bool		in_row;			/* at the last one of them */
+	TupleTableSlot *row;		/* that row */
+	const char *at;				/* the record being read, in the message */
+	const char *end;			/* of the message, or of the row behind which it halts */
+	bool		halted;			/* at "at": there are more records in the message */
+	const char *refreshed_at;	/* the record before which it was compiled again, or NULL */
+	XLogRecPtr	active_lsn;		/* see ScOffset */
+	TimestampTz active_at;
+	int64		ahead_rows;		/* since the query began, as the next three */
+	int64		updates_ignored;
+	int64		deletes_ignored;
+	int64		truncates_ignored;
+
+	const ScWireControl *control;	/* being acted on */
+
+	/* the layout of the last row, and its stream that this query reads (NULL:
+	 * none of them) */
+	struct ScTaskLayout *layout;
+	struct ScTaskStream *stream;
+} ScTaskQuery;
+
+/*
+ * queries.c: the task's queries, and the rule that an error in one of them
+ * concerns it alone.  All need a transaction and a snapshot (sc_begin_work), which
+ * an error replaces by new ones: nothing of the caller's may depend on them.
+ */
+
+/* Loads the queries of these offsets, with their state.  "offsets" must stay valid. */
+extern void sc_task_queries_restore(ScOutbox *outbox, const ScOffset *offsets, int noffsets);
+extern List *sc_task_queries(void); /* of ScTaskQuery * */
+
+/* Runs one message's rows and transaction ends through all queries. */
+extern void sc_task_queries_run(const char *data, Size len);
+
+/* Where the queries' state is past stream_ckpt.task_memory, the largest of them fails. */
+extern void sc_task_queries_bound(void);
+extern bool sc_task_queries_are_too_large(void);
+
+/* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
+ * live chunks. */
+extern int64 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn);
+
+/* Does a query have rows of this layout ('L' record) as values? */
+extern bool sc_task_queries_read_rows(const ScWireRecord *record);
+
+/* Control messages: what happens to a query, or to those of a stream, at "lsn". */
+extern void sc_task_query_create(const ScWireControl *control);
+extern void sc_task_queries_alter(const ScWireControl *control);
+extern void sc_task_queries_reset(const ScWireControl *control);
+extern void sc_task_query_drop(int64 query_id);
+extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
+
+/* query.c: one query; errors go through */
+
+/*
+ * Reads the catalog entry and compiles the query; NULL where it has been dropped
+ * since.  "context" is the query's own from then on.
+ */
+extern ScTaskQuery *sc_task_query_load(int64 query_id, MemoryContext context,
+									   ScOutbox *outbox);
+/* Counters, watermark and state of the last checkpoint. */
+extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
+extern void sc_task_query_free(ScTaskQuery *query);
+/* Halts where the state of all queries outgrows its bound (query->halted); then call it again. */
+extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
+extern void sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
+/*
+ * Has the query nothing for a checkpoint at "lsn"?  *same: the coordinator must be told, because
+ * its position moves on.  Runs no code of the owner's, and costs next to nothing.
+ */
+extern bool sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same);
+/* What a message to the queries of its stream does to one of them; at its place in the log. */
+extern void sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control);
+extern void sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control);
+/* The offset of a query that begins at "start". */
+extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
+									   const ScStreamOptions *options, ScOutbox *outbox);
+
+/* Compiles the definition as it is now; what was compiled before is the caller's to free. */
+extern void sc_task_query_compile(ScTaskQuery *query);
+/* Marks the query if anything was heard since it began to be compiled: it wasn't in the list. */
+extern void sc_task_query_catch_up(ScTaskQuery *query);
+
+/*
+ * stale.c: compiles the query again if anything that it is made of has changed, with the
+ * state that it has.  To be called between two rows, before anything is computed in a
+ * transaction; costs a comparison if nothing has changed.
+ */
+extern void sc_task_query_refresh(ScTaskQuery *query);
+/* Counts changes that a query may depend on; watches them from the first call on. */
+extern uint64 sc_task_changes(void);
+
+/* access.c: an error where the owner may not do (any more) what the query does.
+ * Costs a comparison where no privilege has changed since the last call. */
+extern void sc_task_check_access(ScTaskQuery *query);
+/* Would that be the comparison only? */
+extern bool sc_task_access_is_checked(const ScTaskQuery *query);
+
+/* late.c */
+
+/* The row at query->at, as it was written, to be kept.  To be called as the query's owner. */
+extern void sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept);
+
+/* An ScLateRowDropped; "arg" is the ScTaskQuery */
+extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,
+							 int64 window_end, int64 watermark);
+
+/*
+ * dead_letter.c: runs "perform" in the owner's surroundings until it is through, stepping
+ * over rows and groups that raise errors.  "perform" begins at query->at, or where it was
+ * left.
+ */
+extern void sc_task_dead_run(ScTaskQuery *query, void (*perform) (ScTaskQuery *query));
+
+/* layout.c */
+
+/* How the rows of one relation lie in messages. */
+typedef struct ScTaskLayout ScTaskLayout;
+typedef struct ScTaskStream ScTaskStream;
+
+/* Takes a 'L' record. */
+extern void sc_task_layout_set(const ScWireRecord *record);
+extern ScTaskLayout *sc_task_layout_get(uint16 number);
+
+/* The stream's column that had another type in these rows than in stream_desc, or 0. */
+extern AttrNumber sc_task_stream_retyped(const ScTaskStream *stream);
+
+/* The layout's view of a stream for slots of "stream_desc"; NULL where its rows
+ * don't belong to the stream. */
+extern ScTaskStream *sc_task_layout_stream(ScTaskLayout *layout, Oid stream,
+										   TupleDesc stream_desc);
+
+/*
+ * The row's columns and values, in the stream's order, as they were in its own transaction, for
+ * kept rows: what no catalog of today says any more.  Virtual columns aren't among them.  Values
+ * point into "row"; the arrays are palloc'd, the row type the layout's.
+ */
+extern TupleDesc sc_task_stream_kept_row(ScTaskLayout *layout, ScTaskStream *stream,
+										 MinimalTuple row, Datum **values, bool **nulls);
+
+/* The row in a slot by the stream's attribute numbers, valid until the next call. */
+extern TupleTableSlot *sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple);
+
+#endif							/* SC_WORKER_TASK_TASK_INTERNAL_H */
