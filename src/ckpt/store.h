@@ -107,10 +107,10 @@ extern bool sc_store_has_offset(int64 query_id);
  */
 extern ScStore *sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id);
 /* checkpoint_id: of the barrier that the chunk was written at, which can be an
- * earlier one than the store's.  full: drops the partition's older chunks first. */
+ * earlier one than the store's.  full: drops the pane's older chunks first. */
 extern void sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 						   const ScChunk *chunk);
-extern void sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key);
+extern void sc_store_drop_pane(ScStore *store, int64 query_id, int64 pane_key);
 extern int64 sc_store_checkpoint_id(const ScStore *store);
 extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, source) */
 /* A query that went with the others isn't in this checkpoint: it stays at "lsn". */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * store_chunk.c
  *	  Changelog chunks in stream_ckpt.state_chunk: written in batches, dropped by
- *	  partition, fed to a loader at recovery.  The frame is in store.c.
+ *	  pane, fed to a loader at recovery.  The frame is in store.c.
  *
  * The rule: every record that writes a chunk or deletes one carries
  * DoNotReplicateId as its origin, so that decoding drops it before looking at
@@ -89,7 +89,7 @@ form_chunk(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk *c
 	memcpy(VARDATA(data), chunk->data, chunk->len);
 
 	values[Anum_chunk_query_id - 1] = Int64GetDatum(query_id);
-	values[Anum_chunk_partition_key - 1] = Int64GetDatum(chunk->partition_key);
+	values[Anum_chunk_partition_key - 1] = Int64GetDatum(chunk->pane_key);
 	values[Anum_chunk_checkpoint_id - 1] = Int64GetDatum(checkpoint_id);
 	values[Anum_chunk_seq - 1] = Int32GetDatum(chunk->seq);
 	values[Anum_chunk_key_group_min - 1] = Int16GetDatum(chunk->key_group_min);
@@ -118,7 +118,7 @@ add_to_batch(ScStore *store, int64 query_id, int64 checkpoint_id, const ScChunk 
 	ExecStoreHeapTuple(form_chunk(store, query_id, checkpoint_id, chunk),
 					   store->batch[row], true);
 	store->batch_query[row] = query_id;
-	store->batch_partition[row] = chunk->partition_key;
+	store->batch_pane[row] = chunk->pane_key;
 	store->batch_bytes += chunk->len;
 	store->batch_subid = GetCurrentSubTransactionId();
 	store->batch_rows++;
@@ -152,25 +152,25 @@ delete_chunks(ScStore *store, int nkeys, ScanKey keys)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Keys for all chunks of a partition; returns their number. */
+/* Keys for all chunks of a pane; returns their number. */
 static int
-partition_keys(ScanKey keys, int64 query_id, int64 partition_key)
+pane_keys(ScanKey keys, int64 query_id, int64 pane_key)
 {
 	ScanKeyInit(&keys[0], Anum_chunk_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(query_id));
 	ScanKeyInit(&keys[1], Anum_chunk_partition_key, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(partition_key));
+				Int64GetDatum(pane_key));
 	return 2;
 }
 
-/* Chunks of the partition that are still in the batch are written. */
+/* Chunks of the pane that are still in the batch are written. */
 static void
-flush_partition(ScStore *store, int64 query_id, int64 partition_key)
+flush_pane(ScStore *store, int64 query_id, int64 pane_key)
 {
 	for (int i = 0; i < store->batch_rows; i++)
 	{
 		if (store->batch_query[i] == query_id &&
-			store->batch_partition[i] == partition_key)
+			store->batch_pane[i] == pane_key)
 		{
 			sc_store_flush(store);
 			return;
@@ -194,9 +194,9 @@ sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 	if (chunk->full)
 	{
 		ScanKeyData keys[3];
-		int			nkeys = partition_keys(keys, query_id, chunk->partition_key);
+		int			nkeys = pane_keys(keys, query_id, chunk->pane_key);
 
-		flush_partition(store, query_id, chunk->partition_key);
+		flush_pane(store, query_id, chunk->pane_key);
 		ScanKeyInit(&keys[nkeys], Anum_chunk_checkpoint_id, BTLessStrategyNumber,
 					F_INT8LT, Int64GetDatum(checkpoint_id));
 		delete_chunks(store, nkeys + 1, keys);
@@ -209,17 +209,17 @@ sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 }
 
 /*
- * See store.h.  A partition that comes back later in the same checkpoint starts
+ * See store.h.  A pane that comes back later in the same checkpoint starts
  * anew; one whose chunks are still in the batch has them written first.
  */
 void
-sc_store_drop_partition(ScStore *store, int64 query_id, int64 partition_key)
+sc_store_drop_pane(ScStore *store, int64 query_id, int64 pane_key)
 {
 	ScanKeyData keys[2];
 
 	forget_aborted_batch(store);
-	flush_partition(store, query_id, partition_key);
-	delete_chunks(store, partition_keys(keys, query_id, partition_key), keys);
+	flush_pane(store, query_id, pane_key);
+	delete_chunks(store, pane_keys(keys, query_id, pane_key), keys);
 }
 
 /* See store.h. */
@@ -251,7 +251,7 @@ chunk_from_tuple(HeapTuple tuple, TupleDesc desc, int64 *checkpoint_id)
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	*checkpoint_id = DatumGetInt64(values[Anum_chunk_checkpoint_id - 1]);
-	chunk.partition_key = DatumGetInt64(values[Anum_chunk_partition_key - 1]);
+	chunk.pane_key = DatumGetInt64(values[Anum_chunk_partition_key - 1]);
 	chunk.seq = DatumGetInt32(values[Anum_chunk_seq - 1]);
 	chunk.key_group_min = DatumGetInt16(values[Anum_chunk_key_group_min - 1]);
 	chunk.key_group_max = DatumGetInt16(values[Anum_chunk_key_group_max - 1]);
@@ -265,7 +265,7 @@ chunk_from_tuple(HeapTuple tuple, TupleDesc desc, int64 *checkpoint_id)
 
 /*
  * See store.h.  "full" isn't stored and is false here: older chunks of such a
- * partition are gone.  Needs a transaction and an active snapshot; the loader's errors
+ * pane are gone.  Needs a transaction and an active snapshot; the loader's errors
  * go through.
  */
 void

@@ -47,7 +47,7 @@ struct ScStore
 	 */
 	TupleTableSlot *batch[CHUNK_BATCH_ROWS];	/* NULL: not made yet */
 	int64		batch_query[CHUNK_BATCH_ROWS];
-	int64		batch_partition[CHUNK_BATCH_ROWS];
+	int64		batch_pane[CHUNK_BATCH_ROWS];
 	int			batch_rows;
 	Size		batch_bytes;
 	SubTransactionId batch_subid;

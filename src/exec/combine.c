@@ -5,7 +5,7 @@
  * What equals what isn't the engine's to say: a type can get an attribute or lose one, a
  * function can be replaced, a collation can have another version.  Then two groups can be
  * one.  The rule: the rows of both count, whatever was written or emitted of them.
- * sc_partition_regroup (pane.c) finds such groups, here they are combined.
+ * sc_pane_regroup (pane.c) finds such groups, here they are combined.
  *
  * A query that is compiled again gets a new engine, which takes over all that the old one
  * has, and hashes it by the new functions.
@@ -21,19 +21,19 @@
 /* How often the time limit is told of groups */
 #define LIMIT_GROUPS	1024
 
-/* Partitions that are taken before they are freed where they come from */
-#define TAKE_PARTITIONS 64
+/* Panes that are taken before they are freed where they come from */
+#define TAKE_PANES 64
 
 /* The inputs of "from" are added behind those of "state". */
 static void
-append_inputs(ScPartition *part, Datum *state, Datum from)
+append_inputs(ScPane *pane, Datum *state, Datum from)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(from);
 
 	if (inputs == NULL)
 		return;
-	part->inputs_bytes -= inputs->len;
-	sc_inputs_append(part, state, inputs->rows, inputs->data, inputs->len);
+	pane->inputs_bytes -= inputs->len;
+	sc_inputs_append(pane, state, inputs->rows, inputs->data, inputs->len);
 	pfree(inputs);
 }
 
@@ -43,16 +43,16 @@ append_inputs(ScPartition *part, Datum *state, Datum from)
  * context is a short one.
  */
 void
-sc_group_combine(ScEngine *engine, ScPartition *part, ScGroup *group, ScGroup *other)
+sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group, ScGroup *other)
 {
-	engine->aggstate->curaggcontext = part->aggcontext;
+	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		Datum	   *state = &sc_group_states(engine, group)[t];
 		Datum		from = sc_group_states(engine, other)[t];
 
 		if (engine->trans[t].kind == SC_TRANS_INPUTS)
-			append_inputs(part, state, from);
+			append_inputs(pane, state, from);
 		else
 			sc_state_combine(engine, &engine->trans[t], state,
 							 &sc_group_state_flags(engine, group)[t],
@@ -66,45 +66,45 @@ sc_group_combine(ScEngine *engine, ScPartition *part, ScGroup *group, ScGroup *o
 
 /* The changelog has to write what it had to: the groups are copies, in the same order. */
 static void
-copy_changes(ScEngine *engine, ScPartition *part, const ScPartition *from)
+copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 {
-	part->whole |= from->whole;
-	if (part->whole || from->all_changed)
+	pane->whole |= from->whole;
+	if (pane->whole || from->all_changed)
 		return;
-	part->all_changed = false;
-	for (uint32 n = 0; n < part->ngroups; n++)
+	pane->all_changed = false;
+	for (uint32 n = 0; n < pane->ngroups; n++)
 	{
-		ScGroup    *group = sc_partition_group(engine, part, n);
+		ScGroup    *group = sc_pane_group(engine, pane, n);
 
 		if (group->flags & SC_GROUP_LISTED)
-			sc_partition_list_changed(part, group, n);
+			sc_pane_list_changed(pane, group, n);
 	}
 }
 
 static void
-take_partition(ScEngine *engine, ScEngine *from, ScPartition *source)
+take_pane(ScEngine *engine, ScEngine *from, ScPane *source)
 {
-	ScPartition *part = sc_partition_open(engine, source->start, source->end);
+	ScPane	   *pane = sc_pane_open(engine, source->start, source->end);
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	part->emitted = source->emitted;
+	pane->emitted = source->emitted;
 	from->aggstate->curaggcontext = source->aggcontext;
 	for (uint32 n = 0; n < source->ngroups; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		(void) sc_group_take(engine, part, from, sc_partition_group(from, source, n));
+		(void) sc_group_take(engine, pane, from, sc_pane_group(from, source, n));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
-	sc_partition_make_states(engine, part);
-	sc_partition_regroup(engine, part);
-	copy_changes(engine, part, source);
-	part->live_bytes = source->live_bytes;
-	part->entry_bytes = source->entry_bytes;
-	sc_partition_account_children(engine, part);
+	sc_pane_make_states(engine, pane);
+	sc_pane_regroup(engine, pane);
+	copy_changes(engine, pane, source);
+	pane->live_bytes = source->live_bytes;
+	pane->entry_bytes = source->entry_bytes;
+	sc_pane_account_children(engine, pane);
 }
 
 void
@@ -114,7 +114,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 
 	if (engine->signature != from->signature)
 		sc_signature_fail();
-	if (engine->npartitions > 0 || sc_engine_is_interrupted(from))
+	if (engine->npanes > 0 || sc_engine_is_interrupted(from))
 		elog(ERROR, "state can be taken between two rows, by a fresh engine only");
 
 	engine->running = from->running = true;
@@ -122,15 +122,15 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 	sc_engine_get_time(from, &time);
 	sc_engine_set_time(engine, &time);
 	for (int i = 0; i < from->nclosed; i++)
-		sc_partitions_remember_closed(engine, from->closed[i]);
+		sc_panes_remember_closed(engine, from->closed[i]);
 	engine->live_bytes = from->live_bytes;
-	while (from->npartitions > 0)
+	while (from->npanes > 0)
 	{
-		int			n = Min(from->npartitions, TAKE_PARTITIONS);
+		int			n = Min(from->npanes, TAKE_PANES);
 
 		for (int i = 0; i < n; i++)
-			take_partition(engine, from, from->partitions[i]);
-		sc_partitions_close(from, 0, n);
+			take_pane(engine, from, from->panes[i]);
+		sc_panes_close(from, 0, n);
 	}
 	engine->running = from->running = false;
 }

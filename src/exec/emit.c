@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  * emit.c
- *	  The final part: from the groups of a partition to result rows, in key order.
+ *	  The final part: from the groups of a pane to result rows, in key order.
  *
- * With emit close a partition's groups are emitted as a whole when its window
+ * With emit close a pane's groups are emitted as a whole when its window
  * closes (engine.c), and those that late rows change afterwards again; with emit
  * update the changed ones are, at each barrier and at the end.  A group
  * remembers whether its row is in the result, so that a row that HAVING no longer
@@ -37,7 +37,7 @@ typedef struct EmitItem
 typedef struct EmitOrder
 {
 	ScEngine   *engine;
-	ScPartition *part;
+	ScPane	   *pane;
 	uint32		ncompared;
 } EmitOrder;
 
@@ -131,8 +131,8 @@ compare_items(const void *a, const void *b, void *arg)
 	if (result != 0 || engine->nkeys == 1)
 		return result;
 
-	gx = sc_partition_group(engine, order->part, x->number);
-	gy = sc_partition_group(engine, order->part, y->number);
+	gx = sc_pane_group(engine, order->pane, x->number);
+	gy = sc_pane_group(engine, order->pane, y->number);
 	for (int i = 1; i < engine->nkeys && result == 0; i++)
 		result = ApplySortComparator(sc_group_keys(engine, gx)[i], gx->nulls[i],
 									 sc_group_keys(engine, gy)[i], gy->nulls[i],
@@ -142,7 +142,7 @@ compare_items(const void *a, const void *b, void *arg)
 
 /* Fills the group slot's columns but leaves NULL for the aggregates. */
 static void
-load_group(ScEngine *engine, ScPartition *part, ScGroup *group)
+load_group(ScEngine *engine, ScPane *pane, ScGroup *group)
 {
 	TupleTableSlot *slot = engine->group_slot;
 	Datum	   *values = slot->tts_values;
@@ -152,9 +152,9 @@ load_group(ScEngine *engine, ScPartition *part, ScGroup *group)
 
 	ExecClearTuple(slot);
 	memset(nulls, false, natts);
-	values[SC_WINDOW_START - 1] = Int64GetDatum(part->start);
-	values[SC_WINDOW_END - 1] = Int64GetDatum(part->end);
-	values[SC_WINDOW_TIME - 1] = Int64GetDatum(part->end - 1);
+	values[SC_WINDOW_START - 1] = Int64GetDatum(pane->start);
+	values[SC_WINDOW_END - 1] = Int64GetDatum(pane->end);
+	values[SC_WINDOW_TIME - 1] = Int64GetDatum(pane->end - 1);
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		values[SC_WINDOW_COLUMNS + i] = keys[i];
@@ -190,15 +190,15 @@ deletion_row(ScEngine *engine)
 
 /* The group's row or its deletion, where one is due. */
 static void
-emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
+emit_group(ScEngine *engine, ScPane *pane, ScGroup *group)
 {
 	TupleTableSlot *slot = engine->group_slot;
 	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
-	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !part->emitted);
+	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !pane->emitted);
 	ScResultOp	op = first ? SC_RESULT_INSERT : SC_RESULT_UPSERT;
 	TupleTableSlot *row;
 
-	load_group(engine, part, group);
+	load_group(engine, pane, group);
 	for (int i = 0; i < engine->naggs; i++)
 		slot->tts_values[first_agg + i] =
 			sc_aggregate_result(engine, &engine->aggs[i], group,
@@ -238,16 +238,16 @@ emit_group(ScEngine *engine, ScPartition *part, ScGroup *group)
  * their number.
  */
 static uint32
-sorted_items(ScEngine *engine, ScPartition *part, bool all, EmitItem *items)
+sorted_items(ScEngine *engine, ScPane *pane, bool all, EmitItem *items)
 {
-	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
-	EmitOrder	order = {.engine = engine,.part = part};
+	uint32		candidates = all ? pane->ngroups : sc_pane_nchanged(pane);
+	EmitOrder	order = {.engine = engine,.pane = pane};
 	uint32		n = 0;
 
 	for (uint32 i = 0; i < candidates; i++)
 	{
-		uint32		number = all ? i : sc_partition_changed(part, i);
-		ScGroup    *group = sc_partition_group(engine, part, number);
+		uint32		number = all ? i : sc_pane_changed(pane, i);
+		ScGroup    *group = sc_pane_group(engine, pane, number);
 
 		if (!all && !(group->flags & SC_GROUP_CHANGED))
 			continue;
@@ -266,16 +266,16 @@ sorted_items(ScEngine *engine, ScPartition *part, bool all, EmitItem *items)
 
 /* Chooses what is to be emitted; it stays chosen through an error. */
 static void
-begin_emission(ScEngine *engine, ScPartition *part, bool all)
+begin_emission(ScEngine *engine, ScPane *pane, bool all)
 {
 	ScEmission *emission = &engine->emission;
-	uint32		candidates = all ? part->ngroups : sc_partition_nchanged(part);
+	uint32		candidates = all ? pane->ngroups : sc_pane_nchanged(pane);
 
 	emission->items = MemoryContextAllocHuge(engine->context,
 											 sizeof(EmitItem) * Max(candidates, 1));
-	emission->n = sorted_items(engine, part, all, emission->items);
+	emission->n = sorted_items(engine, pane, all, emission->items);
 	emission->at = 0;
-	emission->part = part;
+	emission->pane = pane;
 }
 
 static ScGroup *
@@ -283,8 +283,8 @@ group_at(ScEngine *engine)
 {
 	const ScEmission *emission = &engine->emission;
 
-	return sc_partition_group(engine, emission->part,
-							  emission->items[emission->at].number);
+	return sc_pane_group(engine, emission->pane,
+						 emission->items[emission->at].number);
 }
 
 /*
@@ -324,8 +324,8 @@ TupleTableSlot *
 sc_engine_failed_group(ScEngine *engine)
 {
 	const ScEmission *emission = &engine->emission;
-	const ScGroup *group = sc_partition_group(engine, emission->part,
-											  emission->items[emission->at - 1].number);
+	const ScGroup *group = sc_pane_group(engine, emission->pane,
+										 emission->items[emission->at - 1].number);
 	TupleTableSlot *slot = engine->failed_slot;
 
 	if (slot == NULL)
@@ -337,8 +337,8 @@ sc_engine_failed_group(ScEngine *engine)
 		MemoryContextSwitchTo(old);
 	}
 	ExecClearTuple(slot);
-	slot->tts_values[0] = Int64GetDatum(emission->part->start);
-	slot->tts_values[1] = Int64GetDatum(emission->part->end);
+	slot->tts_values[0] = Int64GetDatum(emission->pane->start);
+	slot->tts_values[1] = Int64GetDatum(emission->pane->end);
 	slot->tts_isnull[0] = slot->tts_isnull[1] = false;
 	for (int i = 0; i < engine->nkeys; i++)
 	{
@@ -353,17 +353,17 @@ sc_engine_failed_group(ScEngine *engine)
  * error, the rest of them.
  */
 static void
-emit_groups(ScEngine *engine, ScPartition *part, bool all)
+emit_groups(ScEngine *engine, ScPane *pane, bool all)
 {
 	ScEmission *emission = &engine->emission;
 	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
 
-	/* what comes before the partition that an error left has been emitted */
-	if (emission->part != NULL && emission->part != part)
+	/* what comes before the pane that an error left has been emitted */
+	if (emission->pane != NULL && emission->pane != pane)
 		return;
-	if (emission->part == NULL)
-		begin_emission(engine, part, all);
-	engine->aggstate->curaggcontext = part->aggcontext;
+	if (emission->pane == NULL)
+		begin_emission(engine, pane, all);
+	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (; emission->at < emission->n; emission->at++)
 	{
 		ScGroup    *group = group_at(engine);
@@ -374,7 +374,7 @@ emit_groups(ScEngine *engine, ScPartition *part, bool all)
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
-		emit_group(engine, part, group);
+		emit_group(engine, pane, group);
 		group->flags &= ~SC_GROUP_CHANGED;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(outcontext);
@@ -384,15 +384,15 @@ emit_groups(ScEngine *engine, ScPartition *part, bool all)
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
 	pfree(emission->items);
-	emission->part = NULL;
+	emission->pane = NULL;
 }
 
 /* emit close: the rows of a window that closes. */
 void
-sc_emit_partition(ScEngine *engine, ScPartition *part)
+sc_emit_pane(ScEngine *engine, ScPane *pane)
 {
-	emit_groups(engine, part, true);
-	part->emitted = true;
+	emit_groups(engine, pane, true);
+	pane->emitted = true;
 }
 
 /*
@@ -400,8 +400,8 @@ sc_emit_partition(ScEngine *engine, ScPartition *part)
  * list of what the changelog has to write.
  */
 void
-sc_emit_changes(ScEngine *engine, ScPartition *part)
+sc_emit_changes(ScEngine *engine, ScPane *pane)
 {
-	if (engine->emission.part == part || sc_partition_nchanged(part) > 0)
-		emit_groups(engine, part, false);
+	if (engine->emission.pane == pane || sc_pane_nchanged(pane) > 0)
+		emit_groups(engine, pane, false);
 }

@@ -238,11 +238,11 @@ decode_keys(ScEngine *engine, ScReader *reader, const char *bitmap)
 
 /*
  * Replaces a state.  A serialised one stays as its bytes until all entries are
- * read (sc_partition_loaded): the older ones of a group are never made states,
+ * read (sc_pane_loaded): the older ones of a group are never made states,
  * which couldn't be freed.
  */
 static void
-decode_state(ScPartition *part, ScTrans *trans, ScReader *reader, uint8 flag,
+decode_state(ScPane *pane, ScTrans *trans, ScReader *reader, uint8 flag,
 			 Datum *state, uint8 *state_flags)
 {
 	bool		serial = (trans->kind == SC_TRANS_SERIAL);
@@ -256,7 +256,7 @@ decode_state(ScPartition *part, ScTrans *trans, ScReader *reader, uint8 flag,
 	*state_flags = flag;
 	if (flag & SC_STATE_NULL)
 		return;
-	old = MemoryContextSwitchTo(part->context);
+	old = MemoryContextSwitchTo(pane->context);
 	*state = sc_datum_read(reader, &trans->type);
 	if (serial)
 		*state_flags |= SC_STATE_BYTES;
@@ -264,7 +264,7 @@ decode_state(ScPartition *part, ScTrans *trans, ScReader *reader, uint8 flag,
 }
 
 static void
-decode_inputs(ScEngine *engine, ScPartition *part, ScGroup *group, ScReader *reader,
+decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
 			  bool whole)
 {
 	Datum	   *states = sc_group_states(engine, group);
@@ -286,11 +286,11 @@ decode_inputs(ScEngine *engine, ScPartition *part, ScGroup *group, ScReader *rea
 			continue;
 		if (whole && inputs != NULL)
 		{
-			part->inputs_bytes -= inputs->len;
+			pane->inputs_bytes -= inputs->len;
 			inputs->len = inputs->rows = 0;
 		}
 		if (rows[t] > 0)
-			sc_inputs_append(part, &states[t], rows[t],
+			sc_inputs_append(pane, &states[t], rows[t],
 							 sc_read_bytes(reader, bytes[t]), bytes[t]);
 	}
 }
@@ -318,26 +318,26 @@ begin_entry(ScEngine *engine, Entry *entry, const char *data, Size len)
 
 /* The rest of the entry becomes what "group" has. */
 static void
-finish_entry(ScEngine *engine, ScPartition *part, Entry *entry, ScGroup *group)
+finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
 {
 	if (entry->flags & ENTRY_EMITTED)
 		group->flags |= SC_GROUP_EMITTED;
 	else
 		group->flags &= ~SC_GROUP_EMITTED;
 
-	engine->aggstate->curaggcontext = part->aggcontext;
+	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		uint8		flag = (entry->state_bitmap[t / STATES_PER_BYTE] >>
 							(t % STATES_PER_BYTE * 2)) & 0x03;
 
 		if (engine->trans[t].kind != SC_TRANS_INPUTS)
-			decode_state(part, &engine->trans[t], &entry->reader, flag,
+			decode_state(pane, &engine->trans[t], &entry->reader, flag,
 						 &sc_group_states(engine, group)[t],
 						 &sc_group_state_flags(engine, group)[t]);
 	}
 	if (engine->has_inputs)
-		decode_inputs(engine, part, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
+		decode_inputs(engine, pane, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
 	if (entry->reader.at != entry->reader.end)
 		sc_reader_fail();
 	sc_group_written(engine, group);
@@ -363,7 +363,7 @@ is_ours(ScEngine *engine, uint32 hash)
  * is read.  The current context is a short one.
  */
 void
-sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len)
+sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len)
 {
 	Entry		entry;
 	uint32		hash;
@@ -372,8 +372,8 @@ sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len)
 	begin_entry(engine, &entry, data, len);
 	hash = sc_keys_hash(engine);
 	if (is_ours(engine, hash))
-		finish_entry(engine, part, &entry,
-					 sc_partition_lookup(engine, part, hash, &isnew));
+		finish_entry(engine, pane, &entry,
+					 sc_pane_lookup(engine, pane, hash, &isnew));
 }
 
 /* What of the inputs is in the changelog, as it was in another engine. */
@@ -398,12 +398,12 @@ copy_written(ScEngine *engine, ScGroup *group, ScEngine *from, ScGroup *other)
 
 /*
  * A copy of a group of another engine, which has the same signature, as a new group: until
- * sc_partition_regroup nothing finds it.  States go as they would into a changelog, since one
+ * sc_pane_regroup nothing finds it.  States go as they would into a changelog, since one
  * that isn't of an SQL type may point into the memory of the functions that made it.  The
  * current context is a short one.
  */
 ScGroup *
-sc_group_take(ScEngine *engine, ScPartition *part, ScEngine *from, ScGroup *group)
+sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group)
 {
 	StringInfoData head;
 	ScGroup    *copy;
@@ -427,8 +427,8 @@ sc_group_take(ScEngine *engine, ScPartition *part, ScEngine *from, ScGroup *grou
 		len += bytes;
 	}
 	begin_entry(engine, &entry, buffer, len);
-	copy = sc_partition_append(engine, part);
-	finish_entry(engine, part, &entry, copy);
+	copy = sc_pane_append(engine, pane);
+	finish_entry(engine, pane, &entry, copy);
 	copy_written(engine, copy, from, group);
 	copy->flags = group->flags;
 	pfree(buffer);
@@ -437,15 +437,15 @@ sc_group_take(ScEngine *engine, ScPartition *part, ScEngine *from, ScGroup *grou
 
 /* Makes states of serialised ones: all entries are read.  Deserialisation functions run. */
 void
-sc_partition_make_states(ScEngine *engine, ScPartition *part)
+sc_pane_make_states(ScEngine *engine, ScPane *pane)
 {
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	engine->aggstate->curaggcontext = part->aggcontext;
-	for (uint32 n = 0; n < part->ngroups; n++)
+	engine->aggstate->curaggcontext = pane->aggcontext;
+	for (uint32 n = 0; n < pane->ngroups; n++)
 	{
-		ScGroup    *group = sc_partition_group(engine, part, n);
+		ScGroup    *group = sc_pane_group(engine, pane, n);
 
 		for (int t = 0; t < engine->ntrans; t++)
 		{
@@ -464,7 +464,7 @@ sc_partition_make_states(ScEngine *engine, ScPartition *part)
 }
 
 /*
- * All entries of a partition are read: everything counts as unchanged, but groups that have
+ * All entries of a pane are read: everything counts as unchanged, but groups that have
  * become equal since they were written.
  *
  * Groups of a window that was emitted when it closed may have been written before
@@ -472,17 +472,17 @@ sc_partition_make_states(ScEngine *engine, ScPartition *part)
  * deletion that finds none does no harm.
  */
 void
-sc_partition_loaded(ScEngine *engine, ScPartition *part)
+sc_pane_loaded(ScEngine *engine, ScPane *pane)
 {
-	sc_partition_make_states(engine, part);
-	sc_partition_unchanged(engine, part);
-	for (uint32 n = 0; part->emitted && n < part->ngroups; n++)
-		sc_partition_group(engine, part, n)->flags |= SC_GROUP_EMITTED;
+	sc_pane_make_states(engine, pane);
+	sc_pane_unchanged(engine, pane);
+	for (uint32 n = 0; pane->emitted && n < pane->ngroups; n++)
+		sc_pane_group(engine, pane, n)->flags |= SC_GROUP_EMITTED;
 	if (engine->keys_general)
 	{
 		engine->loading = false;
-		sc_partition_regroup(engine, part);
+		sc_pane_regroup(engine, pane);
 		engine->loading = true;
 	}
-	sc_partition_account_children(engine, part);
+	sc_pane_account_children(engine, pane);
 }

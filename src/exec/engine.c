@@ -6,14 +6,14 @@
  * lateness, its keys (keys.c), its group (pane.c), the transition functions
  * (transition.c).  A row that WHERE excludes is as if it weren't there, so what is
  * the matter with its window waits until WHERE has spoken.  sc_engine_commit moves the watermark: with emit close it emits
- * the partitions whose end it passes (emit.c), and frees those that are past
+ * the panes whose end it passes (emit.c), and frees those that are past
  * their allowed lateness too.  What late rows change between the two is
- * emitted at barriers, and before the partition is freed.
+ * emitted at barriers, and before the pane is freed.
  *
  * Rules that must hold: the watermark moves in sc_engine_commit and what is made of
  * control messages only, and never back but in sc_engine_reset, so that results depend on
- * the log alone; a partition was emitted (emit close) if and only if the watermark is past its
- * end; and no window that is late has an open partition, so that only opening one needs to ask.
+ * the log alone; a pane was emitted (emit close) if and only if the watermark is past its
+ * end; and no window that is late has an open pane, so that only opening one needs to ask.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -133,7 +133,7 @@ sc_engine_free(ScEngine *engine)
 	/* like nodeAgg.c: aggregates' callbacks don't run after an error */
 	if (!engine->running)
 	{
-		sc_partitions_shutdown(engine);
+		sc_panes_shutdown(engine);
 		ReScanExprContext(engine->replaycontext);
 	}
 	MemoryContextDelete(engine->context);
@@ -176,10 +176,10 @@ enter_window(ScEngine *engine, int64 ts)
 		return false;
 
 	if (engine->current)
-		sc_partition_account(engine, engine->current);
+		sc_pane_account(engine, engine->current);
 	engine->window_start = start;
 	engine->window_end = end;
-	engine->current = sc_partition_find(engine, start);
+	engine->current = sc_pane_find(engine, start);
 	set_window_slot(engine, start, end, false);
 	return true;
 }
@@ -288,9 +288,9 @@ add_row(ScEngine *engine, bool cut)
 	if (!sc_is_ours(engine, hash))
 		return;
 	if (unlikely(engine->current == NULL))
-		engine->current = sc_partition_open(engine, engine->window_start,
-											engine->window_end);
-	group = sc_partition_lookup(engine, engine->current, hash, &isnew);
+		engine->current = sc_pane_open(engine, engine->window_start,
+									   engine->window_end);
+	group = sc_pane_lookup(engine, engine->current, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_save(engine, engine->current, group, hash, isnew);
 	sc_transitions_advance(engine, engine->current, group);
@@ -304,7 +304,7 @@ watch_memory(ScEngine *engine, int rows, Size bytes)
 
 	if (engine->current == NULL)
 		return;
-	sc_partition_account_rows(engine, engine->current, rows, bytes);
+	sc_pane_account_rows(engine, engine->current, rows, bytes);
 	memory = sc_engine_memory(engine);
 	if (memory < engine->memory_told + MEMORY_STEP)
 	{
@@ -387,9 +387,9 @@ set_max_event_time(ScEngine *engine, int64 max_event_time)
 		add_saturated(max_event_time, -engine->options.watermark_delay);
 }
 
-/* Frees partitions, whose windows are over then. */
+/* Frees panes, whose windows are over then. */
 static void
-close_partitions(ScEngine *engine, int first, int n)
+close_panes(ScEngine *engine, int first, int n)
 {
 	int64		ordinary = engine->plausible_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
 		add_saturated(engine->plausible_time,
@@ -399,25 +399,25 @@ close_partitions(ScEngine *engine, int first, int n)
 	if (n == 0)
 		return;
 	for (int i = first; i < first + n; i++)
-		sc_closed_add(engine, engine->partitions[i]->start, engine->partitions[i]->end, ordinary);
-	sc_partitions_close(engine, first, n);
+		sc_closed_add(engine, engine->panes[i]->start, engine->panes[i]->end, ordinary);
+	sc_panes_close(engine, first, n);
 }
 
 /*
- * The number of partitions that were emitted as their windows closed: as all
+ * The number of panes that were emitted as their windows closed: as all
  * windows have one length, they are the head of the array.
  */
 static int
-emitted_partitions(const ScEngine *engine)
+emitted_panes(const ScEngine *engine)
 {
 	int			low = 0;
-	int			high = engine->npartitions;
+	int			high = engine->npanes;
 
 	while (low < high)
 	{
 		int			middle = low + (high - low) / 2;
 
-		if (engine->partitions[middle]->emitted)
+		if (engine->panes[middle]->emitted)
 			low = middle + 1;
 		else
 			high = middle;
@@ -430,19 +430,19 @@ static void
 close_windows(ScEngine *engine)
 {
 	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
-	int			nemitted = update ? engine->npartitions : emitted_partitions(engine);
+	int			nemitted = update ? engine->npanes : emitted_panes(engine);
 	int			n = 0;
 
-	while (n < engine->npartitions && passed(engine, engine->partitions[n]->end))
+	while (n < engine->npanes && passed(engine, engine->panes[n]->end))
 	{
 		if (n < nemitted)
-			sc_emit_changes(engine, engine->partitions[n]);
+			sc_emit_changes(engine, engine->panes[n]);
 		n++;
 	}
-	for (int i = nemitted; i < engine->npartitions &&
-		 engine->partitions[i]->end <= engine->watermark; i++)
-		sc_emit_partition(engine, engine->partitions[i]);
-	close_partitions(engine, 0, n);
+	for (int i = nemitted; i < engine->npanes &&
+		 engine->panes[i]->end <= engine->watermark; i++)
+		sc_emit_pane(engine, engine->panes[i]);
+	close_panes(engine, 0, n);
 }
 
 /* Moves the watermark, and closes what it passes; goes on with that after an error. */
@@ -451,7 +451,7 @@ advance(ScEngine *engine, int64 max_event_time)
 {
 	engine->running = true;
 	if (engine->current)
-		sc_partition_account(engine, engine->current);
+		sc_pane_account(engine, engine->current);
 	if (max_event_time > engine->max_event_time)
 	{
 		set_max_event_time(engine, max_event_time);
@@ -496,14 +496,14 @@ sc_engine_set_delay(ScEngine *engine, int64 watermark_delay)
 static void
 finish_ahead(ScEngine *engine, int64 watermark)
 {
-	int			nemitted = engine->options.emit == SC_EMIT_UPDATE ? 0 : emitted_partitions(engine);
+	int			nemitted = engine->options.emit == SC_EMIT_UPDATE ? 0 : emitted_panes(engine);
 	int			first = nemitted;
 
-	while (first > 0 && engine->partitions[first - 1]->end > watermark)
+	while (first > 0 && engine->panes[first - 1]->end > watermark)
 		first--;
 	for (int i = first; i < nemitted; i++)
-		sc_emit_changes(engine, engine->partitions[i]);
-	close_partitions(engine, first, nemitted - first);
+		sc_emit_changes(engine, engine->panes[i]);
+	close_panes(engine, first, nemitted - first);
 }
 
 void
@@ -515,7 +515,7 @@ sc_engine_reset(ScEngine *engine, int64 event_time)
 	{
 		engine->running = true;
 		if (engine->current)
-			sc_partition_account(engine, engine->current);
+			sc_pane_account(engine, engine->current);
 		finish_ahead(engine, watermark);
 		set_max_event_time(engine, event_time);
 		engine->running = false;
@@ -526,7 +526,7 @@ sc_engine_reset(ScEngine *engine, int64 event_time)
 bool
 sc_engine_is_interrupted(const ScEngine *engine)
 {
-	return engine->closing || engine->emission.part != NULL;
+	return engine->closing || engine->emission.pane != NULL;
 }
 
 int64
@@ -562,10 +562,10 @@ sc_engine_set_time(ScEngine *engine, const ScEngineTime *time)
 void
 sc_engine_free_closed(ScEngine *engine)
 {
-	for (int i = engine->npartitions - 1; i >= 0; i--)
+	for (int i = engine->npanes - 1; i >= 0; i--)
 	{
-		if (sc_closed_contains(engine, engine->partitions[i]->start, engine->partitions[i]->end))
-			sc_partitions_close(engine, i, 1);
+		if (sc_closed_contains(engine, engine->panes[i]->start, engine->panes[i]->end))
+			sc_panes_close(engine, i, 1);
 	}
 }
 
@@ -574,14 +574,14 @@ sc_engine_next_due(const ScEngine *engine)
 {
 	int64		watermark = PG_INT64_MAX;
 
-	if (engine->npartitions > 0)
-		watermark = add_saturated(engine->partitions[0]->end, engine->options.allowed_lateness);
+	if (engine->npanes > 0)
+		watermark = add_saturated(engine->panes[0]->end, engine->options.allowed_lateness);
 	if (engine->options.emit == SC_EMIT_CLOSE)
 	{
-		int			n = emitted_partitions(engine);
+		int			n = emitted_panes(engine);
 
-		if (n < engine->npartitions)
-			watermark = Min(watermark, engine->partitions[n]->end);
+		if (n < engine->npanes)
+			watermark = Min(watermark, engine->panes[n]->end);
 	}
 	return watermark == PG_INT64_MAX ? watermark :
 		add_saturated(watermark, engine->options.watermark_delay);
@@ -595,11 +595,11 @@ void
 sc_engine_emit_changed(ScEngine *engine)
 {
 	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
-	int			n = update ? engine->npartitions : emitted_partitions(engine);
+	int			n = update ? engine->npanes : emitted_panes(engine);
 
 	engine->running = true;
 	for (int i = 0; i < n; i++)
-		sc_emit_changes(engine, engine->partitions[i]);
+		sc_emit_changes(engine, engine->panes[i]);
 	engine->running = false;
 }
 
@@ -612,9 +612,9 @@ sc_engine_counters(ScEngine *engine)
 Size
 sc_engine_memory(const ScEngine *engine)
 {
-	Size		bytes = engine->partitions_bytes;
+	Size		bytes = engine->panes_bytes;
 
-	/* the partition that rows are in isn't accounted yet */
+	/* the pane that rows are in isn't accounted yet */
 	if (engine->current)
 		bytes += engine->current->context->mem_allocated -
 			Min(engine->current->bytes, engine->current->context->mem_allocated);

@@ -157,7 +157,7 @@ extern int64 sc_engine_next_due(const ScEngine *engine);
 
 extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
 
-/* Bytes of all partitions (contexts included), and groups; cheap. */
+/* Bytes of all panes (contexts included), and groups; cheap. */
 extern Size sc_engine_memory(const ScEngine *engine);
 extern int64 sc_engine_groups(const ScEngine *engine);
 

@@ -85,7 +85,7 @@ sc_inputs_compile(ScEngine *engine, ScTrans *trans)
  * for single rows and when loading.
  */
 void
-sc_inputs_append(ScPartition *part, Datum *state, uint64 rows, const char *data, Size len)
+sc_inputs_append(ScPane *pane, Datum *state, uint64 rows, const char *data, Size len)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(*state);
 
@@ -93,7 +93,7 @@ sc_inputs_append(ScPartition *part, Datum *state, uint64 rows, const char *data,
 	{
 		Size		size = Max(len, FIRST_INPUTS_SIZE);
 
-		inputs = MemoryContextAllocHuge(part->context, offsetof(ScInputs, data) + size);
+		inputs = MemoryContextAllocHuge(pane->context, offsetof(ScInputs, data) + size);
 		inputs->rows = inputs->rows_written = 0;
 		inputs->len = inputs->written = 0;
 		inputs->size = size;
@@ -111,13 +111,13 @@ sc_inputs_append(ScPartition *part, Datum *state, uint64 rows, const char *data,
 	memcpy(inputs->data + inputs->len, data, len);
 	inputs->len += len;
 	inputs->rows += rows;
-	part->inputs_bytes += len;
+	pane->inputs_bytes += len;
 	*state = PointerGetDatum(inputs);
 }
 
 /* Keeps the current row's inputs.  The current context is the row's. */
 void
-sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPartition *part, Datum *state)
+sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPane *pane, Datum *state)
 {
 	StringInfo	buf = &engine->scratch;
 	int			nbitmap = (trans->ninputs + 7) / 8;
@@ -139,7 +139,7 @@ sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPartition *part, Datum *state
 		else
 			buf->data[i / 8] |= 1 << (i % 8);
 	}
-	sc_inputs_append(part, state, 1, buf->data, buf->len);
+	sc_inputs_append(pane, state, 1, buf->data, buf->len);
 }
 
 /* Decodes the next row; by-reference values go to the current context. */

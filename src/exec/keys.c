@@ -6,7 +6,7 @@
  * and so which task owns it: it must be the same in every process and after
  * every restart, as long as nobody changes the key's type or its functions.  Then
  * groups are hashed again and those that have become equal are combined
- * (sc_partition_regroup).  While state is loaded a group is known by its key's bytes
+ * (sc_pane_regroup).  While state is loaded a group is known by its key's bytes
  * ("loading"): they never change, whatever becomes of the type.
  *-------------------------------------------------------------------------
  */

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  * pane.c
- *	  Partitions: the groups of one window in fixed-size records, a hash of their
+ *	  Panes: the groups of one window in fixed-size records, a hash of their
  *	  numbers, and the list of those that changed.
  *
  * Records lie in blocks of a power of two of records; only the first block of a
- * small partition is ever moved, so code outside holds a group's address no
- * longer than until the next sc_partition_lookup.  The hash is open addressing
- * with linear probing; nothing is ever deleted from it (sc_partition_regroup makes a new
- * one).  A partition is freed in one stroke.
+ * small pane is ever moved, so code outside holds a group's address no
+ * longer than until the next sc_pane_lookup.  The hash is open addressing
+ * with linear probing; nothing is ever deleted from it (sc_pane_regroup makes a new
+ * one).  A pane is freed in one stroke.
  *
- * All windows of a query have the same length, so the array of partitions,
+ * All windows of a query have the same length, so the array of panes,
  * sorted by start, is sorted by end too: those to close are its head.
  *-------------------------------------------------------------------------
  */
@@ -27,21 +27,21 @@
 #define COUNT_BYTES			((Size) 1024 * 1024)
 #define COUNT_CHILD_BYTES	64
 
-/* Position of the partition of "start", or where it would be inserted. */
+/* Position of the pane of "start", or where it would be inserted. */
 static int
-partition_position(const ScEngine *engine, int64 start)
+pane_position(const ScEngine *engine, int64 start)
 {
 	int			low = 0;
-	int			high = engine->npartitions;
+	int			high = engine->npanes;
 
 	/* mostly it is the last one, or after it */
-	if (high > 0 && engine->partitions[high - 1]->start < start)
+	if (high > 0 && engine->panes[high - 1]->start < start)
 		return high;
 	while (low < high)
 	{
 		int			middle = low + (high - low) / 2;
 
-		if (engine->partitions[middle]->start < start)
+		if (engine->panes[middle]->start < start)
 			low = middle + 1;
 		else
 			high = middle;
@@ -49,53 +49,53 @@ partition_position(const ScEngine *engine, int64 start)
 	return low;
 }
 
-/* The open partition of the window that starts at "start", or NULL. */
-ScPartition *
-sc_partition_find(ScEngine *engine, int64 start)
+/* The open pane of the window that starts at "start", or NULL. */
+ScPane *
+sc_pane_find(ScEngine *engine, int64 start)
 {
-	int			i = partition_position(engine, start);
+	int			i = pane_position(engine, start);
 
-	if (i < engine->npartitions && engine->partitions[i]->start == start)
-		return engine->partitions[i];
+	if (i < engine->npanes && engine->panes[i]->start == start)
+		return engine->panes[i];
 	return NULL;
 }
 
 static void
-insert_partition(ScEngine *engine, ScPartition *part)
+insert_pane(ScEngine *engine, ScPane *pane)
 {
-	int			i = partition_position(engine, part->start);
+	int			i = pane_position(engine, pane->start);
 
-	if (engine->npartitions == engine->max_partitions)
+	if (engine->npanes == engine->max_panes)
 	{
-		int			max = Max(engine->max_partitions * 2, 16);
-		Size		size = max * sizeof(ScPartition *);
+		int			max = Max(engine->max_panes * 2, 16);
+		Size		size = max * sizeof(ScPane *);
 
-		if (engine->partitions == NULL)
-			engine->partitions = MemoryContextAlloc(engine->context, size);
+		if (engine->panes == NULL)
+			engine->panes = MemoryContextAlloc(engine->context, size);
 		else
-			engine->partitions = repalloc_huge(engine->partitions, size);
-		engine->max_partitions = max;
+			engine->panes = repalloc_huge(engine->panes, size);
+		engine->max_panes = max;
 	}
-	memmove(&engine->partitions[i + 1], &engine->partitions[i],
-			(engine->npartitions - i) * sizeof(ScPartition *));
-	engine->partitions[i] = part;
-	engine->npartitions++;
+	memmove(&engine->panes[i + 1], &engine->panes[i],
+			(engine->npanes - i) * sizeof(ScPane *));
+	engine->panes[i] = pane;
+	engine->npanes++;
 }
 
 static void
-allocate_buckets(ScPartition *part, uint32 n)
+allocate_buckets(ScPane *pane, uint32 n)
 {
-	part->buckets = MemoryContextAllocExtended(part->context, n * sizeof(ScBucket),
+	pane->buckets = MemoryContextAllocExtended(pane->context, n * sizeof(ScBucket),
 											   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	part->bucket_mask = n - 1;
-	part->bucket_shift = 32 - pg_leftmost_one_pos32(n);
-	part->grow_at = n - n / 4;
+	pane->bucket_mask = n - 1;
+	pane->bucket_shift = 32 - pg_leftmost_one_pos32(n);
+	pane->grow_at = n - n / 4;
 }
 
 /*
- * What aggregates take for their group's lifetime is the partition's.  Callbacks
+ * What aggregates take for their group's lifetime is the pane's.  Callbacks
  * that they register are kept in the engine's context and run before the
- * partition is freed.
+ * pane is freed.
  */
 static ExprContext *
 make_aggcontext(ScEngine *engine, MemoryContext context)
@@ -108,72 +108,72 @@ make_aggcontext(ScEngine *engine, MemoryContext context)
 }
 
 /*
- * Opens a partition without groups.  One whose window's end the watermark has
+ * Opens a pane without groups.  One whose window's end the watermark has
  * passed already (a row within the allowed lateness, or a restored state) counts
  * as emitted.
  */
-ScPartition *
-sc_partition_open(ScEngine *engine, int64 start, int64 end)
+ScPane *
+sc_pane_open(ScEngine *engine, int64 start, int64 end)
 {
 	MemoryContext old = MemoryContextSwitchTo(engine->context);
-	ScPartition *part = palloc0(sizeof(ScPartition));
+	ScPane	   *pane = palloc0(sizeof(ScPane));
 
-	part->start = start;
-	part->end = end;
-	part->context = AllocSetContextCreate(engine->context, "stream_ckpt partition",
+	pane->start = start;
+	pane->end = end;
+	pane->context = AllocSetContextCreate(engine->context, "stream_ckpt pane",
 										  0, 1024, ALLOCSET_DEFAULT_MAXSIZE);
-	part->aggcontext = make_aggcontext(engine, part->context);
-	part->all_changed = true;
-	part->emitted = (engine->options.emit == SC_EMIT_CLOSE && end <= engine->watermark);
-	allocate_buckets(part, FIRST_BUCKETS);
-	insert_partition(engine, part);
-	sc_partition_account(engine, part);
+	pane->aggcontext = make_aggcontext(engine, pane->context);
+	pane->all_changed = true;
+	pane->emitted = (engine->options.emit == SC_EMIT_CLOSE && end <= engine->watermark);
+	allocate_buckets(pane, FIRST_BUCKETS);
+	insert_pane(engine, pane);
+	sc_pane_account(engine, pane);
 	MemoryContextSwitchTo(old);
-	return part;
+	return pane;
 }
 
 static inline uint32
-bucket_of(const ScPartition *part, uint32 hash)
+bucket_of(const ScPane *pane, uint32 hash)
 {
 	/*
 	 * The upper bits of a product, because a task that owns a range of key
 	 * groups only has hashes whose lower bits are in that range.
 	 */
-	return (hash * UINT32_C(0x9E3779B1)) >> part->bucket_shift;
+	return (hash * UINT32_C(0x9E3779B1)) >> pane->bucket_shift;
 }
 
 static void
-grow_buckets(ScPartition *part)
+grow_buckets(ScPane *pane)
 {
-	ScBucket   *old = part->buckets;
-	uint32		nold = part->bucket_mask + 1;
+	ScBucket   *old = pane->buckets;
+	uint32		nold = pane->bucket_mask + 1;
 
 	if (nold >= MAX_GROUPS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("too many groups in one window of a continuous query")));
 
-	allocate_buckets(part, nold * 2);
+	allocate_buckets(pane, nold * 2);
 	for (uint32 i = 0; i < nold; i++)
 	{
 		uint32		to;
 
 		if (old[i].number == 0)
 			continue;
-		to = bucket_of(part, old[i].hash);
-		while (part->buckets[to].number != 0)
-			to = (to + 1) & part->bucket_mask;
-		part->buckets[to] = old[i];
+		to = bucket_of(pane, old[i].hash);
+		while (pane->buckets[to].number != 0)
+			to = (to + 1) & pane->bucket_mask;
+		pane->buckets[to] = old[i];
 	}
 	pfree(old);
 }
 
 /* Makes room for one more record. */
 static void
-grow_blocks(ScEngine *engine, ScPartition *part)
+grow_blocks(ScEngine *engine, ScPane *pane)
 {
 	uint32		full_block = 1U << engine->block_shift;
-	uint32		n = part->ngroups;
+	uint32		n = pane->ngroups;
 
 	if (n < full_block)
 	{
@@ -182,42 +182,42 @@ grow_blocks(ScEngine *engine, ScPartition *part)
 
 		if (n == 0)
 		{
-			part->blocks = MemoryContextAlloc(part->context, sizeof(char *));
-			part->max_blocks = part->nblocks = 1;
-			part->blocks[0] = MemoryContextAlloc(part->context, size * engine->record_size);
+			pane->blocks = MemoryContextAlloc(pane->context, sizeof(char *));
+			pane->max_blocks = pane->nblocks = 1;
+			pane->blocks[0] = MemoryContextAlloc(pane->context, size * engine->record_size);
 		}
 		else
-			part->blocks[0] = repalloc(part->blocks[0], size * engine->record_size);
-		part->block0_size = size;
+			pane->blocks[0] = repalloc(pane->blocks[0], size * engine->record_size);
+		pane->block0_size = size;
 		return;
 	}
-	if (part->nblocks == part->max_blocks)
+	if (pane->nblocks == pane->max_blocks)
 	{
-		part->max_blocks *= 2;
-		part->blocks = repalloc_huge(part->blocks, part->max_blocks * sizeof(char *));
+		pane->max_blocks *= 2;
+		pane->blocks = repalloc_huge(pane->blocks, pane->max_blocks * sizeof(char *));
 	}
-	part->blocks[part->nblocks++] = MemoryContextAlloc(part->context,
+	pane->blocks[pane->nblocks++] = MemoryContextAlloc(pane->context,
 													   full_block * engine->record_size);
 }
 
 /* A new group with the keys in engine->key_values. */
 static ScGroup *
-add_group(ScEngine *engine, ScPartition *part, uint32 hash)
+add_group(ScEngine *engine, ScPane *pane, uint32 hash)
 {
-	uint32		number = part->ngroups;
+	uint32		number = pane->ngroups;
 	MemoryContext old;
 	ScGroup    *group;
 	Datum	   *keys;
 
-	if (number == (part->nblocks <= 1 ? part->block0_size :
-				   part->nblocks << engine->block_shift))
-		grow_blocks(engine, part);
-	group = sc_partition_group(engine, part, number);
+	if (number == (pane->nblocks <= 1 ? pane->block0_size :
+				   pane->nblocks << engine->block_shift))
+		grow_blocks(engine, pane);
+	group = sc_pane_group(engine, pane, number);
 	memset(group, 0, engine->keys_offset);
 	group->key_group = hash % SC_MAX_PARALLELISM;
 
 	keys = sc_group_keys(engine, group);
-	old = MemoryContextSwitchTo(part->context);
+	old = MemoryContextSwitchTo(pane->context);
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		group->nulls[i] = engine->key_nulls[i];
@@ -226,13 +226,13 @@ add_group(ScEngine *engine, ScPartition *part, uint32 hash)
 	}
 	MemoryContextSwitchTo(old);
 
-	part->ngroups++;
+	pane->ngroups++;
 	engine->ngroups++;
 	return group;
 }
 
 static void
-init_states(ScEngine *engine, ScPartition *part, ScGroup *group)
+init_states(ScEngine *engine, ScPane *pane, ScGroup *group)
 {
 	Datum	   *states = sc_group_states(engine, group);
 	uint8	   *flags = sc_group_state_flags(engine, group);
@@ -242,20 +242,20 @@ init_states(ScEngine *engine, ScPartition *part, ScGroup *group)
 		if (engine->trans[t].kind == SC_TRANS_INPUTS)
 			states[t] = (Datum) 0;
 		else
-			sc_state_init(&engine->trans[t], part->context, &states[t], &flags[t]);
+			sc_state_init(&engine->trans[t], pane->context, &states[t], &flags[t]);
 	}
 }
 
 /*
- * A new group with the keys in engine->key_values, which sc_partition_lookup doesn't find
- * before sc_partition_regroup.
+ * A new group with the keys in engine->key_values, which sc_pane_lookup doesn't find
+ * before sc_pane_regroup.
  */
 ScGroup *
-sc_partition_append(ScEngine *engine, ScPartition *part)
+sc_pane_append(ScEngine *engine, ScPane *pane)
 {
-	ScGroup    *group = add_group(engine, part, 0);
+	ScGroup    *group = add_group(engine, pane, 0);
 
-	init_states(engine, part, group);
+	init_states(engine, pane, group);
 	return group;
 }
 
@@ -281,140 +281,140 @@ keys_equal(ScEngine *engine, const ScGroup *group)
  * one (comparing may allocate).
  */
 ScGroup *
-sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash, bool *isnew)
+sc_pane_lookup(ScEngine *engine, ScPane *pane, uint32 hash, bool *isnew)
 {
-	uint32		at = bucket_of(part, hash);
+	uint32		at = bucket_of(pane, hash);
 	ScGroup    *group;
 
 	*isnew = false;
-	while (part->buckets[at].number != 0)
+	while (pane->buckets[at].number != 0)
 	{
-		if (part->buckets[at].hash == hash)
+		if (pane->buckets[at].hash == hash)
 		{
-			uint32		number = part->buckets[at].number - 1;
+			uint32		number = pane->buckets[at].number - 1;
 
-			group = sc_partition_group(engine, part, number);
+			group = sc_pane_group(engine, pane, number);
 			if (keys_equal(engine, group))
 			{
 				if (!(group->flags & SC_GROUP_CHANGED))
-					sc_group_changed(engine, part, group, number);
+					sc_group_changed(engine, pane, group, number);
 				return group;
 			}
 		}
-		at = (at + 1) & part->bucket_mask;
+		at = (at + 1) & pane->bucket_mask;
 	}
 
-	if (part->ngroups >= part->grow_at)
+	if (pane->ngroups >= pane->grow_at)
 	{
-		grow_buckets(part);
-		at = bucket_of(part, hash);
-		while (part->buckets[at].number != 0)
-			at = (at + 1) & part->bucket_mask;
+		grow_buckets(pane);
+		at = bucket_of(pane, hash);
+		while (pane->buckets[at].number != 0)
+			at = (at + 1) & pane->bucket_mask;
 	}
-	group = add_group(engine, part, hash);
-	init_states(engine, part, group);
-	part->buckets[at].hash = hash;
-	part->buckets[at].number = part->ngroups;
-	sc_group_changed(engine, part, group, part->ngroups - 1);
+	group = add_group(engine, pane, hash);
+	init_states(engine, pane, group);
+	pane->buckets[at].hash = hash;
+	pane->buckets[at].number = pane->ngroups;
+	sc_group_changed(engine, pane, group, pane->ngroups - 1);
 	*isnew = true;
 	return group;
 }
 
 /* Empty buckets with room for "n" groups. */
 static void
-renew_buckets(ScPartition *part, uint32 n)
+renew_buckets(ScPane *pane, uint32 n)
 {
 	uint32		size = FIRST_BUCKETS;
 
 	while (size - size / 4 <= n)
 		size *= 2;
-	pfree(part->buckets);
-	allocate_buckets(part, size);
+	pfree(pane->buckets);
+	allocate_buckets(pane, size);
 }
 
 /* The bucket of a group whose keys equal those in engine->key_values, or the empty one behind. */
 static ScBucket *
-find_bucket(ScEngine *engine, ScPartition *part, uint32 hash)
+find_bucket(ScEngine *engine, ScPane *pane, uint32 hash)
 {
-	uint32		at = bucket_of(part, hash);
+	uint32		at = bucket_of(pane, hash);
 
-	for (;; at = (at + 1) & part->bucket_mask)
+	for (;; at = (at + 1) & pane->bucket_mask)
 	{
-		ScBucket   *bucket = &part->buckets[at];
+		ScBucket   *bucket = &pane->buckets[at];
 
 		if (bucket->number == 0 ||
 			(bucket->hash == hash &&
-			 keys_equal(engine, sc_partition_group(engine, part, bucket->number - 1))))
+			 keys_equal(engine, sc_pane_group(engine, pane, bucket->number - 1))))
 			return bucket;
 	}
 }
 
 /*
  * Hashes all groups again, by the functions that the keys' types have now.  Those that have
- * become equal are combined: their partition is written whole, as older chunks hold
+ * become equal are combined: their pane is written whole, as older chunks hold
  * them apart.  Groups get other numbers then: there must be no list of changes.  An
- * error leaves the partition unusable.
+ * error leaves the pane unusable.
  */
 void
-sc_partition_regroup(ScEngine *engine, ScPartition *part)
+sc_pane_regroup(ScEngine *engine, ScPane *pane)
 {
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 	uint32		n = 0;
 
-	Assert(part->nchanged == 0 && !engine->loading);
-	renew_buckets(part, part->ngroups);
-	for (uint32 i = 0; i < part->ngroups; i++)
+	Assert(pane->nchanged == 0 && !engine->loading);
+	renew_buckets(pane, pane->ngroups);
+	for (uint32 i = 0; i < pane->ngroups; i++)
 	{
-		ScGroup    *group = sc_partition_group(engine, part, i);
+		ScGroup    *group = sc_pane_group(engine, pane, i);
 		ScBucket   *bucket;
 		uint32		hash;
 
 		memcpy(engine->key_values, sc_group_keys(engine, group), engine->nkeys * sizeof(Datum));
 		memcpy(engine->key_nulls, group->nulls, engine->nkeys);
 		hash = sc_keys_hash(engine);
-		bucket = find_bucket(engine, part, hash);
+		bucket = find_bucket(engine, pane, hash);
 		if (bucket->number != 0)
-			sc_group_combine(engine, part,
-							 sc_partition_group(engine, part, bucket->number - 1), group);
+			sc_group_combine(engine, pane,
+							 sc_pane_group(engine, pane, bucket->number - 1), group);
 		else
 		{
 			group->key_group = hash % SC_MAX_PARALLELISM;
 			if (n != i)
-				memcpy(sc_partition_group(engine, part, n), group, engine->record_size);
+				memcpy(sc_pane_group(engine, pane, n), group, engine->record_size);
 			bucket->hash = hash;
 			bucket->number = ++n;
 		}
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
-	engine->ngroups -= part->ngroups - n;
-	if (n < part->ngroups)
-		part->all_changed = part->whole = true;
-	part->ngroups = n;
+	engine->ngroups -= pane->ngroups - n;
+	if (n < pane->ngroups)
+		pane->all_changed = pane->whole = true;
+	pane->ngroups = n;
 }
 
 /*
- * Removes the group that the last sc_partition_lookup made, with this hash.  Its
+ * Removes the group that the last sc_pane_lookup made, with this hash.  Its
  * bucket ended its probe sequence, and nothing was added since: no other group
- * is found through it.  By-reference keys stay until the partition is freed.
+ * is found through it.  By-reference keys stay until the pane is freed.
  */
 void
-sc_partition_remove_last(ScEngine *engine, ScPartition *part, uint32 hash)
+sc_pane_remove_last(ScEngine *engine, ScPane *pane, uint32 hash)
 {
-	uint32		at = bucket_of(part, hash);
-	ScGroup    *group = sc_partition_group(engine, part, part->ngroups - 1);
+	uint32		at = bucket_of(pane, hash);
+	ScGroup    *group = sc_pane_group(engine, pane, pane->ngroups - 1);
 
-	while (part->buckets[at].number != part->ngroups)
+	while (pane->buckets[at].number != pane->ngroups)
 	{
-		if (part->buckets[at].number == 0)
-			elog(ERROR, "group not found in its partition");
-		at = (at + 1) & part->bucket_mask;
+		if (pane->buckets[at].number == 0)
+			elog(ERROR, "group not found in its pane");
+		at = (at + 1) & pane->bucket_mask;
 	}
-	part->buckets[at].number = 0;
-	if ((group->flags & SC_GROUP_LISTED) && !part->all_changed)
-		part->nchanged--;
-	part->ngroups--;
+	pane->buckets[at].number = 0;
+	if ((group->flags & SC_GROUP_LISTED) && !pane->all_changed)
+		pane->nchanged--;
+	pane->ngroups--;
 	engine->ngroups--;
 }
 
@@ -423,66 +423,66 @@ sc_partition_remove_last(ScEngine *engine, ScPartition *part, uint32 hash)
  * already: what is emitted between two checkpoints is marked anew.
  */
 void
-sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 number)
+sc_group_changed(ScEngine *engine, ScPane *pane, ScGroup *group, uint32 number)
 {
 	group->flags |= SC_GROUP_CHANGED;
-	if (!part->all_changed && !(group->flags & SC_GROUP_LISTED))
-		sc_partition_list_changed(part, group, number);
+	if (!pane->all_changed && !(group->flags & SC_GROUP_LISTED))
+		sc_pane_list_changed(pane, group, number);
 }
 
-/* Puts a group into the partition's list of what the changelog has to write. */
+/* Puts a group into the pane's list of what the changelog has to write. */
 void
-sc_partition_list_changed(ScPartition *part, ScGroup *group, uint32 number)
+sc_pane_list_changed(ScPane *pane, ScGroup *group, uint32 number)
 {
 	group->flags |= SC_GROUP_LISTED;
-	if (part->nchanged == part->max_changed)
+	if (pane->nchanged == pane->max_changed)
 	{
-		Size		max = Max((Size) part->max_changed * 2, 16);
+		Size		max = Max((Size) pane->max_changed * 2, 16);
 
-		if (part->changed == NULL)
-			part->changed = MemoryContextAlloc(part->context, max * sizeof(uint32));
+		if (pane->changed == NULL)
+			pane->changed = MemoryContextAlloc(pane->context, max * sizeof(uint32));
 		else
-			part->changed = repalloc_huge(part->changed, max * sizeof(uint32));
-		part->max_changed = max;
+			pane->changed = repalloc_huge(pane->changed, max * sizeof(uint32));
+		pane->max_changed = max;
 	}
-	part->changed[part->nchanged++] = number;
+	pane->changed[pane->nchanged++] = number;
 }
 
 uint32
-sc_partition_nchanged(const ScPartition *part)
+sc_pane_nchanged(const ScPane *pane)
 {
-	return part->all_changed ? part->ngroups : part->nchanged;
+	return pane->all_changed ? pane->ngroups : pane->nchanged;
 }
 
 /* Number of the i-th changed group. */
 uint32
-sc_partition_changed(const ScPartition *part, uint32 i)
+sc_pane_changed(const ScPane *pane, uint32 i)
 {
-	return part->all_changed ? i : part->changed[i];
+	return pane->all_changed ? i : pane->changed[i];
 }
 
 /* Forgets all changes: they are in the changelog. */
 void
-sc_partition_unchanged(ScEngine *engine, ScPartition *part)
+sc_pane_unchanged(ScEngine *engine, ScPane *pane)
 {
-	uint32		n = sc_partition_nchanged(part);
+	uint32		n = sc_pane_nchanged(pane);
 
 	for (uint32 i = 0; i < n; i++)
-		sc_partition_group(engine, part, sc_partition_changed(part, i))->flags &=
+		sc_pane_group(engine, pane, sc_pane_changed(pane, i))->flags &=
 			~(SC_GROUP_CHANGED | SC_GROUP_LISTED);
-	part->all_changed = false;
-	part->nchanged = 0;
+	pane->all_changed = false;
+	pane->nchanged = 0;
 }
 
 /* Brings the engine's sum of memory up to date; cheap. */
 void
-sc_partition_account(ScEngine *engine, ScPartition *part)
+sc_pane_account(ScEngine *engine, ScPane *pane)
 {
-	Size		bytes = sizeof(ScPartition) + sizeof(ExprContext) +
-		part->context->mem_allocated + part->child_bytes;
+	Size		bytes = sizeof(ScPane) + sizeof(ExprContext) +
+		pane->context->mem_allocated + pane->child_bytes;
 
-	engine->partitions_bytes += bytes - part->bytes;
-	part->bytes = bytes;
+	engine->panes_bytes += bytes - pane->bytes;
+	pane->bytes = bytes;
 }
 
 /* Bytes of a context's children, theirs included; their number is added to *n. */
@@ -501,12 +501,12 @@ children_bytes(MemoryContext context, Size *n)
 
 /* The same with child contexts counted again: costs a step for each of them. */
 void
-sc_partition_account_children(ScEngine *engine, ScPartition *part)
+sc_pane_account_children(ScEngine *engine, ScPane *pane)
 {
-	part->nchildren = 0;
-	part->child_bytes = children_bytes(part->context, &part->nchildren);
-	part->uncounted_rows = part->uncounted_bytes = 0;
-	sc_partition_account(engine, part);
+	pane->nchildren = 0;
+	pane->child_bytes = children_bytes(pane->context, &pane->nchildren);
+	pane->uncounted_rows = pane->uncounted_bytes = 0;
+	sc_pane_account(engine, pane);
 }
 
 /*
@@ -514,21 +514,21 @@ sc_partition_account_children(ScEngine *engine, ScPartition *part)
  * were about as many rows, or bytes, so that it costs little for each row.
  */
 void
-sc_partition_account_rows(ScEngine *engine, ScPartition *part, int rows, Size bytes)
+sc_pane_account_rows(ScEngine *engine, ScPane *pane, int rows, Size bytes)
 {
-	part->uncounted_rows += rows;
-	part->uncounted_bytes += bytes;
-	if (part->context->firstchild != NULL &&
-		(part->uncounted_rows > part->nchildren ||
-		 part->uncounted_bytes > Max(COUNT_BYTES, part->nchildren * COUNT_CHILD_BYTES)))
-		sc_partition_account_children(engine, part);
+	pane->uncounted_rows += rows;
+	pane->uncounted_bytes += bytes;
+	if (pane->context->firstchild != NULL &&
+		(pane->uncounted_rows > pane->nchildren ||
+		 pane->uncounted_bytes > Max(COUNT_BYTES, pane->nchildren * COUNT_CHILD_BYTES)))
+		sc_pane_account_children(engine, pane);
 	else
-		sc_partition_account(engine, part);
+		sc_pane_account(engine, pane);
 }
 
-/* The changelog has to drop the chunks of the partition of "start". */
+/* The changelog has to drop the chunks of the pane of "start". */
 void
-sc_partitions_remember_closed(ScEngine *engine, int64 start)
+sc_panes_remember_closed(ScEngine *engine, int64 start)
 {
 	if (engine->nclosed == engine->max_closed)
 	{
@@ -544,39 +544,39 @@ sc_partitions_remember_closed(ScEngine *engine, int64 start)
 }
 
 static void
-free_partition(ScEngine *engine, ScPartition *part)
+free_pane(ScEngine *engine, ScPane *pane)
 {
-	engine->ngroups -= part->ngroups;
-	engine->partitions_bytes -= part->bytes;
-	engine->live_bytes -= part->live_bytes;
-	if (part->live_bytes > 0)
-		sc_partitions_remember_closed(engine, part->start);
+	engine->ngroups -= pane->ngroups;
+	engine->panes_bytes -= pane->bytes;
+	engine->live_bytes -= pane->live_bytes;
+	if (pane->live_bytes > 0)
+		sc_panes_remember_closed(engine, pane->start);
 
-	ReScanExprContext(part->aggcontext);	/* runs aggregates' callbacks */
-	MemoryContextDelete(part->context);
-	pfree(part->aggcontext);
-	pfree(part);
+	ReScanExprContext(pane->aggcontext);	/* runs aggregates' callbacks */
+	MemoryContextDelete(pane->context);
+	pfree(pane->aggcontext);
+	pfree(pane);
 }
 
-/* Frees "n" partitions from "first" on. */
+/* Frees "n" panes from "first" on. */
 void
-sc_partitions_close(ScEngine *engine, int first, int n)
+sc_panes_close(ScEngine *engine, int first, int n)
 {
 	for (int i = first; i < first + n; i++)
 	{
-		if (engine->partitions[i] == engine->current)
+		if (engine->panes[i] == engine->current)
 			engine->current = NULL;
-		free_partition(engine, engine->partitions[i]);
+		free_pane(engine, engine->panes[i]);
 	}
-	engine->npartitions -= n;
-	memmove(engine->partitions + first, engine->partitions + first + n,
-			(engine->npartitions - first) * sizeof(ScPartition *));
+	engine->npanes -= n;
+	memmove(engine->panes + first, engine->panes + first + n,
+			(engine->npanes - first) * sizeof(ScPane *));
 }
 
 /* Runs the callbacks that aggregates registered; the engine is about to be freed. */
 void
-sc_partitions_shutdown(ScEngine *engine)
+sc_panes_shutdown(ScEngine *engine)
 {
-	for (int i = 0; i < engine->npartitions; i++)
-		ReScanExprContext(engine->partitions[i]->aggcontext);
+	for (int i = 0; i < engine->npanes; i++)
+		ReScanExprContext(engine->panes[i]->aggcontext);
 }

@@ -5,8 +5,8 @@
  *
  * Memory contexts, by lifetime:
  *
- *	  engine		compiled expressions, FmgrInfos, the list of partitions
- *	  partition		groups, hash, by-reference keys and states of one window
+ *	  engine		compiled expressions, FmgrInfos, the list of panes
+ *	  pane			groups, hash, by-reference keys and states of one window
  *	  row			arguments and results of transition functions ("tmpcontext")
  *	  output		final functions and projection of one group ("outcontext")
  *	  replay		states rebuilt from kept inputs, one group ("replaycontext")
@@ -111,12 +111,12 @@ typedef struct ScAgg
 
 #define SC_GROUP_CHANGED	0x01	/* since the last checkpoint, or since it was emitted */
 #define SC_GROUP_EMITTED	0x02	/* its row is, or may be, in the result */
-#define SC_GROUP_LISTED		0x04	/* in its partition's list of changes */
+#define SC_GROUP_LISTED		0x04	/* in its pane's list of changes */
 #define SC_GROUP_SEVERAL	0x08	/* the result may have several rows of its key */
 
 /*
  * A group: a record of engine->record_size bytes, which never moves once its
- * partition has more than one block.
+ * pane has more than one block.
  *
  *	  offset 0				flags, key group
  *	  2						nkeys bytes (1: the key is NULL), ntrans bytes (SC_STATE_*)
@@ -151,7 +151,7 @@ typedef struct ScBucket
 } ScBucket;
 
 /* One window of one query. */
-typedef struct ScPartition
+typedef struct ScPane
 {
 	int64		start;
 	int64		end;			/* exclusive */
@@ -181,7 +181,7 @@ typedef struct ScPartition
 	bool		emitted;
 
 	/*
-	 * Groups changed since the last checkpoint.  A partition that was never
+	 * Groups changed since the last checkpoint.  A pane that was never
 	 * written keeps no list: all of them.
 	 */
 	bool		all_changed;
@@ -194,12 +194,12 @@ typedef struct ScPartition
 	int64		live_bytes;		/* of its chunks; 0: none was ever written */
 	int64		inputs_bytes;	/* kept inputs of all groups */
 	int64		entry_bytes;	/* average of an entry without kept inputs */
-} ScPartition;
+} ScPane;
 
 /* Result rows being emitted; "items" in the engine's context. */
 typedef struct ScEmission
 {
-	ScPartition *part;			/* NULL: none is */
+	ScPane	   *pane;			/* NULL: none is */
 	struct EmitItem *items;		/* in key order */
 	uint32		n;
 	uint32		at;				/* the group being emitted */
@@ -274,17 +274,17 @@ struct ScEngine
 	int64		window_start;	/* of the window that rows are in */
 	int64		window_end;
 	int64		window_origin;	/* in [0, size) */
-	ScPartition *current;		/* its partition, or NULL: not open */
+	ScPane	   *current;		/* its pane, or NULL: not open */
 
-	ScPartition **partitions;	/* by start, ascending */
-	int			npartitions;
-	int			max_partitions;
-	Size		partitions_bytes;
+	ScPane	  **panes;			/* by start, ascending */
+	int			npanes;
+	int			max_panes;
+	Size		panes_bytes;
 	Size		memory_told;	/* sc_engine_memory() as memory_grew knows it */
 	int64		ngroups;
 
 	/* kept for state/changelog.c */
-	int64	   *closed;			/* partitions closed that have chunks */
+	int64	   *closed;			/* panes closed that have chunks */
 	int			nclosed;
 	int			max_closed;
 	int64		live_bytes;
@@ -300,11 +300,11 @@ struct ScEngine
 	((group)->nulls + (engine)->nkeys)
 
 static inline ScGroup *
-sc_partition_group(const ScEngine *engine, const ScPartition *part, uint32 number)
+sc_pane_group(const ScEngine *engine, const ScPane *pane, uint32 number)
 {
 	uint32		mask = (1U << engine->block_shift) - 1;
 
-	return (ScGroup *) (part->blocks[number >> engine->block_shift] +
+	return (ScGroup *) (pane->blocks[number >> engine->block_shift] +
 						(number & mask) * engine->record_size);
 }
 
@@ -379,7 +379,7 @@ extern void sc_aggregates_compile(ScEngine *engine);
 extern void sc_combine_compile(ScEngine *engine, ScTrans *trans);
 extern void sc_state_init(ScTrans *trans, MemoryContext context, Datum *state,
 						  uint8 *flags);
-extern void sc_transitions_advance(ScEngine *engine, ScPartition *part, ScGroup *group);
+extern void sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group);
 extern void sc_transition_call(ScEngine *engine, ScTrans *trans, Datum *state,
 							   uint8 *flags);
 extern Datum sc_aggregate_result(ScEngine *engine, ScAgg *agg, ScGroup *group,
@@ -393,33 +393,33 @@ extern void sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uin
 
 /* inputs.c */
 extern void sc_inputs_compile(ScEngine *engine, ScTrans *trans);
-extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPartition *part,
+extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPane *pane,
 						   Datum *state);
-extern void sc_inputs_append(ScPartition *part, Datum *state, uint64 rows,
+extern void sc_inputs_append(ScPane *pane, Datum *state, uint64 rows,
 							 const char *data, Size len);
 extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							 Datum *state, uint8 *flags);
 
 /* pane.c */
-extern ScPartition *sc_partition_find(ScEngine *engine, int64 start);
-extern ScPartition *sc_partition_open(ScEngine *engine, int64 start, int64 end);
-extern ScGroup *sc_partition_lookup(ScEngine *engine, ScPartition *part, uint32 hash,
-									bool *isnew);
-extern ScGroup *sc_partition_append(ScEngine *engine, ScPartition *part);
-extern void sc_partition_regroup(ScEngine *engine, ScPartition *part);
-extern void sc_partition_remove_last(ScEngine *engine, ScPartition *part, uint32 hash);
-extern void sc_group_changed(ScEngine *engine, ScPartition *part, ScGroup *group,
+extern ScPane *sc_pane_find(ScEngine *engine, int64 start);
+extern ScPane *sc_pane_open(ScEngine *engine, int64 start, int64 end);
+extern ScGroup *sc_pane_lookup(ScEngine *engine, ScPane *pane, uint32 hash,
+							   bool *isnew);
+extern ScGroup *sc_pane_append(ScEngine *engine, ScPane *pane);
+extern void sc_pane_regroup(ScEngine *engine, ScPane *pane);
+extern void sc_pane_remove_last(ScEngine *engine, ScPane *pane, uint32 hash);
+extern void sc_group_changed(ScEngine *engine, ScPane *pane, ScGroup *group,
 							 uint32 number);
-extern void sc_partition_list_changed(ScPartition *part, ScGroup *group, uint32 number);
-extern uint32 sc_partition_nchanged(const ScPartition *part);
-extern uint32 sc_partition_changed(const ScPartition *part, uint32 i);
-extern void sc_partition_unchanged(ScEngine *engine, ScPartition *part);
-extern void sc_partition_account(ScEngine *engine, ScPartition *part);
-extern void sc_partition_account_rows(ScEngine *engine, ScPartition *part, int rows, Size bytes);
-extern void sc_partition_account_children(ScEngine *engine, ScPartition *part);
-extern void sc_partitions_close(ScEngine *engine, int first, int n);
-extern void sc_partitions_remember_closed(ScEngine *engine, int64 start);
-extern void sc_partitions_shutdown(ScEngine *engine);
+extern void sc_pane_list_changed(ScPane *pane, ScGroup *group, uint32 number);
+extern uint32 sc_pane_nchanged(const ScPane *pane);
+extern uint32 sc_pane_changed(const ScPane *pane, uint32 i);
+extern void sc_pane_unchanged(ScEngine *engine, ScPane *pane);
+extern void sc_pane_account(ScEngine *engine, ScPane *pane);
+extern void sc_pane_account_rows(ScEngine *engine, ScPane *pane, int rows, Size bytes);
+extern void sc_pane_account_children(ScEngine *engine, ScPane *pane);
+extern void sc_panes_close(ScEngine *engine, int first, int n);
+extern void sc_panes_remember_closed(ScEngine *engine, int64 start);
+extern void sc_panes_shutdown(ScEngine *engine);
 
 /* engine.c: the window slot shows the current window again */
 extern void sc_engine_restore_window(ScEngine *engine);
@@ -427,15 +427,15 @@ extern void sc_engine_restore_window(ScEngine *engine);
 /* undo.c */
 extern void sc_undo_compile(ScEngine *engine);
 extern void sc_undo_begin_row(ScEngine *engine);
-extern void sc_undo_save(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 hash,
+extern void sc_undo_save(ScEngine *engine, ScPane *pane, ScGroup *group, uint32 hash,
 						 bool isnew);
 extern void sc_undo_end_row(ScEngine *engine);
 
 /* emit.c */
 extern void sc_emit_skip_group(ScEngine *engine);
 extern void sc_emit_compile(ScEngine *engine);
-extern void sc_emit_partition(ScEngine *engine, ScPartition *part);
-extern void sc_emit_changes(ScEngine *engine, ScPartition *part);
+extern void sc_emit_pane(ScEngine *engine, ScPane *pane);
+extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
 
 /* encode.c: a group as an entry of the changelog */
 extern uint32 sc_signature(const ScEngine *engine, int version);
@@ -444,13 +444,13 @@ extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, String
 extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 							const char **data);
 extern void sc_group_written(ScEngine *engine, ScGroup *group);
-extern void sc_group_decode(ScEngine *engine, ScPartition *part, const char *data, Size len);
-extern ScGroup *sc_group_take(ScEngine *engine, ScPartition *part, ScEngine *from, ScGroup *group);
-extern void sc_partition_make_states(ScEngine *engine, ScPartition *part);
-extern void sc_partition_loaded(ScEngine *engine, ScPartition *part);
+extern void sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len);
+extern ScGroup *sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group);
+extern void sc_pane_make_states(ScEngine *engine, ScPane *pane);
+extern void sc_pane_loaded(ScEngine *engine, ScPane *pane);
 
 /* combine.c */
-extern void sc_group_combine(ScEngine *engine, ScPartition *part, ScGroup *group,
+extern void sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group,
 							 ScGroup *other);
 
 #endif							/* SC_EXEC_STATE_H */

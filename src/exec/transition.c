@@ -8,7 +8,7 @@
  * never kept as a toast pointer, because the row it came from is gone by the
  * time it is read.
  *
- * Invariant: a by-reference state lives in the context of its partition (or in
+ * Invariant: a by-reference state lives in the context of its pane (or in
  * the replay context), as a chunk of its own or as an expanded object whose
  * context is a child of that one; and it is 0 when NULL.
  *-------------------------------------------------------------------------
@@ -132,13 +132,13 @@ sc_transition_call(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags)
 
 /* Advances all states of "group" by the current row.  The context is the row's. */
 void
-sc_transitions_advance(ScEngine *engine, ScPartition *part, ScGroup *group)
+sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group)
 {
 	ExprContext *econtext = engine->tmpcontext;
 	Datum	   *states = sc_group_states(engine, group);
 	uint8	   *flags = sc_group_state_flags(engine, group);
 
-	engine->aggstate->curaggcontext = part->aggcontext;
+	engine->aggstate->curaggcontext = pane->aggcontext;
 
 	for (int t = 0; t < engine->ntrans; t++)
 	{
@@ -154,7 +154,7 @@ sc_transitions_advance(ScEngine *engine, ScPartition *part, ScGroup *group)
 		}
 		if (trans->kind == SC_TRANS_INPUTS)
 		{
-			sc_inputs_keep(engine, trans, part, &states[t]);
+			sc_inputs_keep(engine, trans, pane, &states[t]);
 			continue;
 		}
 		for (int i = 0; i < trans->nargs; i++)
@@ -223,7 +223,7 @@ finish_state(ScEngine *engine, ScAgg *agg, Datum state, bool state_null, bool *i
 /*
  * Result of "agg" for "group".  The group slot holds the window and the keys;
  * the current context is outcontext's.  aggstate->curaggcontext is the group's
- * partition's; it is the same afterwards.
+ * pane's; it is the same afterwards.
  */
 Datum
 sc_aggregate_result(ScEngine *engine, ScAgg *agg, ScGroup *group, bool *isnull)
@@ -326,7 +326,7 @@ sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state
 
 /*
  * The rows of "from" count in "state", too; both live in aggstate->curaggcontext.  What
- * "from" takes is freed with its partition.  An error where the aggregate has no combine
+ * "from" takes is freed with its pane.  An error where the aggregate has no combine
  * function.  The current context is a short one.
  */
 void

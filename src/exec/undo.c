@@ -35,7 +35,7 @@ struct ScUndo
 {
 	MemoryContext context;		/* copies; reset for each row */
 	bool		in_row;
-	ScPartition *part;			/* NULL: the row has changed nothing yet */
+	ScPane	   *pane;			/* NULL: the row has changed nothing yet */
 	ScGroup    *group;
 	uint32		hash;
 	bool		isnew;			/* the row has made the group */
@@ -57,7 +57,7 @@ void
 sc_undo_begin_row(ScEngine *engine)
 {
 	engine->undo->in_row = true;
-	engine->undo->part = NULL;
+	engine->undo->pane = NULL;
 }
 
 void
@@ -93,12 +93,12 @@ save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedStat
 
 /* The row is about to advance the states of "group". */
 void
-sc_undo_save(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 hash, bool isnew)
+sc_undo_save(ScEngine *engine, ScPane *pane, ScGroup *group, uint32 hash, bool isnew)
 {
 	ScUndo	   *undo = engine->undo;
 	MemoryContext old;
 
-	undo->part = part;
+	undo->pane = pane;
 	undo->group = group;
 	undo->hash = hash;
 	undo->isnew = isnew;
@@ -107,7 +107,7 @@ sc_undo_save(ScEngine *engine, ScPartition *part, ScGroup *group, uint32 hash, b
 		return;
 	MemoryContextReset(undo->context);
 	old = MemoryContextSwitchTo(undo->context);
-	engine->aggstate->curaggcontext = part->aggcontext;
+	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		save_state(engine, &engine->trans[t], sc_group_states(engine, group)[t],
@@ -131,13 +131,13 @@ free_state(ScTrans *trans, Datum state, uint8 flags)
 }
 
 static void
-restore_inputs(ScPartition *part, Datum state, const SavedState *saved)
+restore_inputs(ScPane *pane, Datum state, const SavedState *saved)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
 
 	if (!inputs)
 		return;
-	part->inputs_bytes -= inputs->len - saved->len;
+	pane->inputs_bytes -= inputs->len - saved->len;
 	inputs->len = saved->len;
 	inputs->rows = saved->rows;
 }
@@ -146,12 +146,12 @@ static void
 restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 			  const SavedState *saved)
 {
-	ScPartition *part = engine->undo->part;
+	ScPane	   *pane = engine->undo->pane;
 	MemoryContext old;
 
 	if (trans->kind == SC_TRANS_INPUTS)
 	{
-		restore_inputs(part, *state, saved);
+		restore_inputs(pane, *state, saved);
 		return;
 	}
 	free_state(trans, *state, *flags);
@@ -165,7 +165,7 @@ restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 	}
 	else if (!trans->byval && !(saved->flags & SC_STATE_NULL))
 	{
-		old = MemoryContextSwitchTo(part->context);
+		old = MemoryContextSwitchTo(pane->context);
 		*state = sc_datum_keep(saved->value, &trans->type);
 		MemoryContextSwitchTo(old);
 	}
@@ -179,11 +179,11 @@ restore_group(ScEngine *engine)
 
 	if (undo->isnew)
 	{
-		sc_partition_remove_last(engine, undo->part, undo->hash);
+		sc_pane_remove_last(engine, undo->pane, undo->hash);
 		return;
 	}
 	old = MemoryContextSwitchTo(undo->context);
-	engine->aggstate->curaggcontext = undo->part->aggcontext;
+	engine->aggstate->curaggcontext = undo->pane->aggcontext;
 	for (int t = 0; t < undo->nsaved; t++)
 		restore_state(engine, &engine->trans[t], &sc_group_states(engine, undo->group)[t],
 					  &sc_group_state_flags(engine, undo->group)[t], &undo->states[t]);
@@ -201,7 +201,7 @@ sc_engine_after_error(ScEngine *engine)
 	MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
 	engine->rows_since_reset = 0;
 	sc_engine_restore_window(engine);
-	if (engine->emission.part)
+	if (engine->emission.pane)
 	{
 		sc_emit_skip_group(engine);
 		engine->running = false;
@@ -210,9 +210,9 @@ sc_engine_after_error(ScEngine *engine)
 	if (!undo->in_row)
 		return SC_FAULT_ENGINE;
 	undo->in_row = false;
-	if (undo->part)
+	if (undo->pane)
 		restore_group(engine);
-	undo->part = NULL;
+	undo->pane = NULL;
 	engine->running = false;
 	return SC_FAULT_ROW;
 }

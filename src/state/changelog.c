@@ -5,7 +5,7 @@
  * exec/encode.c makes an entry of a group; here entries are ordered by key
  * group, framed and cut.  ckpt/store.c keeps the chunks.
  *
- * The entries that one partition writes at one checkpoint are a stream of bytes:
+ * The entries that one pane writes at one checkpoint are a stream of bytes:
  *
  *	  uint32	length of the entry's head and inputs
  *	  bytes		the entry
@@ -19,7 +19,7 @@
  *	  6			2		flags: CHUNK_FULL (on seq 0), CHUNK_LAST
  *	  8			4		seq, 0.. in the stream
  *	  12		4		signature of the definition (exec/encode.c)
- *	  16		8		partition key: start of the window
+ *	  16		8		pane key: start of the window
  *	  24		2		least key group with bytes in the chunk
  *	  26		2		greatest
  *	  28		4		length of the payload
@@ -63,7 +63,7 @@ typedef struct ChunkHeader
 	uint16		flags;
 	uint32		seq;
 	uint32		signature;
-	int64		partition_key;
+	int64		pane_key;
 	int16		key_group_min;
 	int16		key_group_max;
 	uint32		length;
@@ -91,11 +91,11 @@ chunk_crc(const char *header, const char *payload, Size len)
  * Writing
  * --------------------------------------------------------------------- */
 
-/* The stream of one partition */
+/* The stream of one pane */
 typedef struct Writer
 {
 	ScEngine   *engine;
-	ScPartition *part;
+	ScPane	   *pane;
 	const ScChangelogSink *sink;
 	bool		full;
 	uint32		seq;
@@ -118,14 +118,14 @@ flush_chunk(Writer *writer, bool last)
 		(last ? CHUNK_LAST : 0);
 	header->seq = writer->seq;
 	header->signature = writer->engine->signature;
-	header->partition_key = writer->part->start;
+	header->pane_key = writer->pane->start;
 	header->key_group_min = writer->key_group_min;
 	header->key_group_max = writer->key_group_max;
 	header->length = writer->len - CHUNK_HEADER_BYTES;
 	header->crc = chunk_crc(writer->buffer, writer->buffer + CHUNK_HEADER_BYTES,
 							header->length);
 
-	chunk.partition_key = header->partition_key;
+	chunk.pane_key = header->pane_key;
 	chunk.seq = header->seq;
 	chunk.full = (header->flags & CHUNK_FULL) != 0;
 	chunk.key_group_min = header->key_group_min;
@@ -200,49 +200,49 @@ write_group(Writer *writer, ScGroup *group, StringInfo head)
 
 /* The numbers of the groups to write, by key group (a counting sort). */
 static uint32 *
-order_groups(ScEngine *engine, ScPartition *part, bool full, uint32 n)
+order_groups(ScEngine *engine, ScPane *pane, bool full, uint32 n)
 {
 	uint32		next[SC_MAX_PARALLELISM + 1] = {0};
 	uint32	   *order = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(uint32));
 
 	for (uint32 i = 0; i < n; i++)
 	{
-		uint32		number = full ? i : sc_partition_changed(part, i);
+		uint32		number = full ? i : sc_pane_changed(pane, i);
 
-		next[sc_partition_group(engine, part, number)->key_group + 1]++;
+		next[sc_pane_group(engine, pane, number)->key_group + 1]++;
 	}
 	for (int g = 1; g < SC_MAX_PARALLELISM; g++)
 		next[g] += next[g - 1];
 	for (uint32 i = 0; i < n; i++)
 	{
-		uint32		number = full ? i : sc_partition_changed(part, i);
+		uint32		number = full ? i : sc_pane_changed(pane, i);
 
-		order[next[sc_partition_group(engine, part, number)->key_group]++] = number;
+		order[next[sc_pane_group(engine, pane, number)->key_group]++] = number;
 	}
 	return order;
 }
 
-/* Have the partition's chunks grown so far past its size that it is written whole? */
+/* Have the pane's chunks grown so far past its size that it is written whole? */
 static bool
-wants_compaction(const ScPartition *part)
+wants_compaction(const ScPane *pane)
 {
-	int64		full_bytes = part->ngroups * part->entry_bytes + part->inputs_bytes;
+	int64		full_bytes = pane->ngroups * pane->entry_bytes + pane->inputs_bytes;
 
-	return part->whole || part->live_bytes > 2 * full_bytes + COMPACT_SLACK;
+	return pane->whole || pane->live_bytes > 2 * full_bytes + COMPACT_SLACK;
 }
 
-/* Writes a partition's stream; returns its bytes. */
+/* Writes a pane's stream; returns its bytes. */
 static Size
-write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
+write_pane(ScEngine *engine, ScPane *pane, Writer *writer)
 {
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
-	bool		full = wants_compaction(part);
-	uint32		n = full ? part->ngroups : sc_partition_nchanged(part);
-	uint32	   *order = order_groups(engine, part, full, n);
+	bool		full = wants_compaction(pane);
+	uint32		n = full ? pane->ngroups : sc_pane_nchanged(pane);
+	uint32	   *order = order_groups(engine, pane, full, n);
 	StringInfoData head;
 	Size		inputs = 0;
 
-	writer->part = part;
+	writer->pane = pane;
 	writer->full = full;
 	writer->seq = 0;
 	writer->written = 0;
@@ -251,7 +251,7 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 	writer->key_group_max = -1;
 
 	initStringInfo(&head);
-	engine->aggstate->curaggcontext = part->aggcontext;
+	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (uint32 i = 0; i < n; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -259,7 +259,7 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 		CHECK_FOR_INTERRUPTS();
 		if (i % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		inputs += write_group(writer, sc_partition_group(engine, part, order[i]), &head);
+		inputs += write_group(writer, sc_pane_group(engine, pane, order[i]), &head);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
@@ -267,12 +267,12 @@ write_partition(ScEngine *engine, ScPartition *part, Writer *writer)
 	pfree(head.data);
 	pfree(order);
 
-	part->entry_bytes = (writer->written - inputs) / n;
-	engine->live_bytes += writer->written - (full ? part->live_bytes : 0);
-	part->live_bytes = writer->written + (full ? 0 : part->live_bytes);
-	part->whole = false;
-	sc_partition_unchanged(engine, part);
-	sc_partition_account_children(engine, part);
+	pane->entry_bytes = (writer->written - inputs) / n;
+	engine->live_bytes += writer->written - (full ? pane->live_bytes : 0);
+	pane->live_bytes = writer->written + (full ? 0 : pane->live_bytes);
+	pane->whole = false;
+	sc_pane_unchanged(engine, pane);
+	sc_pane_account_children(engine, pane);
 	return writer->written;
 }
 
@@ -289,10 +289,10 @@ sc_changelog_write(ScEngine *engine, const ScChangelogSink *sink)
 
 	writer->engine = engine;
 	writer->sink = sink;
-	for (int i = 0; i < engine->npartitions; i++)
+	for (int i = 0; i < engine->npanes; i++)
 	{
-		if (sc_partition_nchanged(engine->partitions[i]) > 0)
-			bytes += write_partition(engine, engine->partitions[i], writer);
+		if (sc_pane_nchanged(engine->panes[i]) > 0)
+			bytes += write_pane(engine, engine->panes[i], writer);
 	}
 	pfree(writer);
 	engine->running = false;
@@ -313,11 +313,11 @@ struct ScChangelogLoader
 {
 	ScEngine   *engine;
 	MemoryContext context;		/* of the loader itself */
-	ScPartition *part;			/* being loaded, or NULL */
+	ScPane	   *pane;			/* being loaded, or NULL */
 	int64		checkpoint_id;
 	uint32		next_seq;		/* expected in the stream */
 	bool		complete;		/* the stream's last chunk was read */
-	int64		entries;		/* of the partition so far */
+	int64		entries;		/* of the pane so far */
 	int64		entry_bytes;
 
 	/* the stream's bytes that make no whole entry yet */
@@ -334,8 +334,8 @@ fail_chunk(const ScChunk *chunk, const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("state of a continuous query is corrupted"),
-			 errdetail("Chunk %d of the partition " INT64_FORMAT ": %s.",
-					   chunk->seq, chunk->partition_key, what)));
+			 errdetail("Chunk %d of the pane " INT64_FORMAT ": %s.",
+					   chunk->seq, chunk->pane_key, what)));
 }
 
 /* Copies the header to aligned memory and checks all that can be checked. */
@@ -356,7 +356,7 @@ check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
 	if (!EQ_CRC32C(header.crc, chunk_crc(chunk->data, chunk->data + CHUNK_HEADER_BYTES,
 										 header.length)))
 		fail_chunk(chunk, "its checksum is wrong");
-	if (header.partition_key != chunk->partition_key || header.seq != chunk->seq)
+	if (header.pane_key != chunk->pane_key || header.seq != chunk->seq)
 		fail_chunk(chunk, "it belongs to another place");
 	if (header.signature != (header.version == 1 ? loader->engine->signature_1 :
 							 loader->engine->signature))
@@ -367,24 +367,24 @@ check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
 static void
 check_complete(const ScChangelogLoader *loader)
 {
-	if (loader->part != NULL && (!loader->complete || loader->npending > 0))
+	if (loader->pane != NULL && (!loader->complete || loader->npending > 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
-				 errdetail("The partition " INT64_FORMAT " of checkpoint " INT64_FORMAT " has no last chunk.",
-						   loader->part->start, loader->checkpoint_id)));
+				 errdetail("The pane " INT64_FORMAT " of checkpoint " INT64_FORMAT " has no last chunk.",
+						   loader->pane->start, loader->checkpoint_id)));
 }
 
 static void
-finish_partition(ScChangelogLoader *loader)
+finish_pane(ScChangelogLoader *loader)
 {
-	if (loader->part == NULL)
+	if (loader->pane == NULL)
 		return;
 	check_complete(loader);
 	if (loader->entries > 0)
-		loader->part->entry_bytes = loader->entry_bytes / loader->entries;
-	sc_partition_loaded(loader->engine, loader->part);
-	loader->part = NULL;
+		loader->pane->entry_bytes = loader->entry_bytes / loader->entries;
+	sc_pane_loaded(loader->engine, loader->pane);
+	loader->pane = NULL;
 }
 
 /* Begins or goes on with the stream that the chunk belongs to. */
@@ -393,14 +393,14 @@ enter_stream(ScChangelogLoader *loader, int64 checkpoint_id, const ScChunk *chun
 {
 	ScEngine   *engine = loader->engine;
 
-	if (loader->part == NULL || loader->part->start != chunk->partition_key)
+	if (loader->pane == NULL || loader->pane->start != chunk->pane_key)
 	{
-		finish_partition(loader);
-		loader->part = sc_partition_find(engine, chunk->partition_key);
-		if (loader->part != NULL)
+		finish_pane(loader);
+		loader->pane = sc_pane_find(engine, chunk->pane_key);
+		if (loader->pane != NULL)
 			fail_chunk(chunk, "it comes out of order");
-		loader->part = sc_partition_open(engine, chunk->partition_key,
-										 chunk->partition_key + engine->def->window.size);
+		loader->pane = sc_pane_open(engine, chunk->pane_key,
+									chunk->pane_key + engine->def->window.size);
 		loader->entries = loader->entry_bytes = 0;
 	}
 	else if (loader->checkpoint_id == checkpoint_id)
@@ -450,13 +450,13 @@ apply_entries(ScChangelogLoader *loader, const char *data, Size len)
 
 	while (whole_entry(data + done, len - done, &field, &entry))
 	{
-		int64		inputs = loader->part->inputs_bytes;
+		int64		inputs = loader->pane->inputs_bytes;
 
-		sc_group_decode(engine, loader->part, data + done + field, entry);
+		sc_group_decode(engine, loader->pane, data + done + field, entry);
 		done += field + entry;
 		loader->entries++;
 		loader->entry_bytes += field + entry -
-			Min((int64) entry, Max(loader->part->inputs_bytes - inputs, 0));
+			Min((int64) entry, Max(loader->pane->inputs_bytes - inputs, 0));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
@@ -480,7 +480,7 @@ sc_changelog_load_begin(ScEngine *engine)
 {
 	ScChangelogLoader *loader = palloc0(sizeof(ScChangelogLoader));
 
-	if (engine->npartitions > 0)
+	if (engine->npanes > 0)
 		elog(ERROR, "state can be loaded into a fresh engine only");
 	engine->running = engine->loading = true;
 	loader->engine = engine;
@@ -495,12 +495,12 @@ sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
 						const ScChunk *chunk)
 {
 	ChunkHeader header = check_chunk(loader, chunk);
-	ScPartition *part;
+	ScPane	   *pane;
 	Size		done;
 
 	CHECK_FOR_INTERRUPTS();
 	enter_stream(loader, checkpoint_id, chunk);
-	part = loader->part;
+	pane = loader->pane;
 	if (header.seq != loader->next_seq || loader->complete)
 		fail_chunk(chunk, "it comes out of order");
 	loader->next_seq++;
@@ -509,10 +509,10 @@ sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
 	/* a full stream holds every group, so that older entries are all replaced */
 	if (header.flags & CHUNK_FULL)
 	{
-		loader->engine->live_bytes -= part->live_bytes;
-		part->live_bytes = 0;
+		loader->engine->live_bytes -= pane->live_bytes;
+		pane->live_bytes = 0;
 	}
-	part->live_bytes += chunk->len;
+	pane->live_bytes += chunk->len;
 	loader->engine->live_bytes += chunk->len;
 
 	if (loader->npending == 0)
@@ -533,7 +533,7 @@ sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
 void
 sc_changelog_load_end(ScChangelogLoader *loader)
 {
-	finish_partition(loader);
+	finish_pane(loader);
 	loader->engine->running = loader->engine->loading = false;
 	pfree(loader->pending);
 	pfree(loader);

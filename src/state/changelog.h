@@ -2,11 +2,11 @@
  * changelog.h
  *	  Writing an engine's changed state as changelog chunks, and loading it.
  *
- * At a barrier each changed partition (one window of one query) appends its
+ * At a barrier each changed pane (one window of one query) appends its
  * changed groups, sorted by key group, as a stream of bytes cut into chunks of
- * at most SC_CHUNK_BYTES; a partition whose live chunks have grown past twice
+ * at most SC_CHUNK_BYTES; a pane whose live chunks have grown past twice
  * its full size (plus a constant) writes itself whole instead ("full": older
- * chunks of the partition are dropped by whoever stores this one).  Aggregates
+ * chunks of the pane are dropped by whoever stores this one).  Aggregates
  * whose inputs are kept write only the inputs added since the last checkpoint.
  *
  * Chunk bytes begin with a versioned header with a checksum (CRC-32C); the
@@ -22,9 +22,9 @@
 
 typedef struct ScChunk
 {
-	int64		partition_key;	/* window start, microseconds since 2000-01-01 */
-	int32		seq;			/* 0.. within (partition, checkpoint) */
-	bool		full;			/* first chunk of a whole partition: replaces all
+	int64		pane_key;		/* window start, microseconds since 2000-01-01 */
+	int32		seq;			/* 0.. within (pane, checkpoint) */
+	bool		full;			/* first chunk of a whole pane: replaces all
 								 * older ones (set on seq 0 only) */
 	int16		key_group_min;	/* of the groups that have bytes in it */
 	int16		key_group_max;
@@ -36,9 +36,9 @@ typedef struct ScChangelogSink
 {
 	void	   *arg;
 	void		(*chunk) (void *arg, const ScChunk *chunk);
-	/* the partition closed: all its chunks are obsolete.  Called only for
-	 * partitions that have chunks in an earlier checkpoint. */
-	void		(*drop) (void *arg, int64 partition_key);
+	/* the pane closed: all its chunks are obsolete.  Called only for
+	 * panes that have chunks in an earlier checkpoint. */
+	void		(*drop) (void *arg, int64 pane_key);
 } ScChangelogSink;
 
 /*
@@ -49,7 +49,7 @@ typedef struct ScChangelogSink
 extern Size sc_changelog_write(ScEngine *engine, const ScChangelogSink *sink);
 
 /*
- * Loading: chunks in order of (partition_key, checkpoint_id, seq) into a fresh
+ * Loading: chunks in order of (pane_key, checkpoint_id, seq) into a fresh
  * engine, then one call of _end.  Raises ERRCODE_DATA_CORRUPTED for a bad
  * checksum, version or a definition whose types don't match.
  */

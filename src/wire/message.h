@@ -9,7 +9,7 @@
  *	      beginning at a multiple of 8 (the last one may end anywhere).  Sent as windows close, and
  *	      at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
- *	 'D'  ScMessageDrop: the partition closed, its chunks are obsolete
+ *	 'D'  ScMessageDrop: the pane closed, its chunks are obsolete
  *	 'L'  ScMessageLate and a kept row (ckpt/kept_row.h): a late row
  *	 'W'  ScMessageDead, a kept row and a failure: a dead letter
  *	 'O'  ScOffset (ckpt/store.h)
@@ -67,7 +67,7 @@ typedef struct ScMessageRow
 typedef struct ScMessageChunk
 {
 	int64		checkpoint_id;
-	int64		partition_key;
+	int64		pane_key;
 	int32		seq;
 	int16		key_group_min;
 	int16		key_group_max;
@@ -79,7 +79,7 @@ typedef struct ScMessageChunk
 
 typedef struct ScMessageDrop
 {
-	int64		partition_key;
+	int64		pane_key;
 } ScMessageDrop;
 
 typedef struct ScMessageLate

@@ -32,7 +32,7 @@ write_chunk(ScStore *store, const ScMessage *message)
 	const ScMessageChunk *head = (const ScMessageChunk *) SC_MESSAGE_BODY(message);
 	ScChunk		chunk = {0};
 
-	chunk.partition_key = head->partition_key;
+	chunk.pane_key = head->pane_key;
 	chunk.seq = head->seq;
 	chunk.full = head->full;
 	chunk.key_group_min = head->key_group_min;
@@ -108,8 +108,8 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				bytes += write_chunk(store, message);
 				break;
 			case SC_MESSAGE_DROP:
-				sc_store_drop_partition(store, message->query_id,
-										((const ScMessageDrop *) SC_MESSAGE_BODY(message))->partition_key);
+				sc_store_drop_pane(store, message->query_id,
+								   ((const ScMessageDrop *) SC_MESSAGE_BODY(message))->pane_key);
 				break;
 			case SC_MESSAGE_LATE:
 				if (!late)

@@ -29,7 +29,7 @@ static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
 static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
 static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
 static void add_chunk(void *arg, const ScChunk *chunk);
-static void add_drop(void *arg, int64 partition_key);
+static void add_drop(void *arg, int64 pane_key);
 
 ScTaskQuery *
 sc_task_query_load(int64 query_id, MemoryContext context, ScOutbox *outbox)
@@ -485,7 +485,7 @@ add_chunk(void *arg, const ScChunk *chunk)
 	ScMessageChunk head = {0};
 
 	head.checkpoint_id = query->checkpoint_id;
-	head.partition_key = chunk->partition_key;
+	head.pane_key = chunk->pane_key;
 	head.seq = chunk->seq;
 	head.key_group_min = chunk->key_group_min;
 	head.key_group_max = chunk->key_group_max;
@@ -496,12 +496,12 @@ add_chunk(void *arg, const ScChunk *chunk)
 }
 
 static void
-add_drop(void *arg, int64 partition_key)
+add_drop(void *arg, int64 pane_key)
 {
 	ScTaskQuery *query = arg;
 	ScMessageDrop drop;
 
-	drop.partition_key = partition_key;
+	drop.pane_key = pane_key;
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DROP, query->query->query_id, 0,
 				  &drop, sizeof(drop), NULL, 0);
 }
