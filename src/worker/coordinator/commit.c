@@ -14,7 +14,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "base/clock.h"
+#include "base/backoff.h"
 #include "base/debug.h"
 #include "base/limit.h"
 #include "model/catalog.h"
@@ -31,8 +31,6 @@
 #include "worker/frame/strikes.h"
 #include "worker/frame/workers.h"
 
-#define RETRY_MIN_MS		1000
-#define RETRY_MAX_MS		60000
 #define CLEAR_MS			5000
 #define STANDBY_SNAPSHOT_MS 1000
 
@@ -148,7 +146,7 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	ScMoment	now = sc_moment_now();
-	ScMoment	next = now + sc_progress_delay(progress->failures) * USECS_PER_SEC;
+	ScMoment	next = sc_retry_at(progress->failures);
 
 	progress->clear_at = 0;
 	if (collected->overran)
@@ -217,7 +215,7 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 				progress->retry_at = next;
 			/* the next attempt can't know how often it failed */
 			if (collected->unnoted)
-				progress->retry_at = now + RETRY_MAX_MS * INT64CONST(1000);
+				progress->retry_at = now + SC_RETRY_MOST_MS * INT64CONST(1000);
 			/* its task goes on with it: only a new attempt is without it */
 			progress->is_void = collected->by_sink;
 			break;
@@ -297,7 +295,7 @@ sc_commit_checkpoint(ScCollection *collection, const char *kind, uint64 requests
 {
 	ScCheckpointRecord record = {0};
 	CommitResult result;
-	long		delay = RETRY_MIN_MS;
+	int			failures = 0;
 
 	SC_DEBUG_POINT("coordinator_parts_collected");
 	sc_worker_context.checkpoint_id = collection->checkpoint_id;
@@ -309,10 +307,8 @@ sc_commit_checkpoint(ScCollection *collection, const char *kind, uint64 requests
 		sc_wait_until_visible(collection->xids[i], sc_coordinator_wait);
 	while ((result = try_commit(collection, &record)) != COMMITTED)
 	{
-		if (result == WITHOUT_ONE)
-			continue;
-		wait_for(delay);
-		delay = Min(delay * 2, RETRY_MAX_MS);
+		if (result == NOT_NOW)
+			wait_for(sc_retry_ms(failures++));
 	}
 	publish_commit(collection, &record, requests);
 	sc_collect_reset(collection);

@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/backoff.h"
 #include "base/compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -483,15 +484,14 @@ note_end(int code, Datum arg)
 {
 	ScPipelineShared *pipeline = sc_my_pipeline;
 	TimestampTz now = GetCurrentTimestamp();
-	int			delay_s = 0;
+	bool		waits;
 
 	if (!ended_well)
 	{
 		SpinLockAcquire(&pipeline->mutex);
-		if (pipeline->failures > 0 || pipeline->failed_by_error)
-			delay_s = Min(60, 1 << Min(pipeline->failures, 6));
+		waits = pipeline->failures > 0 || pipeline->failed_by_error;
+		pipeline->restart_at = waits ? sc_retry_at(pipeline->failures) : sc_moment_now();
 		pipeline->failures++;
-		pipeline->restart_at = sc_moment_now() + delay_s * USECS_PER_SEC;
 		pipeline->status = SC_STATUS_RESTARTING;
 		pipeline->status_since = now;
 		SpinLockRelease(&pipeline->mutex);

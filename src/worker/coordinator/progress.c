@@ -11,7 +11,6 @@
 #include "worker/coordinator/progress.h"
 #include "worker/frame/strikes.h"
 
-#define MAX_DELAY_S	60
 #define RESUME_MS	60000
 #define FORGET_MS	5000
 
@@ -293,10 +292,4 @@ sc_progress_wants_restart(void)
 			return true;
 	}
 	return false;
-}
-
-int
-sc_progress_delay(int failures)
-{
-	return Min(MAX_DELAY_S, 1 << Min(failures, 6));
 }

@@ -93,7 +93,4 @@ extern void sc_progress_review(int32 pipeline_id);
  */
 extern bool sc_progress_wants_restart(void);
 
-/* Seconds until the next try after so many failures: 1 doubling to 60. */
-extern int	sc_progress_delay(int failures);
-
 #endif							/* SC_WORKER_COORDINATOR_PROGRESS_H */

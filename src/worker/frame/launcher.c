@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/backoff.h"
 #include "base/process.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -88,9 +89,7 @@ note_silent_end(ScPipelineShared *pipeline)
 	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&pipeline->mutex);
-	pipeline->restart_at = sc_moment_now() +
-		Min(60, 1 << Min(pipeline->failures, 6)) * USECS_PER_SEC;
-	pipeline->failures++;
+	pipeline->restart_at = sc_retry_at(pipeline->failures++);
 	pipeline->status = SC_STATUS_RESTARTING;
 	pipeline->status_since = now;
 	if (pipeline->message[0] == '\0')

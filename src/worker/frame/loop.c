@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/backoff.h"
 #include "base/env.h"
 #include "base/limit.h"
 #include "ckpt/failure.h"
@@ -167,13 +168,10 @@ sc_worker_wait(long timeout_ms)
 void
 sc_wait_until_visible(TransactionId xid, void (*wait) (long timeout_ms))
 {
-	long		ms = 1;
+	int			looks = 0;
 
 	while (TransactionIdIsInProgress(xid))
-	{
-		wait(ms);
-		ms = Min(ms * 2, VISIBLE_MAX_MS);
-	}
+		wait(sc_backoff_ms(looks++, 1, VISIBLE_MAX_MS));
 }
 
 void
