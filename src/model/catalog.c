@@ -2,11 +2,10 @@
  * catalog.c
  *	  Reading the extension's catalogs.
  *
- * The tables are read by direct scans, without SPI: sessions of users who have no
- * privileges on them need the answers as much as background workers do, and no
- * setting or search_path of anybody can get between.  Every scan takes a fresh
- * catalog snapshot, as DDL does: an answer is what is committed now, plus what
- * this transaction did itself.
+ * The tables are read by direct scans (catalog_table.h): sessions of users who have
+ * no privileges on them need the answers as much as background workers do, and no
+ * setting or search_path of anybody can get between.  An answer is what is committed
+ * now, plus what this transaction did itself.
  *
  * regclass columns may name relations that are gone (dropped while event triggers
  * were off): lists leave such rows out, look-ups don't find them.
@@ -20,23 +19,21 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "model/catalog.h"
-#include "model/catalog_columns.h"
+#include "model/catalog_table.h"
 #include "model/log_stream.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /* Turns a row of a table into its struct, or NULL to leave it out. */
-typedef void *(*ReadRow) (HeapTuple tuple, TupleDesc desc);
+typedef void *(*ReadRow) (const ScCatalogRow *row);
 
 /* ---------- the extension itself ---------- */
 
@@ -169,47 +166,40 @@ sc_relation_oid(const char *relname)
  * it isn't NULL, into a list of what "read" makes of them.
  */
 static List *
-scan_table(const char *table, const char *index, ScanKey key, ReadRow read)
+scan_table(const char *name, const char *index, ScanKey key, ReadRow read)
 {
-	Relation	rel = table_open(sc_relation_oid(table), AccessShareLock);
-	Oid			indexoid = index ? sc_relation_oid(index) : InvalidOid;
-	SysScanDesc scan;
+	ScCatalog	table;
+	ScCatalogScan scan;
 	HeapTuple	tuple;
 	List	   *result = NIL;
 
-	scan = systable_beginscan(rel, indexoid, index != NULL, NULL,
-							  key ? 1 : 0, key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	sc_catalog_open(&table, name, AccessShareLock);
+	if (index != NULL)
+		sc_catalog_scan_by(&scan, &table, index, 1, key);
+	else
+		sc_catalog_scan_all(&scan, &table);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
 	{
-		void	   *row = read(tuple, RelationGetDescr(rel));
+		ScCatalogRow row;
+		void	   *item;
 
-		if (row != NULL)
-			result = lappend(result, row);
+		sc_row_read(&row, &table, tuple);
+		item = read(&row);
+		if (item != NULL)
+			result = lappend(result, item);
 	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
 	return result;
 }
 
 /* The same for at most one row; NULL where there is none. */
 static void *
-scan_one(const char *table, const char *index, ScanKey key, ReadRow read)
+scan_one(const char *name, const char *index, ScanKey key, ReadRow read)
 {
-	List	   *rows = scan_table(table, index, key, read);
+	List	   *rows = scan_table(name, index, key, read);
 
 	return rows == NIL ? NULL : linitial(rows);
-}
-
-/* A column that is declared NOT NULL. */
-static Datum
-column(HeapTuple tuple, AttrNumber attno, TupleDesc desc)
-{
-	bool		isnull;
-	Datum		value = heap_getattr(tuple, attno, desc, &isnull);
-
-	if (isnull)
-		elog(ERROR, "null value in column %d of a catalog of stream_ckpt", attno);
-	return value;
 }
 
 static bool
@@ -221,20 +211,20 @@ relation_exists(Oid relid)
 /* ---------- pipelines ---------- */
 
 static void *
-read_pipeline(HeapTuple tuple, TupleDesc desc)
+read_pipeline(const ScCatalogRow *row)
 {
 	ScPipeline *pipeline = palloc0(sizeof(ScPipeline));
 
-	pipeline->pipeline_id = DatumGetInt32(column(tuple, Anum_pipeline_id, desc));
-	pipeline->name = pstrdup(NameStr(*DatumGetName(column(tuple, Anum_pipeline_name, desc))));
-	pipeline->owner = DatumGetObjectId(column(tuple, Anum_pipeline_owner, desc));
-	pipeline->parallelism = DatumGetInt32(column(tuple, Anum_pipeline_parallelism, desc));
+	pipeline->pipeline_id = DatumGetInt32(sc_row_get(row, Anum_pipeline_id));
+	pipeline->name = pstrdup(NameStr(*DatumGetName(sc_row_get(row, Anum_pipeline_name))));
+	pipeline->owner = DatumGetObjectId(sc_row_get(row, Anum_pipeline_owner));
+	pipeline->parallelism = DatumGetInt32(sc_row_get(row, Anum_pipeline_parallelism));
 	pipeline->checkpoint_interval =
-		sc_interval_usecs(DatumGetIntervalP(column(tuple, Anum_pipeline_interval, desc)),
+		sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, Anum_pipeline_interval)),
 						  "checkpoint_interval");
 	pipeline->state_backend =
-		TextDatumGetCString(column(tuple, Anum_pipeline_state_backend, desc));
-	pipeline->stopped = DatumGetBool(column(tuple, Anum_pipeline_stopped, desc));
+		TextDatumGetCString(sc_row_get(row, Anum_pipeline_state_backend));
+	pipeline->stopped = DatumGetBool(sc_row_get(row, Anum_pipeline_stopped));
 	return pipeline;
 }
 
@@ -263,8 +253,7 @@ sc_pipeline_by_id(int32 pipeline_id, bool missing_ok)
 	ScanKeyData key;
 	ScPipeline *pipeline;
 
-	ScanKeyInit(&key, Anum_pipeline_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(pipeline_id));
+	sc_key_int4(&key, Anum_pipeline_id, pipeline_id);
 	pipeline = scan_one("pipeline", "pipeline_pkey", &key, read_pipeline);
 	if (pipeline == NULL && !missing_ok)
 		ereport(ERROR,
@@ -304,21 +293,17 @@ resolve_event_time(Oid relid, const char *name, AttrNumber attnum)
 
 /* Microseconds of an interval; "none" where it is NULL. */
 static int64
-optional_usecs(HeapTuple tuple, AttrNumber attno, TupleDesc desc, const char *what, int64 none)
+optional_usecs(const ScCatalogRow *row, AttrNumber attno, const char *what, int64 none)
 {
-	bool		isnull;
-	Datum		value = heap_getattr(tuple, attno, desc, &isnull);
-
-	return isnull ? none : sc_interval_usecs(DatumGetIntervalP(value), what);
+	return sc_row_isnull(row, attno) ? none :
+		sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, attno)), what);
 }
 
 static void *
-read_stream(HeapTuple tuple, TupleDesc desc)
+read_stream(const ScCatalogRow *row)
 {
 	ScStream   *stream;
-	Oid			relid = DatumGetObjectId(column(tuple, Anum_stream_relid, desc));
-	Datum		name;
-	bool		isnull;
+	Oid			relid = DatumGetObjectId(sc_row_get(row, Anum_stream_relid));
 
 	if (!relation_exists(relid))
 		return NULL;
@@ -326,22 +311,20 @@ read_stream(HeapTuple tuple, TupleDesc desc)
 	stream = palloc0(sizeof(ScStream));
 	stream->relid = relid;
 	stream->options.watermark_delay =
-		sc_interval_usecs(DatumGetIntervalP(column(tuple, Anum_stream_watermark_delay, desc)),
+		sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, Anum_stream_watermark_delay)),
 						  "watermark_delay");
 	stream->options.idle_timeout =
-		optional_usecs(tuple, Anum_stream_idle_timeout, desc, "idle_timeout", 0);
+		optional_usecs(row, Anum_stream_idle_timeout, "idle_timeout", 0);
 	stream->options.max_ahead =
-		optional_usecs(tuple, Anum_stream_max_ahead, desc, "max_ahead", SC_NO_LIMIT);
-	name = heap_getattr(tuple, Anum_stream_event_time, desc, &isnull);
-	if (!isnull)
+		optional_usecs(row, Anum_stream_max_ahead, "max_ahead", SC_NO_LIMIT);
+	if (!sc_row_isnull(row, Anum_stream_event_time))
 	{
-		bool		no_number;
-		Datum		number = heap_getattr(tuple, Anum_stream_event_time_attnum,
-										  desc, &no_number);
+		Name		name = DatumGetName(sc_row_get(row, Anum_stream_event_time));
+		bool		no_number = sc_row_isnull(row, Anum_stream_event_time_attnum);
 
 		stream->event_time_attno =
-			resolve_event_time(relid, NameStr(*DatumGetName(name)),
-							   no_number ? InvalidAttrNumber : DatumGetInt16(number));
+			resolve_event_time(relid, NameStr(*name), no_number ? InvalidAttrNumber :
+							   DatumGetInt16(sc_row_get(row, Anum_stream_event_time_attnum)));
 	}
 	return stream;
 }
@@ -359,8 +342,7 @@ sc_stream_by_relid(Oid relid, bool missing_ok)
 	ScanKeyData key;
 	ScStream   *stream;
 
-	ScanKeyInit(&key, Anum_stream_relid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
+	sc_key_oid(&key, Anum_stream_relid, relid);
 	stream = scan_one("stream", "stream_pkey", &key, read_stream);
 	if (stream == NULL)
 		stream = sc_log_stream_read(relid);
@@ -416,12 +398,12 @@ relation_owner(Oid relid)
 }
 
 static void *
-read_query(HeapTuple tuple, TupleDesc desc)
+read_query(const ScCatalogRow *row)
 {
 	ScQuery    *query;
-	Oid			relid = DatumGetObjectId(column(tuple, Anum_query_relid, desc));
-	Oid			view = DatumGetObjectId(column(tuple, Anum_query_definition, desc));
-	Oid			source = DatumGetObjectId(column(tuple, Anum_query_source, desc));
+	Oid			relid = DatumGetObjectId(sc_row_get(row, Anum_query_relid));
+	Oid			view = DatumGetObjectId(sc_row_get(row, Anum_query_definition));
+	Oid			source = DatumGetObjectId(sc_row_get(row, Anum_query_source));
 	Oid			owner = relation_owner(view);
 	char	   *emit;
 
@@ -429,25 +411,25 @@ read_query(HeapTuple tuple, TupleDesc desc)
 		return NULL;
 
 	query = palloc0(sizeof(ScQuery));
-	query->query_id = DatumGetInt64(column(tuple, Anum_query_id, desc));
+	query->query_id = DatumGetInt64(sc_row_get(row, Anum_query_id));
 	query->relid = relid;
 	query->definition = view;
 	query->source = source;
 	query->owner = owner;
-	query->pipeline_id = DatumGetInt32(column(tuple, Anum_query_pipeline_id, desc));
-	emit = TextDatumGetCString(column(tuple, Anum_query_emit, desc));
+	query->pipeline_id = DatumGetInt32(sc_row_get(row, Anum_query_pipeline_id));
+	emit = TextDatumGetCString(sc_row_get(row, Anum_query_emit));
 	query->emit = strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
 	query->allowed_lateness =
-		sc_interval_usecs(DatumGetIntervalP(column(tuple, Anum_query_allowed_lateness, desc)),
+		sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, Anum_query_allowed_lateness)),
 						  "allowed_lateness");
-	query->settings = read_settings(column(tuple, Anum_query_settings, desc));
+	query->settings = read_settings(sc_row_get(row, Anum_query_settings));
 	query->preexisting_rows =
-		DatumGetBool(column(tuple, Anum_query_preexisting_rows, desc));
+		DatumGetBool(sc_row_get(row, Anum_query_preexisting_rows));
 	query->keep_late_rows =
-		DatumGetBool(column(tuple, Anum_query_keep_late_rows, desc));
+		DatumGetBool(sc_row_get(row, Anum_query_keep_late_rows));
 	query->dead_letter =
-		strcmp(TextDatumGetCString(column(tuple, Anum_query_on_error, desc)), "dead_letter") == 0;
-	query->paused = DatumGetBool(column(tuple, Anum_query_paused, desc));
+		strcmp(TextDatumGetCString(sc_row_get(row, Anum_query_on_error)), "dead_letter") == 0;
+	query->paused = DatumGetBool(sc_row_get(row, Anum_query_paused));
 	return query;
 }
 
@@ -466,8 +448,7 @@ sc_query_list(int32 pipeline_id)
 	ScanKeyData key;
 	List	   *queries;
 
-	ScanKeyInit(&key, Anum_query_pipeline_id, BTEqualStrategyNumber, F_INT4EQ,
-				Int32GetDatum(pipeline_id));
+	sc_key_int4(&key, Anum_query_pipeline_id, pipeline_id);
 	queries = scan_table("query", "query_pipeline_id_idx", &key, read_query);
 	list_sort(queries, compare_query_id);
 	return queries;
@@ -479,8 +460,7 @@ sc_query_by_id(int64 query_id, bool missing_ok)
 	ScanKeyData key;
 	ScQuery    *query;
 
-	ScanKeyInit(&key, Anum_query_id, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(query_id));
+	sc_key_int8(&key, Anum_query_id, query_id);
 	query = scan_one("query", "query_pkey", &key, read_query);
 	if (query == NULL && !missing_ok)
 		ereport(ERROR,
@@ -497,13 +477,11 @@ sc_query_by_relid(Oid relid, bool missing_ok)
 	ScanKeyData key;
 	ScQuery    *query;
 
-	ScanKeyInit(&key, Anum_query_relid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
+	sc_key_oid(&key, Anum_query_relid, relid);
 	query = scan_one("query", "query_relid_key", &key, read_query);
 	if (query == NULL)
 	{
-		ScanKeyInit(&key, Anum_query_definition, BTEqualStrategyNumber, F_OIDEQ,
-					ObjectIdGetDatum(relid));
+		sc_key_oid(&key, Anum_query_definition, relid);
 		query = scan_one("query", "query_definition_key", &key, read_query);
 	}
 	if (query == NULL && !missing_ok)

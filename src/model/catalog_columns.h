@@ -118,4 +118,52 @@
 #define Anum_checkpoint_failure				16
 #define Natts_checkpoint					16
 
+/* stream_ckpt.query_failure */
+#define Anum_failure_query_id				1
+#define Anum_failure_status					2
+#define Anum_failure_failures				3
+#define Anum_failure_failed_at				4
+#define Anum_failure_sqlstate				5
+#define Anum_failure_message				6
+#define Anum_failure_detail					7
+#define Anum_failure_hint					8
+#define Anum_failure_context				9
+#define Anum_failure_row_lsn				10
+#define Anum_failure_row_ordinal			11
+#define Natts_failure						11
+
+/* stream_ckpt.late_rows */
+#define Anum_late_query						1
+#define Anum_late_row						2
+#define Anum_late_window_start				3
+#define Anum_late_window_end				4
+#define Anum_late_watermark					5
+#define Anum_late_lsn						6
+#define Anum_late_ordinal					7
+#define Anum_late_query_id					8
+#define Anum_late_types						9
+#define Anum_late_row_text					10
+#define Natts_late							10
+
+/* stream_ckpt.dead_letter */
+#define Anum_dead_query						1
+#define Anum_dead_kind						2
+#define Anum_dead_row						3
+#define Anum_dead_sqlstate					4
+#define Anum_dead_message					5
+#define Anum_dead_detail					6
+#define Anum_dead_hint						7
+#define Anum_dead_lsn						8
+#define Anum_dead_ordinal					9
+#define Anum_dead_failed_at					10
+#define Anum_dead_query_id					11
+#define Anum_dead_checkpoint_id				12
+#define Anum_dead_seq						13
+#define Anum_dead_types						14
+#define Anum_dead_row_text					15
+#define Natts_dead							15
+
+/* The widest table */
+#define SC_MAX_COLUMNS						Natts_offset
+
 #endif							/* SC_MODEL_CATALOG_COLUMNS_H */

@@ -2,51 +2,29 @@
  * catalog_write.c
  *	  Writing the extension's catalogs.
  *
- * Rows are written as DDL writes system catalogs, directly with their index
- * entries: ordinary users, who have no privileges on the tables, create and drop
- * their own queries through the functions of api/, which have checked them.  So
- * the tables must stay what this asks of them: NOT NULL and unique constraints
- * only, no triggers, and no expression or partial indexes.
+ * Ordinary users, who have no privileges on the tables, create and drop their own
+ * queries through the functions of api/, which have checked them.
  *
- * Two transactions that change the same row: the second fails ("tuple
- * concurrently updated"), as with DDL.  The locks of this file and those on the
- * relations keep that rare.
+ * Two transactions that change the same row: the second fails
+ * (catalog_table.c).  The locks of this file and those on the relations keep
+ * that rare.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/stratnum.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/indexing.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
-#include "model/catalog_columns.h"
+#include "model/catalog_table.h"
 #include "model/catalog_write.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
-
-/* The widest table. */
-#define MAX_NATTS Natts_offset
-
-/* Changes the columns of a row: values, nulls and what is replaced. */
-typedef struct RowChange
-{
-	Datum		values[MAX_NATTS];
-	bool		nulls[MAX_NATTS];
-	bool		replace[MAX_NATTS];
-} RowChange;
 
 /* ---------- locks ---------- */
 
@@ -71,37 +49,14 @@ sc_query_lock(int64 query_id, LOCKMODE mode)
 /* ---------- rows ---------- */
 
 static void
-set_column(RowChange *change, AttrNumber attno, Datum value)
+insert_row(const char *name, const ScCatalogRow *row)
 {
-	change->values[attno - 1] = value;
-	change->nulls[attno - 1] = false;
-	change->replace[attno - 1] = true;
-}
+	ScCatalog	table;
 
-static void
-set_null(RowChange *change, AttrNumber attno)
-{
-	change->nulls[attno - 1] = true;
-	change->replace[attno - 1] = true;
-}
-
-static void
-insert_row(const char *table, RowChange *change)
-{
-	Relation	rel = table_open(sc_relation_oid(table), RowExclusiveLock);
-	HeapTuple	tuple;
-
-	tuple = heap_form_tuple(RelationGetDescr(rel), change->values, change->nulls);
-	CatalogTupleInsert(rel, tuple);
-	table_close(rel, NoLock);
+	sc_catalog_open(&table, name, RowExclusiveLock);
+	sc_catalog_insert(&table, row);
+	sc_catalog_close(&table);
 	CommandCounterIncrement();
-}
-
-/* Starts a scan of the rows that match "key" (NULL: all). */
-static SysScanDesc
-begin_scan(Relation rel, ScanKey key)
-{
-	return systable_beginscan(rel, InvalidOid, false, NULL, key ? 1 : 0, key);
 }
 
 /*
@@ -109,20 +64,22 @@ begin_scan(Relation rel, ScanKey key)
  * transaction gets no id.
  */
 static int
-delete_rows(const char *table, ScanKey key)
+delete_rows(const char *name, ScanKey key)
 {
-	Relation	rel = table_open(sc_relation_oid(table), RowExclusiveLock);
-	SysScanDesc scan = begin_scan(rel, key);
+	ScCatalog	table;
+	ScCatalogScan scan;
 	HeapTuple	tuple;
 	int			count = 0;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	sc_catalog_open(&table, name, RowExclusiveLock);
+	sc_catalog_scan(&scan, &table, 1, key);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
 	{
-		CatalogTupleDelete(rel, &tuple->t_self);
+		sc_catalog_delete(&table, tuple);
 		count++;
 	}
-	systable_endscan(scan);
-	table_close(rel, NoLock);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
 	if (count > 0)
 		CommandCounterIncrement();
 	return count;
@@ -130,35 +87,19 @@ delete_rows(const char *table, ScanKey key)
 
 /* Changes the rows that match "key". */
 static void
-update_rows(const char *table, ScanKey key, RowChange *change)
+update_rows(const char *name, ScanKey key, const ScCatalogRow *change)
 {
-	Relation	rel = table_open(sc_relation_oid(table), RowExclusiveLock);
-	SysScanDesc scan = begin_scan(rel, key);
+	ScCatalog	table;
+	ScCatalogScan scan;
 	HeapTuple	tuple;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		HeapTuple	changed = heap_modify_tuple(tuple, RelationGetDescr(rel),
-												change->values, change->nulls,
-												change->replace);
-
-		CatalogTupleUpdate(rel, &changed->t_self, changed);
-	}
-	systable_endscan(scan);
-	table_close(rel, NoLock);
+	sc_catalog_open(&table, name, RowExclusiveLock);
+	sc_catalog_scan(&scan, &table, 1, key);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
+		sc_catalog_update(&table, tuple, change);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
 	CommandCounterIncrement();
-}
-
-static void
-key_int4(ScanKey key, AttrNumber attno, int32 value)
-{
-	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(value));
-}
-
-static void
-key_int8(ScanKey key, AttrNumber attno, int64 value)
-{
-	ScanKeyInit(key, attno, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(value));
 }
 
 /* ---------- pipelines ---------- */
@@ -183,22 +124,22 @@ new_pipeline_id(void)
 int32
 sc_pipeline_insert(const ScPipeline *pipeline)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	NameData	name;
 	int32		pipeline_id = pipeline->pipeline_id;
 
 	if (pipeline_id == 0)
 		pipeline_id = new_pipeline_id();
 	namestrcpy(&name, pipeline->name);
-	set_column(&row, Anum_pipeline_id, Int32GetDatum(pipeline_id));
-	set_column(&row, Anum_pipeline_name, NameGetDatum(&name));
-	set_column(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
-	set_column(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
-	set_column(&row, Anum_pipeline_interval,
+	sc_row_set(&row, Anum_pipeline_id, Int32GetDatum(pipeline_id));
+	sc_row_set(&row, Anum_pipeline_name, NameGetDatum(&name));
+	sc_row_set(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
+	sc_row_set(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
+	sc_row_set(&row, Anum_pipeline_interval,
 			   sc_interval_datum(pipeline->checkpoint_interval));
-	set_column(&row, Anum_pipeline_state_backend,
+	sc_row_set(&row, Anum_pipeline_state_backend,
 			   CStringGetTextDatum(pipeline->state_backend));
-	set_column(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
+	sc_row_set(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
 	insert_row("pipeline", &row);
 	return pipeline_id;
 }
@@ -206,15 +147,15 @@ sc_pipeline_insert(const ScPipeline *pipeline)
 void
 sc_pipeline_update(const ScPipeline *pipeline)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_column(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
-	set_column(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
-	set_column(&row, Anum_pipeline_interval,
+	sc_row_set(&row, Anum_pipeline_owner, ObjectIdGetDatum(pipeline->owner));
+	sc_row_set(&row, Anum_pipeline_parallelism, Int32GetDatum(pipeline->parallelism));
+	sc_row_set(&row, Anum_pipeline_interval,
 			   sc_interval_datum(pipeline->checkpoint_interval));
-	set_column(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
-	key_int4(&key, Anum_pipeline_id, pipeline->pipeline_id);
+	sc_row_set(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
+	sc_key_int4(&key, Anum_pipeline_id, pipeline->pipeline_id);
 	update_rows("pipeline", &key, &row);
 }
 
@@ -223,53 +164,39 @@ sc_pipeline_delete(int32 pipeline_id)
 {
 	ScanKeyData key;
 
-	key_int4(&key, Anum_checkpoint_pipeline_id, pipeline_id);
+	sc_key_int4(&key, Anum_checkpoint_pipeline_id, pipeline_id);
 	(void) delete_rows("checkpoint", &key);
-	key_int4(&key, Anum_state_pipeline_id, pipeline_id);
+	sc_key_int4(&key, Anum_state_pipeline_id, pipeline_id);
 	(void) delete_rows("pipeline_state", &key);
-	key_int4(&key, Anum_pipeline_id, pipeline_id);
+	sc_key_int4(&key, Anum_pipeline_id, pipeline_id);
 	(void) delete_rows("pipeline", &key);
 }
 
 /* ---------- streams ---------- */
 
 static void
-set_interval(RowChange *row, AttrNumber attno, int64 usecs, bool isnull)
+set_stream_options(ScCatalogRow *row, const ScStreamOptions *options)
 {
-	if (isnull)
-		set_null(row, attno);
-	else
-		set_column(row, attno, sc_interval_datum(usecs));
-}
-
-static void
-set_stream_options(RowChange *row, const ScStreamOptions *options)
-{
-	set_interval(row, Anum_stream_watermark_delay, options->watermark_delay, false);
-	set_interval(row, Anum_stream_idle_timeout, options->idle_timeout,
+	sc_row_set_interval(row, Anum_stream_watermark_delay, options->watermark_delay, false);
+	sc_row_set_interval(row, Anum_stream_idle_timeout, options->idle_timeout,
 				 options->idle_timeout == 0);
-	set_interval(row, Anum_stream_max_ahead, options->max_ahead,
+	sc_row_set_interval(row, Anum_stream_max_ahead, options->max_ahead,
 				 options->max_ahead == SC_NO_LIMIT);
 }
 
 void
 sc_stream_insert(const ScStream *stream)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	NameData	name;
 
-	set_column(&row, Anum_stream_relid, ObjectIdGetDatum(stream->relid));
+	sc_row_set(&row, Anum_stream_relid, ObjectIdGetDatum(stream->relid));
 	if (stream->event_time_attno != InvalidAttrNumber)
 	{
 		namestrcpy(&name, get_attname(stream->relid, stream->event_time_attno, false));
-		set_column(&row, Anum_stream_event_time, NameGetDatum(&name));
-		set_column(&row, Anum_stream_event_time_attnum,
+		sc_row_set(&row, Anum_stream_event_time, NameGetDatum(&name));
+		sc_row_set(&row, Anum_stream_event_time_attnum,
 				   Int16GetDatum(stream->event_time_attno));
-	}
-	else
-	{
-		set_null(&row, Anum_stream_event_time);
-		set_null(&row, Anum_stream_event_time_attnum);
 	}
 	set_stream_options(&row, &stream->options);
 	insert_row("stream", &row);
@@ -278,12 +205,11 @@ sc_stream_insert(const ScStream *stream)
 void
 sc_stream_update(const ScStream *stream)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
 	set_stream_options(&row, &stream->options);
-	ScanKeyInit(&key, Anum_stream_relid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(stream->relid));
+	sc_key_oid(&key, Anum_stream_relid, stream->relid);
 	update_rows("stream", &key, &row);
 }
 
@@ -292,8 +218,7 @@ sc_stream_delete(Oid relid)
 {
 	ScanKeyData key;
 
-	ScanKeyInit(&key, Anum_stream_relid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
+	sc_key_oid(&key, Anum_stream_relid, relid);
 	return delete_rows("stream", &key) > 0;
 }
 
@@ -336,26 +261,26 @@ settings_datum(List *settings)
 int64
 sc_query_insert(const ScQuery *query)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	int64		query_id = new_query_id();
 	const char *emit = query->emit == SC_EMIT_UPDATE ? "update" : "close";
 
-	set_column(&row, Anum_query_id, Int64GetDatum(query_id));
-	set_column(&row, Anum_query_relid, ObjectIdGetDatum(query->relid));
-	set_column(&row, Anum_query_definition, ObjectIdGetDatum(query->definition));
-	set_column(&row, Anum_query_source, ObjectIdGetDatum(query->source));
-	set_column(&row, Anum_query_pipeline_id, Int32GetDatum(query->pipeline_id));
-	set_column(&row, Anum_query_emit, CStringGetTextDatum(emit));
-	set_column(&row, Anum_query_allowed_lateness,
+	sc_row_set(&row, Anum_query_id, Int64GetDatum(query_id));
+	sc_row_set(&row, Anum_query_relid, ObjectIdGetDatum(query->relid));
+	sc_row_set(&row, Anum_query_definition, ObjectIdGetDatum(query->definition));
+	sc_row_set(&row, Anum_query_source, ObjectIdGetDatum(query->source));
+	sc_row_set(&row, Anum_query_pipeline_id, Int32GetDatum(query->pipeline_id));
+	sc_row_set(&row, Anum_query_emit, CStringGetTextDatum(emit));
+	sc_row_set(&row, Anum_query_allowed_lateness,
 			   sc_interval_datum(query->allowed_lateness));
-	set_column(&row, Anum_query_keep_late_rows, BoolGetDatum(query->keep_late_rows));
-	set_column(&row, Anum_query_on_error, 
+	sc_row_set(&row, Anum_query_keep_late_rows, BoolGetDatum(query->keep_late_rows));
+	sc_row_set(&row, Anum_query_on_error, 
 			   CStringGetTextDatum(query->dead_letter ? "dead_letter" : "stop"));
-	set_column(&row, Anum_query_settings, settings_datum(query->settings));
-	set_column(&row, Anum_query_preexisting_rows, BoolGetDatum(query->preexisting_rows));
-	set_column(&row, Anum_query_created_at,
+	sc_row_set(&row, Anum_query_settings, settings_datum(query->settings));
+	sc_row_set(&row, Anum_query_preexisting_rows, BoolGetDatum(query->preexisting_rows));
+	sc_row_set(&row, Anum_query_created_at,
 			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
-	set_column(&row, Anum_query_paused, BoolGetDatum(query->paused));
+	sc_row_set(&row, Anum_query_paused, BoolGetDatum(query->paused));
 	insert_row("query", &row);
 	return query_id;
 }
@@ -363,49 +288,50 @@ sc_query_insert(const ScQuery *query)
 void
 sc_query_set_preexisting(int64 query_id)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_column(&row, Anum_query_preexisting_rows, BoolGetDatum(true));
-	key_int8(&key, Anum_query_id, query_id);
+	sc_row_set(&row, Anum_query_preexisting_rows, BoolGetDatum(true));
+	sc_key_int8(&key, Anum_query_id, query_id);
 	update_rows("query", &key, &row);
 }
 
 void
 sc_query_set_paused(int64 query_id, bool paused)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_column(&row, Anum_query_paused, BoolGetDatum(paused));
-	key_int8(&key, Anum_query_id, query_id);
+	sc_row_set(&row, Anum_query_paused, BoolGetDatum(paused));
+	sc_key_int8(&key, Anum_query_id, query_id);
 	update_rows("query", &key, &row);
 }
 
 List *
 sc_query_rows(void)
 {
-	Relation	rel = table_open(sc_relation_oid("query"), AccessShareLock);
-	SysScanDesc scan = begin_scan(rel, NULL);
+	ScCatalog	table;
+	ScCatalogScan scan;
 	HeapTuple	tuple;
 	List	   *result = NIL;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	sc_catalog_open(&table, "query", AccessShareLock);
+	sc_catalog_scan_all(&scan, &table);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
 	{
-		ScQueryRow *row = palloc(sizeof(ScQueryRow));
-		Datum		values[Natts_query];
-		bool		nulls[Natts_query];
+		ScQueryRow *item = palloc(sizeof(ScQueryRow));
+		ScCatalogRow row;
 
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
-		row->query_id = DatumGetInt64(values[Anum_query_id - 1]);
-		row->pipeline_id = DatumGetInt32(values[Anum_query_pipeline_id - 1]);
-		row->relid = DatumGetObjectId(values[Anum_query_relid - 1]);
-		row->definition = DatumGetObjectId(values[Anum_query_definition - 1]);
-		row->source = DatumGetObjectId(values[Anum_query_source - 1]);
-		result = lappend(result, row);
+		sc_row_read(&row, &table, tuple);
+		item->query_id = DatumGetInt64(sc_row_get(&row, Anum_query_id));
+		item->pipeline_id = DatumGetInt32(sc_row_get(&row, Anum_query_pipeline_id));
+		item->relid = DatumGetObjectId(sc_row_get(&row, Anum_query_relid));
+		item->definition = DatumGetObjectId(sc_row_get(&row, Anum_query_definition));
+		item->source = DatumGetObjectId(sc_row_get(&row, Anum_query_source));
+		result = lappend(result, item);
 	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
 	return result;
 }
 
@@ -415,7 +341,7 @@ sc_query_delete(int64 query_id)
 {
 	ScanKeyData key;
 
-	key_int8(&key, Anum_query_id, query_id);
+	sc_key_int8(&key, Anum_query_id, query_id);
 	(void) delete_rows("query", &key);
 }
 
@@ -424,45 +350,45 @@ sc_query_delete(int64 query_id)
 void
 sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_column(&row, Anum_offset_lsn, LSNGetDatum(lsn));
-	set_column(&row, Anum_offset_apart, BoolGetDatum(true));
+	sc_row_set(&row, Anum_offset_lsn, LSNGetDatum(lsn));
+	sc_row_set(&row, Anum_offset_apart, BoolGetDatum(true));
 	/* the gap may hold changes of them */
-	set_interval(&row, Anum_offset_watermark_delay, options->watermark_delay, false);
-	set_interval(&row, Anum_offset_idle_timeout, options->idle_timeout, options->idle_timeout == 0);
-	set_interval(&row, Anum_offset_max_ahead, options->max_ahead,
+	sc_row_set_interval(&row, Anum_offset_watermark_delay, options->watermark_delay, false);
+	sc_row_set_interval(&row, Anum_offset_idle_timeout, options->idle_timeout, options->idle_timeout == 0);
+	sc_row_set_interval(&row, Anum_offset_max_ahead, options->max_ahead,
 				 options->max_ahead == SC_NO_LIMIT);
-	key_int8(&key, Anum_offset_query_id, query_id);
+	sc_key_int8(&key, Anum_offset_query_id, query_id);
 	update_rows("checkpoint_offset", &key, &row);
 }
 
 void
 sc_offset_close(int64 query_id, int64 until)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_column(&row, Anum_offset_closed_until, TimestampTzGetDatum(until));
-	key_int8(&key, Anum_offset_query_id, query_id);
+	sc_row_set(&row, Anum_offset_closed_until, TimestampTzGetDatum(until));
+	sc_key_int8(&key, Anum_offset_query_id, query_id);
 	update_rows("checkpoint_offset", &key, &row);
 }
 
 void
 sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format)
 {
-	RowChange	row = {0};
+	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_column(&row, Anum_state_lsn, LSNGetDatum(lsn));
-	set_column(&row, Anum_state_system_identifier,
+	sc_row_set(&row, Anum_state_lsn, LSNGetDatum(lsn));
+	sc_row_set(&row, Anum_state_system_identifier,
 			   Int64GetDatum((int64) GetSystemIdentifier()));
-	set_column(&row, Anum_state_database, ObjectIdGetDatum(MyDatabaseId));
-	set_column(&row, Anum_state_timeline, Int32GetDatum((int32) GetWALInsertionTimeLine()));
-	set_column(&row, Anum_state_server_version, Int32GetDatum(PG_VERSION_NUM / 10000));
-	set_column(&row, Anum_state_format, Int32GetDatum(format));
-	key_int4(&key, Anum_state_pipeline_id, pipeline_id);
+	sc_row_set(&row, Anum_state_database, ObjectIdGetDatum(MyDatabaseId));
+	sc_row_set(&row, Anum_state_timeline, Int32GetDatum((int32) GetWALInsertionTimeLine()));
+	sc_row_set(&row, Anum_state_server_version, Int32GetDatum(PG_VERSION_NUM / 10000));
+	sc_row_set(&row, Anum_state_format, Int32GetDatum(format));
+	sc_key_int4(&key, Anum_state_pipeline_id, pipeline_id);
 	update_rows("pipeline_state", &key, &row);
 }
 
@@ -471,6 +397,6 @@ sc_query_delete_chunks(int64 query_id)
 {
 	ScanKeyData key;
 
-	key_int8(&key, Anum_chunk_query_id, query_id);
+	sc_key_int8(&key, Anum_chunk_query_id, query_id);
 	(void) delete_rows("state_chunk", &key);
 }
