@@ -16,8 +16,8 @@ my @points = qw(
   task_after_rows
   reader_before_barrier
   reader_after_barrier
-  task_before_freeze
-  task_after_freeze
+  task_before_snapshot
+  task_after_snapshot
   task_part_sent
   coordinator_parts_collected
   coordinator_before_write
@@ -104,13 +104,13 @@ for my $action (@actions)
 
 # failures of several attempts in a row
 arm($node, 'coordinator_before_commit', 'exit');
-arm($node, 'task_after_freeze', 'exit', 2);
+arm($node, 'task_after_snapshot', 'exit', 2);
 insert_rows();
 wait_reached($node, 'coordinator_before_commit');
 insert_rows();
 insert_rows();
 check('failures in a row');
-disarm($node, 'task_after_freeze');
+disarm($node, 'task_after_snapshot');
 
 # Between its commit and its acknowledgement the coordinator is held, then killed from outside.
 for my $point (qw(coordinator_before_commit coordinator_after_commit))

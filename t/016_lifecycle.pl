@@ -39,8 +39,8 @@ my %queries;        # those that there are: stream, emit, select, and the rows t
 my %locked;         # those whose result is locked
 
 my @points = qw(
-  task_after_rows reader_before_barrier reader_after_barrier task_before_freeze
-  task_after_freeze task_part_sent coordinator_parts_collected coordinator_after_rows
+  task_after_rows reader_before_barrier reader_after_barrier task_before_snapshot
+  task_after_snapshot task_part_sent coordinator_parts_collected coordinator_after_rows
   coordinator_before_record coordinator_before_write coordinator_before_commit
   coordinator_after_commit coordinator_after_ack reader_before_confirm reader_after_confirm
   task_before_restore

@@ -239,8 +239,8 @@ sub random_transaction
 }
 
 my @points = qw(
-  task_after_rows reader_before_barrier reader_after_barrier task_before_freeze
-  task_after_freeze task_part_sent coordinator_parts_collected coordinator_after_rows
+  task_after_rows reader_before_barrier reader_after_barrier task_before_snapshot
+  task_after_snapshot task_part_sent coordinator_parts_collected coordinator_after_rows
   coordinator_before_commit coordinator_after_commit reader_after_confirm
 );
 

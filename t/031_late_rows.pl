@@ -113,7 +113,7 @@ sql(q(CREATE VIEW late AS SELECT r.* FROM r JOIN (SELECT txn,
 	WHERE date_bin('10 seconds', ts, '1970-01-01') + interval '10 seconds' <= before));
 my ($txn, $id, $clock) = (0, 0, 0);
 my @points = qw(
-  task_after_rows task_after_freeze task_part_sent coordinator_parts_collected
+  task_after_rows task_after_snapshot task_part_sent coordinator_parts_collected
   coordinator_after_rows coordinator_before_commit coordinator_after_commit
   coordinator_after_ack reader_after_confirm
 );

@@ -197,7 +197,7 @@ tumbling('t_update', 't', '300 ms', emit => 'update', options => 'keep_late_rows
 wait_running($node);
 my ($id, $clock) = (0, 0);
 my @points = qw(
-  coordinator_before_idle coordinator_after_idle task_after_rows task_after_freeze
+  coordinator_before_idle coordinator_after_idle task_after_rows task_after_snapshot
   reader_after_barrier coordinator_parts_collected coordinator_before_commit
   coordinator_after_commit reader_after_confirm
 );

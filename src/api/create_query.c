@@ -102,7 +102,7 @@ check_stream(NewQuery *query, Query *parsed)
 
 	sc_check_query_permissions(parsed);
 	if (query->keep_late_rows || query->dead_letter)
-		sc_check_kept_columns(relid);
+		sc_check_retained_columns(relid);
 	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -70,7 +70,7 @@ kind_name(ScDeadKind kind)
 }
 
 static void
-set_row(Datum *values, bool *nulls, const ScKeptRow *row)
+set_row(Datum *values, bool *nulls, const ScRetainedRow *row)
 {
 	values[DEAD_ROW - 1] = row->row;
 	nulls[DEAD_ROW - 1] = row->row == (Datum) 0;
@@ -89,7 +89,7 @@ set_text(Datum *values, bool *nulls, int column, const char *string)
 }
 
 void
-sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, const ScKeptRow *row,
+sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, const ScRetainedRow *row,
 				   const ScFailure *failure)
 {
 	bool		has_row = !XLogRecPtrIsInvalid(failure->row_lsn);

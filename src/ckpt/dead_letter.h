@@ -9,7 +9,7 @@
 #define SC_CKPT_DEAD_LETTER_H
 
 #include "ckpt/failure.h"
-#include "ckpt/kept_row.h"
+#include "ckpt/retained_row.h"
 #include "model/catalog.h"
 
 typedef enum ScDeadKind
@@ -27,7 +27,7 @@ typedef struct ScDeadLetterWriter ScDeadLetterWriter;
  */
 extern ScDeadLetterWriter *sc_dead_letter_begin(const ScQuery *query, int64 checkpoint_id);
 extern void sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind,
-							   const ScKeptRow *row, const ScFailure *failure);
+							   const ScRetainedRow *row, const ScFailure *failure);
 extern void sc_dead_letter_end(ScDeadLetterWriter *writer);
 
 /* Removes all letters of a query, as sc_late_delete(). */

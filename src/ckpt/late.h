@@ -9,12 +9,12 @@
 #define SC_CKPT_LATE_H
 
 #include "access/xlogdefs.h"
-#include "ckpt/kept_row.h"
+#include "ckpt/retained_row.h"
 #include "model/catalog.h"
 
 typedef struct ScLateRow
 {
-	ScKeptRow	row;
+	ScRetainedRow row;
 	int64		window_start;
 	int64		window_end;
 	int64		watermark;		/* before the row's transaction */

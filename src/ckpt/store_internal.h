@@ -66,7 +66,7 @@ extern void sc_store_pop_snapshot(bool pushed);
 extern HeapTuple sc_store_state_tuple(StoreTable *state, int32 pipeline_id);
 extern void sc_store_delete_offsets(ScStore *store, int64 query_id);
 
-/* store_kept.c: removes a query's rows of a table that users delete from, too; those that
+/* store_retained.c: removes a query's rows of a table that users delete from, too; those that
  * somebody else removes are waited for, or false tells that they may remain */
 extern bool sc_store_delete_kept(const char *relname, int columns, AttrNumber query_id_attno,
 								 int64 query_id, bool wait);

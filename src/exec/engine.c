@@ -5,12 +5,12 @@
  * A row goes through sc_engine_row: its window by integer arithmetic, WHERE (where.c),
  * lateness, its keys (keys.c), its group (pane.c), the transition functions
  * (transition.c).  A row that WHERE excludes is as if it weren't there, so what is
- * the matter with its window waits until WHERE has spoken.  sc_engine_commit moves the watermark: with emit close it emits
+ * the matter with its window waits until WHERE has spoken.  sc_engine_advance_watermark moves the watermark: with emit close it emits
  * the panes whose end it passes (emit.c), and frees those that are past
  * their allowed lateness too.  What late rows change between the two is
  * emitted at barriers, and before the pane is freed.
  *
- * Rules that must hold: the watermark moves in sc_engine_commit and what is made of
+ * Rules that must hold: the watermark moves in sc_engine_advance_watermark and what is made of
  * control messages only, and never back but in sc_engine_reset, so that results depend on
  * the log alone; a pane was emitted (emit close) if and only if the watermark is past its
  * end; and no window that is late has an open pane, so that only opening one needs to ask.
@@ -464,7 +464,7 @@ advance(ScEngine *engine, int64 max_event_time)
 }
 
 void
-sc_engine_commit(ScEngine *engine, int64 max_event_time, int64 plausible_time)
+sc_engine_advance_watermark(ScEngine *engine, int64 max_event_time, int64 plausible_time)
 {
 	engine->plausible_time = Max(engine->plausible_time, plausible_time);
 	advance(engine, max_event_time);

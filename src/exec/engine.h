@@ -4,7 +4,7 @@
  *	  memory, result rows out.  Knows nothing of processes, queues or catalogs of
  *	  the extension.
  *
- * Every function that can evaluate expressions (row, commit, freeze) must be
+ * Every function that can evaluate expressions (row, watermark, barrier) must be
  * called inside a transaction with an active snapshot, with the owner's user id
  * and settings in force.  An error leaves the engine unusable: the caller frees
  * it and loads the last checkpoint.
@@ -111,10 +111,10 @@ extern void sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot);
  * emits its rows in key order; a window past its allowed lateness emits what changed
  * since, and is freed.
  */
-extern void sc_engine_commit(ScEngine *engine, int64 max_event_time, int64 plausible_time);
+extern void sc_engine_advance_watermark(ScEngine *engine, int64 max_event_time, int64 plausible_time);
 
 /*
- * The stream's delay changes.  A shorter one advances the watermark, as sc_engine_commit does;
+ * The stream's delay changes.  A shorter one advances the watermark, as sc_engine_advance_watermark does;
  * with a longer one it stays until event time has caught up.
  */
 extern void sc_engine_set_delay(ScEngine *engine, int64 watermark_delay);
@@ -169,7 +169,7 @@ extern int64 sc_engine_groups(const ScEngine *engine);
  */
 extern void sc_engine_emit_changed(ScEngine *engine);
 
-/* What an error in sc_engine_row, _commit or _emit_changed has spoilt. */
+/* What an error in sc_engine_row, _advance_watermark or _emit_changed has spoilt. */
 typedef enum ScEngineFault
 {
 	SC_FAULT_ENGINE,			/* all: free it, and load the last checkpoint */

@@ -73,7 +73,7 @@ check_row_security(const ScQuery *query)
 }
 
 void
-sc_check_kept_columns(Oid relid)
+sc_check_retained_columns(Oid relid)
 {
 	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
 		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_SELECT,
@@ -112,6 +112,6 @@ sc_check_access(const ScQuery *query)
 	(void) check_functions((Node *) parsed, NULL);
 	error_context_stack = callback.previous;
 	if (query->keep_late_rows || query->dead_letter)
-		sc_check_kept_columns(query->source);
+		sc_check_retained_columns(query->source);
 	check_row_security(query);
 }

@@ -19,6 +19,6 @@ extern void sc_check_access(const ScQuery *query);
  * The current user needs SELECT on every column of a stream whose rows are kept for him;
  * an error otherwise.
  */
-extern void sc_check_kept_columns(Oid relid);
+extern void sc_check_retained_columns(Oid relid);
 
 #endif							/* SC_QUERY_ACCESS_H */

@@ -10,8 +10,8 @@
  *	      at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
  *	 'D'  ScMessageDrop: the pane closed, its chunks are obsolete
- *	 'L'  ScMessageLate and a kept row (ckpt/kept_row.h): a late row
- *	 'W'  ScMessageDead, a kept row and a failure: a dead letter
+ *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
+ *	 'W'  ScMessageDead, a retained row and a failure: a dead letter
  *	 'O'  ScOffset (ckpt/store.h)
  *	 'F'  nothing: the query was dropped, forget all of it
  *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
@@ -89,14 +89,14 @@ typedef struct ScMessageLate
 	int64		watermark;		/* before the row's transaction */
 	XLogRecPtr	lsn;			/* end of the row's transaction */
 	int64		ordinal;		/* the row's number among the stream's rows in it */
-	/* the row (ckpt/kept_row.h) */
+	/* the row (ckpt/retained_row.h) */
 } ScMessageLate;
 
 typedef struct ScMessageDead
 {
 	char		kind;			/* ScDeadKind */
 	uint8		unused[7];
-	/* the row (ckpt/kept_row.h); a failure as sc_failure_write makes it */
+	/* the row (ckpt/retained_row.h); a failure as sc_failure_write makes it */
 } ScMessageDead;
 
 typedef struct ScMessageEnd

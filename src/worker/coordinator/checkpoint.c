@@ -52,14 +52,14 @@ static bool others_turn = true; /* a suspect wasn't written in the checkpoint be
  * last checkpoint. */
 #define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
 
-static void begin_progress(ScCollection *collection, const ScCheckpointRecord *record);
-static int64 choose_alone(const ScCollection *collection);
+static void begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record);
+static int64 choose_alone(const ScPendingCheckpoint *pending);
 static bool is_written(ScStore *store, ScCollectedQuery *collected);
 static bool can_share(const ScCollectedQuery *collected);
 static void write_alone(ScStore *store, ScCollectedQuery *collected,
 						ScCheckpointRecord *record);
 static void write_together(ScStore *store, List *parts, ScCheckpointRecord *record);
-static void leave_behind(ScStore *store, const ScCollection *collection);
+static void leave_behind(ScStore *store, const ScPendingCheckpoint *pending);
 static void leave_out(ScStore *store, ScCollectedQuery *collected);
 
 /* A checkpoint that is tried again has what is left. */
@@ -75,21 +75,21 @@ begin_lock_time(int64 checkpoint_id)
 }
 
 void
-sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
+sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 {
 	ScStore    *store = sc_store_begin(record->pipeline_id, record->attempt,
 									   record->checkpoint_id);
 	List	   *together = NIL;
 	ListCell   *lc;
 
-	failure_context = collection->context;
+	failure_context = pending->context;
 	began = sc_moment_now();
-	begin_progress(collection, record);
-	alone = choose_alone(collection);
+	begin_progress(pending, record);
+	alone = choose_alone(pending);
 	begin_lock_time(record->checkpoint_id);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
 
@@ -102,7 +102,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
 		CHECK_FOR_INTERRUPTS();
 	}
 	write_together(store, together, record);
-	leave_behind(store, collection);
+	leave_behind(store, pending);
 	sc_lost_decide(record);
 	SC_DEBUG_POINT("coordinator_before_record");
 	sc_store_end(store, record);
@@ -114,7 +114,7 @@ sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record)
  * since it was sent.
  */
 static void
-begin_progress(ScCollection *collection, const ScCheckpointRecord *record)
+begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record)
 {
 	ListCell   *lc;
 
@@ -123,23 +123,23 @@ begin_progress(ScCollection *collection, const ScCheckpointRecord *record)
 		ScProgress *progress = lfirst(lc);
 
 		progress->placed = progress->left = false;
-		if (progress->failing && sc_collect_is_same(collection, progress->query_id))
-			(void) sc_collect_query(collection, progress->query_id);
+		if (progress->failing && sc_collect_is_same(pending, progress->query_id))
+			(void) sc_collect_query(pending, progress->query_id);
 		if (progress->forget_at != 0 && progress->forget_at <= began)
-			sc_collect_query(collection, progress->query_id)->forget = true;
+			sc_collect_query(pending, progress->query_id)->forget = true;
 	}
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
 
-		if (sc_collect_is_same(collection, collected->query_id))
+		if (sc_collect_is_same(pending, collected->query_id))
 			collected->lsn = record->lsn;
 	}
 }
 
 /* Whoever went with the others, and isn't known to be in this checkpoint, stays where he was. */
 static void
-leave_behind(ScStore *store, const ScCollection *collection)
+leave_behind(ScStore *store, const ScPendingCheckpoint *pending)
 {
 	ListCell   *lc;
 
@@ -148,7 +148,7 @@ leave_behind(ScStore *store, const ScCollection *collection)
 		ScProgress *progress = lfirst(lc);
 
 		progress->left = progress->with_others && !progress->placed &&
-			!sc_collect_is_same(collection, progress->query_id);
+			!sc_collect_is_same(pending, progress->query_id);
 		if (progress->left)
 			sc_store_set_apart(store, progress->query_id, sc_progress_lsn(progress));
 	}
@@ -213,12 +213,12 @@ is_tried(const ScCollectedQuery *collected)
  * runs when the rest is tried again.
  */
 static int64
-choose_alone(const ScCollection *collection)
+choose_alone(const ScPendingCheckpoint *pending)
 {
 	const ScProgress *chosen = NULL;
 	ListCell   *lc;
 
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		const ScCollectedQuery *collected = lfirst(lc);
 		const ScProgress *progress = sc_progress_get(collected->query_id);
@@ -246,12 +246,12 @@ must_be_held(const ScCollectedQuery *collected)
 }
 
 void
-sc_checkpoint_committed(const ScCollection *collection)
+sc_checkpoint_committed(const ScPendingCheckpoint *pending)
 {
 	ListCell   *lc;
 
 	others_turn = false;
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		const ScCollectedQuery *collected = lfirst(lc);
 
@@ -407,26 +407,26 @@ write_together(ScStore *store, List *parts, ScCheckpointRecord *record)
 }
 
 int
-sc_checkpoint_user_code(const ScCollection *collection)
+sc_checkpoint_user_code(const ScPendingCheckpoint *pending)
 {
 	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 		n += ((ScCollectedQuery *) lfirst(lc))->user_code;
 	return n;
 }
 
 bool
-sc_checkpoint_blame(ScCollection *collection, const ErrorData *error)
+sc_checkpoint_blame(ScPendingCheckpoint *pending, const ErrorData *error)
 {
-	MemoryContext old = MemoryContextSwitchTo(collection->context);
+	MemoryContext old = MemoryContextSwitchTo(pending->context);
 	List	   *suspects = NIL;
 	ScCollectedQuery *blamed;
 	bool		any_failed = false;
 	ListCell   *lc;
 
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
 

@@ -49,7 +49,7 @@ write_late_row(ScLateWriter *writer, const ScMessage *message)
 	const ScMessageLate *head = (const ScMessageLate *) SC_MESSAGE_BODY(message);
 	ScLateRow	row;
 
-	(void) sc_kept_row_read((const char *) (head + 1), &row.row);
+	(void) sc_retained_row_read((const char *) (head + 1), &row.row);
 	row.window_start = head->window_start;
 	row.window_end = head->window_end;
 	row.watermark = head->watermark;
@@ -62,8 +62,8 @@ static void
 write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len)
 {
 	const ScMessageDead *head = (const ScMessageDead *) SC_MESSAGE_BODY(message);
-	ScKeptRow	row;
-	const char *failure = sc_kept_row_read((const char *) (head + 1), &row);
+	ScRetainedRow row;
+	const char *failure = sc_retained_row_read((const char *) (head + 1), &row);
 
 	sc_dead_letter_add(letters, (ScDeadKind) head->kind, &row,
 					   sc_failure_read(failure, (const char *) message + len - failure));

@@ -28,7 +28,7 @@
 #include "wire/message.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/progress.h"
-#include "worker/frame/keep_row.h"
+#include "worker/frame/retain_row.h"
 #include "worker/frame/loop.h"
 
 /* Time limits within which the rows at fault must be found */
@@ -215,11 +215,11 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 	return failure;
 }
 
-static ScKeptRow kept_row;		/* result of keep_row */
+static ScRetainedRow retained_row; /* result of retain_row */
 
 /* The range's only row, to be kept. */
 static void
-keep_row(const RowRange *range)
+retain_row(const RowRange *range)
 {
 	Relation	view = relation_open(range->query->definition, AccessShareLock);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(view)),
@@ -228,8 +228,8 @@ keep_row(const RowRange *range)
 	relation_close(view, NoLock);
 	ExecStoreMinimalTuple((MinimalTuple) (range->rows[0] + 1), slot, false);
 	slot_getallattrs(slot);
-	sc_keep_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
-				InvalidTransactionId, &kept_row);
+	sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+				  InvalidTransactionId, &retained_row);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -285,9 +285,9 @@ write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 		return failure;
 	if (range->nrows == 1)
 	{
-		if (try_step(keep_row, range) != NULL)
-			memset(&kept_row, 0, sizeof(kept_row));
-		sc_dead_letter_add(letters, SC_DEAD_RESULT, &kept_row, failure);
+		if (try_step(retain_row, range) != NULL)
+			memset(&retained_row, 0, sizeof(retained_row));
+		sc_dead_letter_add(letters, SC_DEAD_RESULT, &retained_row, failure);
 		return NULL;
 	}
 	half.nrows = range->nrows / 2;

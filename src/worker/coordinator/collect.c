@@ -22,86 +22,86 @@
 /* Messages taken from one queue before interrupts are served. */
 #define PUMP_MESSAGES 256
 
-static void take_message(ScCollection *collection, int task, const char *data, Size len);
-static void take_end(ScCollection *collection, int task, const ScMessageEnd *end);
+static void take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len);
+static void take_end(ScPendingCheckpoint *pending, int task, const ScMessageEnd *end);
 
-ScCollection *
+ScPendingCheckpoint *
 sc_collect_create(int64 attempt)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	ScCollection *collection = palloc0(sizeof(ScCollection));
+	ScPendingCheckpoint *pending = palloc0(sizeof(ScPendingCheckpoint));
 
-	collection->attempt = attempt;
-	collection->context = AllocSetContextCreate(TopMemoryContext,
-												"stream_ckpt collected parts",
-												ALLOCSET_DEFAULT_SIZES);
+	pending->attempt = attempt;
+	pending->context = AllocSetContextCreate(TopMemoryContext,
+											 "stream_ckpt collected parts",
+											 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(old);
-	return collection;
+	return pending;
 }
 
 bool
-sc_collect_pump(ScCollection *collection)
+sc_collect_pump(ScPendingCheckpoint *pending)
 {
-	for (int i = 0; i < collection->nqueues; i++)
+	for (int i = 0; i < pending->nqueues; i++)
 	{
-		for (int n = 0; !collection->ended[i]; n++)
+		for (int n = 0; !pending->ended[i]; n++)
 		{
 			Size		len;
 			void	   *data;
 			shm_mq_result result;
 
-			result = shm_mq_receive(collection->queues[i], &len, &data, true);
+			result = shm_mq_receive(pending->queues[i], &len, &data, true);
 			if (result == SHM_MQ_WOULD_BLOCK)
 				break;
 			if (result == SHM_MQ_DETACHED)
 				proc_exit(1);	/* a task's end ends the attempt */
-			take_message(collection, i, data, len);
+			take_message(pending, i, data, len);
 			if (n % PUMP_MESSAGES == PUMP_MESSAGES - 1)
 				CHECK_FOR_INTERRUPTS();
 		}
 	}
-	return collection->nended == collection->nqueues;
+	return pending->nended == pending->nqueues;
 }
 
 static ScPart *
-new_part(ScCollection *collection)
+new_part(ScPendingCheckpoint *pending)
 {
-	/* not the collection's context: a part that waits outlives it */
+	/* not the pending checkpoint's context: a part that waits outlives it */
 	return sc_part_create(TopMemoryContext,
 						  (Size) sc_checkpoint_memory * 1024 * 1024 /
-						  (list_length(collection->queries) + 1));
+						  (list_length(pending->queries) + 1));
 }
 
 ScCollectedQuery *
-sc_collect_query(ScCollection *collection, int64 query_id)
+sc_collect_query(ScPendingCheckpoint *pending, int64 query_id)
 {
 	ScCollectedQuery *query;
 	MemoryContext old;
 	ListCell   *lc;
 
-	if (collection->last && collection->last->query_id == query_id)
-		return collection->last;
-	foreach(lc, collection->queries)
+	if (pending->last && pending->last->query_id == query_id)
+		return pending->last;
+	foreach(lc, pending->queries)
 	{
 		query = lfirst(lc);
 		if (query->query_id == query_id)
-			return collection->last = query;
+			return pending->last = query;
 	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	query = palloc0(sizeof(ScCollectedQuery));
 	query->query_id = query_id;
-	query->part = new_part(collection);
-	collection->queries = lappend(collection->queries, query);
+	query->part = new_part(pending);
+	pending->queries = lappend(pending->queries, query);
 	MemoryContextSwitchTo(old);
-	return collection->last = query;
+	return pending->last = query;
 }
 
 /* What arrived of it since its last checkpoint is void. */
 static void
-empty_part(ScCollection *collection, ScCollectedQuery *query)
+empty_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 {
 	sc_part_free(query->part);
-	query->part = new_part(collection);
+	query->part = new_part(pending);
 	query->has_rows = false;
 	query->lsn = InvalidXLogRecPtr;
 	query->offset.query_id = 0;
@@ -109,7 +109,7 @@ empty_part(ScCollection *collection, ScCollectedQuery *query)
 
 /* Its error, or NULL.  Outside of any transaction. */
 static ScFailure *
-try_append(ScCollection *collection, ScPart *part, const char *data, Size len)
+try_append(ScPendingCheckpoint *pending, ScPart *part, const char *data, Size len)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ScFailure  *volatile failure = NULL;
@@ -120,7 +120,7 @@ try_append(ScCollection *collection, ScPart *part, const char *data, Size len)
 	}
 	PG_CATCH();
 	{
-		failure = sc_failure_from_error(sc_take_query_error(collection->context));
+		failure = sc_failure_from_error(sc_take_query_error(pending->context));
 		MemoryContextSwitchTo(context);
 	}
 	PG_END_TRY();
@@ -128,12 +128,12 @@ try_append(ScCollection *collection, ScPart *part, const char *data, Size len)
 }
 
 static ScCollectedQuery *
-largest(const ScCollection *collection)
+largest(const ScPendingCheckpoint *pending)
 {
 	ScCollectedQuery *result = NULL;
 	ListCell   *lc;
 
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *query = lfirst(lc);
 
@@ -148,49 +148,49 @@ largest(const ScCollection *collection)
  * not who comes last.
  */
 static void
-keep(ScCollection *collection, ScCollectedQuery *query, const char *data, Size len)
+keep(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *data, Size len)
 {
 	ScFailure  *failure;
 
-	while (!query->lost && (failure = try_append(collection, query->part, data, len)) != NULL)
+	while (!query->lost && (failure = try_append(pending, query->part, data, len)) != NULL)
 	{
-		ScCollectedQuery *victim = largest(collection);
+		ScCollectedQuery *victim = largest(pending);
 
 		if (sc_part_bytes(query->part) + len >= sc_part_bytes(victim->part))
 			victim = query;
 		if (failure->hint == NULL)
 			failure->hint = "What a checkpoint has of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.checkpoint_memory\".";
-		empty_part(collection, victim);
+		empty_part(pending, victim);
 		victim->lost = true;
 		victim->refused = failure;
-		collection->urgent = true;
+		pending->urgent = true;
 	}
 }
 
 /* The query stands at its last checkpoint: what arrived since then is void. */
 static void
-take_failure(ScCollection *collection, ScCollectedQuery *query, const char *body, Size len)
+take_failure(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *body, Size len)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-	empty_part(collection, query);
+	empty_part(pending, query);
 	query->failure_data = memcpy(palloc(len), body, len);
 	query->failure = sc_failure_read(query->failure_data, len);
-	collection->urgent = true;
+	pending->urgent = true;
 	MemoryContextSwitchTo(old);
 }
 
 static void
-take_same(ScCollection *collection, const int64 *ids, int n)
+take_same(ScPendingCheckpoint *pending, const int64 *ids, int n)
 {
-	MemoryContext old = MemoryContextSwitchTo(collection->context);
-	int64	   *all = palloc((collection->nsame + n) * sizeof(int64));
+	MemoryContext old = MemoryContextSwitchTo(pending->context);
+	int64	   *all = palloc((pending->nsame + n) * sizeof(int64));
 
-	if (collection->nsame > 0)
-		memcpy(all, collection->same, collection->nsame * sizeof(int64));
-	memcpy(all + collection->nsame, ids, n * sizeof(int64));
-	collection->same = all;
-	collection->nsame += n;
+	if (pending->nsame > 0)
+		memcpy(all, pending->same, pending->nsame * sizeof(int64));
+	memcpy(all + pending->nsame, ids, n * sizeof(int64));
+	pending->same = all;
+	pending->nsame += n;
 	MemoryContextSwitchTo(old);
 }
 
@@ -205,41 +205,41 @@ compare_ids(const void *a, const void *b)
 }
 
 bool
-sc_collect_is_same(const ScCollection *collection, int64 query_id)
+sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id)
 {
-	const int64 *found = collection->nsame == 0 ? NULL :
-		bsearch(&query_id, collection->same, collection->nsame, sizeof(int64), compare_ids);
+	const int64 *found = pending->nsame == 0 ? NULL :
+		bsearch(&query_id, pending->same, pending->nsame, sizeof(int64), compare_ids);
 	const int64 *last = found;
 
 	if (!found)
 		return false;
-	while (found > collection->same && found[-1] == query_id)
+	while (found > pending->same && found[-1] == query_id)
 		found--;
-	while (last + 1 < collection->same + collection->nsame && last[1] == query_id)
+	while (last + 1 < pending->same + pending->nsame && last[1] == query_id)
 		last++;
-	return last - found + 1 == collection->nqueues;
+	return last - found + 1 == pending->nqueues;
 }
 
 static void
-take_message(ScCollection *collection, int task, const char *data, Size len)
+take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 {
 	const ScMessage *message = (const ScMessage *) data;
 	ScCollectedQuery *query;
 
-	if (message->attempt != collection->attempt)
+	if (message->attempt != pending->attempt)
 		return;
 	if (message->kind == SC_MESSAGE_END)
 	{
-		take_end(collection, task, (const ScMessageEnd *) SC_MESSAGE_BODY(message));
+		take_end(pending, task, (const ScMessageEnd *) SC_MESSAGE_BODY(message));
 		return;
 	}
 	if (message->kind == SC_MESSAGE_SAME)
 	{
-		take_same(collection, (const int64 *) SC_MESSAGE_BODY(message),
+		take_same(pending, (const int64 *) SC_MESSAGE_BODY(message),
 				  (len - sizeof(ScMessage)) / sizeof(int64));
 		return;
 	}
-	query = sc_collect_query(collection, message->query_id);
+	query = sc_collect_query(pending, message->query_id);
 	switch (message->kind)
 	{
 		case SC_MESSAGE_FORGET:
@@ -249,7 +249,7 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 			query->paused = true;
 			break;
 		case SC_MESSAGE_FAILED:
-			take_failure(collection, query, SC_MESSAGE_BODY(message),
+			take_failure(pending, query, SC_MESSAGE_BODY(message),
 						 len - sizeof(ScMessage));
 			break;
 		case SC_MESSAGE_FIRST_OFFSET:
@@ -262,7 +262,7 @@ take_message(ScCollection *collection, int task, const char *data, Size len)
 			break;
 		default:
 			query->has_rows |= message->kind == SC_MESSAGE_ROWS && !query->lost;
-			keep(collection, query, data, len);
+			keep(pending, query, data, len);
 			break;
 	}
 }
@@ -280,65 +280,65 @@ free_query(ScCollectedQuery *query)
 }
 
 static void
-take_end(ScCollection *collection, int task, const ScMessageEnd *end)
+take_end(ScPendingCheckpoint *pending, int task, const ScMessageEnd *end)
 {
-	MemoryContext old = MemoryContextSwitchTo(collection->context);
+	MemoryContext old = MemoryContextSwitchTo(pending->context);
 
-	if (collection->nended == 0)
+	if (pending->nended == 0)
 	{
-		collection->checkpoint_id = end->checkpoint_id;
-		collection->lsn = end->lsn;
-		collection->triggered_at = end->triggered_at;
+		pending->checkpoint_id = end->checkpoint_id;
+		pending->lsn = end->lsn;
+		pending->triggered_at = end->triggered_at;
 		/* every task forwards the same ones */
-		collection->nxids = end->nxids;
-		collection->xids = palloc(end->nxids * sizeof(TransactionId) + 1);
-		memcpy(collection->xids, end + 1, end->nxids * sizeof(TransactionId));
+		pending->nxids = end->nxids;
+		pending->xids = palloc(end->nxids * sizeof(TransactionId) + 1);
+		memcpy(pending->xids, end + 1, end->nxids * sizeof(TransactionId));
 	}
-	else if (collection->checkpoint_id != end->checkpoint_id)
+	else if (pending->checkpoint_id != end->checkpoint_id)
 		elog(ERROR, "parts of checkpoints " INT64_FORMAT " and " INT64_FORMAT " met",
-			 collection->checkpoint_id, end->checkpoint_id);
-	collection->barrier_at = Max(collection->barrier_at, end->barrier_at);
-	collection->sync_us = Max(collection->sync_us, end->sync_us);
-	collection->rows_in = Max(collection->rows_in, end->rows_in);
-	collection->full_bytes += end->state_bytes;
-	collection->ended[task] = true;
-	collection->nended++;
-	if (collection->nended == collection->nqueues && collection->nsame > 0)
-		qsort(collection->same, collection->nsame, sizeof(int64), compare_ids);
+			 pending->checkpoint_id, end->checkpoint_id);
+	pending->barrier_at = Max(pending->barrier_at, end->barrier_at);
+	pending->sync_us = Max(pending->sync_us, end->sync_us);
+	pending->rows_in = Max(pending->rows_in, end->rows_in);
+	pending->full_bytes += end->state_bytes;
+	pending->ended[task] = true;
+	pending->nended++;
+	if (pending->nended == pending->nqueues && pending->nsame > 0)
+		qsort(pending->same, pending->nsame, sizeof(int64), compare_ids);
 	MemoryContextSwitchTo(old);
 }
 
 void
-sc_collect_reset(ScCollection *collection)
+sc_collect_reset(ScPendingCheckpoint *pending)
 {
 	List	   *waiting = NIL;
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	ListCell   *lc;
 
-	foreach(lc, collection->queries)
+	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *query = lfirst(lc);
 
-		query->refused = NULL;	/* the collection's */
+		query->refused = NULL;	/* the pending checkpoint's */
 		query->blamed = false;
 		if (query->outcome == SC_OUTCOME_WAITING)
 			waiting = lappend(waiting, query);
 		else
 			free_query(query);
 	}
-	list_free(collection->queries);
-	collection->queries = waiting;
+	list_free(pending->queries);
+	pending->queries = waiting;
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(collection->context);
-	memset(collection->ended, 0, sizeof(collection->ended));
-	collection->last = NULL;
-	collection->urgent = false;
-	collection->nended = 0;
-	collection->nxids = 0;
-	collection->same = NULL;
-	collection->nsame = 0;
-	collection->barrier_at = 0;
-	collection->sync_us = 0;
-	collection->rows_in = 0;
-	collection->full_bytes = 0;
+	MemoryContextReset(pending->context);
+	memset(pending->ended, 0, sizeof(pending->ended));
+	pending->last = NULL;
+	pending->urgent = false;
+	pending->nended = 0;
+	pending->nxids = 0;
+	pending->same = NULL;
+	pending->nsame = 0;
+	pending->barrier_at = 0;
+	pending->sync_us = 0;
+	pending->rows_in = 0;
+	pending->full_bytes = 0;
 }

@@ -30,7 +30,7 @@ typedef enum ScOutcome
 typedef struct ScCollectedQuery
 {
 	int64		query_id;
-	ScPart	   *part;			/* outlives the collection where it waits */
+	ScPart	   *part;			/* outlives the checkpoint if it waits */
 	bool		has_rows;		/* result rows among it */
 	bool		forget;			/* the query was dropped */
 	bool		paused;			/* this is its last part */
@@ -59,7 +59,7 @@ typedef struct ScCollectedQuery
 	bool		blamed;			/* by sc_checkpoint_blame: what it left for the commit failed there */
 } ScCollectedQuery;
 
-typedef struct ScCollection
+typedef struct ScPendingCheckpoint
 {
 	MemoryContext context;		/* of what only this checkpoint needs */
 	int64		attempt;
@@ -83,43 +83,43 @@ typedef struct ScCollection
 	int			nxids;
 	int64	   *same;			/* ids in the tasks' 'S' messages, sorted */
 	int			nsame;
-} ScCollection;
+} ScPendingCheckpoint;
 
-extern ScCollection *sc_collect_create(int64 attempt);
+extern ScPendingCheckpoint *sc_collect_create(int64 attempt);
 
 /*
  * Takes what is in the queues, without waiting.  True once every task's part is
  * complete.  An error in keeping what arrives (a full disk) is the failure of its query.  Messages of a task that has ended its part stay in its queue until
  * sc_collect_reset.  Ends the process where a task has gone.
  */
-extern bool sc_collect_pump(ScCollection *collection);
+extern bool sc_collect_pump(ScPendingCheckpoint *pending);
 
 /* The checkpoint is complete: has every task said that the query has nothing new? */
-extern bool sc_collect_is_same(const ScCollection *collection, int64 query_id);
+extern bool sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id);
 
 /* What arrived for the query, or nothing yet. */
-extern ScCollectedQuery *sc_collect_query(ScCollection *collection, int64 query_id);
+extern ScCollectedQuery *sc_collect_query(ScPendingCheckpoint *pending, int64 query_id);
 
 /* The checkpoint is committed: what waits stays for the next one. */
-extern void sc_collect_reset(ScCollection *collection);
+extern void sc_collect_reset(ScPendingCheckpoint *pending);
 
 /*
  * Writes the collected checkpoint and its record, in the current transaction, with an active
  * snapshot; fills in the record's counts.  Can be called again after an abort.
  */
-extern void sc_checkpoint_write(ScCollection *collection, ScCheckpointRecord *record);
+extern void sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record);
 
 /* The number of queries in what was written whose owner's code may have run. */
-extern int	sc_checkpoint_user_code(const ScCollection *collection);
+extern int	sc_checkpoint_user_code(const ScPendingCheckpoint *pending);
 
 /*
  * What was written could not be committed.  Code of owners may have left something that fails
  * there (a notification, a remote transaction): the next sc_checkpoint_write lets less of it
  * run, and none of the query that is found at fault.  False: it wasn't them.
  */
-extern bool sc_checkpoint_blame(ScCollection *collection, const ErrorData *error);
+extern bool sc_checkpoint_blame(ScPendingCheckpoint *pending, const ErrorData *error);
 
 /* What was written is committed. */
-extern void sc_checkpoint_committed(const ScCollection *collection);
+extern void sc_checkpoint_committed(const ScPendingCheckpoint *pending);
 
 #endif							/* SC_WORKER_COORDINATOR_COLLECT_H */

@@ -45,19 +45,19 @@ static ScMoment last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
 
 static void
-fill_record(ScCheckpointRecord *record, const ScCollection *collection, const char *kind)
+fill_record(ScCheckpointRecord *record, const ScPendingCheckpoint *pending, const char *kind)
 {
 	record->pipeline_id = sc_my_pipeline->pipeline_id;
-	record->checkpoint_id = collection->checkpoint_id;
-	record->attempt = collection->attempt;
+	record->checkpoint_id = pending->checkpoint_id;
+	record->attempt = pending->attempt;
 	record->kind = kind;
-	record->triggered_at = collection->triggered_at;
-	record->barrier_us = collection->barrier_at - sc_my_pipeline->triggered;
-	record->sync_us = collection->sync_us;
-	record->async_us = sc_moment_now() - collection->barrier_at;
-	record->lsn = collection->lsn;
-	record->rows_in = collection->rows_in;
-	record->full_bytes = collection->full_bytes;
+	record->triggered_at = pending->triggered_at;
+	record->barrier_us = pending->barrier_at - sc_my_pipeline->triggered;
+	record->sync_us = pending->sync_us;
+	record->async_us = sc_moment_now() - pending->barrier_at;
+	record->lsn = pending->lsn;
+	record->rows_in = pending->rows_in;
+	record->full_bytes = pending->full_bytes;
 }
 
 /*
@@ -69,10 +69,10 @@ is_committed(const ScCheckpointRecord *record)
 {
 	ScPipelineState state = {0};
 
-	sc_begin_work();
+	sc_begin_transaction();
 	if (sc_extension_exists())
 		state = sc_store_read_state(record->pipeline_id);
-	sc_end_work();
+	sc_commit_transaction();
 	if (state.attempt != record->attempt)
 		proc_exit(1);
 	return state.checkpoint_id == record->checkpoint_id;
@@ -85,13 +85,13 @@ note_failed_commit(ScCheckpointRecord *record, const ErrorData *error)
 	sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING,
 				  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
 						   record->checkpoint_id, error->message), error->hint);
-	sc_begin_work();
+	sc_begin_transaction();
 	sc_store_failed(record, error->message);
-	sc_end_work();
+	sc_commit_transaction();
 }
 
 static CommitResult
-try_commit(ScCollection *collection, ScCheckpointRecord *record)
+try_commit(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool written = false;
@@ -100,14 +100,14 @@ try_commit(ScCollection *collection, ScCheckpointRecord *record)
 	PG_TRY();
 	{
 		SC_DEBUG_POINT("coordinator_before_write");
-		sc_begin_work();
-		sc_checkpoint_write(collection, record);
+		sc_begin_transaction();
+		sc_checkpoint_write(pending, record);
 		SC_DEBUG_POINT("coordinator_before_commit");
 		written = true;
 		/* what code of owners left for the commit has a time limit, too */
-		if (sc_checkpoint_user_code(collection) > 0)
-			sc_limit_begin_times(sc_progress_is_shared(), sc_checkpoint_user_code(collection));
-		sc_end_work();
+		if (sc_checkpoint_user_code(pending) > 0)
+			sc_limit_begin_times(sc_progress_is_shared(), sc_checkpoint_user_code(pending));
+		sc_commit_transaction();
 		sc_limit_end();
 	}
 	PG_CATCH();
@@ -117,7 +117,7 @@ try_commit(ScCollection *collection, ScCheckpointRecord *record)
 		AbortOutOfAnyTransaction();
 		if (is_committed(record))
 			result = COMMITTED;
-		else if (written && sc_checkpoint_blame(collection, error))
+		else if (written && sc_checkpoint_blame(pending, error))
 			result = WITHOUT_ONE;
 		else
 		{
@@ -246,24 +246,24 @@ log_standby_snapshot(const ScCheckpointRecord *record)
 
 /* Tells everybody that the checkpoint is committed. */
 static void
-publish_commit(const ScCollection *collection, const ScCheckpointRecord *record, uint64 requests)
+publish_commit(const ScPendingCheckpoint *pending, const ScCheckpointRecord *record, uint64 requests)
 {
 	XLogRecPtr	commit_end = XactLastCommitEnd;
 	ListCell   *lc;
 
 	SC_DEBUG_POINT("coordinator_after_commit");
-	sc_checkpoint_committed(collection);
-	foreach(lc, collection->queries)
+	sc_checkpoint_committed(pending);
+	foreach(lc, pending->queries)
 		note_outcome(lfirst(lc), record->lsn);
 	sc_progress_advance(record->lsn);
 	sc_lost_committed();
 	/* who resumed a query before he called sync() waits for it; the rest can wait */
 	if (sc_my_pipeline->catalog_changed)
 	{
-		sc_begin_work();
+		sc_begin_transaction();
 		if (sc_extension_exists())
 			sc_progress_review(sc_my_pipeline->pipeline_id);
-		sc_end_work();
+		sc_commit_transaction();
 	}
 	if (requests > sc_my_pipeline->checkpoints_done)
 		XLogFlush(commit_end);
@@ -291,27 +291,27 @@ publish_commit(const ScCollection *collection, const ScCheckpointRecord *record,
 }
 
 void
-sc_commit_checkpoint(ScCollection *collection, const char *kind, uint64 requests)
+sc_commit_checkpoint(ScPendingCheckpoint *pending, const char *kind, uint64 requests)
 {
 	ScCheckpointRecord record = {0};
 	CommitResult result;
 	int			failures = 0;
 
 	SC_DEBUG_POINT("coordinator_parts_collected");
-	sc_worker_context.checkpoint_id = collection->checkpoint_id;
-	sc_worker_context.lsn = collection->lsn;
-	fill_record(&record, collection, kind);
+	sc_worker_context.checkpoint_id = pending->checkpoint_id;
+	sc_worker_context.lsn = pending->lsn;
+	fill_record(&record, pending, kind);
 
 	/* rows were decoded before their transactions were visible to others */
-	for (int i = 0; i < collection->nxids; i++)
-		sc_wait_until_visible(collection->xids[i], sc_coordinator_wait);
-	while ((result = try_commit(collection, &record)) != COMMITTED)
+	for (int i = 0; i < pending->nxids; i++)
+		sc_wait_until_visible(pending->xids[i], sc_coordinator_wait);
+	while ((result = try_commit(pending, &record)) != COMMITTED)
 	{
 		if (result == NOT_NOW)
 			wait_for(sc_retry_ms(failures++));
 	}
-	publish_commit(collection, &record, requests);
-	sc_collect_reset(collection);
+	publish_commit(pending, &record, requests);
+	sc_collect_reset(pending);
 	sc_worker_context.checkpoint_id = 0;
 	/* a wait in between may have swallowed what woke us for something else */
 	SetLatch(MyLatch);

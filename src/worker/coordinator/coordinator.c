@@ -47,7 +47,7 @@
 #define REST_MAX_MS			600000
 
 static int64 attempt;
-static ScCollection *collection;
+static ScPendingCheckpoint *pending;
 static ScMoment began;			/* the attempt */
 static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
 static ScMoment caught_up;		/* when the reader was there; 0: not yet */
@@ -99,9 +99,9 @@ coordinator_main(void)
 			proc_exit(1);
 		if (sc_my_pipeline->catalog_changed)
 			read_catalog_again();
-		if (sc_collect_pump(collection))
+		if (sc_collect_pump(pending))
 		{
-			sc_commit_checkpoint(collection, kind, requests_taken);
+			sc_commit_checkpoint(pending, kind, requests_taken);
 			kind = NULL;
 		}
 		restart_if_due();
@@ -145,7 +145,7 @@ prepare(void)
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
 
-	sc_begin_work();
+	sc_begin_transaction();
 	status = sc_start_check(sc_my_pipeline->pipeline_id, &message, &hint);
 	if (status != SC_STATUS_STARTING)
 	{
@@ -156,7 +156,7 @@ prepare(void)
 							sc_status_name(status), message),
 					 errhint("%s", hint)));
 	}
-	sc_end_work();
+	sc_commit_transaction();
 	if (status == SC_STATUS_IDLE)
 		give_up_slot();
 	return status == SC_STATUS_STARTING;
@@ -215,13 +215,13 @@ forget_dropped_queries(void)
 static void
 give_up_slot(void)
 {
-	sc_begin_work();
+	sc_begin_transaction();
 	forget_dropped_queries();
 	sc_store_clear_position(sc_my_pipeline->pipeline_id);
-	sc_end_work();
-	sc_begin_work();
+	sc_commit_transaction();
+	sc_begin_transaction();
 	(void) sc_slot_drop_if_unused(sc_my_pipeline->pipeline_id);
-	sc_end_work();
+	sc_commit_transaction();
 }
 
 /* Everything of the attempt: its number, what shared memory says, its workers. */
@@ -236,7 +236,7 @@ begin_attempt(void)
 	dsm_segment *segment;
 	int			ntasks;
 
-	sc_begin_work();
+	sc_begin_transaction();
 	sc_start_accept_gaps(sc_my_pipeline->pipeline_id);
 	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
 	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
@@ -252,9 +252,9 @@ begin_attempt(void)
 		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
 	forget_dropped_queries();
 	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets);
-	sc_end_work();
+	sc_commit_transaction();
 
-	collection = sc_collect_create(attempt);
+	pending = sc_collect_create(attempt);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sc_my_pipeline->attempt = attempt;
 	sc_my_pipeline->ntasks = ntasks;
@@ -270,9 +270,9 @@ begin_attempt(void)
 	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, start);
 	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
 
-	collection->nqueues = ntasks;
+	pending->nqueues = ntasks;
 	for (int i = 0; i < ntasks; i++)
-		collection->queues[i] = sc_queue_output(segment, i, false);
+		pending->queues[i] = sc_queue_output(segment, i, false);
 	sc_children_start(sc_my_pipeline, attempt, ntasks);
 	sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
 }
@@ -297,7 +297,7 @@ read_catalog_again(void)
 	sc_my_pipeline->requested = false;
 	sc_my_pipeline->catalog_changed = false;
 	SpinLockRelease(&sc_my_pipeline->mutex);
-	sc_begin_work();
+	sc_begin_transaction();
 	if (sc_extension_exists())
 		pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, true);
 	go_on = pipeline && !pipeline->stopped && sc_pipeline_in_use(pipeline);
@@ -308,7 +308,7 @@ read_catalog_again(void)
 		publish_progress();
 		sc_idle_load(pipeline->pipeline_id);
 	}
-	sc_end_work();
+	sc_commit_transaction();
 	if (go_on)
 		return;
 
@@ -432,7 +432,7 @@ due_kind(long *timeout)
 		return "manual";
 	if (sync_lsn > checkpoint_lsn && decoded >= sync_lsn)
 		return "manual";
-	if (collection->urgent)
+	if (pending->urgent)
 		return "periodic";
 	if (wait_until != 0)
 	{

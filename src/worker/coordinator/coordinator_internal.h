@@ -17,8 +17,8 @@ extern void sc_coordinator_wait(long timeout_ms);
 /*
  * Commits what is collected, however often that takes, and tells everybody: sessions that
  * asked for a checkpoint up to the one with number "requests", the reader, sync().  "kind" is
- * the checkpoint's, as the view checkpoints shows it.  The collection is empty then.
+ * the checkpoint's, as the view checkpoints shows it.  Nothing is pending then.
  */
-extern void sc_commit_checkpoint(ScCollection *collection, const char *kind, uint64 requests);
+extern void sc_commit_checkpoint(ScPendingCheckpoint *pending, const char *kind, uint64 requests);
 
 #endif							/* SC_WORKER_COORDINATOR_COORDINATOR_INTERNAL_H */

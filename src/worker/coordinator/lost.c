@@ -66,14 +66,14 @@ warn(int64 query_id)
 {
 	ScQuery    *query;
 
-	sc_begin_work();
+	sc_begin_transaction();
 	query = sc_query_by_id(query_id, true);
 	if (query)
 		ereport(WARNING,
 				(errmsg("query \"%s\" is lost: it held more WAL than \"stream_ckpt.max_query_wal\" allows",
 						get_rel_name(query->relid)),
 				 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again.")));
-	sc_end_work();
+	sc_commit_transaction();
 }
 
 void

@@ -175,7 +175,7 @@ sc_wait_until_visible(TransactionId xid, void (*wait) (long timeout_ms))
 }
 
 void
-sc_begin_work(void)
+sc_begin_transaction(void)
 {
 	sc_process_works();
 	StartTransactionCommand();
@@ -183,7 +183,7 @@ sc_begin_work(void)
 }
 
 void
-sc_end_work(void)
+sc_commit_transaction(void)
 {
 	PopActiveSnapshot();
 	CommitTransactionCommand();

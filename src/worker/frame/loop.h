@@ -57,8 +57,8 @@ extern void sc_wait_until_visible(TransactionId xid, void (*wait) (long timeout_
  * A transaction with a snapshot, and its end: what work needs, never held across
  * a wait.  Each has its own time: now() in it is when it began.
  */
-extern void sc_begin_work(void);
-extern void sc_end_work(void);
+extern void sc_begin_transaction(void);
+extern void sc_commit_transaction(void);
 
 /*
  * In the handler of an error that code of a query's owner raised: logs it and

@@ -158,7 +158,7 @@ prepare(const ScOffset *offsets, int noffsets)
 	NameData	name;
 	ListCell   *lc;
 
-	sc_begin_work();
+	sc_begin_transaction();
 	foreach(lc, sc_query_list(sc_my_pipeline->pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
@@ -168,7 +168,7 @@ prepare(const ScOffset *offsets, int noffsets)
 			sc_capture_add(stream->relid, stream->event_time_attno,
 						   max_ahead_at_start(stream, offsets, noffsets));
 	}
-	sc_end_work();
+	sc_commit_transaction();
 
 	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
 	sc_slot_acquire(NameStr(name));

@@ -21,21 +21,21 @@
 #include "ckpt/dead_letter.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "worker/frame/keep_row.h"
+#include "worker/frame/retain_row.h"
 #include "worker/task/task_internal.h"
 
 /*
- * What is at fault, to be kept; nothing of a row that was too large to be read, or is too large to be
+ * What is at fault, to be retained; nothing of a row that was too large to be read, or is too large to be
  * kept.
  */
 static void
-keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScKeptRow *kept)
+keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScRetainedRow *retained)
 {
 	ResourceOwner owner = CurrentResourceOwner;
 	MemoryContext context = CurrentMemoryContext;
 	ScEnv		env;
 
-	memset(kept, 0, sizeof(ScKeptRow));
+	memset(retained, 0, sizeof(ScRetainedRow));
 	if (kind == SC_DEAD_ROW && ((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT)
 		return;
 	BeginInternalSubTransaction(NULL);
@@ -45,12 +45,12 @@ keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScKeptRow *kept)
 		/* values of its own can be at fault */
 		sc_env_enter(&env, query->query->owner, query->query->settings);
 		if (kind == SC_DEAD_ROW)
-			sc_task_keep_row(query, kept);
+			sc_task_retain_row(query, retained);
 		else
 		{
 			slot_getallattrs(slot);
-			sc_keep_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
-						InvalidTransactionId, kept);
+			sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+						  InvalidTransactionId, retained);
 		}
 		sc_env_leave(&env);
 		ReleaseCurrentSubTransaction();
@@ -66,7 +66,7 @@ keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScKeptRow *kept)
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		FreeErrorData(error);
-		memset(kept, 0, sizeof(ScKeptRow));
+		memset(retained, 0, sizeof(ScRetainedRow));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -79,9 +79,9 @@ send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData
 	ScFailure  *failure = sc_failure_from_error(error);
 	ScMessageDead head = {0};
 	StringInfoData body;
-	ScKeptRow	kept;
+	ScRetainedRow retained;
 
-	keep(query, kind, slot, &kept);
+	keep(query, kind, slot, &retained);
 	if (kind == SC_DEAD_ROW)
 	{
 		failure->row_lsn = query->transaction;
@@ -89,7 +89,7 @@ send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData
 	}
 	head.kind = (char) kind;
 	initStringInfo(&body);
-	sc_kept_row_write(&body, &kept);
+	sc_retained_row_write(&body, &retained);
 	sc_failure_write(&body, failure);
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DEAD, query->query->query_id, 0,
 				  &head, sizeof(head), body.data, body.len);

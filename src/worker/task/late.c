@@ -10,11 +10,11 @@
 #include "postgres.h"
 
 #include "base/compat.h"
-#include "worker/frame/keep_row.h"
+#include "worker/frame/retain_row.h"
 #include "worker/task/task_internal.h"
 
 void
-sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept)
+sc_task_retain_row(ScTaskQuery *query, ScRetainedRow *retained)
 {
 	const ScWireRecord *record = (const ScWireRecord *) query->at;
 	Datum	   *values;
@@ -26,9 +26,9 @@ sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a row of the stream is too large to be kept"),
 				 errdetail("It takes more than 1 GB.")));
-	desc = sc_task_stream_kept_row(query->layout, query->stream, SC_WIRE_TUPLE(record),
-								   &values, &nulls);
-	sc_keep_row(desc, values, nulls, query->xid, kept);
+	desc = sc_task_stream_retained_row(query->layout, query->stream, SC_WIRE_TUPLE(record),
+									   &values, &nulls);
+	sc_retain_row(desc, values, nulls, query->xid, retained);
 }
 
 void
@@ -37,12 +37,12 @@ sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start, int64 windo
 {
 	ScTaskQuery *query = arg;
 	ScMessageLate late = {0};
-	ScKeptRow	kept;
+	ScRetainedRow retained;
 	StringInfoData body;
 
-	sc_task_keep_row(query, &kept);
+	sc_task_retain_row(query, &retained);
 	initStringInfo(&body);
-	sc_kept_row_write(&body, &kept);
+	sc_retained_row_write(&body, &retained);
 	late.window_start = window_start;
 	late.window_end = window_end;
 	late.watermark = watermark;

@@ -26,7 +26,7 @@ struct ScTaskStream
 	TupleDesc	stream_desc;	/* NULL: not asked for yet */
 	TupleTableSlot *wire_slot;	/* the row; the stream's own where "direct" */
 	TupleTableSlot *stream_slot;	/* NULL: direct */
-	TupleDesc	kept_desc;		/* of rows that are kept; NULL: none was yet */
+	TupleDesc	retained_desc;	/* of rows that are kept; NULL: none was yet */
 	int		   *kept_from;		/* its columns in "desc" */
 	TupleTableSlot *kept_slot;	/* a row of "desc" */
 	AttrNumber	retyped;		/* see sc_task_stream_retyped */
@@ -248,7 +248,7 @@ sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple)
 }
 
 /*
- * The row type of kept rows: the columns that the WAL has of them, in the stream's order,
+ * The row type of retained rows: the columns that the WAL has of them, in the stream's order,
  * with the names and types of the row's own transaction.
  */
 static void
@@ -272,30 +272,30 @@ make_kept_desc(ScTaskLayout *layout, ScTaskStream *stream)
 	}
 	stream->kept_from = from;
 	stream->kept_slot = MakeSingleTupleTableSlot(layout->desc, &TTSOpsMinimalTuple);
-	stream->kept_desc = CreateTemplateTupleDesc(n);
+	stream->retained_desc = CreateTemplateTupleDesc(n);
 	for (int i = 0; i < n; i++)
 	{
-		TupleDescCopyEntry(stream->kept_desc, i + 1, layout->desc, from[i] + 1);
-		TupleDescAttr(stream->kept_desc, i)->attgenerated = TupleDescAttr(layout->desc, from[i])->attgenerated;
+		TupleDescCopyEntry(stream->retained_desc, i + 1, layout->desc, from[i] + 1);
+		TupleDescAttr(stream->retained_desc, i)->attgenerated = TupleDescAttr(layout->desc, from[i])->attgenerated;
 	}
-	TupleDescFinalize(stream->kept_desc);
+	TupleDescFinalize(stream->retained_desc);
 	MemoryContextSwitchTo(old);
 }
 
 TupleDesc
-sc_task_stream_kept_row(ScTaskLayout *layout, ScTaskStream *stream, MinimalTuple row,
-						Datum **values, bool **nulls)
+sc_task_stream_retained_row(ScTaskLayout *layout, ScTaskStream *stream, MinimalTuple row,
+							Datum **values, bool **nulls)
 {
 	TupleTableSlot *slot;
 	int			n;
 
-	if (stream->kept_desc == NULL)
+	if (stream->retained_desc == NULL)
 		make_kept_desc(layout, stream);
 	slot = stream->kept_slot;
 	/* not by heap_deform_tuple(): a minimal tuple lacks a part of the header that it looks at */
 	ExecStoreMinimalTuple(row, slot, false);
 	slot_getallattrs(slot);
-	n = stream->kept_desc->natts;
+	n = stream->retained_desc->natts;
 	*values = palloc(n * sizeof(Datum));
 	*nulls = palloc(n * sizeof(bool));
 	for (int i = 0; i < n; i++)
@@ -303,5 +303,5 @@ sc_task_stream_kept_row(ScTaskLayout *layout, ScTaskStream *stream, MinimalTuple
 		(*values)[i] = slot->tts_values[stream->kept_from[i]];
 		(*nulls)[i] = slot->tts_isnull[stream->kept_from[i]];
 	}
-	return stream->kept_desc;
+	return stream->retained_desc;
 }

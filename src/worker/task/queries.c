@@ -53,7 +53,7 @@ typedef struct Step
 
 static void load_step(Step *step);
 static void run_step(Step *step);
-static void freeze_step(Step *step);
+static void snapshot_step(Step *step);
 
 /* ---------------------------------------------------------------------
  * Errors
@@ -98,8 +98,8 @@ forget(ScTaskQuery *query)
 static void
 commit_step(void)
 {
-	sc_end_work();
-	sc_begin_work();
+	sc_commit_transaction();
+	sc_begin_transaction();
 }
 
 /*
@@ -159,7 +159,7 @@ guard(void (*perform) (Step *step), Step *step)
 		send_failure(step, error);
 		if (step->query && list_member_ptr(queries, step->query))
 			forget(step->query);
-		sc_begin_work();
+		sc_begin_transaction();
 		MemoryContextReset(context);
 	}
 	PG_END_TRY();
@@ -486,9 +486,9 @@ sc_task_queries_bound(void)
 }
 
 static void
-freeze_step(Step *step)
+snapshot_step(Step *step)
 {
-	sc_task_query_freeze(step->query, step->checkpoint_id, step->lsn);
+	sc_task_query_snapshot(step->query, step->checkpoint_id, step->lsn);
 }
 
 /* What a query with nothing new does at a barrier, if somebody's privileges have changed. */
@@ -502,9 +502,9 @@ access_step(Step *step)
  * One query's part.  False: it has none any more, because it failed or is paused, and is gone from the list.
  */
 static bool
-freeze(Step *step)
+snapshot(Step *step)
 {
-	if (!guard(freeze_step, step))
+	if (!guard(snapshot_step, step))
 		return false;
 	if (!step->query->paused)
 		return true;
@@ -515,7 +515,7 @@ freeze(Step *step)
 
 /* Those with nothing new are named in one message: what isn't named has a part, or is elsewhere. */
 int64
-sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn)
+sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	StringInfoData ids;
@@ -537,7 +537,7 @@ sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn)
 		step.lsn = lsn;
 		if (!sc_task_query_has_no_news(step.query, lsn, &same))
 		{
-			if (!freeze(&step))
+			if (!snapshot(&step))
 				continue;
 		}
 		else if (!sc_task_access_is_checked(step.query) && !guard(access_step, &step))

@@ -374,7 +374,7 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		if (summary->relid != query->definition->stream_relid)
 			continue;
 		query->touched = true;
-		sc_engine_commit(query->engine, summary->max_event_time, summary->plausible_time);
+		sc_engine_advance_watermark(query->engine, summary->max_event_time, summary->plausible_time);
 		query->ahead_rows += summary->ahead_rows;
 		query->updates_ignored += summary->updates;
 		query->deletes_ignored += summary->deletes;
@@ -412,7 +412,7 @@ run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 		query->active_lsn = idle->end_lsn;
 		query->active_at = idle->idle_at;
 	}
-	sc_engine_commit(query->engine, event_time, SC_NO_EVENT_TIME);
+	sc_engine_advance_watermark(query->engine, event_time, SC_NO_EVENT_TIME);
 }
 
 static void
@@ -597,7 +597,7 @@ emit_changed(ScTaskQuery *query)
 }
 
 void
-sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
+sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
 	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
 	ScEnv		env;

@@ -85,10 +85,10 @@ task_main(void)
 	const ScOffset *offsets = sc_queues_offsets(segment, &noffsets);
 
 	SC_DEBUG_POINT("task_before_restore");
-	sc_begin_work();
+	sc_begin_transaction();
 	sc_task_queries_restore(outbox, offsets, noffsets);
 	sc_task_queries_bound();
-	sc_end_work();
+	sc_commit_transaction();
 	publish_statistics();
 
 	for (;;)
@@ -142,9 +142,9 @@ wait_until_told(TransactionId xid)
 	sc_wait_until_visible(xid, sc_worker_wait);
 	while (!over)
 	{
-		sc_begin_work();
+		sc_begin_transaction();
 		over = sc_conditional_xact_wait(xid);
-		sc_end_work();
+		sc_commit_transaction();
 		if (!over)
 			sc_worker_wait(1);
 	}
@@ -202,10 +202,10 @@ process_rows(const char *data, Size len)
 {
 	uint32		nrows = ((const ScWireHeader *) data)->nrows;
 
-	sc_begin_work();
+	sc_begin_transaction();
 	sc_task_queries_run(data, len);
 	sc_task_queries_bound();
-	sc_end_work();
+	sc_commit_transaction();
 	SC_DEBUG_POINT("task_after_rows");
 	rows_since_barrier += nrows;
 	shared->rows_in += nrows;
@@ -218,7 +218,7 @@ process_control(const ScWireControl *control)
 {
 	/* the catalogs must show what it did */
 	sc_wait_until_visible(control->xid, sc_worker_wait);
-	sc_begin_work();
+	sc_begin_transaction();
 	switch (control->control.kind)
 	{
 		case SC_CONTROL_CREATE_QUERY:
@@ -240,7 +240,7 @@ process_control(const ScWireControl *control)
 		case SC_CONTROL_IDLE:
 			break;
 	}
-	sc_end_work();
+	sc_commit_transaction();
 	publish_statistics();
 }
 
@@ -255,10 +255,10 @@ process_barrier(const ScWireBarrier *barrier)
 	INSTR_TIME_SET_CURRENT(start);
 	sc_worker_context.checkpoint_id = barrier->checkpoint_id;
 	sc_worker_context.lsn = barrier->lsn;
-	SC_DEBUG_POINT("task_before_freeze");
-	sc_begin_work();
-	end.state_bytes = sc_task_queries_freeze(barrier->checkpoint_id, barrier->lsn);
-	sc_end_work();
+	SC_DEBUG_POINT("task_before_snapshot");
+	sc_begin_transaction();
+	end.state_bytes = sc_task_queries_snapshot(barrier->checkpoint_id, barrier->lsn);
+	sc_commit_transaction();
 	INSTR_TIME_SET_CURRENT(stop);
 	INSTR_TIME_SUBTRACT(stop, start);
 
@@ -273,7 +273,7 @@ process_barrier(const ScWireBarrier *barrier)
 	rows_since_barrier = 0;
 	part_unsent = true;
 	sc_worker_context.checkpoint_id = 0;
-	SC_DEBUG_POINT("task_after_freeze");
+	SC_DEBUG_POINT("task_after_snapshot");
 	pgstat_report_stat(false);
 }
 

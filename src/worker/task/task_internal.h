@@ -6,7 +6,7 @@
 #ifndef SC_WORKER_TASK_TASK_INTERNAL_H
 #define SC_WORKER_TASK_TASK_INTERNAL_H
 
-#include "ckpt/kept_row.h"
+#include "ckpt/retained_row.h"
 #include "ckpt/store.h"
 #include "exec/engine.h"
 #include "wire/batch.h"
@@ -37,7 +37,7 @@ typedef struct ScTaskQuery
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
 	bool		skipping;		/* the transaction being read is one of those */
-	int64		checkpoint_id;	/* being frozen */
+	int64		checkpoint_id;	/* of the snapshot that is being made */
 	bool		paused;			/* takes no more rows; "offset" is its last */
 	bool		touched;		/* since its last part: set by whoever changes its state, or sends something
 								 * of it.  What its offset says is compared */
@@ -74,7 +74,7 @@ typedef struct ScTaskQuery
 
 /*
  * queries.c: the task's queries, and the rule that an error in one of them
- * concerns it alone.  All need a transaction and a snapshot (sc_begin_work), which
+ * concerns it alone.  All need a transaction and a snapshot (sc_begin_transaction), which
  * an error replaces by new ones: nothing of the caller's may depend on them.
  */
 
@@ -91,7 +91,7 @@ extern bool sc_task_queries_are_too_large(void);
 
 /* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
  * live chunks. */
-extern int64 sc_task_queries_freeze(int64 checkpoint_id, XLogRecPtr lsn);
+extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn);
 
 /* Does a query have rows of this layout ('L' record) as values? */
 extern bool sc_task_queries_read_rows(const ScWireRecord *record);
@@ -116,7 +116,7 @@ extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
 extern void sc_task_query_free(ScTaskQuery *query);
 /* Halts where the state of all queries outgrows its bound (query->halted); then call it again. */
 extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
-extern void sc_task_query_freeze(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
+extern void sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
 /*
  * Has the query nothing for a checkpoint at "lsn"?  *same: the coordinator must be told, because
  * its position moves on.  Runs no code of the owner's, and costs next to nothing.
@@ -152,7 +152,7 @@ extern bool sc_task_access_is_checked(const ScTaskQuery *query);
 /* late.c */
 
 /* The row at query->at, as it was written, to be kept.  To be called as the query's owner. */
-extern void sc_task_keep_row(ScTaskQuery *query, ScKeptRow *kept);
+extern void sc_task_retain_row(ScTaskQuery *query, ScRetainedRow *retained);
 
 /* An ScLateRowDropped; "arg" is the ScTaskQuery */
 extern void sc_task_late_row(void *arg, TupleTableSlot *row, int64 window_start,
@@ -185,11 +185,11 @@ extern ScTaskStream *sc_task_layout_stream(ScTaskLayout *layout, Oid stream,
 
 /*
  * The row's columns and values, in the stream's order, as they were in its own transaction, for
- * kept rows: what no catalog of today says any more.  Virtual columns aren't among them.  Values
+ * retained rows: what no catalog of today says any more.  Virtual columns aren't among them.  Values
  * point into "row"; the arrays are palloc'd, the row type the layout's.
  */
-extern TupleDesc sc_task_stream_kept_row(ScTaskLayout *layout, ScTaskStream *stream,
-										 MinimalTuple row, Datum **values, bool **nulls);
+extern TupleDesc sc_task_stream_retained_row(ScTaskLayout *layout, ScTaskStream *stream,
+											 MinimalTuple row, Datum **values, bool **nulls);
 
 /* The row in a slot by the stream's attribute numbers, valid until the next call. */
 extern TupleTableSlot *sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple);

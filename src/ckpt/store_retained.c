@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * store_kept.c
+ * store_retained.c
  *	  The tables in which checkpoints keep rows for users, late_rows and dead_letter:
  *	  users may delete from them at any time.
  *-------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
- * kept_row.c
- *	  Kept rows as bytes, and back (kept_row.h).
+ * retained_row.c
+ *	  Retained rows as bytes, and back (retained_row.h).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/compat.h"
-#include "ckpt/kept_row.h"
+#include "ckpt/retained_row.h"
 
 #define NPARTS 3
 
@@ -20,7 +20,7 @@ write_padded(StringInfo buf, Datum datum, uint32 len)
 }
 
 void
-sc_kept_row_write(StringInfo buf, const ScKeptRow *row)
+sc_retained_row_write(StringInfo buf, const ScRetainedRow *row)
 {
 	const Datum parts[NPARTS] = {row->row, row->types, row->text};
 	uint32		lengths[NPARTS + 1] = {0};
@@ -36,7 +36,7 @@ sc_kept_row_write(StringInfo buf, const ScKeptRow *row)
 }
 
 const char *
-sc_kept_row_read(const char *data, ScKeptRow *row)
+sc_retained_row_read(const char *data, ScRetainedRow *row)
 {
 	Datum	   *parts[NPARTS] = {&row->row, &row->types, &row->text};
 	const uint32 *lengths = (const uint32 *) data;

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
- * keep_row.c
- *	  A row for the tables that keep rows (keep_row.h).
+ * retain_row.c
+ *	  A row for the tables of retained rows (retain_row.h).
  *
  * Everything is written as pg_dump would, whatever the query's settings: what COPY makes of it
  * is the row again.  The columns are those that the caller says: the catalogs of today may have
@@ -31,10 +31,10 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "worker/frame/keep_row.h"
+#include "worker/frame/retain_row.h"
 
 /* What one message of a task, and one row of the tables, can take */
-#define MAX_KEPT_BYTES		(MaxAllocSize - 1024 * 1024)
+#define MAX_RETAINED_BYTES		(MaxAllocSize - 1024 * 1024)
 
 /* Row types met, each with its anonymous form; they live as long as the process */
 typedef struct RowType
@@ -53,7 +53,7 @@ typedef struct Row
 	char	  **texts;			/* by column, as the output functions write them; NULL: null */
 	bool		any_failed;		/* a text is an error instead */
 	int			column;			/* that output_column works on */
-	ScKeptRow  *kept;
+	ScRetainedRow *retained;
 } Row;
 
 static RowType *
@@ -102,7 +102,7 @@ row_type(TupleDesc desc)
 }
 
 /* ---------------------------------------------------------------------
- * The parts of a kept row
+ * The parts of a retained row
  * --------------------------------------------------------------------- */
 
 /* Is the column part of "types" and "text"?  Generated ones can't be inserted. */
@@ -147,9 +147,9 @@ make_types(Row *row)
 													 FORMAT_TYPE_ALLOW_INVALID));
 		dims[0]++;
 	}
-	row->kept->types = PointerGetDatum(dims[0] == 0 ? construct_empty_array(TEXTOID) :
-									   construct_md_array(names, NULL, 2, dims, bounds, TEXTOID,
-														  -1, false, TYPALIGN_INT));
+	row->retained->types = PointerGetDatum(dims[0] == 0 ? construct_empty_array(TEXTOID) :
+										   construct_md_array(names, NULL, 2, dims, bounds, TEXTOID,
+															  -1, false, TYPALIGN_INT));
 }
 
 /* One value in the text format of COPY. */
@@ -194,7 +194,7 @@ make_text(Row *row)
 			append_copy_text(&buf, row->texts[i]);
 	}
 	SET_VARSIZE(buf.data, buf.len);
-	row->kept->text = PointerGetDatum(buf.data);
+	row->retained->text = PointerGetDatum(buf.data);
 }
 
 static void
@@ -211,8 +211,8 @@ make_json(Row *row)
 	json = DirectFunctionCall1(row_to_json,
 							   HeapTupleGetDatum(heap_form_tuple(type->anonymous, values,
 																 (bool *) row->nulls)));
-	row->kept->row = DirectFunctionCall1(jsonb_in,
-										 CStringGetDatum(TextDatumGetCString(json)));
+	row->retained->row = DirectFunctionCall1(jsonb_in,
+											 CStringGetDatum(TextDatumGetCString(json)));
 }
 
 static void
@@ -245,7 +245,7 @@ make_string_json(Row *row)
 			push_string(&state, WJB_VALUE, row->texts[i]);
 	}
 	sc_push_jsonb(&state, WJB_END_OBJECT, NULL);
-	row->kept->row = JsonbPGetDatum(JsonbValueToJsonb(state.result));
+	row->retained->row = JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }
 
 /* All of it: where no value is special, this is all there is to do. */
@@ -332,9 +332,9 @@ output_each(Row *row)
 }
 
 static void
-forget(ScKeptRow *kept)
+forget(ScRetainedRow *retained)
 {
-	memset(kept, 0, sizeof(ScKeptRow));
+	memset(retained, 0, sizeof(ScRetainedRow));
 }
 
 static Size
@@ -344,30 +344,30 @@ bytes_of(Datum datum)
 }
 
 void
-sc_keep_row(TupleDesc desc, const Datum *values, const bool *nulls, TransactionId xid,
-			ScKeptRow *kept)
+sc_retain_row(TupleDesc desc, const Datum *values, const bool *nulls, TransactionId xid,
+			  ScRetainedRow *retained)
 {
-	Row			row = {.desc = desc,.values = values,.nulls = nulls,.kept = kept};
+	Row			row = {.desc = desc,.values = values,.nulls = nulls,.retained = retained};
 	ErrorData  *error;
 
 	row.texts = palloc0(Max(desc->natts, 1) * sizeof(char *));
-	forget(kept);
+	forget(retained);
 	error = try_step(make_all, &row);
 	if (error && wait_for_transaction(xid))
 		error = try_step(make_all, &row);
 	if (error)
 	{
-		forget(kept);
+		forget(retained);
 		output_each(&row);
 		if ((error = try_step(make_types, &row)) != NULL)
 			ReThrowError(error);
 		if (!row.any_failed)
 			error = try_step(make_text, &row);
 		(void) try_step(make_string_json, &row);
-		if (kept->text == (Datum) 0 && kept->row == (Datum) 0 && error)
+		if (retained->text == (Datum) 0 && retained->row == (Datum) 0 && error)
 			ReThrowError(error);
 	}
-	if (bytes_of(kept->text) + bytes_of(kept->row) + bytes_of(kept->types) > MAX_KEPT_BYTES)
-		kept->row = (Datum) 0;
+	if (bytes_of(retained->text) + bytes_of(retained->row) + bytes_of(retained->types) > MAX_RETAINED_BYTES)
+		retained->row = (Datum) 0;
 	pfree(row.texts);
 }
