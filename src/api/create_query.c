@@ -381,7 +381,7 @@ create_entry(NewQuery *query)
 
 	entry.relid = query->result_oid;
 	entry.definition = query->view_oid;
-	entry.source = query->definition->stream_relid;
+	entry.stream_relid = query->definition->stream_relid;
 	entry.pipeline_id = query->pipeline->pipeline_id;
 	entry.emit = query->emit;
 	entry.allowed_lateness = query->allowed_lateness;
@@ -396,7 +396,7 @@ create_entry(NewQuery *query)
 	entry.preexisting_rows = stream_has_rows(query);
 
 	/* from here on no writer drops rows of the stream, and none has */
-	sc_stream_lock_read(entry.source);
+	sc_stream_lock_read(entry.stream_relid);
 
 	control.kind = SC_CONTROL_CREATE_QUERY;
 	control.pipeline_id = query->pipeline->pipeline_id;
@@ -404,7 +404,7 @@ create_entry(NewQuery *query)
 	control.stream_relid = query->definition->stream_relid;
 	control.event_time_attno = query->definition->event_time_attno;
 	control.has_options = true;
-	control.options = sc_stream_by_relid(entry.source, false)->options;
+	control.options = sc_stream_by_relid(entry.stream_relid, false)->options;
 	(void) sc_control_log(&control);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);

@@ -164,7 +164,7 @@ forget_dropped(List *dropped, bool log_streams)
 
 		if (!list_member_oid(dropped, row->relid) &&
 			!list_member_oid(dropped, row->definition) &&
-			!list_member_oid(dropped, row->source))
+			!list_member_oid(dropped, row->stream_relid))
 			continue;
 		sc_refuse_in_worker("drop_query()");
 		forget_query(row->query_id, row->pipeline_id);

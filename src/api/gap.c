@@ -69,13 +69,13 @@ sc_gap_prepare(const ScPipeline *pipeline)
 static void
 begin_query(const ScQuery *query)
 {
-	ScStream   *stream = sc_stream_by_relid(query->source, false);
+	ScStream   *stream = sc_stream_by_relid(query->stream_relid, false);
 	ScControl	control = {0};
 
 	control.kind = SC_CONTROL_CREATE_QUERY;
 	control.pipeline_id = query->pipeline_id;
 	control.query_id = query->query_id;
-	control.stream_relid = query->source;
+	control.stream_relid = query->stream_relid;
 	control.event_time_attno = stream->event_time_attno;
 	control.has_options = true;
 	control.options = stream->options;
@@ -143,7 +143,7 @@ sc_gap_accept(const ScPipeline *pipeline)
 			begin_query(query);
 		else if (foreign || offset->lsn < slot.confirmed_flush)
 			sc_offset_move(query->query_id, slot.confirmed_flush,
-						   &sc_stream_by_relid(query->source, false)->options);
+						   &sc_stream_by_relid(query->stream_relid, false)->options);
 		else
 		{
 			sc_offset_move(query->query_id, offset->lsn, &offset->options);

@@ -76,21 +76,21 @@ check_relation(Relation relation)
 static void
 check_partitions(Relation relation)
 {
-	Oid			part;
-	const char *flaw = sc_relation_flaw(RelationGetRelid(relation), AccessShareLock, &part);
+	Oid			partition;
+	const char *flaw = sc_relation_flaw(RelationGetRelid(relation), AccessShareLock, &partition);
 
-	if (flaw != NULL && part == RelationGetRelid(relation))
+	if (flaw != NULL && partition == RelationGetRelid(relation))
 		refuse_relation(relation, psprintf("It is %s: its rows are not in the WAL.", flaw),
 						"Attach an ordinary or partitioned table.");
 	if (flaw != NULL)
 		refuse_relation(relation,
-						psprintf("Its partition \"%s\" is %s.", get_rel_name(part), flaw),
+						psprintf("Its partition \"%s\" is %s.", get_rel_name(partition), flaw),
 						strcmp(flaw, "unlogged") == 0 ? "Use ALTER TABLE ... SET LOGGED." :
 						"Detach the partition, or attach other partitions one by one.");
-	if (sc_relation_is_updated(RelationGetRelid(relation), &part))
+	if (sc_relation_is_updated(RelationGetRelid(relation), &partition))
 		refuse_relation(relation,
 						psprintf("\"%s\" is the result table of a query that updates its rows (emit 'update', or an allowed_lateness), and updates of a stream don't count yet.",
-								 get_rel_name(part)),
+								 get_rel_name(partition)),
 						"Attach the result of a query with emit => 'close', or let the query read the same stream as this one.");
 }
 
@@ -286,7 +286,7 @@ stream_readers(Oid relid)
 	{
 		ScQueryRow *row = lfirst(lc);
 
-		if (row->source == relid && get_rel_name(row->relid) != NULL)
+		if (row->stream_relid == relid && get_rel_name(row->relid) != NULL)
 			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
 							 sc_qualified_name(row->relid));
 	}

@@ -77,7 +77,7 @@ check_counters(ScQuery *query)
 {
 	ListCell   *lc;
 
-	if (sc_is_log_stream(query->source) || sc_has_log_stream_partition(query->source))
+	if (sc_is_log_stream(query->stream_relid) || sc_has_log_stream_partition(query->stream_relid))
 		refuse(query, "Log streams keep their rows in the write-ahead log only.",
 			   "Compare with a query over a table that gets the same rows.");
 	if (query->preexisting_rows)
@@ -306,10 +306,10 @@ check_select(Oid relid)
 static void
 explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 {
-	bool		may_count = pg_class_aclcheck(query->source, caller, ACL_SELECT) == ACLCHECK_OK;
+	bool		may_count = pg_class_aclcheck(query->stream_relid, caller, ACL_SELECT) == ACLCHECK_OK;
 	int64		rows;
 
-	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", sc_qualified_name(query->source)),
+	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", sc_qualified_name(query->stream_relid)),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count the rows of the stream");
 	rows = DatumGetInt64(sc_first_value(1, NULL));
@@ -317,13 +317,13 @@ explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 		refuse(query,
 			   may_count ?
 			   psprintf("Rows of stream \"%s\" are gone: it has %lld, and the query has processed %lld.",
-						get_rel_name(query->source), (long long) rows, (long long) rows_in) :
-			   psprintf("Rows of stream \"%s\" that the query has processed are gone.", get_rel_name(query->source)),
+						get_rel_name(query->stream_relid), (long long) rows, (long long) rows_in) :
+			   psprintf("Rows of stream \"%s\" that the query has processed are gone.", get_rel_name(query->stream_relid)),
 			   "They were deleted or truncated, or a partition was dropped or detached. The result still counts them.");
 	if (rows != rows_in && may_count)
 		ereport(NOTICE,
 				(errmsg("stream \"%s\" has %lld rows, of which the query had processed %lld at its last checkpoint",
-						get_rel_name(query->source), (long long) rows, (long long) rows_in),
+						get_rel_name(query->stream_relid), (long long) rows, (long long) rows_in),
 				 errdetail("Rows that are not in a checkpoint yet count as differences, and so do those that were committed before the transaction that created the query, or came with an attached partition."),
 				 errhint("Call stream_ckpt.sync() first.")));
 }

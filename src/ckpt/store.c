@@ -271,7 +271,7 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 
 	heap_deform_tuple(tuple, desc, values, nulls);
 	offset->query_id = DatumGetInt64(values[Anum_offset_query_id - 1]);
-	offset->source = DatumGetObjectId(values[Anum_offset_source - 1]);
+	offset->stream_relid = DatumGetObjectId(values[Anum_offset_source - 1]);
 	offset->checkpoint_id = DatumGetInt64(values[Anum_offset_checkpoint_id - 1]);
 	offset->lsn = DatumGetLSN(values[Anum_offset_lsn - 1]);
 	offset->time.max_event_time = event_time(values, nulls, Anum_offset_max_event_time);
@@ -316,7 +316,7 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 {
 	memset(nulls, 0, Natts_offset * sizeof(bool));
 	values[Anum_offset_query_id - 1] = Int64GetDatum(offset->query_id);
-	values[Anum_offset_source - 1] = ObjectIdGetDatum(offset->source);
+	values[Anum_offset_source - 1] = ObjectIdGetDatum(offset->stream_relid);
 	values[Anum_offset_checkpoint_id - 1] = Int64GetDatum(offset->checkpoint_id);
 	values[Anum_offset_lsn - 1] = LSNGetDatum(offset->lsn);
 	set_event_time(values, nulls, Anum_offset_max_event_time, offset->time.max_event_time);
@@ -516,7 +516,7 @@ sc_store_offset(ScStore *store, const ScOffset *offset)
 	ScanKeyInit(&keys[0], Anum_offset_query_id, BTEqualStrategyNumber, F_INT8EQ,
 				Int64GetDatum(offset->query_id));
 	ScanKeyInit(&keys[1], Anum_offset_source, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(offset->source));
+				ObjectIdGetDatum(offset->stream_relid));
 	scan = sc_store_scan(&store->offset, 2, keys);
 	oldtuple = systable_getnext_ordered(scan, ForwardScanDirection);
 	new = *offset;

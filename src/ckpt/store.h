@@ -15,11 +15,11 @@
 #include "model/catalog.h"
 #include "state/changelog.h"
 
-/* Offset, watermark and counters of one query on one source at a checkpoint. */
+/* Offset, watermark and counters of one query on its stream at a checkpoint. */
 typedef struct ScOffset
 {
 	int64		query_id;
-	Oid			source;			/* stream's relid */
+	Oid			stream_relid;	/* the stream's */
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* all transactions ending at or before it are in */
 	ScEngineTime time;			/* event times: microseconds since 2000-01-01 */
@@ -112,7 +112,7 @@ extern void sc_store_chunk(ScStore *store, int64 query_id, int64 checkpoint_id,
 						   const ScChunk *chunk);
 extern void sc_store_drop_pane(ScStore *store, int64 query_id, int64 pane_key);
 extern int64 sc_store_checkpoint_id(const ScStore *store);
-extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, source) */
+extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* insert or update by (query, stream) */
 /* A query that went with the others isn't in this checkpoint: it stays at "lsn". */
 extern void sc_store_set_apart(ScStore *store, int64 query_id, XLogRecPtr lsn);
 /*

@@ -119,11 +119,11 @@ choose_kind(const AggInfo *info)
 	return SC_TRANS_SERIAL;
 }
 
-/* Reads pg_aggregate for "source". */
+/* Reads pg_aggregate for "call". */
 static void
-look_up(AggInfo *info, const ScAggregate *source)
+look_up(AggInfo *info, const ScAggregate *call)
 {
-	Aggref	   *aggref = copyObject(source->aggref);
+	Aggref	   *aggref = copyObject(call->aggref);
 	HeapTuple	tuple;
 	Form_pg_aggregate form;
 	Datum		init;
@@ -134,7 +134,7 @@ look_up(AggInfo *info, const ScAggregate *source)
 	form = (Form_pg_aggregate) GETSTRUCT(tuple);
 
 	info->aggref = aggref;
-	info->written = source->written;
+	info->written = call->written;
 	info->transfn = form->aggtransfn;
 	info->finalfn = form->aggfinalfn;
 	info->serialfn = form->aggserialfn;
@@ -142,7 +142,7 @@ look_up(AggInfo *info, const ScAggregate *source)
 	info->combinefn = form->aggcombinefn;
 	info->finalextra = form->aggfinalextra;
 	info->finalmodify = form->aggfinalmodify;
-	info->ndirect = list_length(source->direct_args);
+	info->ndirect = list_length(call->direct_args);
 	info->nargtypes = get_aggregate_argtypes(aggref, info->argtypes);
 	info->transtype = resolve_aggregate_transtype(aggref->aggfnoid, form->aggtranstype,
 												  info->argtypes, info->nargtypes);
@@ -326,12 +326,12 @@ compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	trans->ninputs = list_length(info->aggref->args);
 	trans->nargs = AGGKIND_IS_ORDERED_SET(info->aggref->aggkind) ?
 		trans->ninputs : info->nargtypes;
-	trans->inputs = palloc0(sizeof(ScSource) * Max(trans->ninputs, 1));
+	trans->inputs = palloc0(sizeof(ScExpr) * Max(trans->ninputs, 1));
 	foreach(lc, info->aggref->args)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, lc);
 
-		sc_source_compile(engine, &trans->inputs[i++], entry->expr);
+		sc_expr_compile(engine, &trans->inputs[i++], entry->expr);
 	}
 	if (info->aggref->aggfilter)
 		trans->filter = ExecInitExpr(info->aggref->aggfilter, NULL);
@@ -450,15 +450,15 @@ sc_aggregates_compile(ScEngine *engine)
 
 	for (int i = 0; i < engine->naggs; i++)
 	{
-		const ScAggregate *source = &engine->def->aggs[i];
+		const ScAggregate *call = &engine->def->aggs[i];
 		ScAgg	   *agg = &engine->aggs[i];
 
-		look_up(&infos[i], source);
+		look_up(&infos[i], call);
 		check_rights(&infos[i]);
 		agg->transno = find_transition(engine, infos, i);
 		agg->trans = &engine->trans[agg->transno];
 		agg->peragg = &engine->aggstate->peragg[i];
-		compile_final(engine, agg, &infos[i], source->direct_args);
+		compile_final(engine, agg, &infos[i], call->direct_args);
 	}
 	engine->aggstate->numtrans = engine->ntrans;
 	pfree(infos);

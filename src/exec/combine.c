@@ -82,28 +82,28 @@ copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 }
 
 static void
-take_pane(ScEngine *engine, ScEngine *from, ScPane *source)
+take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 {
-	ScPane	   *pane = sc_pane_open(engine, source->start, source->end);
+	ScPane	   *pane = sc_pane_open(engine, taken->start, taken->end);
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	pane->emitted = source->emitted;
-	from->aggstate->curaggcontext = source->aggcontext;
-	for (uint32 n = 0; n < source->ngroups; n++)
+	pane->emitted = taken->emitted;
+	from->aggstate->curaggcontext = taken->aggcontext;
+	for (uint32 n = 0; n < taken->ngroups; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		(void) sc_group_take(engine, pane, from, sc_pane_group(from, source, n));
+		(void) sc_group_take(engine, pane, from, sc_pane_group(from, taken, n));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
 	sc_pane_make_states(engine, pane);
 	sc_pane_regroup(engine, pane);
-	copy_changes(engine, pane, source);
-	pane->live_bytes = source->live_bytes;
-	pane->entry_bytes = source->entry_bytes;
+	copy_changes(engine, pane, taken);
+	pane->live_bytes = taken->live_bytes;
+	pane->entry_bytes = taken->entry_bytes;
 	sc_pane_account_children(engine, pane);
 }
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * emit.c
- *	  The final part: from the groups of a pane to result rows, in key order.
+ *	  The upper part: from the groups of a pane to result rows, in key order.
  *
  * With emit close a pane's groups are emitted as a whole when its window
  * closes (engine.c), and those that late rows change afterwards again; with emit
@@ -180,10 +180,10 @@ deletion_row(ScEngine *engine)
 	{
 		int			column = def->result_key[i] - 1;
 		TargetEntry *target = list_nth_node(TargetEntry, def->target, column);
-		int			source = castNode(Var, target->expr)->varattno - 1;
+		int			from = castNode(Var, target->expr)->varattno - 1;
 
-		slot->tts_values[column] = engine->group_slot->tts_values[source];
-		slot->tts_isnull[column] = engine->group_slot->tts_isnull[source];
+		slot->tts_values[column] = engine->group_slot->tts_values[from];
+		slot->tts_isnull[column] = engine->group_slot->tts_isnull[from];
 	}
 	return ExecStoreVirtualTuple(slot);
 }

@@ -130,7 +130,7 @@ sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPane *pane, Datum *state)
 	for (int i = 0; i < trans->ninputs; i++)
 	{
 		bool		isnull;
-		Datum		value = sc_source_value(&trans->inputs[i], engine->tmpcontext, &isnull);
+		Datum		value = sc_expr_value(&trans->inputs[i], engine->tmpcontext, &isnull);
 
 		if (!isnull)
 			sc_datum_write(buf, value, &trans->input_types[i]);

@@ -51,7 +51,7 @@ compile_key(ScEngine *engine, ScKeyState *state, const ScKey *key)
 	RegProcedure hash_left;
 	RegProcedure hash_right;
 
-	sc_source_compile(engine, &state->source, key->expr);
+	sc_expr_compile(engine, &state->expr, key->expr);
 	state->collation = key->collation;
 	sc_type_init(&state->type, key->type);
 	state->kind = choose_kind(key, &state->type);
@@ -162,7 +162,7 @@ sc_keys_load(ScEngine *engine)
 	{
 		ScKeyState *key = &engine->keys[i];
 		bool		isnull;
-		Datum		value = sc_source_value(&key->source, engine->tmpcontext, &isnull);
+		Datum		value = sc_expr_value(&key->expr, engine->tmpcontext, &isnull);
 
 		if (isnull)
 			value = (Datum) 0;

@@ -31,12 +31,12 @@ typedef struct ScType
 	bool		record;			/* anonymous row type: written with its columns */
 } ScType;
 
-/* Where a value of the source part comes from. */
-typedef struct ScSource
+/* An expression of the source part. */
+typedef struct ScExpr
 {
 	int			attno;			/* > 0: this stream column; 0: evaluate "expr" */
-	ExprState  *expr;
-} ScSource;
+	ExprState  *state;
+} ScExpr;
 
 typedef enum ScKeyKind
 {
@@ -49,7 +49,7 @@ typedef enum ScKeyKind
 typedef struct ScKeyState
 {
 	ScKeyKind	kind;
-	ScSource	source;
+	ScExpr		expr;
 	ScType		type;
 	Oid			collation;
 	FmgrInfo	eq;				/* SC_KEY_GENERAL */
@@ -72,7 +72,7 @@ typedef struct ScTrans
 	bool		byval;			/* state type */
 	int16		nargs;			/* inputs of the transition function */
 	int16		ninputs;		/* nargs, and columns that only sort */
-	ScSource   *inputs;			/* ninputs */
+	ScExpr	   *inputs;			/* ninputs */
 	ExprState  *filter;			/* or NULL */
 	FunctionCallInfo fcinfo;	/* of the transition function */
 	AggStatePerTrans pertrans;	/* in AggState's array */
@@ -101,7 +101,7 @@ typedef struct ScAgg
 	int			transno;
 	AggStatePerAgg peragg;
 	int			ndirect;
-	ExprState **direct;			/* final part */
+	ExprState **direct;			/* upper part */
 } ScAgg;
 
 /* States of a group's transition value (nodeAgg.c: transValueIsNull, noTransValue) */
@@ -244,7 +244,7 @@ struct ScEngine
 	AggState   *aggstate;
 	StringInfoData scratch;
 
-	/* final part */
+	/* upper part */
 	ExprContext *outcontext;
 	ExprContext *replaycontext;
 	bool		has_inputs;		/* some state is SC_TRANS_INPUTS */
@@ -336,21 +336,21 @@ extern const char *sc_read_bytes(ScReader *reader, Size len);
 extern uint64 sc_read_varint(ScReader *reader);
 extern Datum sc_datum_read(ScReader *reader, const ScType *type);
 
-/* source.c: compiling the source part's expressions */
-extern void sc_source_compile(ScEngine *engine, ScSource *source, Expr *expr);
+/* expr.c: compiling the source part's expressions */
+extern void sc_expr_compile(ScEngine *engine, ScExpr *expr, Expr *node);
 
-/* Value of a source; CurrentMemoryContext must be the row's. */
+/* Value of an expression; CurrentMemoryContext must be the row's. */
 static inline Datum
-sc_source_value(const ScSource *source, ExprContext *econtext, bool *isnull)
+sc_expr_value(const ScExpr *expr, ExprContext *econtext, bool *isnull)
 {
-	if (likely(source->attno > 0))
+	if (likely(expr->attno > 0))
 	{
 		TupleTableSlot *slot = econtext->ecxt_scantuple;
 
-		*isnull = slot->tts_isnull[source->attno - 1];
-		return slot->tts_values[source->attno - 1];
+		*isnull = slot->tts_isnull[expr->attno - 1];
+		return slot->tts_values[expr->attno - 1];
 	}
-	return ExecEvalExpr(source->expr, econtext, isnull);
+	return ExecEvalExpr(expr->state, econtext, isnull);
 }
 
 /* closed.c */

@@ -161,7 +161,7 @@ sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group)
 		{
 			NullableDatum *arg = &trans->fcinfo->args[i + 1];
 
-			arg->value = sc_source_value(&trans->inputs[i], econtext, &arg->isnull);
+			arg->value = sc_expr_value(&trans->inputs[i], econtext, &arg->isnull);
 		}
 		call_transition(engine, trans, &states[t], &flags[t]);
 	}

@@ -403,18 +403,18 @@ read_query(const ScCatalogRow *row)
 	ScQuery    *query;
 	Oid			relid = DatumGetObjectId(sc_row_get(row, Anum_query_relid));
 	Oid			view = DatumGetObjectId(sc_row_get(row, Anum_query_definition));
-	Oid			source = DatumGetObjectId(sc_row_get(row, Anum_query_source));
+	Oid			stream_relid = DatumGetObjectId(sc_row_get(row, Anum_query_source));
 	Oid			owner = relation_owner(view);
 	char	   *emit;
 
-	if (!OidIsValid(owner) || !relation_exists(relid) || !relation_exists(source))
+	if (!OidIsValid(owner) || !relation_exists(relid) || !relation_exists(stream_relid))
 		return NULL;
 
 	query = palloc0(sizeof(ScQuery));
 	query->query_id = DatumGetInt64(sc_row_get(row, Anum_query_id));
 	query->relid = relid;
 	query->definition = view;
-	query->source = source;
+	query->stream_relid = stream_relid;
 	query->owner = owner;
 	query->pipeline_id = DatumGetInt32(sc_row_get(row, Anum_query_pipeline_id));
 	emit = TextDatumGetCString(sc_row_get(row, Anum_query_emit));

@@ -57,7 +57,7 @@ typedef struct ScQuery
 	ScEmit		emit;
 	int64		allowed_lateness;	/* microseconds, >= 0 */
 	List	   *settings;		/* alternating char * name, char * value */
-	Oid			source;			/* the stream it reads */
+	Oid			stream_relid;	/* the stream it reads */
 	bool		preexisting_rows;	/* the stream held rows when the query began */
 	bool		keep_late_rows;
 	bool		dead_letter;	/* on_error => 'dead_letter' */

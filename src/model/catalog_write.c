@@ -268,7 +268,7 @@ sc_query_insert(const ScQuery *query)
 	sc_row_set(&row, Anum_query_id, Int64GetDatum(query_id));
 	sc_row_set(&row, Anum_query_relid, ObjectIdGetDatum(query->relid));
 	sc_row_set(&row, Anum_query_definition, ObjectIdGetDatum(query->definition));
-	sc_row_set(&row, Anum_query_source, ObjectIdGetDatum(query->source));
+	sc_row_set(&row, Anum_query_source, ObjectIdGetDatum(query->stream_relid));
 	sc_row_set(&row, Anum_query_pipeline_id, Int32GetDatum(query->pipeline_id));
 	sc_row_set(&row, Anum_query_emit, CStringGetTextDatum(emit));
 	sc_row_set(&row, Anum_query_allowed_lateness,
@@ -327,7 +327,7 @@ sc_query_rows(void)
 		item->pipeline_id = DatumGetInt32(sc_row_get(&row, Anum_query_pipeline_id));
 		item->relid = DatumGetObjectId(sc_row_get(&row, Anum_query_relid));
 		item->definition = DatumGetObjectId(sc_row_get(&row, Anum_query_definition));
-		item->source = DatumGetObjectId(sc_row_get(&row, Anum_query_source));
+		item->stream_relid = DatumGetObjectId(sc_row_get(&row, Anum_query_source));
 		result = lappend(result, item);
 	}
 	sc_catalog_scan_end(&scan);

@@ -49,7 +49,7 @@ typedef struct ScQueryRow
 	int32		pipeline_id;
 	Oid			relid;
 	Oid			definition;
-	Oid			source;
+	Oid			stream_relid;
 } ScQueryRow;
 
 /* All of them, whether their relations exist or not. */

@@ -11,7 +11,7 @@
  *                 econtext->ecxt_scantuple) or window columns (varno OUTER_VAR,
  *                 varattno SC_WINDOW_START/END/TIME, read from
  *                 econtext->ecxt_outertuple).
- *   final part    target list and HAVING, over the "group slot": varno
+ *   upper part    target list and HAVING, over the "group slot": varno
  *                 SC_GROUP_VARNO (read from ecxt_scantuple), attributes
  *                   1..3                     window_start, window_end, window_time
  *                   4..3+nkeys               the keys
@@ -52,7 +52,7 @@ typedef struct ScAggregate
 {
 	Aggref	   *aggref;			/* args, aggfilter: source part; aggorder and
 								 * aggdistinct refer to args by ressortgroupref */
-	List	   *direct_args;	/* final part (ordered-set aggregates), else NIL */
+	List	   *direct_args;	/* upper part (ordered-set aggregates), else NIL */
 	Aggref	   *written;		/* as parse analysis left it: which aggregates share a state
 								 * mustn't depend on what is inlined or folded today */
 } ScAggregate;

@@ -85,12 +85,12 @@ flaw_of(Oid relid)
 /* ---------- a relation with its partitions ---------- */
 
 const char *
-sc_relation_flaw(Oid relid, LOCKMODE lockmode, Oid *part)
+sc_relation_flaw(Oid relid, LOCKMODE lockmode, Oid *partition)
 {
 	const char *flaw = flaw_of(relid);
 	ListCell   *lc;
 
-	*part = relid;
+	*partition = relid;
 	if (flaw != NULL)
 		return flaw;
 	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
@@ -99,13 +99,13 @@ sc_relation_flaw(Oid relid, LOCKMODE lockmode, Oid *part)
 
 		if (children == NIL)
 			return NULL;
-		*part = linitial_oid(children);
+		*partition = linitial_oid(children);
 		return "inheriting from it";
 	}
 	foreach(lc, find_all_inheritors(relid, lockmode, NULL))
 	{
-		*part = lfirst_oid(lc);
-		flaw = flaw_of(*part);
+		*partition = lfirst_oid(lc);
+		flaw = flaw_of(*partition);
 		if (flaw != NULL)
 			return flaw;
 	}
@@ -115,16 +115,16 @@ sc_relation_flaw(Oid relid, LOCKMODE lockmode, Oid *part)
 void
 sc_stream_check_in_wal(Oid stream)
 {
-	Oid			part;
-	const char *flaw = sc_relation_flaw(stream, NoLock, &part);
+	Oid			partition;
+	const char *flaw = sc_relation_flaw(stream, NoLock, &partition);
 
 	if (flaw == NULL)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("stream \"%s\" has rows that are not in the WAL", get_rel_name(stream)),
-			 part == stream ? errdetail("It is %s.", flaw) :
-			 errdetail("Table \"%s\" of it is %s: queries can't see the rows.", get_rel_name(part), flaw),
+			 partition == stream ? errdetail("It is %s.", flaw) :
+			 errdetail("Table \"%s\" of it is %s: queries can't see the rows.", get_rel_name(partition), flaw),
 			 errhint("Use ALTER TABLE ... SET LOGGED, or detach or drop that table; then call stream_ckpt.resume_query(). Rows that it got meanwhile are not part of the query.")));
 }
 
@@ -139,17 +139,17 @@ is_updated(Oid relid)
 }
 
 bool
-sc_relation_is_updated(Oid relid, Oid *part)
+sc_relation_is_updated(Oid relid, Oid *partition)
 {
 	ListCell   *lc;
 
-	*part = relid;
+	*partition = relid;
 	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
 		return is_updated(relid);
 	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 	{
-		*part = lfirst_oid(lc);
-		if (is_updated(*part))
+		*partition = lfirst_oid(lc);
+		if (is_updated(*partition))
 			return true;
 	}
 	return false;
@@ -196,17 +196,17 @@ void
 sc_stream_refuse_partition(Oid child, Oid parent)
 {
 	Oid			stream = stream_of(parent);
-	Oid			part;
+	Oid			partition;
 	const char *flaw;
 
 	if (!OidIsValid(stream))
 		return;
-	flaw = sc_relation_flaw(child, NoLock, &part);
+	flaw = sc_relation_flaw(child, NoLock, &partition);
 	if (flaw != NULL)
-		refuse_part(stream, get_rel_name(part),
+		refuse_part(stream, get_rel_name(partition),
 					psprintf("It is %s: its rows would not be in the WAL, and queries could not see them.", flaw));
-	if (sc_relation_is_updated(child, &part))
-		refuse_part(stream, get_rel_name(part),
+	if (sc_relation_is_updated(child, &partition))
+		refuse_part(stream, get_rel_name(partition),
 					"It is the result table of a query that updates its rows, and updates of a stream don't count yet.");
 }
 

@@ -10,16 +10,16 @@
 #include "storage/lockdefs.h"
 
 /*
- * What keeps rows of the relation, or of one of its partitions (*part, locked with "lockmode"), out
+ * What keeps rows of the relation, or of one of its partitions (*partition, locked with "lockmode"), out
  * of the WAL: the end of "It is ...", or NULL if nothing does.
  */
-extern const char *sc_relation_flaw(Oid relid, LOCKMODE lockmode, Oid *part);
+extern const char *sc_relation_flaw(Oid relid, LOCKMODE lockmode, Oid *partition);
 
 /*
- * Is the relation, or one of its partitions (*part), the result table of a query that updates
+ * Is the relation, or one of its partitions (*partition), the result table of a query that updates
  * rows?
  */
-extern bool sc_relation_is_updated(Oid relid, Oid *part);
+extern bool sc_relation_is_updated(Oid relid, Oid *partition);
 
 /* An error if some of the stream's rows are not in the WAL.  Takes no lock. */
 extern void sc_stream_check_in_wal(Oid stream);

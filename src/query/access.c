@@ -62,12 +62,12 @@ check_functions(Node *node, void *context)
 static void
 check_row_security(const ScQuery *query)
 {
-	if (check_enable_rls(query->source, InvalidOid, true) != RLS_ENABLED)
+	if (check_enable_rls(query->stream_relid, InvalidOid, true) != RLS_ENABLED)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("row-level security of stream \"%s\" applies to the query's owner \"%s\"",
-					get_rel_name(query->source), GetUserNameFromId(GetUserId(), false)),
+					get_rel_name(query->stream_relid), GetUserNameFromId(GetUserId(), false)),
 			 errdetail("A continuous query reads every row of its stream."),
 			 errhint("Disable row-level security for the table, or give the owner BYPASSRLS, then call stream_ckpt.resume_query().")));
 }
@@ -112,6 +112,6 @@ sc_check_access(const ScQuery *query)
 	(void) check_functions((Node *) parsed, NULL);
 	error_context_stack = callback.previous;
 	if (query->keep_late_rows || query->dead_letter)
-		sc_check_retained_columns(query->source);
+		sc_check_retained_columns(query->stream_relid);
 	check_row_security(query);
 }

@@ -139,7 +139,7 @@ sc_definition_load(const ScQuery *query)
 	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness);
 	def->rule = copyObject((Node *) get_view_query(rel));
 	relation_close(rel, AccessShareLock);
-	if (def->stream_relid != query->source)
+	if (def->stream_relid != query->stream_relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the definition of continuous query \"%s\" reads another stream than the query",

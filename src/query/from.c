@@ -70,7 +70,7 @@ count_columns(Oid relid)
 static void
 analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {
-	Oid			part;
+	Oid			partition;
 
 	if (an->stream_varno != 0)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
@@ -94,12 +94,12 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 				 errhint("Make the stream in another schema."),
 				 sc_errposition(an, sc_from_item_location(an, ordinal))));
 	/* those that began before this was refused go on */
-	if (an->source_text != NULL && sc_relation_is_updated(rte->relid, &part))
+	if (an->source_text != NULL && sc_relation_is_updated(rte->relid, &partition))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" is updated by a query", get_rel_name(rte->relid)),
 				 errdetail("\"%s\" is the result table of a query with emit 'update' or an allowed_lateness, and updates of a stream don't count yet.",
-						   get_rel_name(part)),
+						   get_rel_name(partition)),
 				 errhint("Read the result of a query with emit => 'close', or the stream that the query reads."),
 				 sc_errposition(an, sc_from_item_location(an, ordinal))));
 	if (an->stream->is_log)

@@ -10,7 +10,7 @@
  *	 window.c		reads the window function's arguments
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
- *	 split.c		splits at GROUP BY into the source part and the final part
+ *	 split.c		splits at GROUP BY into the source part and the upper part
  *
  * position.c turns a node's location into an error position; explain.c gives hints to the errors that
  * PostgreSQL raises before all that.

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  * split.c
- *	  Splits a definition at its GROUP BY into the source part and the final part
+ *	  Splits a definition at its GROUP BY into the source part and the upper part
  *	  (see model/definition.h).
  *
  * Whatever in the select list or in HAVING equals an expression of GROUP BY, or
  * is an aggregate, becomes a column of the group slot; what is left above them is
- * the final part.  Expressions are compared as written and planned only
+ * the upper part.  Expressions are compared as written and planned only
  * afterwards, so that constant folding can't hide an equality.
  *-------------------------------------------------------------------------
  */
@@ -253,7 +253,7 @@ build_keys(ScAnalysis *an)
 	}
 }
 
-/* ---------- the final part ---------- */
+/* ---------- the upper part ---------- */
 
 static Var *
 group_var(AttrNumber attno, Node *expr)

@@ -136,7 +136,7 @@ sc_idle_note(const ScOffset *offset)
 
 		query = palloc0(sizeof(IdleQuery));
 		query->query_id = offset->query_id;
-		query->stream = offset->source;
+		query->stream = offset->stream_relid;
 		queries = lappend(queries, query);
 		MemoryContextSwitchTo(old);
 	}
@@ -147,7 +147,7 @@ sc_idle_note(const ScOffset *offset)
 	}
 	query->timeout = offset->options.idle_timeout;
 	if (query->timeout > 0)
-		note_stream(offset->source);
+		note_stream(offset->stream_relid);
 	query->active_lsn = offset->active_lsn;
 	query->active_at = offset->active_at;
 	query->max_event_time = offset->time.max_event_time;

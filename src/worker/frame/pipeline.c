@@ -454,7 +454,7 @@ sc_pipelines_lost(List *relids, bool thorough)
 			continue;
 		foreach(lc2, sc_query_list(pipeline->pipeline_id))
 		{
-			if (list_member_oid(relids, ((ScQuery *) lfirst(lc2))->source))
+			if (list_member_oid(relids, ((ScQuery *) lfirst(lc2))->stream_relid))
 				return pipeline->name;
 		}
 	}

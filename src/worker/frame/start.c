@@ -81,7 +81,7 @@ sc_start_accept_gaps(int32 pipeline_id)
 		if (failure && failure->status == SC_FAILURE_ACCEPTED &&
 			sc_store_failure_recovered(offset->query_id))
 			sc_offset_move(offset->query_id, Max(offset->lsn, position),
-						   &sc_stream_by_relid(offset->source, false)->options);
+						   &sc_stream_by_relid(offset->stream_relid, false)->options);
 	}
 }
 

@@ -145,7 +145,7 @@ max_ahead_at_start(const ScStream *stream, const ScOffset *offsets, int noffsets
 
 	for (int i = 0; i < noffsets; i++)
 	{
-		if (offsets[i].source == stream->relid && (!first || offsets[i].lsn < first->lsn))
+		if (offsets[i].stream_relid == stream->relid && (!first || offsets[i].lsn < first->lsn))
 			first = &offsets[i];
 	}
 	return first ? first->options.max_ahead : stream->options.max_ahead;
@@ -162,7 +162,7 @@ prepare(const ScOffset *offsets, int noffsets)
 	foreach(lc, sc_query_list(sc_my_pipeline->pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
-		ScStream   *stream = sc_stream_by_relid(query->source, true);
+		ScStream   *stream = sc_stream_by_relid(query->stream_relid, true);
 
 		if (stream)
 			sc_capture_add(stream->relid, stream->event_time_attno,

@@ -108,7 +108,7 @@ sc_task_check_access(ScTaskQuery *query)
 	if (query->access_checked == changes)
 		return;
 	seen = changes;
-	check_stream(query->query->source);
+	check_stream(query->query->stream_relid);
 	take_owner(query->query);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	sc_check_access(query->query);

@@ -287,9 +287,9 @@ sc_task_query_create(const ScWireControl *control)
 	if (!catalog)
 		return;
 	if (!control->control.has_options)
-		options = sc_stream_by_relid(catalog->source, false)->options;
+		options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	/* whatever becomes of its first part: it must not begin anywhere else */
-	sc_task_query_first_offset(query_id, catalog->source, lsn, &options, outbox);
+	sc_task_query_first_offset(query_id, catalog->stream_relid, lsn, &options, outbox);
 	sc_lock_time_begin(queries != NIL);
 	query = load(&step, &failed);
 	if (!query)

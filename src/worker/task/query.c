@@ -107,7 +107,7 @@ query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 
 	query->context = context;
 	query->query = catalog;
-	query->options = sc_stream_by_relid(catalog->source, false)->options;
+	query->options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 	sc_task_check_access(query);
 	sc_env_enter(&env, catalog->owner, catalog->settings);
@@ -143,8 +143,8 @@ sc_task_query_compile(ScTaskQuery *query)
 	Relation	relation;
 
 	sc_lock_time_relation(catalog->definition, AccessShareLock);
-	sc_lock_time_relation(catalog->source, AccessShareLock);
-	stream = sc_stream_by_relid(catalog->source, false);
+	sc_lock_time_relation(catalog->stream_relid, AccessShareLock);
+	stream = sc_stream_by_relid(catalog->stream_relid, false);
 	relation = table_open(stream->relid, AccessShareLock);
 	query->code = AllocSetContextCreate(query->context, "stream_ckpt compiled query",
 										ALLOCSET_DEFAULT_SIZES);
@@ -180,7 +180,7 @@ sc_task_query_catch_up(ScTaskQuery *query)
 void
 sc_task_query_try(const ScQuery *catalog)
 {
-	ScStream   *stream = sc_stream_by_relid(catalog->source, false);
+	ScStream   *stream = sc_stream_by_relid(catalog->stream_relid, false);
 	ScEngineOptions options = engine_options(catalog, stream->options.watermark_delay);
 	Relation	relation = table_open(stream->relid, AccessShareLock);
 	ScDefinition *definition;
@@ -507,13 +507,13 @@ add_drop(void *arg, int64 pane_key)
 }
 
 void
-sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
+sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start,
 						   const ScStreamOptions *options, ScOutbox *outbox)
 {
 	ScOffset	offset = {0};
 
 	offset.query_id = query_id;
-	offset.source = source;
+	offset.stream_relid = stream_relid;
 	offset.lsn = start;
 	offset.options = *options;
 	offset.time.max_event_time = SC_NO_EVENT_TIME;
@@ -532,7 +532,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 
 	memset(offset, 0, sizeof(ScOffset));
 	offset->query_id = query->query->query_id;
-	offset->source = query->definition->stream_relid;
+	offset->stream_relid = query->definition->stream_relid;
 	offset->options = query->options;
 	sc_engine_get_time(query->engine, &offset->time);
 	offset->ahead_rows = query->ahead_rows;

@@ -127,7 +127,7 @@ hear_of_relation(Datum arg, Oid relid)
 
 		/* of the stream it is mostly told that somebody has analyzed it */
 		if (query->query->definition == relid ||
-			(query->definition->whole_row && query->query->source == relid))
+			(query->definition->whole_row && query->query->stream_relid == relid))
 			mark(query, SC_MAYBE_STALE);
 		else if (list_member_oid(query->definition->relations, relid))
 			mark(query, SC_STALE);
@@ -233,7 +233,7 @@ is_current(ScTaskQuery *query)
 		return false;
 	if (!query->definition->whole_row)
 		return true;
-	stream = RelationIdGetRelation(query->query->source);
+	stream = RelationIdGetRelation(query->query->stream_relid);
 	if (!RelationIsValid(stream))
 		return true;
 	result = equalTupleDescs(RelationGetDescr(stream), query->compiled_desc);

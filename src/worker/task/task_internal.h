@@ -126,7 +126,7 @@ extern bool sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *
 extern void sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control);
 extern void sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control);
 /* The offset of a query that begins at "start". */
-extern void sc_task_query_first_offset(int64 query_id, Oid source, XLogRecPtr start,
+extern void sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start,
 									   const ScStreamOptions *options, ScOutbox *outbox);
 
 /* Compiles the definition as it is now; what was compiled before is the caller's to free. */

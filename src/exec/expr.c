@@ -1,5 +1,5 @@
 /*-------------------------------------------------------------------------
- * source.c
+ * expr.c
  *	  Compiling the source part's expressions: plain stream columns are read
  *	  straight from the row's slot, all others through ExprState.
  *
@@ -38,15 +38,15 @@ check_column(ScEngine *engine, const Var *var)
 
 /* The current context is the engine's. */
 void
-sc_source_compile(ScEngine *engine, ScSource *source, Expr *expr)
+sc_expr_compile(ScEngine *engine, ScExpr *expr, Expr *node)
 {
-	Expr	   *bare = expr;
+	Expr	   *bare = node;
 
 	while (IsA(bare, RelabelType))
 		bare = ((RelabelType *) bare)->arg;
 
-	source->attno = 0;
-	source->expr = NULL;
+	expr->attno = 0;
+	expr->state = NULL;
 	if (IsA(bare, Var))
 	{
 		Var		   *var = (Var *) bare;
@@ -54,10 +54,10 @@ sc_source_compile(ScEngine *engine, ScSource *source, Expr *expr)
 		if (var->varno == SC_STREAM_VARNO && var->varattno > 0)
 		{
 			check_column(engine, var);
-			source->attno = var->varattno;
+			expr->attno = var->varattno;
 			engine->last_attno = Max(engine->last_attno, var->varattno);
 			return;
 		}
 	}
-	source->expr = ExecInitExpr(expr, NULL);
+	expr->state = ExecInitExpr(node, NULL);
 }
