@@ -31,7 +31,7 @@ my @points = qw(
 );
 my @actions = qw(error exit term kill);
 
-my $node = new_node('main');
+my $node = new_node('main', "stream_ckpt.debug_retry_second = 50ms\n");
 create_stream_table($node, 't', delay => '10 seconds');
 create_query($node, 'closed', 't', emit => 'close');
 create_query($node, 'live', 't', emit => 'update');

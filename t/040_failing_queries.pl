@@ -12,7 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.result_lock_timeout = 200ms\n");
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = 200ms\nstream_ckpt.debug_retry_second = 50ms\n");
 create_stream_table($node, 't');
 create_query($node, 'good', 't', emit => 'update');
 wait_running($node);
@@ -220,7 +220,7 @@ good_ok('after the restarts');
 #
 # Time limits: a trigger that never ends
 #
-$node->append_conf('postgresql.conf', "stream_ckpt.query_time_limit = '200ms'");
+$node->append_conf('postgresql.conf', "stream_ckpt.query_time_limit = '200ms'\nstream_ckpt.debug_retry_second = 1s");
 $node->reload;
 $node->safe_psql('postgres', q(CREATE FUNCTION forever() RETURNS trigger LANGUAGE plpgsql AS
 	'BEGIN WHILE NEW.m = 400 LOOP END LOOP; RETURN NEW; END';

@@ -10,9 +10,10 @@
 #define SC_BASE_BACKOFF_H
 
 #include "base/clock.h"
+#include "base/settings.h"
 
-#define SC_RETRY_FIRST_MS	1000
-#define SC_RETRY_MOST_MS	60000
+#define SC_RETRY_FIRST_MS	SC_RETRY_SECOND_MS
+#define SC_RETRY_MOST_MS	(60 * SC_RETRY_FIRST_MS)
 
 /* Milliseconds to wait when "tries" have failed before the one that just did: from 0. */
 static inline long

@@ -31,7 +31,7 @@
 #include "worker/frame/strikes.h"
 #include "worker/frame/workers.h"
 
-#define CLEAR_MS			5000
+#define CLEAR_MS			(5 * SC_RETRY_FIRST_MS)
 #define STANDBY_SNAPSHOT_MS 1000
 
 typedef enum CommitResult

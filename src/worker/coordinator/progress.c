@@ -5,6 +5,7 @@
  */
 #include "postgres.h"
 
+#include "base/backoff.h"
 #include "ckpt/failure.h"
 #include "ckpt/store.h"
 #include "utils/memutils.h"
@@ -12,7 +13,7 @@
 #include "worker/frame/strikes.h"
 
 #define RESUME_MS	60000
-#define FORGET_MS	5000
+#define FORGET_MS	(5 * SC_RETRY_FIRST_MS)
 
 static List *entries;			/* ScProgress *, in TopMemoryContext */
 static XLogRecPtr checkpoint_lsn;	/* of the last committed checkpoint */
