@@ -13,7 +13,7 @@ use Test::More;
 
 my $node = new_node('main');
 create_stream_table($node, 't');
-create_stream_table($node, $_) foreach qw(u locked);
+create_stream_table($node, $_) foreach qw(u locked around_t many_t below_t);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -27,6 +27,38 @@ sub rows
 	sql("INSERT INTO $table SELECT timestamptz '2024-01-01 00:00 UTC' + ($n + i) * interval '1 second',
 		i % 3, i, $n + i FROM generate_series(1, $count) i");
 	$n += $count;
+	return;
+}
+
+# Periods of a second instead of ten, and a message for each row; or neither.
+sub short_periods
+{
+	my ($on) = @_;
+
+	sql($on ? "ALTER SYSTEM SET stream_ckpt.debug_share_period = '1s'; ALTER SYSTEM SET stream_ckpt.debug_batch_rows = 1" :
+		  'ALTER SYSTEM RESET stream_ckpt.debug_share_period; ALTER SYSTEM RESET stream_ckpt.debug_batch_rows');
+	sql('SELECT pg_reload_conf()');
+	return;
+}
+
+# So many rows with a message and a transaction each, by whose commit times what is processed comes closer to the
+# clock with each of them, or doesn't, however fast this machine is.
+my $month_ago = time - 3600 * 24 * 30;
+
+sub rows_in_time
+{
+	my ($count, $table, $closer) = @_;
+	my $sql = "SELECT pg_replication_origin_session_setup('elsewhere');\n";
+
+	for (1 .. $count)
+	{
+		my $commit_time = $month_ago + ($closer ? 60 * $n : 0);
+
+		$n++;
+		$sql .= "SELECT pg_replication_origin_xact_setup('0/1', to_timestamp($commit_time));
+			INSERT INTO $table VALUES (timestamptz '2024-01-01 00:00 UTC' + $n * interval '1 second', $n % 3, 1, $n);\n";
+	}
+	sql($sql);
 	return;
 }
 
@@ -62,6 +94,23 @@ rows(1);
 sync_pipelines($node);
 results_ok($node, 'sleepy', 'a query alone takes longer than a share', emit => 'update', synced => 1);
 is(counter($node, 'sleepy', 'failed_at IS NULL'), 't', 'and was not interrupted');
+
+# Alone, an owner's queries have a share each: nobody else waits for them.
+create_query($node, 'also_sleepy', 't', emit => 'update', select => $sleepy);
+sync_pipelines($node);
+sql('UPDATE nap SET seconds = 0.4');
+rows(1);
+sync_pipelines($node);
+is(sql('SELECT count(*) FROM stream_ckpt.queries WHERE failed_at IS NOT NULL'), '0', 'two queries of one owner take a share each');
+
+# Nor do they fail for what they take in the long run, though they fall behind.
+short_periods(1);
+sql("SELECT pg_replication_origin_create('elsewhere'); UPDATE nap SET seconds = 0.2");
+rows_in_time(8, 't', 0);
+sync_pipelines($node);
+is(sql('SELECT count(*) FROM stream_ckpt.queries WHERE failed_at IS NOT NULL'), '0', 'one owner alone takes all the time there is');
+sql(q(SELECT stream_ckpt.drop_query('also_sleepy')));
+short_periods(0);
 sql('UPDATE nap SET seconds = 0; TRUNCATE t');
 sql(q(SELECT stream_ckpt.drop_query('sleepy')));
 
@@ -93,6 +142,92 @@ cmp_ok(counter($node, 'sleepy', 'failures'), '>', 1, 'a query that is interrupte
 sql('UPDATE nap SET seconds = 0');
 status_is('sleepy', 'running');
 sql(q(SELECT stream_ckpt.drop_query('sleepy')));
+
+#
+# Another owner has many queries.  None of them takes more than a share, but all of them together do: the first
+# leaves less than that to the next one, and so on.  One that takes nothing is left alone.
+#
+sql("ALTER SYSTEM SET stream_ckpt.query_share = '1s'");
+sql('SELECT pg_reload_conf(); CREATE ROLE mallory; GRANT CREATE ON SCHEMA public TO mallory; GRANT SELECT ON many_t, nap TO mallory');
+my $many = $sleepy =~ s/FROM t,/FROM many_t,/r;
+my $sleepers = join ' UNION ALL ', map { "SELECT 'nap_$_'" } 1 .. 8;
+sql("SET ROLE mallory; SELECT stream_ckpt.create_query(q, \$\$$many\$\$, emit => 'update') FROM ($sleepers) s(q)");
+sql("SET ROLE mallory; SELECT stream_ckpt.create_query('awake', 'SELECT w.window_start, k, count(*) AS n
+	FROM many_t, stream_ckpt.tumble(ts, \$\$1 minute\$\$) w GROUP BY w.window_start, k', emit => 'update')");
+rows(10, 'many_t');
+sync_pipelines($node);
+sql('UPDATE nap SET seconds = 0.6');
+rows(1, 'many_t');
+my $overran = q(SELECT count(*) FROM stream_ckpt.queries WHERE query::text LIKE 'nap\_%' AND message ~ 'query_share');
+wait_until($node, "SELECT ($overran) >= 7", 'all but the first have used what was left');
+sql('UPDATE nap SET seconds = 0');
+rows(10);
+good_ok('many queries of one owner sleep in every message');
+is(sql(q(SELECT string_agg(query::text, ' ') FROM stream_ckpt.queries WHERE failed_at IS NOT NULL AND query::text NOT LIKE 'nap\_%')),
+	'', 'whose query takes nothing is not interrupted, whatever his others take');
+wait_until($node, q(SELECT bool_and(status = 'running') FROM stream_ckpt.queries), 'all of them run again');
+sync_pipelines($node);
+results_ok($node, $_, "$_ is exact after that", emit => 'update', synced => 1) foreach 'awake', map { "nap_$_" } 1 .. 8;
+sql("SELECT stream_ckpt.drop_query('$_')") foreach 'awake', map { "nap_$_" } 1 .. 8;
+sql('ALTER SYSTEM RESET stream_ckpt.query_share; SELECT pg_reload_conf()');
+
+#
+# A query that takes less than its share in each message, again and again.  Nobody minds while what is processed comes
+# closer to the clock; if it falls further behind, it is as if the query had been interrupted.
+#
+short_periods(1);
+my $below = $sleepy =~ s/FROM t,/FROM below_t,/r;
+sql('GRANT SELECT ON below_t TO mallory');
+sql("SET ROLE mallory; SELECT stream_ckpt.create_query('below', \$\$$below\$\$, emit => 'update')");
+rows(10, 'below_t');
+rows_in_time(1, 'below_t', 1);
+sync_pipelines($node);
+sql('UPDATE nap SET seconds = 0.2');
+rows_in_time(15, 'below_t', 1);
+sync_pipelines($node);
+is(counter($node, 'below', 'failed_at IS NULL'), 't', 'a query takes most of the time while the task catches up');
+rows_in_time(100, 'below_t', 0);
+wait_until($node, q(SELECT failed_at IS NOT NULL FROM stream_ckpt.queries WHERE query = 'below'::regclass),
+	'a query that takes most of the time while the task falls behind fails');
+like(counter($node, 'below', "concat_ws('|', sqlstate, message, detail, hint)"),
+	qr/^57014\|the query took \d+ % of the task's time for \d+ s while queries of others waited and fell behind\|All queries of its owner took \d+ %\.\|.*"stream_ckpt.query_share".*resume_query/,
+	'and the view says why');
+sql('UPDATE nap SET seconds = 0');
+rows(10);
+good_ok('a query takes most of the time');
+status_is('below', 'running');
+sync_pipelines($node);
+results_ok($node, 'below', 'exact after that', emit => 'update', synced => 1);
+sql(q(SELECT stream_ckpt.drop_query('below')));
+short_periods(0);
+
+#
+# So is one that writes around result rows at fault; its error says what ended it.
+#
+sql(q(CREATE SEQUENCE calls; CREATE TABLE switch (is_on bool); INSERT INTO switch VALUES (false);
+	CREATE FUNCTION refuse_and_sleep() RETURNS trigger LANGUAGE plpgsql AS
+		$$ BEGIN
+			IF (SELECT is_on FROM switch) THEN
+				IF nextval('calls') = 1 THEN RAISE 'refused'; END IF;
+				PERFORM pg_sleep(9);
+			END IF;
+			RETURN NEW;
+		END $$));
+create_query($node, 'around', 'around_t', emit => 'update', options => "on_error => 'dead_letter'");
+sql('CREATE TRIGGER r BEFORE INSERT OR UPDATE ON around FOR EACH ROW EXECUTE FUNCTION refuse_and_sleep()');
+rows(10, 'around_t');
+sync_pipelines($node);
+sql('UPDATE switch SET is_on = true');
+rows(10, 'around_t');
+status_is('around', 'waiting');
+like(counter($node, 'around', "concat_ws('|', sqlstate, message, hint)"),
+	qr/^57014\|the query's code took longer than "stream_ckpt.query_share" allows while other queries wait\|/,
+	'a query that looks for rows at fault has used its share, and the view says so');
+sql('UPDATE switch SET is_on = false');
+status_is('around', 'running');
+sync_pipelines($node);
+results_ok($node, 'around', 'exact after that', emit => 'update', synced => 1);
+sql(q(SELECT stream_ckpt.drop_query('around')));
 
 #
 # A large result isn't slow, though each of its rows takes a default.

@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "base/limit.h"
 #include "base/settings.h"
+#include "base/share.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -23,6 +24,9 @@
 /* How often a go is looked at that has taken its limit, and had no CPU or much to do. */
 #define LOOK_AGAIN_MS 20
 
+/* What is shorter isn't worth asking the system whether there was a CPU. */
+#define SHORT_US 100
+
 #define SHARE		"stream_ckpt.query_share"
 #define TIME_LIMIT	"stream_ckpt.query_time_limit"
 
@@ -31,11 +35,15 @@ static bool registered;
 
 /* The go; what the handler reads is written while the timer is off. */
 static bool in_force;
+static Oid	owner;				/* invalid: of several */
 static const char *setting;
 static int64 limit_us;
 static ScMoment began;
 static int64 cpu_wait_at_begin;
 static volatile int64 units;
+
+static int64 took;				/* by the go before */
+static int64 took_units;
 
 static volatile sig_atomic_t reached;
 static volatile sig_atomic_t cancelled;
@@ -45,6 +53,15 @@ static int64
 charged(void)
 {
 	return sc_moment_now() - began - (sc_cpu_wait_us() - cpu_wait_at_begin);
+}
+
+/* The same, in less time. */
+static int64
+taken(void)
+{
+	int64		wall = sc_moment_now() - began;
+
+	return wall < SHORT_US ? wall : charged();
 }
 
 static void
@@ -58,14 +75,27 @@ limit_handler(void)
 	SetLatch(MyLatch);
 }
 
-int
-sc_limit_ms(bool others_wait, const char **name)
+/* For n queries of an owner's. */
+static int64
+limit_for(Oid of, int n, const char **name)
 {
-	bool		by_share = others_wait && sc_query_share > 0 &&
-		(sc_query_time_limit == 0 || sc_query_share < sc_query_time_limit);
+	int64		limit = sc_query_time_limit * INT64CONST(1000) * n;
+	int64		share;
 
-	*name = by_share ? SHARE : TIME_LIMIT;
-	return by_share ? sc_query_share : sc_query_time_limit;
+	*name = TIME_LIMIT;
+	if (!sc_share_others_wait() || sc_query_share == 0)
+		return limit;
+	share = sc_share_left(of, n, sc_query_share * INT64CONST(1000));
+	if (limit > 0 && limit <= share)
+		return limit;
+	*name = SHARE;
+	return share;
+}
+
+int64
+sc_limit_us(Oid of, const char **name)
+{
+	return limit_for(of, 1, name);
 }
 
 void
@@ -95,14 +125,9 @@ arm(void)
 	enable_timeout_every(limit_timeout, fin_time, LOOK_AGAIN_MS);
 }
 
-void
-sc_limit_begin(bool others_wait)
-{
-	sc_limit_begin_times(others_wait, 1);
-}
-
-void
-sc_limit_begin_times(bool others_wait, int times)
+/* "limit" is 0 if there is none. */
+static void
+begin(Oid of, int64 limit)
 {
 	if (!registered)
 	{
@@ -112,10 +137,40 @@ sc_limit_begin_times(bool others_wait, int times)
 	if (in_force)
 		disable_timeout(limit_timeout, false);
 	reached = false;
-	limit_us = sc_limit_ms(others_wait, &setting) * INT64CONST(1000) * times;
-	in_force = limit_us > 0;
+	owner = of;
+	limit_us = limit + SC_LIMIT_GO_US;
+	in_force = limit > 0;
 	if (in_force)
 		arm();
+}
+
+void
+sc_limit_begin(Oid of)
+{
+	begin(of, sc_limit_us(of, &setting));
+}
+
+void
+sc_limit_begin_all(const List *owners)
+{
+	int64		limit = 0;
+	List	   *seen = NIL;
+	ListCell   *lc;
+
+	foreach(lc, owners)
+	{
+		int			n = 0;
+		ListCell   *other;
+
+		if (list_member_oid(seen, lfirst_oid(lc)))
+			continue;
+		seen = lappend_oid(seen, lfirst_oid(lc));
+		foreach(other, owners)
+			n += lfirst_oid(other) == lfirst_oid(lc);
+		limit += limit_for(lfirst_oid(lc), n, &setting);
+	}
+	list_free(seen);
+	begin(InvalidOid, limit);
 }
 
 void
@@ -133,25 +188,48 @@ sc_limit_renew(void)
 	arm();
 }
 
+int64
+sc_limit_left(void)
+{
+	if (!in_force || strcmp(setting, SHARE) != 0)
+		return PG_INT64_MAX;
+	return Max(limit_us + units * SC_LIMIT_UNIT_US - taken(), 0);
+}
+
 void
 sc_limit_end(void)
 {
 	if (!in_force)
+	{
+		took = took_units = 0;
 		return;
+	}
 	in_force = false;
 	disable_timeout(limit_timeout, false);
+	took = taken();
+	took_units = units;
+	if (OidIsValid(owner))
+		sc_share_spend(owner, Max(took - units * SC_LIMIT_UNIT_US - SC_LIMIT_GO_US, 0));
 	if (reached && !cancelled)
 		QueryCancelPending = false;
 	reached = false;
 }
 
-const char *
-sc_limit_reached(void)
+int64
+sc_limit_took(int64 *of)
 {
-	const char *result = reached ? setting : NULL;
+	*of = took_units;
+	return took;
+}
+
+void
+sc_limit_explain(ErrorData *error)
+{
+	bool		by_limit = reached;
 
 	sc_limit_end();
-	return result;
+	if (by_limit && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		sc_limit_describe(setting, &error->message, &error->hint);
 }
 
 /* lock_timeout sends SIGINT to its own process. */

@@ -4,10 +4,11 @@
  *	  in workers.  And cancels of the process, which aren't errors of that code.
  *
  * The rule is about time, not about steps.  A go is charged the time that passes, less that in
- * which the process was ready and had no CPU (base/cpu.h).  It may take stream_ckpt.query_share
- * while other queries wait for their turn in this process, stream_ckpt.query_time_limit otherwise;
+ * which the process was ready and had no CPU (base/cpu.h).  While other queries wait for their turn
+ * in this process it may take what its owner has left of stream_ckpt.query_share in this round
+ * (base/share.h), else stream_ckpt.query_time_limit;
  * and SC_LIMIT_UNIT_US more for each row, group or entry of state that it has worked on: what is
- * large isn't slow.
+ * large isn't slow.  Nor is what is many: SC_LIMIT_GO_US more for each go.
  *
  * Code can raise an error with ERRCODE_QUERY_CANCELED itself, and catch one: neither
  * tells what happened, and neither may keep it from ending.
@@ -16,19 +17,27 @@
 #ifndef SC_BASE_LIMIT_H
 #define SC_BASE_LIMIT_H
 
+#include "nodes/pg_list.h"
+
 #define SC_LIMIT_UNIT_US	100
+/* Ours is what each go begins and ends with, and the compilation of a query, in units */
+#define SC_LIMIT_GO_US		2000
+#define SC_LIMIT_COMPILE	100
 /* For state whose entries aren't counted: bytes that count as one */
 #define SC_LIMIT_UNIT_BYTES	64
 
 /*
- * From now on, until sc_limit_end, code that takes longer than a go may is interrupted: the
- * next CHECK_FOR_INTERRUPTS raises ERRCODE_QUERY_CANCELED.  others_wait: other queries share the
- * process.  Calls don't nest; begin again to start anew.
+ * A go of a query of this owner's.  From now on, until sc_limit_end, code that takes longer than it may is
+ * interrupted: the next CHECK_FOR_INTERRUPTS raises ERRCODE_QUERY_CANCELED.  Calls don't nest; begin
+ * again to start anew.
  */
-extern void sc_limit_begin(bool others_wait);
-/* The same with so many limits at once, for what the code of so many queries left. */
-extern void sc_limit_begin_times(bool others_wait, int times);
+extern void sc_limit_begin(Oid owner);
+/* One go for what the code of several queries left: their owners, each as often as he has some. */
+extern void sc_limit_begin_all(const List *owners);
 extern void sc_limit_end(void);
+
+/* Microseconds that the go which ended last is charged, and the units that it worked on; 0 without a limit. */
+extern int64 sc_limit_took(int64 *units);
 
 /* The go has worked, or is about to work, on so many rows, groups or entries. */
 extern void sc_limit_add(int64 units);
@@ -37,16 +46,19 @@ extern void sc_limit_add(int64 units);
 extern void sc_limit_renew(void);
 
 /*
- * In the handler of an error, once: the name of the setting whose limit was reached, or NULL.
- * Ends the limit.
+ * In the handler of an error, once: ends the limit, and has the error say so if it comes from that
+ * limit.
  */
-extern const char *sc_limit_reached(void);
+extern void sc_limit_explain(ErrorData *error);
 
 /* What to say of a limit that was reached, palloc'd. */
 extern void sc_limit_describe(const char *setting, char **message, char **hint);
 
-/* Milliseconds that a go may take, and the setting's name; 0: there is no limit. */
-extern int	sc_limit_ms(bool others_wait, const char **setting);
+/* Microseconds that a go of this owner's may take, and the setting's name; 0: there is no limit. */
+extern int64 sc_limit_us(Oid owner, const char **setting);
+
+/* Microseconds that the go may still take of a share; PG_INT64_MAX: none bounds it. */
+extern int64 sc_limit_left(void);
 
 /* Once in the life of a worker: notices SIGINT. */
 extern void sc_limit_begin_worker(void);

@@ -6,8 +6,10 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/limit.h"
 #include "base/lock_time.h"
 #include "base/settings.h"
+#include "base/share.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -15,11 +17,11 @@
 static int64 left_us;
 
 void
-sc_lock_time_begin(bool others_wait)
+sc_lock_time_begin(void)
 {
 	int			ms = sc_result_lock_timeout;
 
-	if (others_wait && sc_query_share > 0)
+	if (sc_share_others_wait() && sc_query_share > 0)
 		ms = Min(ms, sc_query_share / 2);
 	left_us = ms * INT64CONST(1000);
 }
@@ -27,7 +29,7 @@ sc_lock_time_begin(bool others_wait)
 int
 sc_lock_time_left(void)
 {
-	return (int) (left_us / 1000);
+	return (int) (Min(left_us, sc_limit_left() / 2) / 1000);
 }
 
 void

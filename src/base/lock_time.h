@@ -13,12 +13,12 @@
 #include "storage/lockdefs.h"
 
 /*
- * A new budget: stream_ckpt.result_lock_timeout; while others wait half of
- * stream_ckpt.query_share at most, so that a wait for a lock ends before the go (limit.h).
+ * A new budget for a round (share.h): stream_ckpt.result_lock_timeout; while others wait half of
+ * stream_ckpt.query_share at most.
  */
-extern void sc_lock_time_begin(bool others_wait);
+extern void sc_lock_time_begin(void);
 
-/* Milliseconds of it that are left. */
+/* Milliseconds of it that are left; half of what the go has of a share at most, so that the wait ends before it. */
 extern int	sc_lock_time_left(void);
 
 /* So many microseconds were waited, by whoever measured it. */

@@ -23,6 +23,7 @@ int			sc_max_query_wal = -1;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 int			sc_debug_retry_second = 1000;
+int			sc_debug_share_period = 10000;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
 int			sc_debug_result_row_bytes = SC_ROW_BYTES_LIMIT;
@@ -98,6 +99,11 @@ sc_settings_init(void)
 							"What passes for a second before something is tried again (debug builds only).",
 							NULL,
 							&sc_debug_retry_second, 1000, 1, 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_share_period",
+							"Time over which a task looks at what each owner's queries take (debug builds only).",
+							NULL,
+							&sc_debug_share_period, 10000, 100, 10000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.debug_notify_percent",
 							"Fill of the notification queue from which on code of owners is refused to notify (debug builds only).",

@@ -19,6 +19,8 @@ extern int	sc_max_query_wal;	/* MB; 0: no limit, -1: half of max_slot_wal_keep_s
 extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */
 extern int	sc_debug_retry_second;	/* ms, in place of SC_RETRY_SECOND_MS */
 #define SC_RETRY_SECOND_MS sc_debug_retry_second
+extern int	sc_debug_share_period;	/* ms, in place of SC_SHARE_PERIOD_MS */
+#define SC_SHARE_PERIOD_MS sc_debug_share_period
 extern int	sc_debug_notify_percent;	/* in place of SC_NOTIFY_PERCENT */
 extern int	sc_debug_cut_row_bytes; /* in place of SC_CUT_ROW_BYTES */
 #define SC_NOTIFY_PERCENT sc_debug_notify_percent
@@ -26,6 +28,7 @@ extern int	sc_debug_cut_row_bytes; /* in place of SC_CUT_ROW_BYTES */
 extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
 #define SC_RESULT_ROW_BYTES ((Size) sc_debug_result_row_bytes)
 #else
+#define SC_SHARE_PERIOD_MS 10000	/* over which a task looks at what each owner takes */
 #define SC_RETRY_SECOND_MS 1000	/* a second, where something is tried again (backoff.h) */
 #define SC_NOTIFY_PERCENT 50	/* fill of the notification queue that stops code of owners */
 #define SC_CUT_ROW_BYTES SC_ROW_BYTES_LIMIT

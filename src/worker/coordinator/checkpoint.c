@@ -30,6 +30,7 @@
 #include "base/debug.h"
 #include "base/lock_time.h"
 #include "base/settings.h"
+#include "base/share.h"
 #include "miscadmin.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/collect.h"
@@ -62,16 +63,28 @@ static void write_together(ScStore *store, List *parts, ScCheckpointRecord *reco
 static void leave_behind(ScStore *store, const ScPendingCheckpoint *pending);
 static void leave_out(ScStore *store, ScCollectedQuery *collected);
 
-/* A checkpoint that is tried again has what is left. */
+/* A round of those that run (base/share.h); for locks, a checkpoint that is tried again has what is left. */
 static void
-begin_lock_time(int64 checkpoint_id)
+begin_round(int64 checkpoint_id)
 {
 	static int64 last = -1;
+	ListCell   *lc;
 
-	if (checkpoint_id == last)
-		return;
+	sc_share_begin();
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *progress = lfirst(lc);
+		const ScQuery *query;
+
+		if (!progress->active)
+			continue;
+		if (!OidIsValid(progress->owner) && (query = sc_query_by_id(progress->query_id, true)) != NULL)
+			progress->owner = query->owner;
+		sc_share_add(progress->owner);
+	}
+	if (checkpoint_id != last)
+		sc_lock_time_begin();
 	last = checkpoint_id;
-	sc_lock_time_begin(sc_progress_is_shared());
 }
 
 void
@@ -86,7 +99,7 @@ sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 	began = sc_moment_now();
 	begin_progress(pending, record);
 	alone = choose_alone(pending);
-	begin_lock_time(record->checkpoint_id);
+	begin_round(record->checkpoint_id);
 	record->result_rows = 0;
 	record->checkpointed_bytes = 0;
 	foreach(lc, pending->queries)
@@ -273,8 +286,10 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 		collected->cleared = sc_store_forget_query(store, collected->query_id);
 		collected->outcome = SC_OUTCOME_FORGOTTEN;
 		progress->placed = true;
+		return false;
 	}
-	else if (progress->is_void)
+	progress->owner = collected->query->owner;
+	if (progress->is_void)
 		collected->outcome = SC_OUTCOME_VOID;
 	else if (collected->failure)
 	{
@@ -406,15 +421,20 @@ write_together(ScStore *store, List *parts, ScCheckpointRecord *record)
 	}
 }
 
-int
+List *
 sc_checkpoint_user_code(const ScPendingCheckpoint *pending)
 {
-	int			n = 0;
+	List	   *owners = NIL;
 	ListCell   *lc;
 
 	foreach(lc, pending->queries)
-		n += ((ScCollectedQuery *) lfirst(lc))->user_code;
-	return n;
+	{
+		const ScCollectedQuery *collected = lfirst(lc);
+
+		if (collected->user_code)
+			owners = lappend_oid(owners, collected->query->owner);
+	}
+	return owners;
 }
 
 bool

@@ -23,7 +23,6 @@
 #include "utils/portal.h"
 #include "utils/resowner.h"
 #include "worker/coordinator/checkpoint_internal.h"
-#include "worker/coordinator/progress.h"
 #include "worker/frame/loop.h"
 
 static Size
@@ -187,14 +186,14 @@ try_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointR
  * transaction has savepoints, too).  A failure in that is returned, and the caller rolls back.
  */
 static ScFailure *
-release(void)
+release(const ScQuery *query)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ScFailure  *volatile failure = NULL;
 
 	PG_TRY();
 	{
-		sc_limit_begin(sc_progress_is_shared());
+		sc_limit_begin(query->owner);
 		ReleaseCurrentSubTransaction();
 		sc_limit_end();
 	}
@@ -234,7 +233,7 @@ sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpoi
 		failure = try_state(store, collected, record, letters, written);
 	}
 	if (!failure)
-		failure = release();
+		failure = release(query);
 	if (failure)
 		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);

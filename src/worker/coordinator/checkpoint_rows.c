@@ -27,7 +27,6 @@
 #include "utils/resowner.h"
 #include "wire/message.h"
 #include "worker/coordinator/checkpoint_internal.h"
-#include "worker/coordinator/progress.h"
 #include "worker/frame/retain_row.h"
 #include "worker/frame/loop.h"
 
@@ -76,7 +75,7 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_co
 	Size		len;
 
 	sc_env_enter(&env, query->owner, query->settings);
-	sc_limit_begin(sc_progress_is_shared());
+	sc_limit_begin(query->owner);
 	sink = sc_sink_open(query);
 	written->user_code = sc_sink_runs_user_code(sink);
 	if (written->user_code && !may_run_code)
@@ -99,6 +98,8 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_co
 	}
 	written->nrows = sc_sink_close(sink);
 	PortalHashTableDeleteAll();
+	if (!written->user_code)
+		sc_limit_renew();
 	sc_limit_end();
 	sc_env_leave(&env);
 	return true;
@@ -187,7 +188,7 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 	PG_TRY();
 	{
 		sc_env_enter(&env, range->query->owner, range->query->settings);
-		sc_limit_begin(sc_progress_is_shared());
+		sc_limit_begin(range->query->owner);
 		sc_limit_add(range->nrows);
 		step(range);
 		PortalHashTableDeleteAll();
@@ -203,7 +204,7 @@ try_step(void (*step) (const RowRange *range), const RowRange *range)
 		error = CopyErrorData();
 		if (sc_limit_cancelled())
 			PG_RE_THROW();
-		sc_limit_end();
+		sc_limit_explain(error);
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		failure = sc_failure_from_error(error);
@@ -235,14 +236,14 @@ retain_row(const RowRange *range)
 
 /* However many rows are at fault, finding them has the time of one query. */
 static ScFailure *
-too_long(void)
+too_long(const ScQuery *query)
 {
 	ScFailure  *failure = palloc0(sizeof(ScFailure));
 	const char *setting;
 	char	   *message;
 	char	   *hint;
 
-	(void) sc_limit_ms(sc_progress_is_shared(), &setting);
+	(void) sc_limit_us(query->owner, &setting);
 	sc_limit_describe(setting, &message, &hint);
 	failure->sqlerrcode = ERRCODE_QUERY_CANCELED;
 	failure->message = message;
@@ -253,13 +254,13 @@ too_long(void)
 
 /* When they must be found; 0: whenever they are. */
 static ScMoment
-deadline_of(ScPart *part)
+deadline_of(const ScQuery *query, ScPart *part)
 {
 	const char *setting;
-	int			ms = sc_limit_ms(sc_progress_is_shared(), &setting);
-	int64		us = ms * INT64CONST(1000) + count_rows(part) * SC_LIMIT_UNIT_US;
+	int64		limit = sc_limit_us(query->owner, &setting);
+	int64		us = limit + count_rows(part) * SC_LIMIT_UNIT_US;
 
-	return ms > 0 ? sc_moment_now() + us * DEAD_LETTER_LIMITS : 0;
+	return limit > 0 ? sc_moment_now() + us * DEAD_LETTER_LIMITS : 0;
 }
 
 /*
@@ -273,7 +274,7 @@ write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 	RowRange	half = *range;
 
 	if (range->deadline != 0 && sc_moment_now() >= range->deadline)
-		return too_long();
+		return too_long(range->query);
 	failure = try_step(put_range, range);
 
 	if (!failure)
@@ -306,7 +307,7 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt rows of a message",
 												  ALLOCSET_DEFAULT_SIZES);
-	ScMoment	deadline = deadline_of(part);
+	ScMoment	deadline = deadline_of(query, part);
 	ScFailure  *failure = NULL;
 	const char *message;
 	Size		len;

@@ -109,8 +109,8 @@ extern void sc_collect_reset(ScPendingCheckpoint *pending);
  */
 extern void sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record);
 
-/* The number of queries in what was written whose owner's code may have run. */
-extern int	sc_checkpoint_user_code(const ScPendingCheckpoint *pending);
+/* The owners of the queries in what was written whose code may have run, each as often as he has some. */
+extern List *sc_checkpoint_user_code(const ScPendingCheckpoint *pending);
 
 /*
  * What was written could not be committed.  Code of owners may have left something that fails

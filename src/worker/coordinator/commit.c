@@ -105,8 +105,7 @@ try_commit(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 		SC_DEBUG_POINT("coordinator_before_commit");
 		written = true;
 		/* what code of owners left for the commit has a time limit, too */
-		if (sc_checkpoint_user_code(pending) > 0)
-			sc_limit_begin_times(sc_progress_is_shared(), sc_checkpoint_user_code(pending));
+		sc_limit_begin_all(sc_checkpoint_user_code(pending));
 		sc_commit_transaction();
 		sc_limit_end();
 	}

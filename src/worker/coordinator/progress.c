@@ -109,21 +109,6 @@ sc_progress_is_active(int64 query_id)
 	return entry && entry->active;
 }
 
-bool
-sc_progress_is_shared(void)
-{
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, entries)
-	{
-		n += ((ScProgress *) lfirst(lc))->active;
-		if (n > 1)
-			return true;
-	}
-	return false;
-}
-
 /* Should the query run, by what is wished and what it did? */
 static bool
 should_run(const ScQuery *query, const ScFailureRow *failure)
@@ -158,11 +143,13 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 	{
 		ScOffset   *offset = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+		const ScQuery *query = sc_query_by_id(offset->query_id, true);
 		ScProgress *entry;
 
-		if (!sc_query_by_id(offset->query_id, true))
+		if (!query)
 			continue;
 		entry = sc_progress_get(offset->query_id);
+		entry->owner = query->owner;
 		entry->lsn = offset->lsn;
 		entry->with_others = !offset->apart;
 		entry->active = has_offset(offsets, offset->query_id);

@@ -5,7 +5,7 @@
  *
  * Normally all queries go with the last checkpoint's LSN.  One that is paused, has
  * failed, or whose part of a checkpoint waits, keeps its own, and with it the WAL.
- * Lives in the coordinator's process; but for "user_code", "suspect", "placed", "left" and "lost_now" it
+ * Lives in the coordinator's process; but for "owner", "user_code", "suspect", "placed", "left" and "lost_now" it
  * changes after a commit only, so that it never says more than the catalogs do.
  *-------------------------------------------------------------------------
  */
@@ -19,6 +19,7 @@
 typedef struct ScProgress
 {
 	int64		query_id;
+	Oid			owner;			/* when it was written last; invalid: it wasn't yet */
 	XLogRecPtr	lsn;			/* committed offset; invalid: none yet.  See sc_progress_lsn() */
 	bool		with_others;	/* it is the last checkpoint's LSN, whatever "lsn" says */
 	bool		placed;			/* by the checkpoint being written: its row says where it is then, */
@@ -63,9 +64,6 @@ extern XLogRecPtr sc_progress_lsn(const ScProgress *entry);
 
 /* A checkpoint at "lsn" is committed: those that are "left" aren't in it. */
 extern void sc_progress_advance(XLogRecPtr lsn);
-
-/* Do several queries run, so that one that takes long holds up another? */
-extern bool sc_progress_is_shared(void);
 
 /* Do the tasks run it? */
 extern bool sc_progress_is_active(int64 query_id);

@@ -230,16 +230,12 @@ ErrorData *
 sc_take_query_error(MemoryContext context)
 {
 	ErrorData  *error;
-	const char *limit;
 
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
 	if (sc_limit_cancelled())
 		PG_RE_THROW();
-	limit = sc_limit_reached();
-	if (limit != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		sc_limit_describe(limit, &error->message, &error->hint);
-	sc_limit_end();
+	sc_limit_explain(error);
 	log_error(error);
 	return error;
 }

@@ -25,6 +25,7 @@
 #include "base/limit.h"
 #include "base/lock_time.h"
 #include "base/settings.h"
+#include "base/share.h"
 #include "base/user_code.h"
 #include "ckpt/failure.h"
 #include "utils/memutils.h"
@@ -34,12 +35,12 @@
 
 static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
 static ScOutbox *outbox;
-static int	being_restored;		/* queries with which the task begins; 0: it has begun */
 
 /* What a step works on; "query" is the step's to fill in where it loads one. */
 typedef struct Step
 {
 	int64		query_id;
+	Oid			owner;			/* of a query that is being loaded */
 	ScTaskQuery *query;
 	MemoryContext context;		/* of a query that is being loaded */
 	const ScOffset *offset;		/* of a query that is restored */
@@ -47,6 +48,7 @@ typedef struct Step
 	Size		len;
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;
+	void		(*raise) (const ScTaskQuery *query);	/* of one that fails */
 	const ScWireControl *control;
 	void		(*act) (ScTaskQuery *query, const ScWireControl *control);
 } Step;
@@ -117,11 +119,29 @@ runs_user_code(ScTaskQuery *query)
 	return query->user_code;
 }
 
-/* Do other queries wait for the step's end? */
-static bool
-others_wait(const Step *step)
+/* What comes next is a round (base/share.h) of the queries that there are. */
+static void
+begin_round(void)
 {
-	return step->context ? queries != NIL || being_restored > 1 : list_length(queries) > 1;
+	ListCell   *lc;
+
+	sc_share_begin();
+	foreach(lc, queries)
+		sc_share_add(((ScTaskQuery *) lfirst(lc))->query->owner);
+	sc_lock_time_begin();
+}
+
+/* What the step took, for the period's account. */
+static void
+note_time(ScTaskQuery *query)
+{
+	int64		units;
+	int64		us = sc_limit_took(&units);
+
+	if (!query)
+		return;
+	query->took_us += us;
+	query->took_units += units;
 }
 
 /*
@@ -141,13 +161,14 @@ guard(void (*perform) (Step *step), Step *step)
 	PG_TRY();
 	{
 		(void) sc_user_code_seen();
-		sc_limit_begin(others_wait(step));
+		sc_limit_begin(step->query ? step->query->query->owner : step->owner);
 		perform(step);
 		/* what the owner's code left open would be the next one's, or spoil the commit */
 		PortalHashTableDeleteAll();
 		if (runs_user_code(step->query))
 			commit_step();
 		sc_limit_end();
+		note_time(step->query);
 		done = true;
 	}
 	PG_CATCH();
@@ -206,12 +227,23 @@ load(Step *step, bool *failed)
 	return step->query;
 }
 
+/* As of now; invalid: the query is gone. */
+static Oid
+owner_of(int64 query_id)
+{
+	const ScQuery *catalog = sc_query_by_id(query_id, true);
+
+	return catalog ? catalog->owner : InvalidOid;
+}
+
 void
 sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noffsets)
 {
 	outbox = task_outbox;
-	being_restored = noffsets;
-	sc_lock_time_begin(noffsets > 1);
+	sc_share_begin();
+	for (int i = 0; i < noffsets; i++)
+		sc_share_add(owner_of(offsets[i].query_id));
+	sc_lock_time_begin();
 	for (int i = 0; i < noffsets; i++)
 	{
 		Step		step = {0};
@@ -219,9 +251,9 @@ sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noff
 
 		step.offset = &offsets[i];
 		step.query_id = step.offset->query_id;
+		step.owner = owner_of(step.query_id);
 		(void) load(&step, &failed);
 	}
-	being_restored = 0;
 }
 
 List *
@@ -290,7 +322,10 @@ sc_task_query_create(const ScWireControl *control)
 		options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	/* whatever becomes of its first part: it must not begin anywhere else */
 	sc_task_query_first_offset(query_id, catalog->stream_relid, lsn, &options, outbox);
-	sc_lock_time_begin(queries != NIL);
+	begin_round();
+	sc_share_add(catalog->owner);
+	sc_lock_time_begin();
+	step.owner = catalog->owner;
 	query = load(&step, &failed);
 	if (!query)
 		return;
@@ -338,7 +373,7 @@ act_on_all(void (*act) (ScTaskQuery *query, const ScWireControl *control),
 {
 	int			i = 0;
 
-	sc_lock_time_begin(list_length(queries) > 1);	/* for those to be compiled again */
+	begin_round();
 	while (i < list_length(queries))
 	{
 		Step		step = {0};
@@ -404,7 +439,7 @@ sc_task_queries_run(const char *data, Size len)
 {
 	int			i = 0;
 
-	sc_lock_time_begin(list_length(queries) > 1);	/* for those to be compiled again */
+	begin_round();
 
 	while (i < list_length(queries))
 	{
@@ -424,65 +459,20 @@ sc_task_queries_run(const char *data, Size len)
 }
 
 static void
-bound_step(Step *step)
+fail_step(Step *step)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("the state of the query takes %zu MB, and that of all queries of the pipeline more than \"stream_ckpt.task_memory\" allows (%d MB)",
-					sc_engine_memory(step->query->engine) / (1024 * 1024), sc_task_memory),
-			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have fewer groups open at a time: shorter windows, fewer keys, a smaller watermark_delay.")));
-}
-
-/* Bytes of the states of an owner's queries, or of all. */
-static Size
-memory_of(Oid owner)
-{
-	Size		bytes = 0;
-	ListCell   *lc;
-
-	foreach(lc, queries)
-	{
-		ScTaskQuery *query = lfirst(lc);
-
-		if (!OidIsValid(owner) || query->query->owner == owner)
-			bytes += sc_engine_memory(query->engine);
-	}
-	return bytes;
-}
-
-bool
-sc_task_queries_are_too_large(void)
-{
-	return memory_of(InvalidOid) > (Size) sc_task_memory * 1024 * 1024;
+	step->raise(step->query);
 }
 
 void
-sc_task_queries_bound(void)
+sc_task_query_fail(ScTaskQuery *query, void (*raise) (const ScTaskQuery *query))
 {
-	for (;;)
-	{
-		Step		step = {0};
-		Size		most = 0;
-		ListCell   *lc;
+	Step		step = {0};
 
-		if (!sc_task_queries_are_too_large())
-			return;
-		/* the largest of whoever takes most */
-		foreach(lc, queries)
-		{
-			ScTaskQuery *query = lfirst(lc);
-			Size		all = memory_of(query->query->owner);
-
-			if (all < most)
-				continue;
-			if (all > most || sc_engine_memory(query->engine) >=
-				sc_engine_memory(step.query->engine))
-				step.query = query;
-			most = all;
-		}
-		step.query_id = step.query->query->query_id;
-		(void) guard(bound_step, &step);
-	}
+	step.query = query;
+	step.query_id = query->query->query_id;
+	step.raise = raise;
+	(void) guard(fail_step, &step);
 }
 
 static void
@@ -524,7 +514,7 @@ sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn)
 
 	initStringInfo(&ids);
 	MemoryContextSwitchTo(old);
-	sc_lock_time_begin(list_length(queries) > 1);
+	begin_round();
 
 	while (i < list_length(queries))
 	{

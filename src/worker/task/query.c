@@ -11,6 +11,7 @@
 
 #include "access/table.h"
 #include "base/env.h"
+#include "base/limit.h"
 #include "base/lock_time.h"
 #include "common/int.h"
 #include "query/analyze.h"
@@ -142,6 +143,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	uint32	   *type_hashes;
 	Relation	relation;
 
+	sc_limit_add(SC_LIMIT_COMPILE);
 	sc_lock_time_relation(catalog->definition, AccessShareLock);
 	sc_lock_time_relation(catalog->stream_relid, AccessShareLock);
 	stream = sc_stream_by_relid(catalog->stream_relid, false);

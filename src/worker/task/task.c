@@ -111,13 +111,19 @@ task_main(void)
 		if (result == SHM_MQ_SUCCESS && shared->behind_since == 0)
 			shared->behind_since = sc_moment_now();
 		if (result == SHM_MQ_SUCCESS)
+		{
 			process_message(data, len);
+			sc_task_period_look(shared->lsn, shared->commit_time);
+		}
 		else if (result == SHM_MQ_DETACHED)
 			proc_exit(1);		/* the reader's end ends the attempt */
 		else
 		{
 			if (!outbox_full())
+			{
 				shared->behind_since = 0;
+				sc_task_period_break();
+			}
 			sc_worker_wait(-1);
 		}
 		INSTR_TIME_SET_CURRENT(stop);

@@ -47,6 +47,9 @@ typedef struct ScTaskQuery
 	bool		user_code;		/* functions of users' are called, which may leave something for
 								 * the commit */
 
+	int64		took_us;		/* in this period (period.c), as limit.h charges it */
+	int64		took_units;		/* rows, groups and entries in that */
+
 	/* where it is, for a failure */
 	XLogRecPtr	transaction;	/* end of the transaction being read */
 	TransactionId xid;			/* its number */
@@ -85,10 +88,6 @@ extern List *sc_task_queries(void); /* of ScTaskQuery * */
 /* Runs one message's rows and transaction ends through all queries. */
 extern void sc_task_queries_run(const char *data, Size len);
 
-/* Where the queries' state is past stream_ckpt.task_memory, the largest of them fails. */
-extern void sc_task_queries_bound(void);
-extern bool sc_task_queries_are_too_large(void);
-
 /* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
  * live chunks. */
 extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn);
@@ -96,12 +95,26 @@ extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn);
 /* Does a query have rows of this layout ('L' record) as values? */
 extern bool sc_task_queries_read_rows(const ScWireRecord *record);
 
+/* Has the query fail, by the error that "raise" throws. */
+extern void sc_task_query_fail(ScTaskQuery *query, void (*raise) (const ScTaskQuery *query));
+
 /* Control messages: what happens to a query, or to those of a stream, at "lsn". */
 extern void sc_task_query_create(const ScWireControl *control);
 extern void sc_task_queries_alter(const ScWireControl *control);
 extern void sc_task_queries_reset(const ScWireControl *control);
 extern void sc_task_query_drop(int64 query_id);
 extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
+
+/* memory.c: where the queries' state is past stream_ckpt.task_memory, the largest of them fails */
+extern void sc_task_queries_bound(void);
+extern bool sc_task_queries_are_too_large(void);
+
+/* period.c: whether one owner's queries hold up the others for longer than a go */
+
+/* A message is done; the last transaction end that the task has processed.  Outside of a transaction. */
+extern void sc_task_period_look(XLogRecPtr lsn, TimestampTz commit_time);
+/* No message waits. */
+extern void sc_task_period_break(void);
 
 /* query.c: one query; errors go through */
 
