@@ -287,14 +287,23 @@ sub refused
 	create_query($node, $_, 'locked', emit => 'update') foreach @queries;
 	rows(10, 'locked');
 	sync_pipelines($node);
+	sql("ALTER SYSTEM SET stream_ckpt.debug_retry_second = '50ms'");
+	sql('SELECT pg_reload_conf()');
 	my $pid = pid_of($node, 'task');
+	arm($node, 'coordinator_put_off', 'wait', 4);
 	$locker->query_safe('BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE');
 	kill 'TERM', $pid;
 	wait_restarted($node, 'task', $pid);
 	wait_until($node, "SELECT ($list) = 'retrying retrying retrying'", 'three queries are to be tried again');
 	cmp_ok(refused('locked'), '>=', 2, 'two of them without having waited for the lock');
+	# they are put off, and nobody else begins anew for them
+	my $attempt = 'SELECT attempt FROM stream_ckpt.pipelines';
+	my $first = sql($attempt);
+	wait_reached($node, 'coordinator_put_off');
+	disarm($node, 'coordinator_put_off');
 	rows(10);
 	good_ok('a stream is locked');
+	is(sql($attempt), $first, 'nobody begins anew for the sake of queries whose stream is locked');
 	$locker->query_safe('COMMIT');
 	$locker->quit;
 	sync_pipelines($node);

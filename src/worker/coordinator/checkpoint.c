@@ -181,6 +181,7 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 
 	collected->outcome = SC_OUTCOME_FAILED;
 	collected->overran = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	collected->locked = failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 	collected->failed_lsn = failure->row_lsn;
 	if (transient && can_wait &&
 		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < SC_PATIENCE))

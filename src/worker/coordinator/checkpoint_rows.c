@@ -27,8 +27,8 @@
 #include "utils/resowner.h"
 #include "wire/message.h"
 #include "worker/coordinator/checkpoint_internal.h"
-#include "worker/frame/retain_row.h"
 #include "worker/frame/loop.h"
+#include "worker/frame/retain_row.h"
 
 /* Time limits within which the rows at fault must be found */
 #define DEAD_LETTER_LIMITS	3

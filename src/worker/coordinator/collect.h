@@ -52,6 +52,7 @@ typedef struct ScCollectedQuery
 	bool		failed_now;		/* and then its rows could not be written */
 	bool		untried;		/* its part waits, and nobody tried to write it */
 	bool		overran;		/* it was interrupted because it took too long */
+	bool		locked;			/* a lock was somebody else's */
 	XLogRecPtr	failed_lsn;		/* of the row that failed */
 
 	/* for further tries to commit the same checkpoint */

@@ -212,6 +212,7 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 			progress->failed_lsn = collected->failed_lsn;
 			if (collected->outcome == SC_OUTCOME_RETRYING)
 				progress->retry_at = next;
+			progress->locked = collected->locked;
 			/* the next attempt can't know how often it failed */
 			if (collected->unnoted)
 				progress->retry_at = now + SC_RETRY_MOST_MS * INT64CONST(1000);

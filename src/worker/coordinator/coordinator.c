@@ -372,8 +372,11 @@ restart_if_due(void)
 	else if (retry_at == 0)
 		return;
 	loop_timeout = sc_moment_wait_ms(Max(retry_at, earliest));
-	if (loop_timeout == 0)
+	if (loop_timeout > 0)
+		return;
+	if (sc_progress_wants_restart() || sc_progress_retry_may_succeed())
 		restart_attempt("a query begins again from its last checkpoint");
+	loop_timeout = sc_moment_wait_ms(sc_progress_next_retry());
 }
 
 /* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */

@@ -42,6 +42,8 @@ typedef struct ScProgress
 	ScMoment	forget_at;		/* the query is gone, but rows of it were another transaction's: the
 								 * next checkpoint that removes them is due then; 0: no */
 	ScMoment	retry_at;		/* the attempt restarts for its sake then; 0: no */
+	bool		locked;			/* it is retried because a lock was somebody else's, */
+	int			put_off;		/* and that so many times, because it still was */
 } ScProgress;
 
 /*
@@ -78,6 +80,12 @@ extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 /* The next wait_until, clear_at or forget_at, and the next retry_at; 0: none. */
 extern ScMoment sc_progress_next_wait(void);
 extern ScMoment sc_progress_next_retry(void);
+
+/*
+ * locked.c: of the queries that are to be retried now, those that can't get their locks are put off.  False:
+ * none is left.  Outside of a transaction.
+ */
+extern bool sc_progress_retry_may_succeed(void);
 
 /*
  * Looks at what was resumed: a query that waits is tried at once, one that stands is wanted.

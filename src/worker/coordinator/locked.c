@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ * locked.c
+ *	  Queries that failed because a lock was somebody else's, and are to be tried again.
+ *
+ * For that everybody's attempt restarts, and all wait while the query is loaded.  So the lock is
+ * tried first, without a wait, by the coordinator; the query is put off as long as it isn't to be had,
+ * which costs the others nothing and doesn't count as a failure.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/backoff.h"
+#include "base/debug.h"
+#include "model/catalog.h"
+#include "storage/lmgr.h"
+#include "worker/coordinator/progress.h"
+#include "worker/frame/loop.h"
+
+/* Could the query be loaded, or its part be written, as far as its own relations go?  Takes the locks. */
+static bool
+gets_locks(const ScProgress *entry)
+{
+	const ScQuery *query = sc_query_by_id(entry->query_id, true);
+
+	if (!query)
+		return true;
+	/* what it was that failed */
+	if (entry->is_void)
+		return ConditionalLockRelationOid(query->relid, RowExclusiveLock);
+	return ConditionalLockRelationOid(query->definition, AccessShareLock) &&
+		ConditionalLockRelationOid(query->stream_relid, AccessShareLock);
+}
+
+bool
+sc_progress_retry_may_succeed(void)
+{
+	ScMoment	now = sc_moment_now();
+	bool		result = false;
+	ListCell   *lc;
+
+	sc_begin_transaction();
+	foreach(lc, sc_progress_list())
+	{
+		ScProgress *entry = lfirst(lc);
+
+		if (entry->retry_at == 0 || entry->retry_at > now)
+			continue;
+		if (entry->locked && !gets_locks(entry))
+			entry->retry_at = sc_retry_at(entry->failures + entry->put_off++);
+		else
+			result = true;
+	}
+	sc_commit_transaction();
+	if (!result)
+		SC_DEBUG_POINT("coordinator_put_off");
+	return result;
+}
