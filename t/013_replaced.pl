@@ -237,6 +237,30 @@ sql('ALTER SYSTEM RESET stream_ckpt.query_share; ALTER SYSTEM RESET stream_ckpt.
 sql('SELECT pg_reload_conf()');
 sync_pipelines($node);
 
+# What a function's body names is looked up again: another schema has the name, and a type that
+# only the body has gets an attribute.
+sql(q(
+	CREATE SCHEMA app;
+	CREATE SCHEMA app_next;
+	CREATE FUNCTION app.rate(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+	CREATE FUNCTION app_next.rate(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT -$1';
+	CREATE FUNCTION by_name(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT app.rate($1)';
+	CREATE TYPE inside AS (a int);
+	CREATE FUNCTION shaped(int) RETURNS text LANGUAGE sql STABLE AS
+		$$ SELECT jsonb_populate_record(NULL::inside, jsonb_build_object('a', $1, 'b', 7))::text $$));
+create_query($node, 'of_names', 'rows', emit => 'update',
+	select => "SELECT w.window_start, sum(by_name(v)) AS sum, max(shaped(v)) AS shape FROM rows, $window");
+sql(q(INSERT INTO rows (ts, v) VALUES ('2024-01-01 06:00 UTC', 1)));
+sync_pipelines($node);
+sql('BEGIN; ALTER SCHEMA app RENAME TO app_last; ALTER SCHEMA app_next RENAME TO app; COMMIT');
+sql(q(INSERT INTO rows (ts, v) VALUES ('2024-01-01 06:01 UTC', 1)));
+sync_pipelines($node);
+sql('ALTER TYPE inside ADD ATTRIBUTE b int');
+sql(q(INSERT INTO rows (ts, v) VALUES ('2024-01-01 06:02 UTC', 1)));
+sync_pipelines($node);
+is(sql('SELECT sum, shape FROM of_names ORDER BY window_start'), "1|(1)\n-1|(1)\n-1|(1,7)", 'names in the bodies of functions');
+sql(q(SELECT stream_ckpt.drop_query('of_names')));
+
 # What isn't a function, and what isn't theirs, costs nothing.
 my $before = compiled_again();
 sql(q(

@@ -103,6 +103,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	sc_analyze_window(&an);
 	sc_note_dependencies(&an);
 	sc_split_definition(&an);
+	sc_note_planned_dependencies(&an);
 	return an.def;
 }
 

@@ -6,7 +6,8 @@
  * The parts that came with the server are taken to stay, as its own plan cache does it.  What
  * is inside a function that somebody wrote isn't known: it may have been inlined or folded
  * with all that it calls.  So it is noted only that there is something of that kind; types,
- * whose catalogs change each time that somebody creates a table, are noted one by one.
+ * whose catalogs change each time that somebody creates a table, are noted one by one, also
+ * those that come from what was inlined.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -139,4 +140,26 @@ sc_note_dependencies(ScAnalysis *an)
 	(void) depends_walker((Node *) an->quals, an);
 	(void) depends_walker(query->havingQual, an);
 	(void) depends_walker((Node *) an->window_call->args, an);
+}
+
+static void
+note_all(ScAnalysis *an, List *exprs)
+{
+	(void) depends_walker((Node *) exprs, an);
+}
+
+/* The same of what planning has made of the definition: functions' bodies are in it. */
+void
+sc_note_planned_dependencies(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+
+	note_all(an, def->quals);
+	note_all(an, def->target);
+	note_all(an, def->having);
+	for (int i = 0; i < def->nkeys; i++)
+		(void) depends_walker((Node *) def->keys[i].expr, an);
+	/* with its arguments and filter */
+	for (int i = 0; i < def->naggs; i++)
+		(void) depends_walker((Node *) def->aggs[i].aggref, an);
 }

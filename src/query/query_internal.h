@@ -72,6 +72,7 @@ extern bool sc_is_run_dependent(Oid funcid);
 
 /* depends.c */
 extern void sc_note_dependencies(ScAnalysis *an);
+extern void sc_note_planned_dependencies(ScAnalysis *an);
 
 /* split.c */
 extern void sc_split_definition(ScAnalysis *an);

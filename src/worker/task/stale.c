@@ -11,7 +11,7 @@
  *
  * Which queries: those whose view, or one of whose types, has changed are known by oid.  What
  * functions that somebody wrote depend on isn't known (query/depends.c), so a query with one
- * of them is compiled again for any change of a function, operator, cast, aggregate or
+ * of them is compiled again for any change of a function, operator, cast, aggregate, schema or
  * domain.  Those are rare; tables, of which sessions may make one for each of their
  * transactions, are none of them.
  *-------------------------------------------------------------------------
@@ -22,8 +22,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "base/env.h"
+#include "catalog/catalog.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_namespace.h"
 #include "common/hashfn.h"
 #include "query/analyze.h"
 #include "utils/fmgroids.h"
@@ -34,9 +36,21 @@
 #include "utils/syscache.h"
 #include "worker/task/task_internal.h"
 
+/* Rows of a catalog among which are some that functions may depend on. */
+typedef struct Rows
+{
+	uint64		heard;			/* changes */
+	uint64		seen;			/* "heard" when the next was taken */
+	uint64		fingerprint;	/* of those that matter */
+	uint64		(*take) (void);
+} Rows;
+
+static uint64 fingerprint_domains(void);
+static uint64 fingerprint_schemas(void);
+
 static uint64 changes;			/* heard of; 0: nothing is watched yet */
-static bool constraints_changed;
-static uint64 domain_checks;	/* fingerprint of the domains' constraints */
+static Rows constraints = {.take = fingerprint_domains};
+static Rows schemas = {.take = fingerprint_schemas};
 
 /* ---------- hearing of changes ---------- */
 
@@ -76,12 +90,12 @@ hear_of_text_search(Datum arg, int cacheid, uint32 hash)
 	mark_all(SC_STALE);
 }
 
-/* Mostly it is one of a table's. */
+/* Constraints: mostly it is one of a table's; schemas: mostly of a session's temporary tables. */
 static void
-hear_of_constraint(Datum arg, int cacheid, uint32 hash)
+hear_of_rows(Datum arg, int cacheid, uint32 hash)
 {
 	changes++;
-	constraints_changed = true;
+	((Rows *) DatumGetPointer(arg))->heard++;
 }
 
 /* Mostly it is a table's. */
@@ -117,7 +131,7 @@ hear_of_relation(Datum arg, Oid relid)
 	changes++;
 	if (relid == InvalidOid)
 	{
-		constraints_changed = true;
+		constraints.heard++;
 		mark_all(SC_MAYBE_STALE);
 		return;
 	}
@@ -134,7 +148,17 @@ hear_of_relation(Datum arg, Oid relid)
 	}
 }
 
-/* ---------- domains ---------- */
+/* ---------- domains and schemas ---------- */
+
+/* A number that is another one when the row was written again. */
+static uint64
+fingerprint_row(Oid oid, HeapTuple tuple)
+{
+	uint64		row = hash_combine64(oid, HeapTupleHeaderGetRawXmin(tuple->t_data));
+
+	row = hash_combine64(row, ItemPointerGetBlockNumber(&tuple->t_self));
+	return hash_combine64(row, ItemPointerGetOffsetNumber(&tuple->t_self));
+}
 
 /* Checks of domains are told as tables' are: a number that differs if they do. */
 static uint64
@@ -151,28 +175,47 @@ fingerprint_domains(void)
 				ObjectIdGetDatum(InvalidOid));
 	scan = systable_beginscan(rel, ConstraintTypidIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		uint64		row = ((Form_pg_constraint) GETSTRUCT(tuple))->oid;
+		result += fingerprint_row(((Form_pg_constraint) GETSTRUCT(tuple))->oid, tuple);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
 
-		row = hash_combine64(row, HeapTupleHeaderGetRawXmin(tuple->t_data));
-		row = hash_combine64(row, ItemPointerGetBlockNumber(&tuple->t_self));
-		result += hash_combine64(row, ItemPointerGetOffsetNumber(&tuple->t_self));
+/* Those in which functions may look names up. */
+static uint64
+fingerprint_schemas(void)
+{
+	Relation	rel = table_open(NamespaceRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	uint64		result = 0;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_namespace schema = (Form_pg_namespace) GETSTRUCT(tuple);
+
+		if (!IsReservedName(NameStr(schema->nspname)))
+			result += fingerprint_row(schema->oid, tuple);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return result;
 }
 
+/* An error leaves them to be looked at again. */
 static void
-look_at_domains(void)
+look_at(Rows *rows)
 {
+	uint64		heard = rows->heard;
 	uint64		now;
 
-	constraints_changed = false;
-	now = fingerprint_domains();
-	if (now == domain_checks)
+	if (likely(rows->seen == heard))
 		return;
-	domain_checks = now;
+	now = rows->take();
+	rows->seen = heard;
+	if (now == rows->fingerprint)
+		return;
+	rows->fingerprint = now;
 	mark_all(SC_FRESH);
 }
 
@@ -189,11 +232,15 @@ watch(void)
 		CacheRegisterSyscacheCallback(code[i], hear_of_code, (Datum) 0);
 	for (int i = 0; i < lengthof(text_search); i++)
 		CacheRegisterSyscacheCallback(text_search[i], hear_of_text_search, (Datum) 0);
-	CacheRegisterSyscacheCallback(CONSTROID, hear_of_constraint, (Datum) 0);
+	CacheRegisterSyscacheCallback(CONSTROID, hear_of_rows, PointerGetDatum(&constraints));
+	CacheRegisterSyscacheCallback(NAMESPACEOID, hear_of_rows, PointerGetDatum(&schemas));
 	CacheRegisterSyscacheCallback(TYPEOID, hear_of_type, (Datum) 0);
 	CacheRegisterRelcacheCallback(hear_of_relation, (Datum) 0);
 	changes = 1;
-	look_at_domains();
+	constraints.heard++;
+	look_at(&constraints);
+	schemas.heard++;
+	look_at(&schemas);
 }
 
 uint64
@@ -246,8 +293,8 @@ sc_task_query_refresh(ScTaskQuery *query)
 {
 	ScEnv		env;
 
-	if (unlikely(constraints_changed))
-		look_at_domains();
+	look_at(&constraints);
+	look_at(&schemas);
 	if (likely(query->stale == SC_FRESH))
 		return;
 	/* one that is being dropped goes when its message comes */
