@@ -295,6 +295,42 @@ is( sql("SELECT count(*), bool_and(least(f, g, s, own, folded / 50.5) >= 100 * e
 	"no transaction by a body that was replaced before it began, $_")
   for qw(rows log);
 
+# The transaction itself has made the change, and is read before others see it: its commit waits
+# for a standby that never comes.
+sql(q(
+	CREATE TYPE grown AS (x int);
+	CREATE TABLE growing (ts timestamptz, key grown, v int)));
+attach($node, 'growing');
+create_query($node, 'of_growing', 'growing', emit => 'update', options => 'keep_late_rows => true',
+	select => "SELECT w.window_start, key, max(to_jsonb(key)::text) AS json, sum(f(v)) AS f FROM growing, $window, key");
+sql(q(INSERT INTO growing VALUES ('2024-01-01 00:00 UTC', NULL, NULL)));
+sync_pipelines($node);
+sql(q(SET synchronous_commit = local; ALTER SYSTEM SET synchronous_standby_names = 'nobody'));
+sql('SELECT pg_reload_conf()');
+my $end = sql('SELECT pg_current_wal_insert_lsn()');
+my $script = PostgreSQL::Test::Utils::tempdir() . '/own.sql';
+PostgreSQL::Test::Utils::append_to_file($script, q(BEGIN;
+	ALTER TYPE grown ADD ATTRIBUTE y int;
+	CREATE OR REPLACE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 1000';
+	INSERT INTO growing VALUES ('2024-01-01 00:00 UTC', ROW(1, 1), 1), ('2024-01-01 00:00 UTC', ROW(1, 2), 2),
+		('2023-01-01 00:00 UTC', ROW(1, 3), 3);
+	COMMIT));
+my $out = '';
+my $writer = IPC::Run::start(
+	[ $node->installed_command('psql'), '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $script ],
+	'>', \$out, '2>', \$out);
+wait_until($node, "SELECT decoded_lsn > '$end' FROM stream_ckpt.pipelines", 'the transaction is read');
+sql(q(SET synchronous_commit = local; ALTER SYSTEM RESET synchronous_standby_names));
+sql('SELECT pg_reload_conf()');
+ok($writer->finish, 'the transaction is over');
+sync_pipelines($node);
+is( sql(q(SELECT key, json, f FROM of_growing WHERE key IS NOT NULL ORDER BY key)),
+	qq((1,1)|{"x": 1, "y": 1}|1000\n(1,2)|{"x": 1, "y": 2}|2000),
+	"a type and a function are changed in the rows' transaction");
+is(sql(q(SELECT row_text FROM stream_ckpt.late_rows WHERE query = 'of_growing'::regclass)) =~ s/^[^\t]*\t//r,
+	"(1,3)\t3", 'and a row that is late is kept as it is');
+sql(q(SELECT stream_ckpt.drop_query('of_growing')));
+
 # Checks of domains
 sql(q(
 	CREATE TABLE checked (ts timestamptz, v int);

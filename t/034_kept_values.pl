@@ -238,9 +238,7 @@ PostgreSQL::Test::Utils::append_to_file($script, q(BEGIN; CREATE TYPE hue AS ENU
 my $end = sql('SELECT pg_current_wal_insert_lsn()');
 my $out = '';
 my $writer = IPC::Run::start([ $node->installed_command('psql'), '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', $script ], '>', \$out, '2>', \$out);
-# a task that has worked on it, or waits to see what it made
-wait_until($node, "SELECT t.lsn > '$end' OR a.wait_event = 'transactionid' FROM stream_ckpt.tasks t JOIN pg_stat_activity a USING (pid)",
-	'the transaction is read');
+wait_until($node, "SELECT decoded_lsn > '$end' FROM stream_ckpt.pipelines", 'the transaction is read');
 sql(q(SET synchronous_commit = local), 'ALTER SYSTEM RESET synchronous_standby_names', 'SELECT pg_reload_conf()');
 ok($writer->finish, 'the transaction is over');
 sync_pipelines($node);

@@ -50,6 +50,12 @@ typedef enum ScWireOp
  */
 #define SC_WIRE_CUT			1
 
+/*
+ * The transaction has changed the catalogs, perhaps what its rows or the queries are made of.  Such
+ * a record is the first of its message.
+ */
+#define SC_WIRE_CATALOGS	2
+
 typedef struct ScWireHeader
 {
 	uint32		magic;
@@ -61,7 +67,7 @@ typedef struct ScWireRecord
 {
 	uint32		len;			/* with this header; a multiple of 8 */
 	uint8		op;				/* ScWireOp */
-	uint8		flags;			/* 'I': SC_WIRE_CUT; else 0 */
+	uint8		flags;			/* 'I': SC_WIRE_CUT; 'T': SC_WIRE_CATALOGS; else 0 */
 	uint16		layout;			/* 'L', 'I': number of the layout */
 } ScWireRecord;
 
@@ -70,8 +76,6 @@ typedef struct ScWireLayout
 	Oid			relid;			/* the relation whose rows they are */
 	uint16		nstreams;		/* streams that its rows belong to */
 	uint16		natts;			/* physical columns */
-	TransactionId xid;			/* whose row follows: it may have made the columns itself */
-	uint32		unused;
 } ScWireLayout;
 
 typedef struct ScWireStream

@@ -123,7 +123,7 @@ layout_invalidate(Datum arg, Oid relid)
 }
 
 ScLayout *
-sc_capture_layout(Relation relation, TransactionId xid, ScBatch *batch)
+sc_capture_layout(Relation relation, ScBatch *batch)
 {
 	Oid			relid = RelationGetRelid(relation);
 	ScLayout   *layout;
@@ -161,7 +161,6 @@ sc_capture_layout(Relation relation, TransactionId xid, ScBatch *batch)
 									PG_UINT16_MAX)));
 				copy = sc_batch_add(batch, SC_WIRE_LAYOUT, layout->number, len);
 				memcpy(copy, body, len);
-				((ScWireLayout *) copy)->xid = xid;
 				sc_batch_flush(batch);
 				if (layout->body)
 					pfree(layout->body);

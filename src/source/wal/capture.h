@@ -59,7 +59,7 @@ extern bool sc_capture_has(Oid relid);
  * The layout of a relation, valid until the next call; sends an 'L' record
  * through "batch" where it is new or changed.  nstreams 0: not ours.
  */
-extern ScLayout *sc_capture_layout(Relation relation, TransactionId xid, ScBatch *batch);
+extern ScLayout *sc_capture_layout(Relation relation, ScBatch *batch);
 
 /* Streams touched by the transaction being decoded, in order of first touch. */
 extern List *sc_capture_touched(void);

@@ -112,10 +112,14 @@ plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 static void
 write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 {
+	bool		catalogs = rbtxn_has_catalog_changes(txn);
 	ScWireBegin *begin;
 
+	if (catalogs)
+		sc_batch_flush(decoder->batch);
 	begin = (ScWireBegin *) sc_batch_add(decoder->batch, SC_WIRE_BEGIN, 0,
 										 sizeof(ScWireBegin));
+	SC_WIRE_RECORD(begin)->flags = catalogs ? SC_WIRE_CATALOGS : 0;
 	begin->xid = txn->xid;
 	begin->unused = 0;
 	begin->end_lsn = txn->end_lsn;
@@ -127,7 +131,7 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relat
 			  ReorderBufferChange *change)
 {
 	ScDecoder  *decoder = sc_decoder;
-	ScLayout   *layout = sc_capture_layout(relation, txn->xid, decoder->batch);
+	ScLayout   *layout = sc_capture_layout(relation, decoder->batch);
 
 	if (layout->nstreams == 0)
 		return;
@@ -271,7 +275,7 @@ plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelatio
 {
 	for (int r = 0; r < nrelations; r++)
 	{
-		ScLayout   *layout = sc_capture_layout(relations[r], txn->xid, sc_decoder->batch);
+		ScLayout   *layout = sc_capture_layout(relations[r], sc_decoder->batch);
 
 		for (int i = 0; i < layout->nstreams; i++)
 		{
@@ -348,7 +352,7 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 	relation = RelationIdGetRelation(header->relid);
 	if (!RelationIsValid(relation))
 		return;
-	layout = sc_capture_layout(relation, txn->xid, decoder->batch);
+	layout = sc_capture_layout(relation, decoder->batch);
 	if (layout->nstreams > 0)
 	{
 		for (int i = 0; i < layout->nstreams; i++)

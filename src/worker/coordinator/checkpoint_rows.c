@@ -229,8 +229,7 @@ retain_row(const RowRange *range)
 	relation_close(view, NoLock);
 	ExecStoreMinimalTuple((MinimalTuple) (range->rows[0] + 1), slot, false);
 	slot_getallattrs(slot);
-	sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
-				  InvalidTransactionId, &retained_row);
+	sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull, &retained_row);
 	ExecDropSingleTupleTableSlot(slot);
 }
 

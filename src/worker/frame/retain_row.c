@@ -21,12 +21,9 @@
 #include "catalog/pg_type.h"
 #include "ckpt/failure.h"
 #include "funcapi.h"
-#include "storage/lmgr.h"
-#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -299,21 +296,6 @@ try_step(void (*step) (Row *row), Row *row)
 	return error;
 }
 
-/*
- * The catalogs show what the row's transaction made (a type) only when it is over: rows are
- * decoded a moment before.  False: there is no transaction to wait for.
- */
-static bool
-wait_for_transaction(TransactionId xid)
-{
-	if (!TransactionIdIsNormal(xid))
-		return false;
-	if (TransactionIdIsInProgress(xid))
-		XactLockTableWait(xid, NULL, NULL, XLTW_None);
-	AcceptInvalidationMessages();
-	return true;
-}
-
 /* Each value by itself: an error takes the value's place. */
 static void
 output_each(Row *row)
@@ -344,8 +326,7 @@ bytes_of(Datum datum)
 }
 
 void
-sc_retain_row(TupleDesc desc, const Datum *values, const bool *nulls, TransactionId xid,
-			  ScRetainedRow *retained)
+sc_retain_row(TupleDesc desc, const Datum *values, const bool *nulls, ScRetainedRow *retained)
 {
 	Row			row = {.desc = desc,.values = values,.nulls = nulls,.retained = retained};
 	ErrorData  *error;
@@ -353,8 +334,6 @@ sc_retain_row(TupleDesc desc, const Datum *values, const bool *nulls, Transactio
 	row.texts = palloc0(Max(desc->natts, 1) * sizeof(char *));
 	forget(retained);
 	error = try_step(make_all, &row);
-	if (error && wait_for_transaction(xid))
-		error = try_step(make_all, &row);
 	if (error)
 	{
 		forget(retained);

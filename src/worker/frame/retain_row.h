@@ -13,10 +13,10 @@
 /*
  * Makes *retained, in the current memory context, of the row with the columns "desc".  Runs output
  * functions: to be called as the query's owner, as expressions are.  A value whose output
- * function fails doesn't lose the row: the others are there, but "text" isn't.  "xid": the row's
- * transaction, or invalid.  Errors: those that may pass, and 54000 for a row too large to be kept.
+ * function fails doesn't lose the row: the others are there, but "text" isn't.  Errors: those that
+ * may pass, and 54000 for a row too large to be kept.
  */
 extern void sc_retain_row(TupleDesc desc, const Datum *values, const bool *nulls,
-						  TransactionId xid, ScRetainedRow *retained);
+						  ScRetainedRow *retained);
 
 #endif							/* SC_WORKER_FRAME_RETAIN_ROW_H */

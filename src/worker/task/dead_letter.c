@@ -49,8 +49,7 @@ keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScRetainedRow *r
 		else
 		{
 			slot_getallattrs(slot);
-			sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
-						  InvalidTransactionId, retained);
+			sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull, retained);
 		}
 		sc_env_leave(&env);
 		ReleaseCurrentSubTransaction();

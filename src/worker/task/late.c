@@ -28,7 +28,7 @@ sc_task_retain_row(ScTaskQuery *query, ScRetainedRow *retained)
 				 errdetail("It takes more than 1 GB.")));
 	desc = sc_task_stream_retained_row(query->layout, query->stream, SC_WIRE_TUPLE(record),
 									   &values, &nulls);
-	sc_retain_row(desc, values, nulls, query->xid, retained);
+	sc_retain_row(desc, values, nulls, retained);
 }
 
 void

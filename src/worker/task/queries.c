@@ -263,21 +263,17 @@ sc_task_queries(void)
 }
 
 bool
-sc_task_queries_read_rows(const ScWireRecord *record)
+sc_task_queries_mind_catalogs(void)
 {
-	const ScWireLayout *layout = (const ScWireLayout *) SC_WIRE_BODY(record);
-	const ScWireStream *streams = (const ScWireStream *) (layout + 1);
 	ListCell   *lc;
 
 	foreach(lc, queries)
 	{
-		const ScDefinition *definition = ((ScTaskQuery *) lfirst(lc))->definition;
+		const ScTaskQuery *query = lfirst(lc);
 
-		for (int i = 0; definition->whole_row && i < layout->nstreams; i++)
-		{
-			if (streams[i].relid == definition->stream_relid)
-				return true;
-		}
+		if (query->definition->has_user_parts || query->query->keep_late_rows ||
+			query->query->dead_letter)
+			return true;
 	}
 	return false;
 }

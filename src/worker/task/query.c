@@ -309,7 +309,6 @@ run_records(ScTaskQuery *query)
 				break;
 			case SC_WIRE_BEGIN:
 				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
-				query->xid = ((ScWireBegin *) SC_WIRE_BODY(record))->xid;
 				query->ordinal = 0;
 				query->skipping = query->paused || query->transaction <= query->offset;
 				break;

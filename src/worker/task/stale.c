@@ -3,8 +3,8 @@
  *	  Compiling a query again when something that it is made of has changed: its view, its
  *	  functions, its types, the stream's row type.
  *
- * The rule: no row of a transaction that began after a change was committed is computed as
- * before it, by whatever process.  A change is told (invalidation messages) before its
+ * The rule: no row of a transaction that made a change, or that began after it was committed, is
+ * computed as before it, by whatever process.  A change is told (invalidation messages) before its
  * command returns, and is heard when a transaction begins: so at the first one after the
  * message with the row was received.  Nothing is looked up when it is heard; the query is only
  * marked, and compiled again before the next message, transaction end or barrier.

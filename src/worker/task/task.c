@@ -169,8 +169,6 @@ process_message(const char *data, Size len)
 	switch (first->op)
 	{
 		case SC_WIRE_LAYOUT:
-			if (sc_task_queries_read_rows(first))
-				wait_until_told(((const ScWireLayout *) SC_WIRE_BODY(first))->xid);
 			sc_task_layout_set(first);
 			break;
 		case SC_WIRE_CONTROL:
@@ -178,6 +176,12 @@ process_message(const char *data, Size len)
 			break;
 		case SC_WIRE_BARRIER:
 			process_barrier((const ScWireBarrier *) SC_WIRE_BODY(first));
+			break;
+		case SC_WIRE_BEGIN:
+			/* it comes a moment before others see what the transaction made */
+			if ((first->flags & SC_WIRE_CATALOGS) && sc_task_queries_mind_catalogs())
+				wait_until_told(((const ScWireBegin *) SC_WIRE_BODY(first))->xid);
+			process_rows(data, len);
 			break;
 		default:
 			process_rows(data, len);

@@ -52,7 +52,6 @@ typedef struct ScTaskQuery
 
 	/* where it is, for a failure */
 	XLogRecPtr	transaction;	/* end of the transaction being read */
-	TransactionId xid;			/* its number */
 	int64		ordinal;		/* rows of the stream seen in it */
 	bool		in_row;			/* at the last one of them */
 	TupleTableSlot *row;		/* that row */
@@ -92,8 +91,8 @@ extern void sc_task_queries_run(const char *data, Size len);
  * live chunks. */
 extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn);
 
-/* Does a query have rows of this layout ('L' record) as values? */
-extern bool sc_task_queries_read_rows(const ScWireRecord *record);
+/* Can what a transaction did to the catalogs matter to a query that runs its rows? */
+extern bool sc_task_queries_mind_catalogs(void);
 
 /* Has the query fail, by the error that "raise" throws. */
 extern void sc_task_query_fail(ScTaskQuery *query, void (*raise) (const ScTaskQuery *query));
