@@ -126,6 +126,16 @@ typedef RepOriginId ReplOriginId;
 #define SC_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
 #endif
 
+/* 16: the files of a relation */
+#if PG_VERSION_NUM < 160000
+#include "storage/relfilenode.h"
+typedef RelFileNode RelFileLocator;
+#define RelFileLocatorEquals(a, b) RelFileNodeEquals(a, b)
+#define rd_locator rd_node
+#else
+#include "storage/relfilelocator.h"
+#endif
+
 /* 18: whether a lock that isn't had is logged */
 #if PG_VERSION_NUM >= 180000
 #define sc_conditional_xact_wait(xid) ConditionalXactLockTableWait(xid, false)

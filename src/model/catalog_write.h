@@ -18,6 +18,8 @@
  * in ExclusiveLock, and looks it up again afterwards.
  */
 extern void sc_stream_lock(Oid relid, LOCKMODE mode);
+/* The same without waiting: false where somebody has a lock that doesn't go with it. */
+extern bool sc_stream_lock_conditional(Oid relid, LOCKMODE mode);
 extern void sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode);
 /* For those who pause and resume a query. */
 extern void sc_query_lock(int64 query_id, LOCKMODE mode);

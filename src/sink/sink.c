@@ -393,6 +393,12 @@ sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 	sink->rows++;
 }
 
+Relation
+sc_sink_relation(const ScSink *sink)
+{
+	return sink->rel;
+}
+
 bool
 sc_sink_runs_user_code(const ScSink *sink)
 {

@@ -39,6 +39,9 @@ extern AttrNumber *sc_result_columns(Relation rel, TupleDesc rows);
  * table's in order; the tuple is copied where it must outlive the call. */
 extern void sc_sink_put(ScSink *sink, char op, MinimalTuple row);
 
+/* The result table, open until sc_sink_close. */
+extern Relation sc_sink_relation(const ScSink *sink);
+
 /* Does writing run code of the user's own (triggers, rules, defaults...)? */
 extern bool sc_sink_runs_user_code(const ScSink *sink);
 

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/heapam_xlog.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogutils.h"
@@ -101,6 +102,49 @@ behind_page_header(XLogRecPtr lsn)
 	return lsn;
 }
 
+void
+sc_decoder_leave_out(ScDecoder *decoder, ScIsNoStreams is_no_streams)
+{
+	decoder->is_no_streams = is_no_streams;
+}
+
+/* Is it about rows of one table? */
+static bool
+changes_rows(XLogReaderState *reader)
+{
+	uint8		op = XLogRecGetInfo(reader) & XLOG_HEAP_OPMASK;
+
+	if (XLogRecGetRmid(reader) == RM_HEAP2_ID)
+		return op == XLOG_HEAP2_MULTI_INSERT;
+	if (XLogRecGetRmid(reader) != RM_HEAP_ID)
+		return false;
+	return op == XLOG_HEAP_INSERT || op == XLOG_HEAP_DELETE || op == XLOG_HEAP_UPDATE ||
+		op == XLOG_HEAP_HOT_UPDATE || op == XLOG_HEAP_CONFIRM;
+}
+
+/*
+ * Leaves the record out if it is known to concern no stream.  Decoding still learns of its
+ * transaction: which one a subtransaction belongs to is said in the first record only.
+ */
+static bool
+leave_out(ScDecoder *decoder)
+{
+	XLogReaderState *reader = decoder->ctx->reader;
+	TransactionId xid = XLogRecGetXid(reader);
+	TransactionId top = XLogRecGetTopXid(reader);
+	RelFileLocator file;
+
+	if (!decoder->is_no_streams || !changes_rows(reader))
+		return false;
+	XLogRecGetBlockTag(reader, 0, &file, NULL, NULL);
+	if (!decoder->is_no_streams(xid, &file, reader->ReadRecPtr))
+		return false;
+	if (TransactionIdIsValid(top))
+		ReorderBufferAssignChild(decoder->ctx->reorder, top, xid, reader->ReadRecPtr);
+	ReorderBufferProcessXid(decoder->ctx->reorder, xid, reader->ReadRecPtr);
+	return true;
+}
+
 bool
 sc_decoder_step(ScDecoder *decoder)
 {
@@ -122,7 +166,8 @@ sc_decoder_step(ScDecoder *decoder)
 	/* at a commit the decoding opens a transaction */
 	if (XLogRecGetRmid(reader) == RM_XACT_ID)
 		sc_process_works();
-	LogicalDecodingProcessRecord(decoder->ctx, reader);
+	if (!leave_out(decoder))
+		LogicalDecodingProcessRecord(decoder->ctx, reader);
 	return true;
 }
 

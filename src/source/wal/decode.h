@@ -6,6 +6,7 @@
 #ifndef SC_SOURCE_WAL_DECODE_H
 #define SC_SOURCE_WAL_DECODE_H
 
+#include "base/compat.h"
 #include "source/wal/slot.h"
 #include "wire/batch.h"
 
@@ -17,6 +18,13 @@ typedef struct ScDecoder ScDecoder;
  * decoder lives until the process ends.
  */
 extern ScDecoder *sc_decoder_start(int32 pipeline_id, XLogRecPtr start, ScBatch *batch);
+
+/*
+ * Says of a record that inserts, changes or deletes rows whether it is known to concern no stream: it is
+ * left out then, before it is decoded.
+ */
+typedef bool (*ScIsNoStreams) (TransactionId xid, const RelFileLocator *file, XLogRecPtr lsn);
+extern void sc_decoder_leave_out(ScDecoder *decoder, ScIsNoStreams is_no_streams);
 
 /*
  * Decodes one record: whole transactions are delivered when their commit record

@@ -28,7 +28,11 @@
 #include "wire/message.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/frame/loop.h"
+#include "worker/frame/own_rows.h"
 #include "worker/frame/retain_row.h"
+
+/* So many rows are worth telling the reader of */
+#define MANY_ROWS	128
 
 /* Time limits within which the rows at fault must be found */
 #define DEAD_LETTER_LIMITS	3
@@ -73,6 +77,8 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_co
 	ScSink	   *sink;
 	const char *message;
 	Size		len;
+	int64		nrows = 0;
+	bool		told = false;
 
 	sc_env_enter(&env, query->owner, query->settings);
 	sc_limit_begin(query->owner);
@@ -88,6 +94,12 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_co
 	{
 		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
 		{
+			nrows += ((const ScMessage *) message)->nrows;
+			if (!told && nrows >= MANY_ROWS && !written->user_code)
+			{
+				sc_own_rows_begin(sc_sink_relation(sink));
+				told = true;
+			}
 			sc_limit_add(((const ScMessage *) message)->nrows);
 			put_rows(sink, message, len);
 		}

@@ -108,12 +108,14 @@ try_commit(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 		sc_limit_begin_all(sc_checkpoint_user_code(pending));
 		sc_commit_transaction();
 		sc_limit_end();
+		sc_own_rows_end();
 	}
 	PG_CATCH();
 	{
 		ErrorData  *error = sc_take_query_error(context);
 
 		AbortOutOfAnyTransaction();
+		sc_own_rows_end();
 		if (is_committed(record))
 			result = COMMITTED;
 		else if (written && sc_checkpoint_blame(pending, error))

@@ -49,6 +49,7 @@ entry_init(ScPipelineShared *pipeline)
 	pg_atomic_init_u32(&pipeline->work, 0);
 	pg_atomic_init_u64(&pipeline->interval_us, 0);
 	pg_atomic_init_u32(&pipeline->reader_sleeps, 0);
+	pg_atomic_init_u64(&pipeline->own_rows.changes, 0);
 	ConditionVariableInit(&pipeline->cv);
 }
 

@@ -23,6 +23,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
+#include "worker/frame/own_rows.h"
 #include "worker/frame/strikes.h"
 
 #define SC_MAX_TASKS 16
@@ -115,6 +116,8 @@ typedef struct ScPipelineShared
 
 	/* reader -> writers: its latch wants to be set at a commit */
 	pg_atomic_uint32 reader_sleeps;
+
+	ScOwnRows	own_rows;		/* coordinator -> reader */
 
 	/* the coordinator's own, for those that follow it: no lock */
 	ScStrikes	strikes[SC_MAX_STRIKES];

@@ -32,6 +32,7 @@
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "worker/frame/loop.h"
+#include "worker/frame/own_rows.h"
 #include "worker/frame/queues.h"
 #include "worker/frame/workers.h"
 
@@ -95,6 +96,7 @@ reader_main(void)
 	offsets = sc_queues_offsets(segment, &noffsets);
 	prepare(offsets, noffsets);
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
+	sc_decoder_leave_out(decoder, sc_own_rows_contain);
 	sc_my_pipeline->behind_since = sc_moment_now();
 	SC_DEBUG_POINT("reader_before_read");
 
