@@ -201,6 +201,9 @@ ALTER TABLE stream_ckpt.checkpoint_offset
 	ADD COLUMN recent_ahead bigint NOT NULL DEFAULT 0,
 	ADD COLUMN recent_lsn pg_lsn;
 
+-- Dumps: windows that were open behind the greatest event time, as closed_windows.  0.2 has none.
+ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN ahead_windows timestamptz[];
+
 CREATE FUNCTION stream_ckpt.watermark(max_event_time timestamptz, watermark_delay interval)
 RETURNS timestamptz LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_watermark';
 COMMENT ON FUNCTION stream_ckpt.watermark(timestamptz, interval)

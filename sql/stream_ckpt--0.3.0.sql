@@ -109,6 +109,7 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	recent_ignored	bigint NOT NULL DEFAULT 0,
 	recent_ahead	bigint NOT NULL DEFAULT 0,
 	recent_lsn		pg_lsn,
+	ahead_windows	timestamptz[],	-- open ones behind max_event_time, as closed_windows
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 

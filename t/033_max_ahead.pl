@@ -296,12 +296,12 @@ is(sql(q(SELECT late_rows, (SELECT count(*) FROM s_update WHERE window_start IN 
 sql(q(CREATE TABLE g (ts timestamptz, id int)));
 sql(q(SELECT stream_ckpt.attach_stream('g', event_time => 'ts', max_ahead => NULL)));
 minutely('g');
-put('g', map { sprintf('2124-01-01 %02d:%02d', int($_ / 60), $_ % 60) } 0, 0, 3, map { 20 * $_ } 1 .. 30);
+put('g', map { sprintf('2124-01-01 %02d:%02d', int($_ / 60), $_ % 60) } 0, 0, 4, map { 20 * $_ } 1 .. 30);
 put('g', '2125-01-01');
 sync_pipelines($node);
 is(sql(q(SELECT DISTINCT cardinality(closed_windows) FROM stream_ckpt.checkpoint_offset WHERE source = 'g'::regclass)), '64', '32 ranges');
 sql(q(SELECT stream_ckpt.reset_watermark('g', '2123-12-31')));
-put('g', '2124-01-01 00:01');
+put('g', '2124-01-01 00:02');
 put('g', '2124-01-01 00:15');
 sql(q(SELECT stream_ckpt.reset_watermark('g', '2123-12-31')));
 put('g', '2124-01-01 00:00:30');

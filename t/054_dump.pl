@@ -1,6 +1,7 @@
 # pg_dump and restore: definitions and watermarks come along, state and slot don't; the restored
 # database's queries stand at a clear status, and both ways out work.  Windows that had rows at the
-# dump are never changed.
+# dump are never changed, those behind the greatest event time included; a definition that can't be
+# compiled any more is its own query's failure.
 
 use strict;
 use warnings;
@@ -158,6 +159,95 @@ $node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('closed', keep_resu
 ($ret, $stdout, $stderr) = $node->psql('postgres', q(SELECT stream_ckpt.create_query('closed', 'SELECT w.window_start, count(*) AS n
 	FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start')));
 like($stderr, qr/relation "closed" already exists.*rename or drop that relation: drop_query\(\.\.\., keep_result => true\)/s, 'its name is taken: what to do');
+
+#
+# Windows behind the greatest event time: of rows beyond max_ahead ("a"), of nothing but such rows ("o"), of rows that
+# came before a reset ("r"), and more of them than are told apart ("m")
+#
+$node->safe_psql('postgres', 'CREATE DATABASE ahead');
+$node->safe_psql('ahead', q(CREATE EXTENSION stream_ckpt;
+	SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '100 ms');
+	CREATE FUNCTION one() RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'));
+for my $stream (qw(a o r m))
+{
+	$node->safe_psql('ahead', "CREATE TABLE $stream (ts timestamptz)");
+	my $max_ahead = $stream eq 'r' ? 'NULL' : q('1 day');
+	$node->safe_psql('ahead', "SELECT stream_ckpt.attach_stream('$stream', event_time => 'ts', max_ahead => $max_ahead)");
+	for my $query ("${stream}_close", "${stream}_update", $stream eq 'a' ? 'broken_update' : ())
+	{
+		my $where = $query =~ /broken/ ? 'WHERE public.one() = 1' : '';
+		my $emit = $query =~ s/.*_//r;
+		$node->safe_psql('ahead', qq(SELECT stream_ckpt.create_query('$query', \$\$SELECT w.window_start, w.window_end, count(*) AS n
+			FROM $stream, stream_ckpt.tumble(ts, '1 minute') w $where GROUP BY w.window_start, w.window_end\$\$, emit => '$emit')));
+	}
+}
+
+# Rows at times of day: of 2024, or with another year before them
+sub put
+{
+	my ($database, $stream, @times) = @_;
+	$node->safe_psql($database, "INSERT INTO $stream VALUES " . join(', ', map { "('" . (/-/ ? $_ : "2024-01-01 $_") . " UTC')" } @times));
+	return;
+}
+
+sub result
+{
+	my ($database, $query, $condition) = @_;
+	$node->safe_psql($database, 'SELECT stream_ckpt.sync()');
+	return $node->safe_psql($database, "SET timezone = 'UTC'; SELECT coalesce(string_agg(to_char(window_start, 'YY HH24:MI=') || n, ', ' ORDER BY window_start), '')
+		FROM $query WHERE " . ($condition // 'true'));
+}
+
+my @many = map { sprintf('2124-01-01 %02d:%02d', int($_ / 6), $_ % 6 * 10) } 0 .. 39;
+put('ahead', 'a', '00:00', '00:02', '2124-01-01 00:00', '2124-01-01 00:05');
+put('ahead', 'o', '2124-01-01 00:00');
+put('ahead', 'm', '00:00', @many);
+put('ahead', 'r', '00:00', '2124-01-01');
+put('ahead', 'r', '2125-01-01', '2125-01-01 00:05');
+$node->safe_psql('ahead', q(SELECT stream_ckpt.reset_watermark('r')));
+put('ahead', 'r', '00:02');
+is(result('ahead', 'a_close'), '24 00:00=1', 'emit close: what is ahead has no result yet');
+is(result('ahead', 'a_update'), '24 00:00=1, 24 00:02=1, 24 00:00=1, 24 00:05=1', 'emit update: it has');
+is(result('ahead', 'r_close'), '24 00:00=1, 24 00:00=1, 25 00:00=1', 'windows that wrong rows closed');
+
+my $ahead = PostgreSQL::Test::Utils::tempdir() . '/ahead.sql';
+$node->run_log([ 'pg_dump', '-f', $ahead, '-d', $node->connstr('ahead') ]);
+$node->safe_psql('postgres', 'CREATE DATABASE ahead_copy');
+$node->command_ok([ 'psql', '-Xqv', 'ON_ERROR_STOP=1', '-f', $ahead, '-d', $node->connstr('ahead_copy') ], 'windows ahead are restored');
+$node->safe_psql('ahead_copy', q(CREATE OR REPLACE FUNCTION one() RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1 / 0; END'));
+($ret, $stdout, $stderr) = $node->psql('ahead_copy', q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+is($ret, 0, 'the gap is accepted, whatever has become of a definition');
+wait_until($node, q(SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'broken_update'::regclass), 'that query fails', 'ahead_copy');
+is($node->safe_psql('ahead_copy', q(SELECT sqlstate, message, hint FROM stream_ckpt.queries WHERE query = 'broken_update'::regclass)),
+	'22012|division by zero|The query could not be loaded. Mend what its definition is made of and call stream_ckpt.resume_query(query); or drop it and create it again.',
+	'its error, and what to do');
+is($node->safe_psql('ahead_copy', q(SELECT string_agg(DISTINCT status, ', ') FROM stream_ckpt.queries WHERE query <> 'broken_update'::regclass)),
+	'running', 'the others run');
+
+# two rows for each window that had one, and one for others
+put('ahead_copy', 'a', '00:03', '2124-01-01 00:03', ('00:02:30', '2124-01-01 00:00:30', '2124-01-01 00:05:30') x 2);
+put('ahead_copy', 'o', '00:02', '2124-01-01 00:01', ('2124-01-01 00:00:30') x 2);
+put('ahead_copy', 'r', '00:03', '2125-01-01 00:03', ('00:02:30', '2124-01-01 00:00:30', '2125-01-01 00:00:30', '2125-01-01 00:05:30') x 2);
+put('ahead_copy', 'm', '2124-01-01 12:00', (map { "$_:30" } @many) x 2);
+$node->safe_psql('ahead_copy', q(CREATE OR REPLACE FUNCTION one() RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+	SELECT stream_ckpt.resume_query('broken_update')));
+for my $query (qw(a_update broken_update))
+{
+	is(result('ahead_copy', $query), '24 00:00=1, 24 00:02=1, 24 00:03=1, 24 00:00=1, 24 00:03=1, 24 00:05=1', "$query: what had rows is as it was");
+	is($node->safe_psql('ahead_copy', "SELECT late_rows FROM stream_ckpt.queries WHERE query = '$query'::regclass"), '6', "$query: its rows are late");
+}
+is(result('ahead_copy', 'o_update'), '24 00:02=1, 24 00:00=1, 24 00:01=1', 'o_update: also if there was no other row');
+is(result('ahead_copy', 'r_update'), '24 00:00=1, 24 00:02=1, 24 00:03=1, 24 00:00=1, 25 00:00=1, 25 00:03=1, 25 00:05=1', 'r_update: after a reset');
+is($node->safe_psql('ahead_copy', q(SELECT count(*), sum(n), (SELECT late_rows FROM stream_ckpt.queries WHERE query = 'm_update'::regclass) FROM m_update)),
+	'42|42|80', 'm_update: however many');
+
+# emit close: a part of their rows never appears
+put('ahead_copy', $_, '00:10') for qw(a o r m);
+$node->safe_psql('ahead_copy', join ';', map { "SELECT stream_ckpt.reset_watermark('$_', '2130-01-01 UTC')" } qw(a o r m));
+is(result('ahead_copy', 'a_close', q(window_start > '2030-01-01')), '24 00:03=1', 'a_close: windows that had rows are over without a result');
+is(result('ahead_copy', 'o_close', q(window_start > '2030-01-01')), '24 00:01=1', 'o_close');
+is(result('ahead_copy', 'r_close', q(window_start > '2030-01-01')), '24 00:00=1, 25 00:00=1, 25 00:03=1', 'r_close');
+is(result('ahead_copy', 'm_close', q(window_start > '2030-01-01')), '24 12:00=1', 'm_close');
 
 $node->stop;
 done_testing();

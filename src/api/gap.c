@@ -23,12 +23,10 @@
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "api/gap.h"
-#include "base/env.h"
 #include "ckpt/store.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
-#include "query/analyze.h"
 #include "source/wal/slot.h"
 
 /* Where a query stands, or NULL where it has no offset. */
@@ -84,24 +82,25 @@ begin_query(const ScQuery *query)
 
 /*
  * A query that goes on without its state: windows that had rows, of the stream or of the result,
- * miss some from now on.  Up to that of the greatest event time they stay as they are, and what comes
- * for them is late.  To be called before the position is moved; "offset" has the watermark.
+ * miss some from now on.  They stay as they are, and what comes for them is late: all that begin up
+ * to the greatest event time, and those that were open behind it.  The definition isn't needed, so
+ * one that can't be compiled any more is its query's failure only.  To be called before the position
+ * is moved; "offset" has the event times.
  */
 static void
-close_windows(const ScQuery *query, const ScOffset *offset)
+close_windows(const ScOffset *offset)
 {
-	ScDefinition *definition;
-	int64		until;
-	ScEnv		env;
+	ScWindowRanges windows = offset->time.closed_windows;
+	int64		last = offset->time.max_event_time;
 
-	if (offset->time.max_event_time == SC_NO_EVENT_TIME)
-		return;
-	sc_env_enter(&env, query->owner, query->settings);
-	definition = sc_definition_load(query);
-	sc_env_leave(&env);
-	until = sc_tumble_start(&definition->window, offset->time.max_event_time) +
-		definition->window.size;
-	sc_offset_close(query->query_id, Max(until, offset->time.closed_until));
+	/* an end that can be shown; no window ends behind it */
+	if (last != SC_NO_EVENT_TIME)
+		sc_ranges_add(&windows, SC_NO_EVENT_TIME, Min(last, END_TIMESTAMP - 2) + 1);
+	for (int i = 0; i < offset->ahead_windows.n; i++)
+		sc_ranges_add(&windows, offset->ahead_windows.ranges[i].start,
+					  offset->ahead_windows.ranges[i].end);
+	if (windows.n > 0)
+		sc_offset_close(offset->query_id, &windows);
 }
 
 static bool
@@ -138,7 +137,7 @@ sc_gap_accept(const ScPipeline *pipeline)
 			continue;
 		if (offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
 							   (has_state && !from_this_version(&state))))
-			close_windows(query, offset);
+			close_windows(offset);
 		if (offset == NULL)
 			begin_query(query);
 		else if (foreign || offset->lsn < slot.confirmed_flush)

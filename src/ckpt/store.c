@@ -24,11 +24,9 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
 #include "ckpt/store_internal.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -225,40 +223,12 @@ interval_usecs(const Datum *values, const bool *nulls, AttrNumber attno, const c
 		sc_interval_usecs(DatumGetIntervalP(values[attno - 1]), what);
 }
 
-/* closed_windows: timestamptz[], the start and the end of each range in turn. */
 static void
-read_ranges(Datum array, ScWindowRanges *ranges)
+set_ranges(Datum *values, bool *nulls, AttrNumber attno, const ScWindowRanges *ranges)
 {
-	Datum	   *bounds;
-	int			n;
-
-	deconstruct_array(DatumGetArrayTypeP(array), TIMESTAMPTZOID, sizeof(TimestampTz),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &bounds, NULL, &n);
-	if (n % 2 != 0 || n / 2 > SC_CLOSED_RANGES)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("closed windows of a query have an invalid format")));
-	ranges->n = n / 2;
-	for (int i = 0; i < ranges->n; i++)
-	{
-		ranges->ranges[i].start = DatumGetTimestampTz(bounds[2 * i]);
-		ranges->ranges[i].end = DatumGetTimestampTz(bounds[2 * i + 1]);
-	}
-}
-
-static Datum
-ranges_datum(const ScWindowRanges *ranges)
-{
-	Datum		bounds[2 * SC_CLOSED_RANGES];
-
-	for (int i = 0; i < ranges->n; i++)
-	{
-		bounds[2 * i] = TimestampTzGetDatum(ranges->ranges[i].start);
-		bounds[2 * i + 1] = TimestampTzGetDatum(ranges->ranges[i].end);
-	}
-	return PointerGetDatum(construct_array(bounds, 2 * ranges->n, TIMESTAMPTZOID,
-										   sizeof(TimestampTz), FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
+	nulls[attno - 1] = ranges->n == 0;
+	if (ranges->n > 0)
+		values[attno - 1] = sc_ranges_datum(ranges);
 }
 
 /* Fills an ScOffset (palloc'd) from a row of checkpoint_offset. */
@@ -278,7 +248,9 @@ offset_from_tuple(HeapTuple tuple, TupleDesc desc)
 	offset->time.plausible_time = event_time(values, nulls, Anum_offset_plausible_time);
 	offset->time.closed_until = event_time(values, nulls, Anum_offset_closed_until);
 	if (!nulls[Anum_offset_closed_windows - 1])
-		read_ranges(values[Anum_offset_closed_windows - 1], &offset->time.closed_windows);
+		sc_ranges_read(values[Anum_offset_closed_windows - 1], &offset->time.closed_windows);
+	if (!nulls[Anum_offset_ahead_windows - 1])
+		sc_ranges_read(values[Anum_offset_ahead_windows - 1], &offset->ahead_windows);
 	offset->options.watermark_delay =
 		interval_usecs(values, nulls, Anum_offset_watermark_delay, "watermark_delay", 0);
 	offset->options.idle_timeout =
@@ -322,9 +294,8 @@ offset_to_values(const ScOffset *offset, Datum *values, bool *nulls)
 	set_event_time(values, nulls, Anum_offset_max_event_time, offset->time.max_event_time);
 	set_event_time(values, nulls, Anum_offset_plausible_time, offset->time.plausible_time);
 	set_event_time(values, nulls, Anum_offset_closed_until, offset->time.closed_until);
-	nulls[Anum_offset_closed_windows - 1] = offset->time.closed_windows.n == 0;
-	if (offset->time.closed_windows.n > 0)
-		values[Anum_offset_closed_windows - 1] = ranges_datum(&offset->time.closed_windows);
+	set_ranges(values, nulls, Anum_offset_closed_windows, &offset->time.closed_windows);
+	set_ranges(values, nulls, Anum_offset_ahead_windows, &offset->ahead_windows);
 	values[Anum_offset_watermark_delay - 1] = sc_interval_datum(offset->options.watermark_delay);
 	values[Anum_offset_idle_timeout - 1] = sc_interval_datum(offset->options.idle_timeout);
 	nulls[Anum_offset_idle_timeout - 1] = offset->options.idle_timeout == 0;

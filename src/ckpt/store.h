@@ -23,6 +23,7 @@ typedef struct ScOffset
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* all transactions ending at or before it are in */
 	ScEngineTime time;			/* event times: microseconds since 2000-01-01 */
+	ScWindowRanges ahead_windows;	/* open ones behind time.max_event_time: for a copy without the state */
 	ScStreamOptions options;	/* the stream's, as of "lsn" */
 	int64		rows_in;
 	int64		late_rows;

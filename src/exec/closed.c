@@ -8,8 +8,7 @@
  * wrong rows themselves.  They must not be opened again, as that would replace a whole result
  * by a part; all others may be.  So each window that is freed is remembered, whatever freed it.
  *
- * Windows next to each other make one range, so that a stream which has rows in each of its
- * windows has one or two ranges in all.  There is room for SC_CLOSED_RANGES: then the oldest of
+ * They are remembered as ranges (window/ranges.c).  If there is no room for one more, the oldest of
  * those behind the plausible event time gives way to "closed_until", and if there is none,
  * the two ranges that lie nearest to each other become one.  What that loses is windows
  * between them that never had a row.
@@ -17,108 +16,53 @@
  */
 #include "postgres.h"
 
+#include "common/int.h"
 #include "exec/state.h"
-
-/* The first range that ends behind "start"; n: none does. */
-static int
-find(const ScWindowRanges *closed, int64 start)
-{
-	int			low = 0;
-	int			high = closed->n;
-
-	while (low < high)
-	{
-		int			middle = low + (high - low) / 2;
-
-		if (closed->ranges[middle].end <= start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
 
 bool
 sc_closed_contains(const ScEngine *engine, int64 start, int64 end)
 {
-	const ScWindowRanges *closed = &engine->closed_windows;
-	int			i;
-
-	if (end <= engine->closed_until)
-		return true;
-	i = find(closed, start);
-	return i < closed->n && closed->ranges[i].start <= start;
-}
-
-static void
-remove_range(ScWindowRanges *closed, int i)
-{
-	closed->n--;
-	memmove(&closed->ranges[i], &closed->ranges[i + 1],
-			(closed->n - i) * sizeof(ScWindowRange));
-}
-
-/* Makes ranges "i" and the next one one. */
-static void
-join(ScWindowRanges *closed, int i)
-{
-	closed->ranges[i].end = closed->ranges[i + 1].end;
-	remove_range(closed, i + 1);
-}
-
-/* Makes room for a range.  "ordinary": what ends at or before it is over by the rows' event times. */
-static void
-shrink(ScEngine *engine, int64 ordinary)
-{
-	ScWindowRanges *closed = &engine->closed_windows;
-	int			nearest = 0;
-
-	if (closed->ranges[0].end <= ordinary)
-	{
-		engine->closed_until = Max(engine->closed_until, closed->ranges[0].end);
-		remove_range(closed, 0);
-		return;
-	}
-	for (int i = 1; i < closed->n - 1; i++)
-	{
-		/* unsigned: the distance of two timestamps can be more than an int64 holds */
-		if ((uint64) closed->ranges[i + 1].start - (uint64) closed->ranges[i].end <
-			(uint64) closed->ranges[nearest + 1].start - (uint64) closed->ranges[nearest].end)
-			nearest = i;
-	}
-	join(closed, nearest);
+	return end <= engine->closed_until || sc_ranges_contain(&engine->closed_windows, start);
 }
 
 void
 sc_closed_add(ScEngine *engine, int64 start, int64 end, int64 ordinary)
 {
 	ScWindowRanges *closed = &engine->closed_windows;
-	int			i;
 
 	if (sc_closed_contains(engine, start, end))
 		return;
-	if (closed->n == SC_CLOSED_RANGES)
+	if (closed->n == SC_CLOSED_RANGES && closed->ranges[0].end <= ordinary)
 	{
-		shrink(engine, ordinary);
-		/* it may lie between the two that have become one: ranges never overlap */
-		if (sc_closed_contains(engine, start, end))
-			return;
+		engine->closed_until = Max(engine->closed_until, closed->ranges[0].end);
+		sc_ranges_remove_first(closed);
 	}
-	i = find(closed, start);
-	if (i > 0 && closed->ranges[i - 1].end == start)
-	{
-		closed->ranges[--i].end = end;
-		if (i + 1 < closed->n && closed->ranges[i + 1].start == end)
-			join(closed, i);
-	}
-	else if (i < closed->n && closed->ranges[i].start == end)
-		closed->ranges[i].start = start;
-	else
-	{
-		memmove(&closed->ranges[i + 1], &closed->ranges[i],
-				(closed->n - i) * sizeof(ScWindowRange));
-		closed->ranges[i].start = start;
-		closed->ranges[i].end = end;
-		closed->n++;
-	}
+	sc_ranges_add(closed, start, end);
+}
+
+/* The end of the window that holds the instant before "end"; infinity: timestamps can't express it. */
+static int64
+whole_windows(const ScEngine *engine, int64 end)
+{
+	int64		size = engine->def->window.size;
+	int64		offset = ((end - 1) % size - engine->window_origin) % size;
+	int64		result;
+
+	if (offset < 0)
+		offset += size;
+	if (pg_add_s64_overflow(end - 1, size - offset, &result) || !IS_VALID_TIMESTAMP(result))
+		return DT_NOEND;
+	return result;
+}
+
+void
+sc_closed_complete(ScEngine *engine)
+{
+	ScWindowRanges *closed = &engine->closed_windows;
+
+	if (closed->n == 0 || closed->ranges[0].start != SC_NO_EVENT_TIME)
+		return;
+	engine->closed_until = Max(engine->closed_until,
+							   whole_windows(engine, closed->ranges[0].end));
+	sc_ranges_remove_first(closed);
 }

@@ -557,6 +557,18 @@ sc_engine_set_time(ScEngine *engine, const ScEngineTime *time)
 	engine->plausible_time = time->plausible_time;
 	engine->closed_until = time->closed_until;
 	engine->closed_windows = time->closed_windows;
+	sc_closed_complete(engine);
+}
+
+void
+sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
+{
+	int			first = engine->npanes;
+
+	while (first > 0 && engine->panes[first - 1]->start > engine->max_event_time)
+		first--;
+	for (int i = first; i < engine->npanes; i++)
+		sc_ranges_add(ahead, engine->panes[i]->start, engine->panes[i]->end);
 }
 
 void

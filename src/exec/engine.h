@@ -150,6 +150,12 @@ extern void sc_engine_set_time(ScEngine *engine, const ScEngineTime *time);
 extern void sc_engine_free_closed(ScEngine *engine);
 
 /*
+ * Adds the open windows that begin behind the greatest event time: those of rows that were too far
+ * ahead to move it, or came before a reset.
+ */
+extern void sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead);
+
+/*
  * The greatest event time that would close or free the next window; PG_INT64_MAX:
  * none is open.
  */

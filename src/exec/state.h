@@ -358,6 +358,11 @@ extern bool sc_closed_contains(const ScEngine *engine, int64 start, int64 end);
 /* A window is freed; "ordinary": windows that end at or before it are over by plausible
  * event times. */
 extern void sc_closed_add(ScEngine *engine, int64 start, int64 end, int64 ordinary);
+/*
+ * A first range from SC_NO_EVENT_TIME on is one of event times (accept_gap doesn't know windows):
+ * all windows that begin in it are over.  It becomes closed_until.
+ */
+extern void sc_closed_complete(ScEngine *engine);
 
 /* where.c */
 extern void sc_where_compile(ScEngine *engine);

@@ -98,6 +98,10 @@ extern Datum sc_interval_datum(int64 usecs);	/* the inverse */
 /* The same without an error: false where it has no length. */
 extern bool sc_interval_length(const Interval *interval, int64 *usecs);
 
+/* timestamptz[]: start and end of each range in turn.  Read into what is all zero. */
+extern void sc_ranges_read(Datum array, ScWindowRanges *ranges);
+extern Datum sc_ranges_datum(const ScWindowRanges *ranges);
+
 /* An error where event times could not be moved by so much (delays, lateness, time-outs). */
 extern void sc_interval_check_reach(int64 usecs, const char *what);
 

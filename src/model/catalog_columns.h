@@ -82,7 +82,8 @@
 #define Anum_offset_recent_ignored			27
 #define Anum_offset_recent_ahead			28
 #define Anum_offset_recent_lsn				29
-#define Natts_offset						29
+#define Anum_offset_ahead_windows			30
+#define Natts_offset						30
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

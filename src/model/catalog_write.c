@@ -378,12 +378,12 @@ sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options)
 }
 
 void
-sc_offset_close(int64 query_id, int64 until)
+sc_offset_close(int64 query_id, const ScWindowRanges *windows)
 {
 	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	sc_row_set(&row, Anum_offset_closed_until, TimestampTzGetDatum(until));
+	sc_row_set(&row, Anum_offset_closed_windows, sc_ranges_datum(windows));
 	sc_key_int8(&key, Anum_offset_query_id, query_id);
 	update_rows("checkpoint_offset", &key, &row);
 }

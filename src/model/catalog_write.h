@@ -63,8 +63,8 @@ extern void sc_query_delete(int64 query_id);
  * have their own from then on, until their next part.
  */
 extern void sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options);
-/* Windows that end at or before "until" are over for the query, whatever its watermark says. */
-extern void sc_offset_close(int64 query_id, int64 until);
+/* These windows are over for the query, whatever its watermark says; see sc_closed_complete(). */
+extern void sc_offset_close(int64 query_id, const ScWindowRanges *windows);
 extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format);
 /* Forgets what a query has in memory: the chunks of its open windows. */
 extern void sc_query_delete_chunks(int64 query_id);

@@ -1,10 +1,9 @@
 /*-------------------------------------------------------------------------
  * window.h
- *	  Window arithmetic on event times.
+ *	  Windows, sets of them, and a stream's options of event time.
  *
  * An event time is an int64 of microseconds since 2000-01-01 00:00 (the
- * internal form of timestamptz and timestamp alike); SC_NO_EVENT_TIME and the
- * infinities never reach these functions.  A window is [start, end).
+ * internal form of timestamptz and timestamp alike).  A window is [start, end).
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WINDOW_WINDOW_H
@@ -49,7 +48,7 @@ typedef struct ScWindowRange
 
 #define SC_CLOSED_RANGES	32
 
-/* Ascending, with other windows between them. */
+/* Ascending, with other windows between them; all zero: none. */
 typedef struct ScWindowRanges
 {
 	int32		n;
@@ -57,22 +56,15 @@ typedef struct ScWindowRanges
 	ScWindowRange ranges[SC_CLOSED_RANGES];
 } ScWindowRanges;
 
+/* Is the window that begins at "start" in one of them? */
+extern bool sc_ranges_contain(const ScWindowRanges *ranges, int64 start);
+
+/* May overlap what is there.  If there is no room, windows between two ranges are added, too. */
+extern void sc_ranges_add(ScWindowRanges *ranges, int64 start, int64 end);
+extern void sc_ranges_remove_first(ScWindowRanges *ranges);
+
 /* 1970-01-01 00:00 in microseconds since 2000-01-01 */
 #define SC_UNIX_EPOCH \
 	(-((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)) * USECS_PER_DAY)
-
-/*
- * Start of the tumbling window that holds "ts".  The same arithmetic as
- * date_bin (timestamp.c), floored for times before the origin.
- */
-static inline int64
-sc_tumble_start(const ScWindowSpec *spec, int64 ts)
-{
-	int64		offset = (ts - spec->origin) % spec->size;
-
-	if (offset < 0)
-		offset += spec->size;
-	return ts - offset;
-}
 
 #endif							/* SC_WINDOW_WINDOW_H */

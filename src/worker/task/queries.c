@@ -79,6 +79,8 @@ send_failure(const Step *step, ErrorData *error)
 	}
 	else if (query && sc_failure_is_transient(error->sqlerrcode))
 		failure->row_lsn = XLogRecPtrIsInvalid(step->lsn) ? query->transaction : step->lsn;
+	if (step->context && !failure->hint && !sc_failure_is_transient(error->sqlerrcode))
+		failure->hint = "The query could not be loaded. Mend what its definition is made of and call stream_ckpt.resume_query(query); or drop it and create it again.";
 	initStringInfo(&buf);
 	sc_failure_write(&buf, failure);
 	sc_outbox_add(outbox, SC_MESSAGE_FAILED, step->query_id, 0, NULL, 0, buf.data,

@@ -536,6 +536,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->stream_relid = query->definition->stream_relid;
 	offset->options = query->options;
 	sc_engine_get_time(query->engine, &offset->time);
+	sc_engine_ahead_windows(query->engine, &offset->ahead_windows);
 	offset->ahead_rows = query->ahead_rows;
 	offset->rows_in = counters->rows_in;
 	offset->late_rows = counters->late_rows;
