@@ -39,11 +39,13 @@ sc_progress_retry_may_succeed(void)
 	ListCell   *lc;
 
 	sc_begin_transaction();
+	if (!sc_extension_exists())
+		result = true;			/* whoever begins anew finds out */
 	foreach(lc, sc_progress_list())
 	{
 		ScProgress *entry = lfirst(lc);
 
-		if (entry->retry_at == 0 || entry->retry_at > now)
+		if (result || entry->retry_at == 0 || entry->retry_at > now)
 			continue;
 		if (entry->locked && !gets_locks(entry))
 			entry->retry_at = sc_retry_at(entry->failures + entry->put_off++);
