@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "catalog/pg_authid.h"
 #include "ckpt/uncounted.h"
-#include "common/int.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
@@ -307,14 +306,14 @@ stream_ckpt_task_lag(PG_FUNCTION_ARGS)
 Datum
 stream_ckpt_watermark(PG_FUNCTION_ARGS)
 {
-	int64		event_time = PG_GETARG_TIMESTAMPTZ(0);
 	Interval   *delay = PG_GETARG_INTERVAL_P(1);
 	int64		usecs;
 	int64		watermark;
 
 	if (!sc_interval_length(delay, &usecs))
 		PG_RETURN_NULL();
-	if (pg_sub_s64_overflow(event_time, usecs, &watermark) || watermark < MIN_TIMESTAMP)
+	watermark = sc_watermark(PG_GETARG_TIMESTAMPTZ(0), usecs);
+	if (watermark < MIN_TIMESTAMP)
 		PG_RETURN_TIMESTAMPTZ(DT_NOBEGIN);
 	if (!IS_VALID_TIMESTAMP(watermark))
 		PG_RETURN_TIMESTAMPTZ(DT_NOEND);

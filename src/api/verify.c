@@ -153,8 +153,8 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 		if (!IsA(var, Var) || var->varattno > SC_WINDOW_COLUMNS)
 			continue;
 		greatest = greatest_closed(definition, var->varattno,
-								   offset->time.max_event_time -
-								   offset->options.watermark_delay);
+								   sc_watermark(offset->time.max_event_time,
+												offset->options.watermark_delay));
 		if (greatest < MIN_TIMESTAMP)
 			return "false";
 		return psprintf("%s OPERATOR(pg_catalog.<=) %s",

@@ -22,7 +22,7 @@ typedef struct ScOffset
 	Oid			stream_relid;	/* the stream's */
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* all transactions ending at or before it are in */
-	ScEngineTime time;			/* event times: microseconds since 2000-01-01 */
+	ScEventTime time;			/* event times: microseconds since 2000-01-01 */
 	ScWindowRanges ahead_windows;	/* open ones behind time.max_event_time: for a copy without the state */
 	ScStreamOptions options;	/* the stream's, as of "lsn" */
 	int64		rows_in;

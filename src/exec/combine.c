@@ -110,8 +110,6 @@ take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 void
 sc_engine_take_state(ScEngine *engine, ScEngine *from)
 {
-	ScEngineTime time;
-
 	if (engine->signature != from->signature)
 		sc_signature_fail();
 	if (engine->npanes > 0 || sc_engine_is_interrupted(from))
@@ -119,8 +117,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 
 	engine->running = from->running = true;
 	engine->counters = from->counters;
-	sc_engine_get_time(from, &time);
-	sc_engine_set_time(engine, &time);
+	sc_engine_set_time(engine, sc_engine_time(from));
 	for (int i = 0; i < from->nclosed; i++)
 		sc_panes_remember_closed(engine, from->closed[i]);
 	engine->live_bytes = from->live_bytes;

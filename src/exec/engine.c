@@ -32,16 +32,6 @@
 /* Groups to a block: a power of two that makes blocks of 16 kB or a little more */
 #define BLOCK_BYTES (16 * 1024)
 
-static int64
-add_saturated(int64 a, int64 b)
-{
-	int64		result;
-
-	if (pg_add_s64_overflow(a, b, &result))
-		return b > 0 ? PG_INT64_MAX : PG_INT64_MIN;
-	return result;
-}
-
 /* ---------------------------------------------------------------------
  * Creating and freeing
  * --------------------------------------------------------------------- */
@@ -116,10 +106,8 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->window_origin = def->window.origin % def->window.size;
 	engine->window_start = 0;
 	engine->window_end = 0;		/* an empty window: no row is in it */
-	engine->max_event_time = SC_NO_EVENT_TIME;
+	sc_event_time_init(&engine->time);
 	engine->watermark = SC_NO_EVENT_TIME;
-	engine->plausible_time = SC_NO_EVENT_TIME;
-	engine->closed_until = SC_NO_EVENT_TIME;
 
 	/* an error leaves the context to its parent */
 	compile(engine);
@@ -193,7 +181,7 @@ sc_engine_restore_window(ScEngine *engine)
 static inline bool
 passed(const ScEngine *engine, int64 window_end)
 {
-	return add_saturated(window_end, engine->options.allowed_lateness) <= engine->watermark;
+	return sc_is_past_lateness(window_end, engine->options.allowed_lateness, engine->watermark);
 }
 
 /* Is the current window over for good, so that a row of it is late? */
@@ -201,7 +189,7 @@ static bool
 is_over(const ScEngine *engine)
 {
 	return passed(engine, engine->window_end) ||
-		sc_closed_contains(engine, engine->window_start, engine->window_end);
+		sc_closed_contains(&engine->time, engine->window_start, engine->window_end);
 }
 
 /* WHERE of a row with a window that is open, or may be opened. */
@@ -382,24 +370,21 @@ sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot)
 static void
 set_max_event_time(ScEngine *engine, int64 max_event_time)
 {
-	engine->max_event_time = max_event_time;
-	engine->watermark = max_event_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
-		add_saturated(max_event_time, -engine->options.watermark_delay);
+	engine->time.max_event_time = max_event_time;
+	engine->watermark = sc_watermark(max_event_time, engine->options.watermark_delay);
 }
 
 /* Frees panes, whose windows are over then. */
 static void
 close_panes(ScEngine *engine, int first, int n)
 {
-	int64		ordinary = engine->plausible_time == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME :
-		add_saturated(engine->plausible_time,
-					  -add_saturated(engine->options.watermark_delay,
-									 engine->options.allowed_lateness));
+	int64		ordinary = sc_plausibly_over(&engine->time, engine->options.watermark_delay,
+											 engine->options.allowed_lateness);
 
 	if (n == 0)
 		return;
 	for (int i = first; i < first + n; i++)
-		sc_closed_add(engine, engine->panes[i]->start, engine->panes[i]->end, ordinary);
+		sc_closed_add(&engine->time, engine->panes[i]->start, engine->panes[i]->end, ordinary);
 	sc_panes_close(engine, first, n);
 }
 
@@ -452,7 +437,7 @@ advance(ScEngine *engine, int64 max_event_time)
 	engine->running = true;
 	if (engine->current)
 		sc_pane_account(engine, engine->current);
-	if (max_event_time > engine->max_event_time)
+	if (max_event_time > engine->time.max_event_time)
 	{
 		set_max_event_time(engine, max_event_time);
 		engine->closing = true;
@@ -466,26 +451,20 @@ advance(ScEngine *engine, int64 max_event_time)
 void
 sc_engine_advance_watermark(ScEngine *engine, int64 max_event_time, int64 plausible_time)
 {
-	engine->plausible_time = Max(engine->plausible_time, plausible_time);
+	engine->time.plausible_time = Max(engine->time.plausible_time, plausible_time);
 	advance(engine, max_event_time);
 }
 
 void
 sc_engine_set_delay(ScEngine *engine, int64 watermark_delay)
 {
-	int64		event_time = engine->max_event_time;
+	int64		old_delay = engine->options.watermark_delay;
 
-	if (watermark_delay != engine->options.watermark_delay && event_time != SC_NO_EVENT_TIME)
-	{
-		/* event time is said to be where the watermark is the new delay away */
-		if (watermark_delay > engine->options.watermark_delay)
-			event_time = add_saturated(engine->watermark, watermark_delay);
-		else
-			engine->closing = true;
-		engine->options.watermark_delay = watermark_delay;
-		set_max_event_time(engine, event_time);
-	}
+	if (watermark_delay < old_delay && engine->time.max_event_time != SC_NO_EVENT_TIME)
+		engine->closing = true;
 	engine->options.watermark_delay = watermark_delay;
+	set_max_event_time(engine, sc_event_time_for_delay(engine->time.max_event_time, old_delay,
+													   watermark_delay));
 	advance(engine, SC_NO_EVENT_TIME);
 }
 
@@ -509,7 +488,7 @@ finish_ahead(ScEngine *engine, int64 watermark)
 void
 sc_engine_reset(ScEngine *engine, int64 event_time)
 {
-	int64		watermark = add_saturated(event_time, -engine->options.watermark_delay);
+	int64		watermark = sc_watermark(event_time, engine->options.watermark_delay);
 
 	if (!engine->closing && watermark < engine->watermark)
 	{
@@ -529,35 +508,35 @@ sc_engine_is_interrupted(const ScEngine *engine)
 	return engine->closing || engine->emission.pane != NULL;
 }
 
-int64
-sc_engine_max_event_time(const ScEngine *engine)
+const ScEventTime *
+sc_engine_time(const ScEngine *engine)
 {
-	return engine->max_event_time;
+	return &engine->time;
 }
 
-int64
-sc_engine_plausible_time(const ScEngine *engine)
+/* The end of the window that holds the instant before "end"; infinity: timestamps can't express it. */
+static int64
+whole_windows(const ScEngine *engine, int64 end)
 {
-	return engine->plausible_time;
+	int64		size = engine->def->window.size;
+	int64		offset = ((end - 1) % size - engine->window_origin) % size;
+	int64		result;
+
+	if (offset < 0)
+		offset += size;
+	if (pg_add_s64_overflow(end - 1, size - offset, &result) || !IS_VALID_TIMESTAMP(result))
+		return DT_NOEND;
+	return result;
 }
 
 void
-sc_engine_get_time(const ScEngine *engine, ScEngineTime *time)
+sc_engine_set_time(ScEngine *engine, const ScEventTime *time)
 {
-	time->max_event_time = engine->max_event_time;
-	time->plausible_time = engine->plausible_time;
-	time->closed_until = engine->closed_until;
-	time->closed_windows = engine->closed_windows;
-}
-
-void
-sc_engine_set_time(ScEngine *engine, const ScEngineTime *time)
-{
+	engine->time = *time;
 	set_max_event_time(engine, time->max_event_time);
-	engine->plausible_time = time->plausible_time;
-	engine->closed_until = time->closed_until;
-	engine->closed_windows = time->closed_windows;
-	sc_closed_complete(engine);
+	if (sc_closed_has_times(&engine->time))
+		sc_closed_complete(&engine->time,
+						   whole_windows(engine, engine->time.closed_windows.ranges[0].end));
 }
 
 void
@@ -565,7 +544,7 @@ sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 {
 	int			first = engine->npanes;
 
-	while (first > 0 && engine->panes[first - 1]->start > engine->max_event_time)
+	while (first > 0 && engine->panes[first - 1]->start > engine->time.max_event_time)
 		first--;
 	for (int i = first; i < engine->npanes; i++)
 		sc_ranges_add(ahead, engine->panes[i]->start, engine->panes[i]->end);
@@ -576,7 +555,7 @@ sc_engine_free_closed(ScEngine *engine)
 {
 	for (int i = engine->npanes - 1; i >= 0; i--)
 	{
-		if (sc_closed_contains(engine, engine->panes[i]->start, engine->panes[i]->end))
+		if (sc_closed_contains(&engine->time, engine->panes[i]->start, engine->panes[i]->end))
 			sc_panes_close(engine, i, 1);
 	}
 }
@@ -587,7 +566,7 @@ sc_engine_next_due(const ScEngine *engine)
 	int64		watermark = PG_INT64_MAX;
 
 	if (engine->npanes > 0)
-		watermark = add_saturated(engine->panes[0]->end, engine->options.allowed_lateness);
+		watermark = sc_time_add(engine->panes[0]->end, engine->options.allowed_lateness);
 	if (engine->options.emit == SC_EMIT_CLOSE)
 	{
 		int			n = emitted_panes(engine);
@@ -596,7 +575,7 @@ sc_engine_next_due(const ScEngine *engine)
 			watermark = Min(watermark, engine->panes[n]->end);
 	}
 	return watermark == PG_INT64_MAX ? watermark :
-		add_saturated(watermark, engine->options.watermark_delay);
+		sc_time_add(watermark, engine->options.watermark_delay);
 }
 
 /* ---------------------------------------------------------------------

@@ -126,27 +126,11 @@ extern void sc_engine_set_delay(ScEngine *engine, int64 watermark_delay);
  */
 extern void sc_engine_reset(ScEngine *engine, int64 event_time);
 
-/* Event time, as it is kept with the state. */
-typedef struct ScEngineTime
-{
-	int64		max_event_time; /* the greatest so far, from which the watermark is the delay away;
-								 * or SC_NO_EVENT_TIME, as the next two */
-	int64		plausible_time; /* the greatest plausible one */
-
-	/*
-	 * Windows that end at or before closed_until, and those of closed_windows, are over
-	 * whatever the watermark says: they are never opened, never emitted, and their rows are late.
-	 */
-	int64		closed_until;
-	ScWindowRanges closed_windows;
-} ScEngineTime;
-
-extern int64 sc_engine_max_event_time(const ScEngine *engine);
-extern int64 sc_engine_plausible_time(const ScEngine *engine);
-extern void sc_engine_get_time(const ScEngine *engine, ScEngineTime *time);
+/* The query's event time; the engine's own, as it is now. */
+extern const ScEventTime *sc_engine_time(const ScEngine *engine);
 
 /* Before state is restored; and after it, which frees what there is of windows that are over. */
-extern void sc_engine_set_time(ScEngine *engine, const ScEngineTime *time);
+extern void sc_engine_set_time(ScEngine *engine, const ScEventTime *time);
 extern void sc_engine_free_closed(ScEngine *engine);
 
 /*

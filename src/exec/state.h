@@ -266,11 +266,8 @@ struct ScEngine
 	int			block_shift;	/* log2 of the groups in a block */
 
 	/* event time */
-	int64		max_event_time;
-	int64		watermark;
-	int64		plausible_time; /* greatest of the plausible event times */
-	int64		closed_until;	/* see ScEngineTime, as the next */
-	ScWindowRanges closed_windows;
+	ScEventTime time;
+	int64		watermark;		/* by time.max_event_time and the delay */
 	int64		window_start;	/* of the window that rows are in */
 	int64		window_end;
 	int64		window_origin;	/* in [0, size) */
@@ -352,17 +349,6 @@ sc_expr_value(const ScExpr *expr, ExprContext *econtext, bool *isnull)
 	}
 	return ExecEvalExpr(expr->state, econtext, isnull);
 }
-
-/* closed.c */
-extern bool sc_closed_contains(const ScEngine *engine, int64 start, int64 end);
-/* A window is freed; "ordinary": windows that end at or before it are over by plausible
- * event times. */
-extern void sc_closed_add(ScEngine *engine, int64 start, int64 end, int64 ordinary);
-/*
- * A first range from SC_NO_EVENT_TIME on is one of event times (accept_gap doesn't know windows):
- * all windows that begin in it are over.  It becomes closed_until.
- */
-extern void sc_closed_complete(ScEngine *engine);
 
 /* where.c */
 extern void sc_where_compile(ScEngine *engine);

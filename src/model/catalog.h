@@ -15,7 +15,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
-#include "window/window.h"
+#include "window/watermark.h"
 
 #define SC_DEFAULT_PIPELINE "default"
 

@@ -15,7 +15,7 @@
 #include "base/compat.h"
 #include "datatype/timestamp.h"
 #include "replication/origin.h"
-#include "window/window.h"
+#include "window/watermark.h"
 
 #define SC_CONTROL_PREFIX "stream_ckpt"
 

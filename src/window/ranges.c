@@ -10,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "window/window.h"
+#include "window/watermark.h"
 
 /* The first range that ends at or behind "start"; n: none does. */
 static int

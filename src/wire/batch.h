@@ -28,7 +28,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "model/control.h"
-#include "window/window.h"
+#include "window/watermark.h"
 
 #define SC_WIRE_MAGIC	0x57435331	/* "1SCW" */
 #define SC_BATCH_BYTES	(64 * 1024)
@@ -112,10 +112,8 @@ typedef struct ScWireSummary
 {
 	Oid			relid;
 	uint32		unused;
-	int64		max_event_time; /* of its rows that move the watermark; SC_NO_EVENT_TIME: none */
-	int64		plausible_time; /* the same of those whose event time is plausible */
+	ScTransactionTime time;
 	int64		rows;
-	int64		ahead_rows;		/* too far ahead of the commit to move the watermark */
 	int64		updates;		/* ignored, as the two below */
 	int64		deletes;
 	int64		truncates;

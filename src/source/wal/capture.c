@@ -13,7 +13,6 @@
 
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
-#include "common/int.h"
 #include "source/wal/capture.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -57,8 +56,7 @@ reset_summary(ScCapture *capture)
 	capture->touched = false;
 	memset(&capture->summary, 0, sizeof(ScWireSummary));
 	capture->summary.relid = capture->relid;
-	capture->summary.max_event_time = SC_NO_EVENT_TIME;
-	capture->summary.plausible_time = SC_NO_EVENT_TIME;
+	sc_transaction_time_init(&capture->summary.time);
 }
 
 void
@@ -318,26 +316,15 @@ fill_map(int16 *map, Relation relation, Oid stream, bool *same)
 void
 sc_capture_touch(ScCapture *capture, TimestampTz commit_time)
 {
-	int64		ahead = capture->max_ahead == SC_NO_LIMIT ? SC_PLAUSIBLE_AHEAD : capture->max_ahead;
 	MemoryContext old;
 
 	if (capture->touched)
 		return;
-	if (pg_add_s64_overflow(commit_time, ahead, &capture->limit))
-		capture->limit = PG_INT64_MAX;
+	capture->limit = sc_plausible_limit(capture->max_ahead, commit_time);
 	old = MemoryContextSwitchTo(capture_context);
 	capture->touched = true;
 	touched = lappend(touched, capture);
 	MemoryContextSwitchTo(old);
-}
-
-void
-sc_capture_implausible(ScCapture *capture, int64 event_time)
-{
-	if (capture->max_ahead == SC_NO_LIMIT)
-		capture->summary.max_event_time = Max(capture->summary.max_event_time, event_time);
-	else
-		capture->summary.ahead_rows++;
 }
 
 List *

@@ -22,7 +22,7 @@ typedef struct ScCapture
 	bool		touched;		/* in the transaction being decoded */
 	int64		max_ahead;		/* as of that transaction; SC_NO_LIMIT: none */
 	int64		limit;			/* the greatest event time in it that is plausible */
-	ScWireSummary summary;		/* max_event_time: until the end, of implausible rows only */
+	ScWireSummary summary;
 } ScCapture;
 
 typedef struct ScLayoutStream
@@ -70,17 +70,10 @@ extern void sc_capture_reset_touched(void);
  * An event time of the stream, if it is finite.  One that is further ahead of the commit than
  * max_ahead is counted, and moves nothing.
  */
-extern void sc_capture_implausible(ScCapture *capture, int64 event_time);
-
 static inline void
 sc_capture_event_time(ScCapture *capture, int64 event_time)
 {
-	if (event_time <= capture->summary.plausible_time || TIMESTAMP_NOT_FINITE(event_time))
-		return;
-	if (likely(event_time <= capture->limit))
-		capture->summary.plausible_time = event_time;
-	else
-		sc_capture_implausible(capture, event_time);
+	sc_transaction_time_add(&capture->summary.time, capture->limit, capture->max_ahead, event_time);
 }
 
 #endif							/* SC_SOURCE_WAL_CAPTURE_H */

@@ -459,7 +459,7 @@ write_commit(ScDecoder *decoder, ReorderBufferTXN *txn)
 	foreach(lc, streams)
 	{
 		*summary = ((ScCapture *) lfirst(lc))->summary;
-		summary->max_event_time = Max(summary->max_event_time, summary->plausible_time);
+		sc_transaction_time_end(&summary->time);
 		summary++;
 	}
 	sc_capture_reset_touched();

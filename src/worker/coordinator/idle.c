@@ -21,7 +21,6 @@
 #include "access/xlog.h"
 #include "base/clock.h"
 #include "base/debug.h"
-#include "common/int.h"
 #include "model/control.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -184,16 +183,15 @@ stream_due(const IdleStream *stream, const IdleQuery **last)
 	foreach(lc, queries)
 	{
 		IdleQuery  *query = lfirst(lc);
-		int64		wait;
+		int64		after;
 
 		if (!takes_part(query, stream->relid))
 			continue;
 		if (*last == NULL || query->active_lsn > (*last)->active_lsn)
 			*last = query;
-		if (query->timeout == 0 || query->next_due == PG_INT64_MAX ||
-			pg_sub_s64_overflow(query->next_due, query->max_event_time, &wait))
-			continue;
-		due = Min(due, Max(query->timeout, wait) - idle_for(query));
+		after = sc_idle_after(query->timeout, query->max_event_time, query->next_due);
+		if (after != PG_INT64_MAX)
+			due = Min(due, after - idle_for(query));
 	}
 	return *last != NULL && (*last)->active_lsn == stream->told ? NOT_DUE : Max(due, 0);
 }

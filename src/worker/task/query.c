@@ -13,7 +13,6 @@
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/lock_time.h"
-#include "common/int.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
 #include "utils/lsyscache.h"
@@ -375,8 +374,9 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		if (summary->relid != query->definition->stream_relid)
 			continue;
 		query->touched = true;
-		sc_engine_advance_watermark(query->engine, summary->max_event_time, summary->plausible_time);
-		query->ahead_rows += summary->ahead_rows;
+		sc_engine_advance_watermark(query->engine, summary->time.max_event_time,
+									summary->time.plausible_time);
+		query->ahead_rows += summary->time.ahead_rows;
 		query->updates_ignored += summary->updates;
 		query->deletes_ignored += summary->deletes;
 		query->truncates_ignored += summary->truncates;
@@ -396,7 +396,8 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 static void
 run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 {
-	int64		event_time = sc_engine_max_event_time(query->engine);
+	ScActivity	last = {.lsn = query->active_lsn,.at = query->active_at};
+	int64		event_time = sc_engine_time(query->engine)->max_event_time;
 
 	if (idle->relid != query->definition->stream_relid || query->paused ||
 		idle->end_lsn <= query->offset || event_time == SC_NO_EVENT_TIME)
@@ -404,12 +405,9 @@ run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 	query->touched = true;
 	if (query->active_lsn != idle->end_lsn)
 	{
-		if (query->active_lsn > idle->idle_since || query->active_at == 0 ||
-			idle->idle_at <= query->active_at)
+		if (sc_idle_is_void(&last, idle->idle_since, idle->idle_at))
 			return;
-		/* never past the last event time there can be */
-		event_time = Min(event_time, END_TIMESTAMP - 1 - (idle->idle_at - query->active_at)) +
-			(idle->idle_at - query->active_at);
+		event_time = sc_idle_event_time(event_time, idle->idle_at - last.at);
 		query->active_lsn = idle->end_lsn;
 		query->active_at = idle->idle_at;
 	}
@@ -429,12 +427,10 @@ set_delay(ScTaskQuery *query)
 static void
 reset_watermark(ScTaskQuery *query)
 {
-	int64		watermark = query->control->control.watermark;
-	int64		event_time = sc_engine_plausible_time(query->engine);
+	int64		event_time = sc_event_time_for_reset(sc_engine_time(query->engine),
+													 query->control->control.watermark,
+													 query->options.watermark_delay);
 
-	if (watermark != SC_NO_EVENT_TIME &&
-		pg_add_s64_overflow(watermark, query->options.watermark_delay, &event_time))
-		event_time = PG_INT64_MAX;
 	if (event_time == SC_NO_EVENT_TIME)
 		return;
 	query->active_lsn = query->control->end_lsn;
@@ -517,9 +513,7 @@ sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start,
 	offset.stream_relid = stream_relid;
 	offset.lsn = start;
 	offset.options = *options;
-	offset.time.max_event_time = SC_NO_EVENT_TIME;
-	offset.time.plausible_time = SC_NO_EVENT_TIME;
-	offset.time.closed_until = SC_NO_EVENT_TIME;
+	sc_event_time_init(&offset.time);
 	offset.apart = true;
 	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
 				  NULL, 0);
@@ -535,7 +529,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->query_id = query->query->query_id;
 	offset->stream_relid = query->definition->stream_relid;
 	offset->options = query->options;
-	sc_engine_get_time(query->engine, &offset->time);
+	offset->time = *sc_engine_time(query->engine);
 	sc_engine_ahead_windows(query->engine, &offset->ahead_windows);
 	offset->ahead_rows = query->ahead_rows;
 	offset->rows_in = counters->rows_in;

@@ -18,7 +18,6 @@
 #include "access/xact.h"
 #include "base/debug.h"
 #include "base/settings.h"
-#include "common/int.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
@@ -299,21 +298,13 @@ publish_statistics(void)
 	foreach(lc, sc_task_queries())
 	{
 		ScTaskQuery *query = lfirst(lc);
-		int64		max_event_time = sc_engine_max_event_time(query->engine);
+		int64		own = sc_watermark(sc_engine_time(query->engine)->max_event_time,
+									   query->options.watermark_delay);
 
 		late_rows += sc_engine_counters(query->engine)->late_rows;
 		groups += sc_engine_groups(query->engine);
 		state_bytes += sc_engine_memory(query->engine);
-		if (max_event_time == SC_NO_EVENT_TIME)
-			watermark = DT_NOBEGIN;
-		else if (watermark != DT_NOBEGIN)
-		{
-			int64		own;
-
-			if (pg_sub_s64_overflow(max_event_time, query->options.watermark_delay, &own))
-				own = DT_NOBEGIN;
-			watermark = Min(watermark, own);
-		}
+		watermark = Min(watermark, own);
 	}
 	shared->late_rows = late_rows;
 	shared->groups = groups;

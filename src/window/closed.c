@@ -16,53 +16,39 @@
  */
 #include "postgres.h"
 
-#include "common/int.h"
-#include "exec/state.h"
+#include "window/watermark.h"
 
 bool
-sc_closed_contains(const ScEngine *engine, int64 start, int64 end)
+sc_closed_contains(const ScEventTime *time, int64 start, int64 end)
 {
-	return end <= engine->closed_until || sc_ranges_contain(&engine->closed_windows, start);
+	return end <= time->closed_until || sc_ranges_contain(&time->closed_windows, start);
 }
 
 void
-sc_closed_add(ScEngine *engine, int64 start, int64 end, int64 ordinary)
+sc_closed_add(ScEventTime *time, int64 start, int64 end, int64 ordinary)
 {
-	ScWindowRanges *closed = &engine->closed_windows;
+	ScWindowRanges *closed = &time->closed_windows;
 
-	if (sc_closed_contains(engine, start, end))
+	if (sc_closed_contains(time, start, end))
 		return;
 	if (closed->n == SC_CLOSED_RANGES && closed->ranges[0].end <= ordinary)
 	{
-		engine->closed_until = Max(engine->closed_until, closed->ranges[0].end);
+		time->closed_until = Max(time->closed_until, closed->ranges[0].end);
 		sc_ranges_remove_first(closed);
 	}
 	sc_ranges_add(closed, start, end);
 }
 
-/* The end of the window that holds the instant before "end"; infinity: timestamps can't express it. */
-static int64
-whole_windows(const ScEngine *engine, int64 end)
+bool
+sc_closed_has_times(const ScEventTime *time)
 {
-	int64		size = engine->def->window.size;
-	int64		offset = ((end - 1) % size - engine->window_origin) % size;
-	int64		result;
-
-	if (offset < 0)
-		offset += size;
-	if (pg_add_s64_overflow(end - 1, size - offset, &result) || !IS_VALID_TIMESTAMP(result))
-		return DT_NOEND;
-	return result;
+	return time->closed_windows.n > 0 &&
+		time->closed_windows.ranges[0].start == SC_NO_EVENT_TIME;
 }
 
 void
-sc_closed_complete(ScEngine *engine)
+sc_closed_complete(ScEventTime *time, int64 end)
 {
-	ScWindowRanges *closed = &engine->closed_windows;
-
-	if (closed->n == 0 || closed->ranges[0].start != SC_NO_EVENT_TIME)
-		return;
-	engine->closed_until = Max(engine->closed_until,
-							   whole_windows(engine, closed->ranges[0].end));
-	sc_ranges_remove_first(closed);
+	time->closed_until = Max(time->closed_until, end);
+	sc_ranges_remove_first(&time->closed_windows);
 }
