@@ -110,29 +110,6 @@ column_name(TupleDesc desc, AttrNumber attno)
 	return quote_identifier(NameStr(TupleDescAttr(desc, attno - 1)->attname));
 }
 
-/* The greatest value of a window's column in a closed window. */
-static int64
-greatest_closed(ScDefinition *definition, AttrNumber column, int64 watermark)
-{
-	if (column == SC_WINDOW_START)
-		return watermark - definition->window.size;
-	if (column == SC_WINDOW_TIME)
-		return watermark - 1;
-	return watermark;
-}
-
-static char *
-timestamp_literal(Oid type, int64 value)
-{
-	Oid			output;
-	bool		varlena;
-
-	getTypeOutputInfo(type, &output, &varlena);
-	return psprintf("%s::%s",
-					quote_literal_cstr(OidOutputFunctionCall(output, TimestampTzGetDatum(value))),
-					type == TIMESTAMPTZOID ? "pg_catalog.timestamptz" : "pg_catalog.timestamp");
-}
-
 /*
  * A condition on the definition's columns, those of "names", that holds for the windows which are
  * closed.  The result has no others.
@@ -140,26 +117,25 @@ timestamp_literal(Oid type, int64 value)
 static char *
 closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset)
 {
+	int64		watermark = sc_watermark(offset->time.max_event_time,
+										 offset->options.watermark_delay);
 	ListCell   *lc;
 
-	if (offset->time.max_event_time == SC_NO_EVENT_TIME)
+	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
 	foreach(lc, definition->target)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 		Var		   *var = (Var *) target->expr;
-		int64		greatest;
+		char	   *condition;
 
 		if (!IsA(var, Var) || var->varattno > SC_WINDOW_COLUMNS)
 			continue;
-		greatest = greatest_closed(definition, var->varattno,
-								   sc_watermark(offset->time.max_event_time,
-												offset->options.watermark_delay));
-		if (greatest < MIN_TIMESTAMP)
-			return "false";
-		return psprintf("%s OPERATOR(pg_catalog.<=) %s",
-						column_name(names, target->resno),
-						timestamp_literal(var->vartype, greatest));
+		condition = sc_assigner_closed_condition(&definition->window, var->varattno,
+												 column_name(names, target->resno),
+												 var->vartype, watermark);
+		if (condition != NULL)
+			return condition;
 	}
 	refuse(query, "Its select list has no column of the window, so closed windows cannot be told from open ones.",
 		   "Add window_start to the select list.");

@@ -84,7 +84,7 @@ copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 static void
 take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 {
-	ScPane	   *pane = sc_pane_open(engine, taken->start, taken->end);
+	ScPane	   *pane = sc_pane_open(engine, taken->key);
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 

@@ -152,9 +152,7 @@ load_group(ScEngine *engine, ScPane *pane, ScGroup *group)
 
 	ExecClearTuple(slot);
 	memset(nulls, false, natts);
-	values[SC_WINDOW_START - 1] = Int64GetDatum(pane->start);
-	values[SC_WINDOW_END - 1] = Int64GetDatum(pane->end);
-	values[SC_WINDOW_TIME - 1] = Int64GetDatum(pane->end - 1);
+	sc_window_values(&pane->window, values);
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		values[SC_WINDOW_COLUMNS + i] = keys[i];
@@ -337,8 +335,8 @@ sc_engine_failed_group(ScEngine *engine)
 		MemoryContextSwitchTo(old);
 	}
 	ExecClearTuple(slot);
-	slot->tts_values[0] = Int64GetDatum(emission->pane->start);
-	slot->tts_values[1] = Int64GetDatum(emission->pane->end);
+	slot->tts_values[0] = Int64GetDatum(emission->pane->window.start);
+	slot->tts_values[1] = Int64GetDatum(emission->pane->window.end);
 	slot->tts_isnull[0] = slot->tts_isnull[1] = false;
 	for (int i = 0; i < engine->nkeys; i++)
 	{

@@ -75,9 +75,8 @@ sc_signature(const ScEngine *engine, int version)
 	uint32		result;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, "window %d " INT64_FORMAT " " INT64_FORMAT " keys %d",
-					 (int) engine->def->window.kind, engine->def->window.size,
-					 engine->window_origin, engine->nkeys);
+	sc_assigner_sign(&engine->def->window, &buf);
+	appendStringInfo(&buf, " keys %d", engine->nkeys);
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		append_type(&buf, &engine->keys[i].type);

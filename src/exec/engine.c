@@ -2,7 +2,7 @@
  * engine.c
  *	  The engine of one continuous query: rows in, windows closed, rows out.
  *
- * A row goes through sc_engine_row: its window by integer arithmetic, WHERE (where.c),
+ * A row goes through sc_engine_row: its pane by integer arithmetic (window/assigner.h), WHERE (where.c),
  * lateness, its keys (keys.c), its group (pane.c), the transition functions
  * (transition.c).  A row that WHERE excludes is as if it weren't there, so what is
  * the matter with its window waits until WHERE has spoken.  sc_engine_advance_watermark moves the watermark: with emit close it emits
@@ -19,7 +19,6 @@
 #include "postgres.h"
 
 #include "base/compat.h"
-#include "common/int.h"
 #include "exec/state.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -103,9 +102,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->options = *options;
 	engine->all_key_groups = (options->first_key_group <= 0 &&
 							  options->last_key_group >= SC_MAX_PARALLELISM - 1);
-	engine->window_origin = def->window.origin % def->window.size;
-	engine->window_start = 0;
-	engine->window_end = 0;		/* an empty window: no row is in it */
+	engine->span = (ScPaneSpan) SC_NO_PANE;
 	sc_event_time_init(&engine->time);
 	engine->watermark = SC_NO_EVENT_TIME;
 
@@ -132,64 +129,46 @@ sc_engine_free(ScEngine *engine)
  * --------------------------------------------------------------------- */
 
 static void
-set_window_slot(ScEngine *engine, int64 start, int64 end, bool isnull)
+set_window_slot(ScEngine *engine, bool isnull)
 {
 	TupleTableSlot *slot = engine->window_slot;
 
-	slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(start);
-	slot->tts_values[SC_WINDOW_END - 1] = Int64GetDatum(end);
-	slot->tts_values[SC_WINDOW_TIME - 1] = Int64GetDatum(end - 1);
+	sc_window_values(&engine->window, slot->tts_values);
 	memset(slot->tts_isnull, isnull, SC_WINDOW_COLUMNS);
 }
 
 /*
- * The window of "ts" becomes the current one.  False, and the current one stays, where
- * timestamps can't express it.
+ * The pane of "ts" becomes the current one.  False, and the current one stays, where
+ * timestamps can't express its window.
  */
 static bool
-enter_window(ScEngine *engine, int64 ts)
+enter_pane(ScEngine *engine, int64 ts)
 {
-	int64		size = engine->def->window.size;
-	int64		offset;
-	int64		start;
-	int64		end;
+	const ScAssigner *assigner = &engine->def->window;
 
-	/* both terms are smaller than size, so nothing overflows here */
-	offset = (ts % size - engine->window_origin) % size;
-	if (offset < 0)
-		offset += size;
-
-	if (pg_sub_s64_overflow(ts, offset, &start) || !IS_VALID_TIMESTAMP(start) ||
-		pg_add_s64_overflow(start, size, &end) || !IS_VALID_TIMESTAMP(end))
+	if (!sc_assigner_pane(assigner, ts, &engine->span))
 		return false;
-
 	if (engine->current)
 		sc_pane_account(engine, engine->current);
-	engine->window_start = start;
-	engine->window_end = end;
-	engine->current = sc_pane_find(engine, start);
-	set_window_slot(engine, start, end, false);
+	engine->window = sc_assigner_first_window(assigner, engine->span.key);
+	engine->current = sc_pane_find(engine, engine->span.key);
+	set_window_slot(engine, false);
 	return true;
 }
 
 void
 sc_engine_restore_window(ScEngine *engine)
 {
-	set_window_slot(engine, engine->window_start, engine->window_end, false);
-}
-
-static inline bool
-passed(const ScEngine *engine, int64 window_end)
-{
-	return sc_is_past_lateness(window_end, engine->options.allowed_lateness, engine->watermark);
+	set_window_slot(engine, false);
 }
 
 /* Is the current window over for good, so that a row of it is late? */
 static bool
 is_over(const ScEngine *engine)
 {
-	return passed(engine, engine->window_end) ||
-		sc_closed_contains(&engine->time, engine->window_start, engine->window_end);
+	return sc_is_past_lateness(engine->window.end, engine->options.allowed_lateness,
+							   engine->watermark) ||
+		sc_closed_contains(&engine->time, engine->window.start, engine->window.end);
 }
 
 /* WHERE of a row with a window that is open, or may be opened. */
@@ -215,7 +194,7 @@ passes_where_though_dropped(ScEngine *engine, ExprState *quals, bool cut)
 static void
 drop_timeless(ScEngine *engine, bool cut)
 {
-	set_window_slot(engine, 0, 0, true);
+	set_window_slot(engine, true);
 	if (passes_where_though_dropped(engine, engine->column_quals, cut) &&
 		(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
 		engine->counters.null_event_times++;
@@ -248,8 +227,8 @@ drop_late(ScEngine *engine, bool cut)
 		if (cut)
 			sc_check_cut_row(engine, bms_make_singleton(0));
 		engine->options.late_row(engine->options.late_arg,
-								 engine->tmpcontext->ecxt_scantuple, engine->window_start,
-								 engine->window_end, engine->watermark);
+								 engine->tmpcontext->ecxt_scantuple, engine->window.start,
+								 engine->window.end, engine->watermark);
 	}
 	/* last, as that may fail */
 	engine->counters.late_rows++;
@@ -276,8 +255,7 @@ add_row(ScEngine *engine, bool cut)
 	if (!sc_is_ours(engine, hash))
 		return;
 	if (unlikely(engine->current == NULL))
-		engine->current = sc_pane_open(engine, engine->window_start,
-									   engine->window_end);
+		engine->current = sc_pane_open(engine, engine->span.key);
 	group = sc_pane_lookup(engine, engine->current, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_save(engine, engine->current, group, hash, isnew);
@@ -337,8 +315,7 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	{
 		int64		ts = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
 
-		if ((ts >= engine->window_start && ts < engine->window_end) ||
-			enter_window(engine, ts))
+		if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
 			add_row(engine, cut);
 		else
 			refuse_window(engine, cut);
@@ -384,13 +361,17 @@ close_panes(ScEngine *engine, int first, int n)
 	if (n == 0)
 		return;
 	for (int i = first; i < first + n; i++)
-		sc_closed_add(&engine->time, engine->panes[i]->start, engine->panes[i]->end, ordinary);
+	{
+		const ScWindow *window = &engine->panes[i]->window;
+
+		sc_closed_add(&engine->time, window->start, window->end, ordinary);
+	}
 	sc_panes_close(engine, first, n);
 }
 
 /*
- * The number of panes that were emitted as their windows closed: as all
- * windows have one length, they are the head of the array.
+ * The number of panes that were emitted as their windows closed: the head of the array, as
+ * that is in the order of ends.
  */
 static int
 emitted_panes(const ScEngine *engine)
@@ -410,6 +391,14 @@ emitted_panes(const ScEngine *engine)
 	return low;
 }
 
+/* Is a window of the pane not past its lateness yet? */
+static bool
+is_needed(const ScEngine *engine, const ScPane *pane)
+{
+	return sc_assigner_needed_until(&engine->def->window, pane->key,
+									engine->options.allowed_lateness) > engine->watermark;
+}
+
 /* Emits the windows whose end the watermark has passed, frees those past lateness. */
 static void
 close_windows(ScEngine *engine)
@@ -418,14 +407,14 @@ close_windows(ScEngine *engine)
 	int			nemitted = update ? engine->npanes : emitted_panes(engine);
 	int			n = 0;
 
-	while (n < engine->npanes && passed(engine, engine->panes[n]->end))
+	while (n < engine->npanes && !is_needed(engine, engine->panes[n]))
 	{
 		if (n < nemitted)
 			sc_emit_changes(engine, engine->panes[n]);
 		n++;
 	}
 	for (int i = nemitted; i < engine->npanes &&
-		 engine->panes[i]->end <= engine->watermark; i++)
+		 engine->panes[i]->window.end <= engine->watermark; i++)
 		sc_emit_pane(engine, engine->panes[i]);
 	close_panes(engine, 0, n);
 }
@@ -478,7 +467,7 @@ finish_ahead(ScEngine *engine, int64 watermark)
 	int			nemitted = engine->options.emit == SC_EMIT_UPDATE ? 0 : emitted_panes(engine);
 	int			first = nemitted;
 
-	while (first > 0 && engine->panes[first - 1]->end > watermark)
+	while (first > 0 && engine->panes[first - 1]->window.end > watermark)
 		first--;
 	for (int i = first; i < nemitted; i++)
 		sc_emit_changes(engine, engine->panes[i]);
@@ -514,29 +503,17 @@ sc_engine_time(const ScEngine *engine)
 	return &engine->time;
 }
 
-/* The end of the window that holds the instant before "end"; infinity: timestamps can't express it. */
-static int64
-whole_windows(const ScEngine *engine, int64 end)
-{
-	int64		size = engine->def->window.size;
-	int64		offset = ((end - 1) % size - engine->window_origin) % size;
-	int64		result;
-
-	if (offset < 0)
-		offset += size;
-	if (pg_add_s64_overflow(end - 1, size - offset, &result) || !IS_VALID_TIMESTAMP(result))
-		return DT_NOEND;
-	return result;
-}
-
 void
 sc_engine_set_time(ScEngine *engine, const ScEventTime *time)
 {
 	engine->time = *time;
 	set_max_event_time(engine, time->max_event_time);
 	if (sc_closed_has_times(&engine->time))
-		sc_closed_complete(&engine->time,
-						   whole_windows(engine, engine->time.closed_windows.ranges[0].end));
+	{
+		int64		last = engine->time.closed_windows.ranges[0].end - 1;
+
+		sc_closed_complete(&engine->time, sc_assigner_closed_by(&engine->def->window, last));
+	}
 }
 
 void
@@ -544,10 +521,10 @@ sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 {
 	int			first = engine->npanes;
 
-	while (first > 0 && engine->panes[first - 1]->start > engine->time.max_event_time)
+	while (first > 0 && engine->panes[first - 1]->window.start > engine->time.max_event_time)
 		first--;
 	for (int i = first; i < engine->npanes; i++)
-		sc_ranges_add(ahead, engine->panes[i]->start, engine->panes[i]->end);
+		sc_ranges_add(ahead, engine->panes[i]->window.start, engine->panes[i]->window.end);
 }
 
 void
@@ -555,7 +532,9 @@ sc_engine_free_closed(ScEngine *engine)
 {
 	for (int i = engine->npanes - 1; i >= 0; i--)
 	{
-		if (sc_closed_contains(&engine->time, engine->panes[i]->start, engine->panes[i]->end))
+		const ScWindow *window = &engine->panes[i]->window;
+
+		if (sc_closed_contains(&engine->time, window->start, window->end))
 			sc_panes_close(engine, i, 1);
 	}
 }
@@ -566,13 +545,14 @@ sc_engine_next_due(const ScEngine *engine)
 	int64		watermark = PG_INT64_MAX;
 
 	if (engine->npanes > 0)
-		watermark = sc_time_add(engine->panes[0]->end, engine->options.allowed_lateness);
+		watermark = sc_assigner_needed_until(&engine->def->window, engine->panes[0]->key,
+											 engine->options.allowed_lateness);
 	if (engine->options.emit == SC_EMIT_CLOSE)
 	{
 		int			n = emitted_panes(engine);
 
 		if (n < engine->npanes)
-			watermark = Min(watermark, engine->panes[n]->end);
+			watermark = Min(watermark, engine->panes[n]->window.end);
 	}
 	return watermark == PG_INT64_MAX ? watermark :
 		sc_time_add(watermark, engine->options.watermark_delay);

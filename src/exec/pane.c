@@ -9,8 +9,8 @@
  * with linear probing; nothing is ever deleted from it (sc_pane_regroup makes a new
  * one).  A pane is freed in one stroke.
  *
- * All windows of a query have the same length, so the array of panes,
- * sorted by start, is sorted by end too: those to close are its head.
+ * The array of panes is sorted by key, and so by the ends of their windows (window/assigner.h):
+ * those to close are its head.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -27,21 +27,21 @@
 #define COUNT_BYTES			((Size) 1024 * 1024)
 #define COUNT_CHILD_BYTES	64
 
-/* Position of the pane of "start", or where it would be inserted. */
+/* Position of the pane of "key", or where it would be inserted. */
 static int
-pane_position(const ScEngine *engine, int64 start)
+pane_position(const ScEngine *engine, int64 key)
 {
 	int			low = 0;
 	int			high = engine->npanes;
 
 	/* mostly it is the last one, or after it */
-	if (high > 0 && engine->panes[high - 1]->start < start)
+	if (high > 0 && engine->panes[high - 1]->key < key)
 		return high;
 	while (low < high)
 	{
 		int			middle = low + (high - low) / 2;
 
-		if (engine->panes[middle]->start < start)
+		if (engine->panes[middle]->key < key)
 			low = middle + 1;
 		else
 			high = middle;
@@ -49,13 +49,13 @@ pane_position(const ScEngine *engine, int64 start)
 	return low;
 }
 
-/* The open pane of the window that starts at "start", or NULL. */
+/* The open pane of "key", or NULL. */
 ScPane *
-sc_pane_find(ScEngine *engine, int64 start)
+sc_pane_find(ScEngine *engine, int64 key)
 {
-	int			i = pane_position(engine, start);
+	int			i = pane_position(engine, key);
 
-	if (i < engine->npanes && engine->panes[i]->start == start)
+	if (i < engine->npanes && engine->panes[i]->key == key)
 		return engine->panes[i];
 	return NULL;
 }
@@ -63,7 +63,7 @@ sc_pane_find(ScEngine *engine, int64 start)
 static void
 insert_pane(ScEngine *engine, ScPane *pane)
 {
-	int			i = pane_position(engine, pane->start);
+	int			i = pane_position(engine, pane->key);
 
 	if (engine->npanes == engine->max_panes)
 	{
@@ -113,18 +113,19 @@ make_aggcontext(ScEngine *engine, MemoryContext context)
  * as emitted.
  */
 ScPane *
-sc_pane_open(ScEngine *engine, int64 start, int64 end)
+sc_pane_open(ScEngine *engine, int64 key)
 {
 	MemoryContext old = MemoryContextSwitchTo(engine->context);
 	ScPane	   *pane = palloc0(sizeof(ScPane));
 
-	pane->start = start;
-	pane->end = end;
+	pane->key = key;
+	pane->window = sc_assigner_first_window(&engine->def->window, key);
 	pane->context = AllocSetContextCreate(engine->context, "stream_ckpt pane",
 										  0, 1024, ALLOCSET_DEFAULT_MAXSIZE);
 	pane->aggcontext = make_aggcontext(engine, pane->context);
 	pane->all_changed = true;
-	pane->emitted = (engine->options.emit == SC_EMIT_CLOSE && end <= engine->watermark);
+	pane->emitted = (engine->options.emit == SC_EMIT_CLOSE &&
+					 pane->window.end <= engine->watermark);
 	allocate_buckets(pane, FIRST_BUCKETS);
 	insert_pane(engine, pane);
 	sc_pane_account(engine, pane);
@@ -526,9 +527,9 @@ sc_pane_account_rows(ScEngine *engine, ScPane *pane, int rows, Size bytes)
 		sc_pane_account(engine, pane);
 }
 
-/* The changelog has to drop the chunks of the pane of "start". */
+/* The changelog has to drop the chunks of the pane of "key". */
 void
-sc_panes_remember_closed(ScEngine *engine, int64 start)
+sc_panes_remember_closed(ScEngine *engine, int64 key)
 {
 	if (engine->nclosed == engine->max_closed)
 	{
@@ -540,7 +541,7 @@ sc_panes_remember_closed(ScEngine *engine, int64 start)
 			engine->closed = repalloc_huge(engine->closed,
 										   engine->max_closed * sizeof(int64));
 	}
-	engine->closed[engine->nclosed++] = start;
+	engine->closed[engine->nclosed++] = key;
 }
 
 static void
@@ -550,7 +551,7 @@ free_pane(ScEngine *engine, ScPane *pane)
 	engine->panes_bytes -= pane->bytes;
 	engine->live_bytes -= pane->live_bytes;
 	if (pane->live_bytes > 0)
-		sc_panes_remember_closed(engine, pane->start);
+		sc_panes_remember_closed(engine, pane->key);
 
 	ReScanExprContext(pane->aggcontext);	/* runs aggregates' callbacks */
 	MemoryContextDelete(pane->context);

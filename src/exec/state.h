@@ -153,8 +153,8 @@ typedef struct ScBucket
 /* One window of one query. */
 typedef struct ScPane
 {
-	int64		start;
-	int64		end;			/* exclusive */
+	int64		key;			/* window/assigner.h */
+	ScWindow	window;
 	MemoryContext context;
 	ExprContext *aggcontext;	/* what aggregates see; its memory is "context" */
 	Size		bytes;			/* as last accounted */
@@ -268,12 +268,11 @@ struct ScEngine
 	/* event time */
 	ScEventTime time;
 	int64		watermark;		/* by time.max_event_time and the delay */
-	int64		window_start;	/* of the window that rows are in */
-	int64		window_end;
-	int64		window_origin;	/* in [0, size) */
-	ScPane	   *current;		/* its pane, or NULL: not open */
+	ScPaneSpan	span;			/* of the pane that rows are in */
+	ScWindow	window;			/* and its window */
+	ScPane	   *current;		/* that pane, or NULL: not open */
 
-	ScPane	  **panes;			/* by start, ascending */
+	ScPane	  **panes;			/* by key, ascending */
 	int			npanes;
 	int			max_panes;
 	Size		panes_bytes;
@@ -392,8 +391,8 @@ extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							 Datum *state, uint8 *flags);
 
 /* pane.c */
-extern ScPane *sc_pane_find(ScEngine *engine, int64 start);
-extern ScPane *sc_pane_open(ScEngine *engine, int64 start, int64 end);
+extern ScPane *sc_pane_find(ScEngine *engine, int64 key);
+extern ScPane *sc_pane_open(ScEngine *engine, int64 key);
 extern ScGroup *sc_pane_lookup(ScEngine *engine, ScPane *pane, uint32 hash,
 							   bool *isnew);
 extern ScGroup *sc_pane_append(ScEngine *engine, ScPane *pane);
@@ -409,7 +408,7 @@ extern void sc_pane_account(ScEngine *engine, ScPane *pane);
 extern void sc_pane_account_rows(ScEngine *engine, ScPane *pane, int rows, Size bytes);
 extern void sc_pane_account_children(ScEngine *engine, ScPane *pane);
 extern void sc_panes_close(ScEngine *engine, int first, int n);
-extern void sc_panes_remember_closed(ScEngine *engine, int64 start);
+extern void sc_panes_remember_closed(ScEngine *engine, int64 key);
 extern void sc_panes_shutdown(ScEngine *engine);
 
 /* engine.c: the window slot shows the current window again */

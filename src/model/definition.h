@@ -28,15 +28,10 @@
 
 #include "nodes/bitmapset.h"
 #include "nodes/primnodes.h"
-#include "window/window.h"
+#include "window/assigner.h"
 
 #define SC_STREAM_VARNO		1
 #define SC_GROUP_VARNO		1
-
-#define SC_WINDOW_START		1
-#define SC_WINDOW_END		2
-#define SC_WINDOW_TIME		3
-#define SC_WINDOW_COLUMNS	3
 
 typedef struct ScKey
 {
@@ -65,7 +60,7 @@ typedef struct ScDefinition
 	AttrNumber	last_attno;		/* highest stream attribute that is read; a
 								 * whole-row Var makes it the last of the row */
 	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
-	ScWindowSpec window;
+	ScAssigner	window;
 	List	   *quals;			/* implicitly ANDed; NIL: every row */
 	int			nkeys;			/* without the window's columns */
 	ScKey	   *keys;

@@ -195,12 +195,16 @@ analyze_group_item(ScAnalysis *an, SortGroupClause *clause)
 	an->key_clauses = lappend(an->key_clauses, clause);
 }
 
+/* Is there a group for each window? */
 static bool
 window_is_grouped(ScAnalysis *an)
 {
-	return an->grouped_window[SC_WINDOW_START] ||
-		an->grouped_window[SC_WINDOW_END] ||
-		an->grouped_window[SC_WINDOW_TIME];
+	for (AttrNumber column = SC_WINDOW_START; column <= SC_WINDOW_COLUMNS; column++)
+	{
+		if (an->grouped_window[column] && sc_assigner_is_identified_by(&an->def->window, column))
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -440,12 +444,9 @@ build_aggregates(ScAnalysis *an)
 
 /* ---------- what identifies a result row ---------- */
 
-/*
- * Position in the target list of a bare column of the group slot with an
- * attribute number from "first" to "last", or 0.
- */
+/* Position in the target list of a bare column of the group slot, or 0. */
 static AttrNumber
-find_result_column(ScDefinition *def, AttrNumber first, AttrNumber last)
+find_result_column(ScDefinition *def, AttrNumber attno)
 {
 	ListCell   *lc;
 
@@ -454,10 +455,28 @@ find_result_column(ScDefinition *def, AttrNumber first, AttrNumber last)
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 		Var		   *var = (Var *) tle->expr;
 
-		if (IsA(var, Var) && var->varattno >= first && var->varattno <= last)
+		if (IsA(var, Var) && var->varattno == attno)
 			return tle->resno;
 	}
 	return 0;
+}
+
+/* The same of the first column that tells windows apart. */
+static AttrNumber
+find_window_column(ScDefinition *def)
+{
+	AttrNumber	first = 0;
+
+	for (AttrNumber column = SC_WINDOW_START; column <= SC_WINDOW_COLUMNS; column++)
+	{
+		AttrNumber	found = 0;
+
+		if (sc_assigner_is_identified_by(&def->window, column))
+			found = find_result_column(def, column);
+		if (found != 0 && (first == 0 || found < first))
+			first = found;
+	}
+	return first;
 }
 
 static void
@@ -475,10 +494,7 @@ refuse_missing_key(ScAnalysis *an, const char *what, int location)
 			 sc_errposition(an, location)));
 }
 
-/*
- * The first column of the window in the select list and all keys: windows of one
- * size have no two columns that could differ independently.
- */
+/* The first column in the select list that tells windows apart, and all keys. */
 static void
 build_result_key(ScAnalysis *an)
 {
@@ -486,7 +502,7 @@ build_result_key(ScAnalysis *an)
 	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 1));
 	bool		needed = (an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0);
 
-	columns[0] = find_result_column(def, SC_WINDOW_START, SC_WINDOW_TIME);
+	columns[0] = find_window_column(def);
 	if (columns[0] == 0 && needed)
 		refuse_missing_key(an, "a column of the window",
 						   exprLocation((Node *) an->query->targetList));
@@ -494,7 +510,7 @@ build_result_key(ScAnalysis *an)
 	{
 		AttrNumber	attno = SC_WINDOW_COLUMNS + i + 1;
 
-		columns[i + 1] = find_result_column(def, attno, attno);
+		columns[i + 1] = find_result_column(def, attno);
 		if (columns[i + 1] == 0 && needed)
 			refuse_missing_key(an, "every key of GROUP BY",
 							   exprLocation(list_nth(an->key_exprs, i)));

@@ -17,19 +17,32 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-#define TUMBLE_ARGS 3
-
-/* Is this stream_ckpt.tumble, in one of its two forms? */
-bool
-sc_is_window_function(Oid funcid)
+/* The kind of windows that a function of ours makes; false: it is no window function. */
+static bool
+window_kind(Oid funcid, ScWindowKind *kind)
 {
 	char	   *name;
 
 	if (get_func_namespace(funcid) != sc_extension_schema())
 		return false;
 	name = get_func_name(funcid);
-	return name != NULL && strcmp(name, "tumble") == 0 &&
-		get_func_nargs(funcid) == TUMBLE_ARGS;
+	return name != NULL && sc_window_kind_of(name, get_func_nargs(funcid), kind);
+}
+
+/* Is this a window function (window/assigner.h), for timestamptz or for timestamp? */
+bool
+sc_is_window_function(Oid funcid)
+{
+	ScWindowKind kind;
+
+	return window_kind(funcid, &kind);
+}
+
+/* The name of the query's window function, for errors. */
+static const char *
+function_name(ScAnalysis *an)
+{
+	return sc_window_function(an->def->window.kind);
 }
 
 /* Fills in the event time from the first argument. */
@@ -61,10 +74,10 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 		var->varattno != attno || var->varlevelsup != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the first argument of tumble() must be the event-time column \"%s\" of stream \"%s\"",
-						name, stream),
-				 errhint("Write stream_ckpt.tumble(%s, ...): no other column, cast or expression.",
-						 quote_identifier(name)),
+				 errmsg("the first argument of %s() must be the event-time column \"%s\" of stream \"%s\"",
+						function_name(an), name, stream),
+				 errhint("Write stream_ckpt.%s(%s, ...): no other column, cast or expression.",
+						 function_name(an), quote_identifier(name)),
 				 sc_errposition(an, exprLocation(arg))));
 
 	def->event_time_attno = attno;
@@ -83,43 +96,47 @@ constant_argument(ScAnalysis *an, Node *arg, int location, const char *what, con
 	if (!IsA(arg, Const))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the %s of tumble() must be a constant", what),
+				 errmsg("the %s of %s() must be a constant", what, function_name(an)),
 				 errhint("%s", hint),
 				 sc_errposition(an, location)));
 	if (constant->constisnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the %s of tumble() must not be null", what),
+				 errmsg("the %s of %s() must not be null", what, function_name(an)),
 				 errhint("%s", hint),
 				 sc_errposition(an, location)));
 	return constant;
 }
 
-static void
+/* The size of a window: a fixed length, in microseconds. */
+static int64
 analyze_size(ScAnalysis *an, Node *arg, int location)
 {
 	Const	   *constant = constant_argument(an, arg, location, "size",
 										   "Write it as a literal: '1 minute'.");
 	Interval   *size = DatumGetIntervalP(constant->constvalue);
+	int64		usecs;
 
 	if (size->month != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of tumble() must not contain months or years"),
+				 errmsg("the size of %s() must not contain months or years", function_name(an)),
 				 errdetail("A window's size is a fixed length; months and years have none."),
 				 errhint("Use days, hours, minutes or seconds; a day is 24 hours."),
 				 sc_errposition(an, location)));
 
-	an->def->window.size = sc_interval_usecs(size, "the size of tumble()");
-	if (an->def->window.size <= 0)
+	usecs = sc_interval_usecs(size, psprintf("the size of %s()", function_name(an)));
+	if (usecs <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of tumble() must be greater than zero"),
+				 errmsg("the size of %s() must be greater than zero", function_name(an)),
 				 errhint("Give the length of a window, as in '1 minute'."),
 				 sc_errposition(an, location)));
+	return usecs;
 }
 
-static void
+/* From when on windows are counted. */
+static int64
 analyze_origin(ScAnalysis *an, Node *arg, int location)
 {
 	Const	   *constant = constant_argument(an, arg, location, "origin",
@@ -129,10 +146,10 @@ analyze_origin(ScAnalysis *an, Node *arg, int location)
 	if (TIMESTAMP_NOT_FINITE(origin))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the origin of tumble() must be finite"),
+				 errmsg("the origin of %s() must be finite", function_name(an)),
 				 errhint("Leave it out to count windows from 1970-01-01 00:00 UTC."),
 				 sc_errposition(an, location)));
-	an->def->window.origin = origin;
+	return origin;
 }
 
 /* Location of the n-th argument as written, or of the call for a default. */
@@ -150,14 +167,16 @@ sc_analyze_window(ScAnalysis *an)
 {
 	FuncExpr   *written = an->window_call;
 	FuncExpr   *call;
+	int64		size;
+	int64		origin;
 
 	/* adds default arguments, orders named ones, and computes constants */
 	call = castNode(FuncExpr, eval_const_expressions(NULL, (Node *) written));
-	if (list_length(call->args) != TUMBLE_ARGS)
-		elog(ERROR, "tumble() has %d arguments", list_length(call->args));
+	if (!window_kind(call->funcid, &an->def->window.kind))
+		elog(ERROR, "function %u is no window function", call->funcid);
 
-	an->def->window.kind = SC_WINDOW_TUMBLE;
 	analyze_event_time(an, linitial(call->args));
-	analyze_size(an, lsecond(call->args), argument_location(written, 1));
-	analyze_origin(an, lthird(call->args), argument_location(written, 2));
+	size = analyze_size(an, lsecond(call->args), argument_location(written, 1));
+	origin = analyze_origin(an, lthird(call->args), argument_location(written, 2));
+	sc_assigner_init_tumble(&an->def->window, size, origin);
 }

@@ -19,7 +19,7 @@
  *	  6			2		flags: CHUNK_FULL (on seq 0), CHUNK_LAST
  *	  8			4		seq, 0.. in the stream
  *	  12		4		signature of the definition (exec/encode.c)
- *	  16		8		pane key: start of the window
+ *	  16		8		pane key (window/assigner.h)
  *	  24		2		least key group with bytes in the chunk
  *	  26		2		greatest
  *	  28		4		length of the payload
@@ -118,7 +118,7 @@ flush_chunk(Writer *writer, bool last)
 		(last ? CHUNK_LAST : 0);
 	header->seq = writer->seq;
 	header->signature = writer->engine->signature;
-	header->pane_key = writer->pane->start;
+	header->pane_key = writer->pane->key;
 	header->key_group_min = writer->key_group_min;
 	header->key_group_max = writer->key_group_max;
 	header->length = writer->len - CHUNK_HEADER_BYTES;
@@ -372,7 +372,7 @@ check_complete(const ScChangelogLoader *loader)
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
 				 errdetail("The pane " INT64_FORMAT " of checkpoint " INT64_FORMAT " has no last chunk.",
-						   loader->pane->start, loader->checkpoint_id)));
+						   loader->pane->key, loader->checkpoint_id)));
 }
 
 static void
@@ -393,14 +393,13 @@ enter_stream(ScChangelogLoader *loader, int64 checkpoint_id, const ScChunk *chun
 {
 	ScEngine   *engine = loader->engine;
 
-	if (loader->pane == NULL || loader->pane->start != chunk->pane_key)
+	if (loader->pane == NULL || loader->pane->key != chunk->pane_key)
 	{
 		finish_pane(loader);
 		loader->pane = sc_pane_find(engine, chunk->pane_key);
 		if (loader->pane != NULL)
 			fail_chunk(chunk, "it comes out of order");
-		loader->pane = sc_pane_open(engine, chunk->pane_key,
-									chunk->pane_key + engine->def->window.size);
+		loader->pane = sc_pane_open(engine, chunk->pane_key);
 		loader->entries = loader->entry_bytes = 0;
 	}
 	else if (loader->checkpoint_id == checkpoint_id)

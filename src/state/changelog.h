@@ -22,7 +22,7 @@
 
 typedef struct ScChunk
 {
-	int64		pane_key;		/* window start, microseconds since 2000-01-01 */
+	int64		pane_key;		/* window/assigner.h */
 	int32		seq;			/* 0.. within (pane, checkpoint) */
 	bool		full;			/* first chunk of a whole pane: replaces all
 								 * older ones (set on seq 0 only) */

@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ * assigner.c
+ *	  What commands and errors need to know of windows (assigner.h).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "window/assigner.h"
+
+/* The window functions, by kind */
+static const struct
+{
+	const char *name;
+	int			nargs;			/* with those that have a default */
+} functions[] = {
+	[SC_WINDOW_TUMBLE] = {"tumble", 3}
+};
+
+bool
+sc_window_kind_of(const char *function, int nargs, ScWindowKind *kind)
+{
+	for (int i = 0; i < lengthof(functions); i++)
+	{
+		if (functions[i].nargs == nargs && strcmp(functions[i].name, function) == 0)
+		{
+			*kind = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+const char *
+sc_window_function(ScWindowKind kind)
+{
+	return functions[kind].name;
+}
+
+void
+sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin)
+{
+	assigner->kind = SC_WINDOW_TUMBLE;
+	assigner->size = size;
+	assigner->origin = origin % size;
+}
+
+void
+sc_assigner_sign(const ScAssigner *assigner, StringInfo buf)
+{
+	appendStringInfo(buf, "window %d " INT64_FORMAT " " INT64_FORMAT,
+					 (int) assigner->kind, assigner->size, assigner->origin);
+}
+
+bool
+sc_assigner_is_identified_by(const ScAssigner *assigner, AttrNumber column)
+{
+	/* windows of one size have no two columns that could differ independently */
+	return column >= SC_WINDOW_START && column <= SC_WINDOW_TIME;
+}
+
+int64
+sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
+{
+	ScPaneSpan	span;
+
+	/* where its window can't be expressed, those before it end before it begins */
+	if (!sc_assigner_pane(assigner, event_time, &span))
+		return event_time;
+	return sc_assigner_last_end(assigner, span.key);
+}
+
+static char *
+timestamp_literal(Oid type, int64 value)
+{
+	Oid			output;
+	bool		varlena;
+
+	getTypeOutputInfo(type, &output, &varlena);
+	return psprintf("%s::%s",
+					quote_literal_cstr(OidOutputFunctionCall(output, TimestampTzGetDatum(value))),
+					type == TIMESTAMPTZOID ? "pg_catalog.timestamptz" : "pg_catalog.timestamp");
+}
+
+char *
+sc_assigner_closed_condition(const ScAssigner *assigner, AttrNumber column, const char *name,
+							 Oid type, int64 watermark)
+{
+	int64		greatest = watermark;
+
+	if (column == SC_WINDOW_START)
+		greatest = sc_time_add(watermark, -assigner->size);
+	else if (column == SC_WINDOW_TIME)
+		greatest = sc_time_add(watermark, -1);
+	if (greatest < MIN_TIMESTAMP)
+		return pstrdup("false");
+	return psprintf("%s OPERATOR(pg_catalog.<=) %s", name, timestamp_literal(type, greatest));
+}

@@ -1,0 +1,164 @@
+/*-------------------------------------------------------------------------
+ * assigner.h
+ *	  Windows: which pane an event time is in, which windows a pane is part of, and when they end.
+ *
+ * A pane is a piece of event time whose rows are accumulated together, a window is what a result row
+ * is about.  A row is in one pane; a window is made of one pane or more, a pane can be part of
+ * several windows.  A tumbling window is its own pane.  Nobody else knows how long windows are, or how
+ * their bounds are ordered; everybody else may rely on this alone:
+ *
+ *	 - a pane is known by its key, and panes don't overlap;
+ *	 - the windows of a pane are met in the order of their ends: sc_assigner_first_window(), then
+ *	   sc_assigner_next_window();
+ *	 - of two panes, the one with the greater key never has the smaller first end, nor the smaller
+ *	   last end.  So what is to be emitted or freed are the first ones in the order of keys.
+ *
+ * A kind of windows has its cases in this header (what each row, transaction and pane needs) and in
+ * assigner.c (what commands and errors need).
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WINDOW_ASSIGNER_H
+#define SC_WINDOW_ASSIGNER_H
+
+#include "access/attnum.h"
+#include "lib/stringinfo.h"
+#include "window/watermark.h"
+
+typedef enum ScWindowKind
+{
+	SC_WINDOW_TUMBLE
+} ScWindowKind;
+
+typedef struct ScAssigner
+{
+	ScWindowKind kind;
+	int64		size;			/* microseconds, > 0 */
+	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size */
+} ScAssigner;
+
+/* The columns of a window function, which are those of each kind. */
+#define SC_WINDOW_START		1
+#define SC_WINDOW_END		2
+#define SC_WINDOW_TIME		3
+#define SC_WINDOW_COLUMNS	3
+
+typedef struct ScWindow
+{
+	int64		start;
+	int64		end;			/* exclusive */
+} ScWindow;
+
+/* A pane, as a row of it is told from others. */
+typedef struct ScPaneSpan
+{
+	int64		key;
+	int64		from;			/* all event times in [from, to) are the pane's; others can be, too */
+	int64		to;
+} ScPaneSpan;
+
+/* No event time is in it. */
+#define SC_NO_PANE			{0, 0, 0}
+
+static inline bool
+sc_pane_span_has(const ScPaneSpan *span, int64 event_time)
+{
+	return event_time >= span->from && event_time < span->to;
+}
+
+/*
+ * The pane of an event time.  False, and *span stays, where timestamps can't express the bounds of
+ * a window that the row would be in.  The same arithmetic as date_bin (timestamp.c), floored for
+ * times before the origin.
+ */
+static inline bool
+sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
+{
+	int64		offset;
+	int64		start;
+	int64		end;
+
+	/* both terms are smaller than size, so nothing overflows here */
+	offset = (event_time % assigner->size - assigner->origin) % assigner->size;
+	if (offset < 0)
+		offset += assigner->size;
+
+	if (pg_sub_s64_overflow(event_time, offset, &start) || !IS_VALID_TIMESTAMP(start) ||
+		pg_add_s64_overflow(start, assigner->size, &end) || !IS_VALID_TIMESTAMP(end))
+		return false;
+	span->key = span->from = start;
+	span->to = end;
+	return true;
+}
+
+/* The window of the pane that ends first. */
+static inline ScWindow
+sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
+{
+	ScWindow	window = {.start = pane_key,.end = pane_key + assigner->size};
+
+	return window;
+}
+
+/* The one that ends next; false: *window was the pane's last. */
+static inline bool
+sc_assigner_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window)
+{
+	return false;
+}
+
+/* The smallest and the greatest end of the pane's windows. */
+static inline int64
+sc_assigner_first_end(const ScAssigner *assigner, int64 pane_key)
+{
+	return sc_assigner_first_window(assigner, pane_key).end;
+}
+
+static inline int64
+sc_assigner_last_end(const ScAssigner *assigner, int64 pane_key)
+{
+	return sc_assigner_first_window(assigner, pane_key).end;
+}
+
+/* The watermark at which all windows of the pane are past their lateness, and its state may be freed. */
+static inline int64
+sc_assigner_needed_until(const ScAssigner *assigner, int64 pane_key, int64 allowed_lateness)
+{
+	return sc_time_add(sc_assigner_last_end(assigner, pane_key), allowed_lateness);
+}
+
+/* The values of a window's columns, SC_WINDOW_COLUMNS of them. */
+static inline void
+sc_window_values(const ScWindow *window, Datum *values)
+{
+	values[SC_WINDOW_START - 1] = Int64GetDatum(window->start);
+	values[SC_WINDOW_END - 1] = Int64GetDatum(window->end);
+	values[SC_WINDOW_TIME - 1] = Int64GetDatum(window->end - 1);
+}
+
+extern void sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin);
+
+/*
+ * The window function of a name, without schema, and a number of arguments; false: there is none.
+ * And the name, as errors say it: tumble().
+ */
+extern bool sc_window_kind_of(const char *function, int nargs, ScWindowKind *kind);
+extern const char *sc_window_function(ScWindowKind kind);
+
+/* What state of panes depends on, for sc_signature(): chunks that are stored have it, so it never changes. */
+extern void sc_assigner_sign(const ScAssigner *assigner, StringInfo buf);
+
+/* Does one column of a window, SC_WINDOW_..., tell it from all others? */
+extern bool sc_assigner_is_identified_by(const ScAssigner *assigner, AttrNumber column);
+
+/* All windows that can have rows up to "event_time" end at or before it. */
+extern int64 sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time);
+
+/*
+ * The batch truth, of which a definition's view is the text: the condition, in SQL, that "name", which is a
+ * window's column and of type "type", is that of a window which "watermark" has closed.  NULL where this
+ * column can't tell.
+ */
+extern char *sc_assigner_closed_condition(const ScAssigner *assigner, AttrNumber column,
+										  const char *name, Oid type, int64 watermark);
+
+#endif							/* SC_WINDOW_ASSIGNER_H */
