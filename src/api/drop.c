@@ -12,9 +12,7 @@
 #include "api/api_internal.h"
 #include "base/process.h"
 #include "catalog/pg_class.h"
-#include "ckpt/dead_letter.h"
-#include "ckpt/failure.h"
-#include "ckpt/late.h"
+#include "ckpt/forget.h"
 #include "commands/event_trigger.h"
 #include "commands/extension.h"
 #include "executor/executor.h"
@@ -33,10 +31,7 @@ PG_FUNCTION_INFO_V1(stream_ckpt_on_drop);
 static void
 forget_query(int64 query_id, int32 pipeline_id)
 {
-	sc_query_delete(query_id);
-	(void) sc_late_delete(query_id, true);
-	(void) sc_dead_letter_delete(query_id, true);
-	sc_store_failure_clear(query_id);
+	sc_forget_dropped(query_id);
 	sc_query_dropped(query_id, pipeline_id);
 }
 

@@ -23,7 +23,9 @@
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "api/gap.h"
-#include "ckpt/store.h"
+#include "ckpt/forget.h"
+#include "ckpt/offset.h"
+#include "ckpt/pipeline_state.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
@@ -120,8 +122,8 @@ from_this_version(const ScPipelineState *state)
 void
 sc_gap_accept(const ScPipeline *pipeline)
 {
-	ScPipelineState state = sc_store_read_state(pipeline->pipeline_id);
-	List	   *offsets = sc_store_offsets(pipeline->pipeline_id);
+	ScPipelineState state = sc_pipeline_state_read(pipeline->pipeline_id);
+	List	   *offsets = sc_offset_list(pipeline->pipeline_id);
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
 	bool		has_state = state.checkpoint_id > 0;
 	bool		foreign = has_state && !from_this_server(&state);
@@ -152,12 +154,8 @@ sc_gap_accept(const ScPipeline *pipeline)
 	}
 
 	if (has_state && !from_this_version(&state))
-	{
-		foreach(lc, sc_query_list(pipeline->pipeline_id))
-			sc_query_delete_chunks(((ScQuery *) lfirst(lc))->query_id);
-	}
+		sc_forget_state(sc_query_list(pipeline->pipeline_id));
 	if (has_state && (foreign || !from_this_version(&state) ||
 					  state.lsn < slot.confirmed_flush))
-		sc_pipeline_state_adopt(pipeline->pipeline_id, slot.confirmed_flush,
-								SC_STATE_FORMAT);
+		sc_pipeline_state_adopt(pipeline->pipeline_id, slot.confirmed_flush);
 }

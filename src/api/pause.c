@@ -65,7 +65,7 @@ stream_ckpt_resume_query(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("resume_query()");
 	query = lock_owned_query(PG_GETARG_OID(0));
-	if (!sc_store_failure_resume(query->query_id, accept_gap, &had_gap))
+	if (!sc_failure_resume(query->query_id, accept_gap, &had_gap))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("query \"%s\" is lost", get_rel_name(query->relid)),

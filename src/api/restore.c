@@ -14,7 +14,7 @@
 
 #include "access/htup_details.h"
 #include "api/api_internal.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 #include "commands/trigger.h"
 #include "model/catalog_columns.h"
 #include "utils/pg_lsn.h"

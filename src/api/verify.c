@@ -21,7 +21,7 @@
 #include "base/process.h"
 #include "catalog/pg_type.h"
 #include "ckpt/dead_letter.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "model/log_stream.h"
@@ -83,7 +83,7 @@ check_counters(ScQuery *query)
 	if (query->preexisting_rows)
 		refuse(query, "The stream held rows when the query began, or lost some since; they are not part of it.",
 			   "Compare with a query over the rows since then.");
-	foreach(lc, sc_store_offsets(query->pipeline_id))
+	foreach(lc, sc_offset_list(query->pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 

@@ -27,7 +27,7 @@ typedef struct ScDeadLetterWriter ScDeadLetterWriter;
  */
 extern ScDeadLetterWriter *sc_dead_letter_begin(const ScQuery *query, int64 checkpoint_id);
 extern void sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind,
-							   const ScRetainedRow *row, const ScFailure *failure);
+							   const ScRetainedRow *kept, const ScFailure *failure);
 extern void sc_dead_letter_end(ScDeadLetterWriter *writer);
 
 /* Removes all letters of a query, as sc_late_delete(). */

@@ -14,27 +14,12 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "ckpt/failure.h"
-#include "ckpt/store_internal.h"
 #include "mb/pg_wchar.h"
+#include "model/catalog_table.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
-
-/* Columns of stream_ckpt.query_failure. */
-#define FAILURE_QUERY_ID		1
-#define FAILURE_STATUS			2
-#define FAILURE_FAILURES		3
-#define FAILURE_FAILED_AT		4
-#define FAILURE_SQLSTATE		5
-#define FAILURE_MESSAGE			6
-#define FAILURE_DETAIL			7
-#define FAILURE_HINT			8
-#define FAILURE_CONTEXT			9
-#define FAILURE_ROW_LSN			10
-#define FAILURE_ROW_ORDINAL		11
-#define FAILURE_COLUMNS			11
 
 #define FAILURE_STRINGS			4
 
@@ -144,33 +129,37 @@ status_name(ScFailureStatus status)
 	return "failed";
 }
 
-List *
-sc_store_failures(void)
+static ScFailureStatus
+status_of(const ScCatalogRow *row)
 {
-	StoreTable	table;
-	SysScanDesc scan;
+	return (ScFailureStatus) TextDatumGetCString(sc_row_get(row, Anum_failure_status))[0];
+}
+
+List *
+sc_failure_list(void)
+{
+	ScCatalog	table;
+	ScCatalogScan scan;
 	HeapTuple	tuple;
 	List	   *result = NIL;
 
-	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, AccessShareLock);
-	scan = sc_store_scan(&table, 0, NULL);
-	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+	sc_catalog_open(&table, "query_failure", AccessShareLock);
+	sc_catalog_scan(&scan, &table, 0, NULL);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
 	{
-		ScFailureRow *row = palloc0(sizeof(ScFailureRow));
-		Datum		values[FAILURE_COLUMNS];
-		bool		nulls[FAILURE_COLUMNS];
+		ScFailureRow *item = palloc0(sizeof(ScFailureRow));
+		ScCatalogRow row;
 
-		heap_deform_tuple(tuple, RelationGetDescr(table.rel), values, nulls);
-		row->query_id = DatumGetInt64(values[FAILURE_QUERY_ID - 1]);
-		row->status = (ScFailureStatus)
-			TextDatumGetCString(values[FAILURE_STATUS - 1])[0];
-		row->failures = DatumGetInt32(values[FAILURE_FAILURES - 1]);
-		if (!nulls[FAILURE_ROW_LSN - 1])
-			row->row_lsn = DatumGetLSN(values[FAILURE_ROW_LSN - 1]);
-		result = lappend(result, row);
+		sc_row_read(&row, &table, tuple);
+		item->query_id = DatumGetInt64(sc_row_get(&row, Anum_failure_query_id));
+		item->status = status_of(&row);
+		item->failures = DatumGetInt32(sc_row_get(&row, Anum_failure_failures));
+		if (!sc_row_isnull(&row, Anum_failure_row_lsn))
+			item->row_lsn = DatumGetLSN(sc_row_get(&row, Anum_failure_row_lsn));
+		result = lappend(result, item);
 	}
-	systable_endscan_ordered(scan);
-	sc_store_table_close(&table);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
 	return result;
 }
 
@@ -201,25 +190,16 @@ sc_failure_stops(const ScFailureRow *row)
 	return sc_failure_loses(row) || (row && row->status == SC_FAILURE_FAILED);
 }
 
-static void
-set_text(Datum *values, bool *nulls, int column, const char *string)
-{
-	nulls[column - 1] = string == NULL;
-	if (string != NULL)
-		values[column - 1] = CStringGetTextDatum(string);
-}
-
 /* The query's row, or NULL; the scan is left open for the caller's change. */
 static HeapTuple
-find_row(StoreTable *table, int64 query_id, SysScanDesc *scan)
+find_row(const ScCatalog *table, int64 query_id, ScCatalogScan *scan)
 {
 	ScanKeyData key;
 
 	CommandCounterIncrement();
-	ScanKeyInit(&key, FAILURE_QUERY_ID, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(query_id));
-	*scan = sc_store_scan(table, 1, &key);
-	return systable_getnext_ordered(*scan, ForwardScanDirection);
+	sc_key_int8(&key, Anum_failure_query_id, query_id);
+	sc_catalog_scan(scan, table, 1, &key);
+	return sc_catalog_next(scan);
 }
 
 /* TM_Ok, or what another transaction has done, or (LockWaitSkip) is about to do. */
@@ -238,43 +218,40 @@ lock_row(Relation rel, HeapTuple tuple, LockWaitPolicy policy)
 }
 
 bool
-sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
-					 const ScFailure *failure)
+sc_failure_set(int64 query_id, ScFailureStatus status, int failures, const ScFailure *failure)
 {
-	Datum		values[FAILURE_COLUMNS] = {0};
-	bool		nulls[FAILURE_COLUMNS] = {0};
-	bool		pushed = sc_store_push_snapshot();
-	bool		has_row = !XLogRecPtrIsInvalid(failure->row_lsn);
-	StoreTable	table;
-	SysScanDesc scan;
-	HeapTuple	oldtuple;
-	HeapTuple	newtuple;
+	ScCatalogRow row = {0};
+	bool		pushed = sc_snapshot_push();
+	ScCatalog	table;
+	ScCatalogScan scan;
+	HeapTuple	tuple;
 	bool		written;
 
-	values[FAILURE_QUERY_ID - 1] = Int64GetDatum(query_id);
-	set_text(values, nulls, FAILURE_STATUS, status_name(status));
-	values[FAILURE_FAILURES - 1] = Int32GetDatum(failures);
-	values[FAILURE_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	set_text(values, nulls, FAILURE_SQLSTATE, unpack_sql_state(failure->sqlerrcode));
-	set_text(values, nulls, FAILURE_MESSAGE, failure->message);
-	set_text(values, nulls, FAILURE_DETAIL, failure->detail);
-	set_text(values, nulls, FAILURE_HINT, failure->hint);
-	set_text(values, nulls, FAILURE_CONTEXT, failure->context);
-	values[FAILURE_ROW_LSN - 1] = LSNGetDatum(failure->row_lsn);
-	values[FAILURE_ROW_ORDINAL - 1] = Int64GetDatum(failure->row_ordinal);
-	nulls[FAILURE_ROW_LSN - 1] = nulls[FAILURE_ROW_ORDINAL - 1] = !has_row;
+	sc_row_set(&row, Anum_failure_query_id, Int64GetDatum(query_id));
+	sc_row_set_text(&row, Anum_failure_status, status_name(status));
+	sc_row_set(&row, Anum_failure_failures, Int32GetDatum(failures));
+	sc_row_set(&row, Anum_failure_failed_at, TimestampTzGetDatum(GetCurrentTimestamp()));
+	sc_row_set_text(&row, Anum_failure_sqlstate, unpack_sql_state(failure->sqlerrcode));
+	sc_row_set_text(&row, Anum_failure_message, failure->message);
+	sc_row_set_text(&row, Anum_failure_detail, failure->detail);
+	sc_row_set_text(&row, Anum_failure_hint, failure->hint);
+	sc_row_set_text(&row, Anum_failure_context, failure->context);
+	sc_row_set(&row, Anum_failure_row_lsn, LSNGetDatum(failure->row_lsn));
+	sc_row_set(&row, Anum_failure_row_ordinal, Int64GetDatum(failure->row_ordinal));
+	if (XLogRecPtrIsInvalid(failure->row_lsn))
+	{
+		sc_row_set_null(&row, Anum_failure_row_lsn);
+		sc_row_set_null(&row, Anum_failure_row_ordinal);
+	}
 
-	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
-	newtuple = heap_form_tuple(RelationGetDescr(table.rel), values, nulls);
-	oldtuple = find_row(&table, query_id, &scan);
-	written = oldtuple == NULL || lock_row(table.rel, oldtuple, LockWaitSkip) == TM_Ok;
-	if (oldtuple != NULL && written)
-		CatalogTupleUpdateWithInfo(table.rel, &oldtuple->t_self, newtuple, table.indexes);
-	else if (oldtuple == NULL)
-		CatalogTupleInsertWithInfo(table.rel, newtuple, table.indexes);
-	systable_endscan_ordered(scan);
-	sc_store_table_close(&table);
-	sc_store_pop_snapshot(pushed);
+	sc_catalog_open(&table, "query_failure", RowExclusiveLock);
+	tuple = find_row(&table, query_id, &scan);
+	written = tuple == NULL || lock_row(table.rel, tuple, LockWaitSkip) == TM_Ok;
+	if (written)
+		sc_catalog_put(&table, tuple, &row);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
+	sc_snapshot_pop(pushed);
 	CommandCounterIncrement();
 	return written;
 }
@@ -283,43 +260,32 @@ sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
 typedef enum RowChange
 {
 	ROW_REMOVE,
-	ROW_RESUME,					/* as sc_store_failure_resume */
+	ROW_RESUME,					/* as sc_failure_resume */
 	ROW_ACCEPT_GAP
 } RowChange;
 
-static ScFailureStatus
-status_of(StoreTable *table, HeapTuple tuple)
-{
-	bool		isnull;
-	Datum		status = heap_getattr(tuple, FAILURE_STATUS, RelationGetDescr(table->rel), &isnull);
-
-	return (ScFailureStatus) TextDatumGetCString(status)[0];
-}
-
 static void
-accept_gap_of(StoreTable *table, HeapTuple tuple)
+accept_gap_of(const ScCatalog *table, HeapTuple tuple)
 {
-	Datum		values[FAILURE_COLUMNS] = {0};
-	bool		nulls[FAILURE_COLUMNS] = {0};
-	bool		replaced[FAILURE_COLUMNS] = {0};
-	bool		pushed = sc_store_push_snapshot();
+	ScCatalogRow row = {0};
+	bool		pushed = sc_snapshot_push();
 
-	set_text(values, nulls, FAILURE_STATUS, status_name(SC_FAILURE_ACCEPTED));
-	replaced[FAILURE_STATUS - 1] = true;
-	CatalogTupleUpdateWithInfo(table->rel, &tuple->t_self,
-							   heap_modify_tuple(tuple, RelationGetDescr(table->rel), values, nulls,
-												 replaced), table->indexes);
-	sc_store_pop_snapshot(pushed);
+	sc_row_set_text(&row, Anum_failure_status, status_name(SC_FAILURE_ACCEPTED));
+	sc_catalog_update(table, tuple, &row);
+	sc_snapshot_pop(pushed);
 }
 
 /* False: the query is lost, and stays so. */
 static bool
-change_locked_row(StoreTable *table, HeapTuple tuple, RowChange change, bool *had_gap)
+change_locked_row(const ScCatalog *table, HeapTuple tuple, RowChange change, bool *had_gap)
 {
-	ScFailureStatus status = status_of(table, tuple);
+	ScCatalogRow row;
+	ScFailureStatus status;
 
+	sc_row_read(&row, table, tuple);
+	status = status_of(&row);
 	if (change == ROW_REMOVE || (status != SC_FAILURE_LOST && status != SC_FAILURE_ACCEPTED))
-		CatalogTupleDelete(table->rel, &tuple->t_self);
+		sc_catalog_delete(table, tuple);
 	else if (status == SC_FAILURE_LOST && change == ROW_ACCEPT_GAP)
 	{
 		accept_gap_of(table, tuple);
@@ -332,45 +298,45 @@ change_locked_row(StoreTable *table, HeapTuple tuple, RowChange change, bool *ha
 static bool
 change_row(int64 query_id, LockWaitPolicy policy, RowChange change, bool *had_gap)
 {
-	StoreTable	table;
+	ScCatalog	table;
 	TM_Result	result = TM_Ok;
 	bool		changed = true;
 
-	sc_store_table_open(&table, "query_failure", FAILURE_COLUMNS, RowExclusiveLock);
+	sc_catalog_open(&table, "query_failure", RowExclusiveLock);
 	do
 	{
-		SysScanDesc scan;
+		ScCatalogScan scan;
 		HeapTuple	tuple = find_row(&table, query_id, &scan);
 
 		if (tuple != NULL)
 			result = lock_row(table.rel, tuple, policy);
 		if (tuple != NULL && result == TM_Ok)
 			changed = change_locked_row(&table, tuple, change, had_gap);
-		systable_endscan_ordered(scan);
+		sc_catalog_scan_end(&scan);
 		if (tuple == NULL)
 			break;
 		/* whoever we waited for has changed it */
 	} while (result != TM_Ok && policy == LockWaitBlock);
-	sc_store_table_close(&table);
+	sc_catalog_close(&table);
 	CommandCounterIncrement();
 	return changed && (result == TM_Ok || policy == LockWaitBlock);
 }
 
 void
-sc_store_failure_clear(int64 query_id)
+sc_failure_clear(int64 query_id)
 {
 	(void) change_row(query_id, LockWaitBlock, ROW_REMOVE, NULL);
 }
 
 bool
-sc_store_failure_resume(int64 query_id, bool accept_gap, bool *had_gap)
+sc_failure_resume(int64 query_id, bool accept_gap, bool *had_gap)
 {
 	*had_gap = false;
 	return change_row(query_id, LockWaitBlock, accept_gap ? ROW_ACCEPT_GAP : ROW_RESUME, had_gap);
 }
 
 bool
-sc_store_failure_recovered(int64 query_id)
+sc_failure_recovered(int64 query_id)
 {
 	return change_row(query_id, LockWaitSkip, ROW_REMOVE, NULL);
 }

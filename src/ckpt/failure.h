@@ -60,7 +60,7 @@ extern void sc_failure_write(StringInfo buf, const ScFailure *failure);
 extern ScFailure *sc_failure_read(const char *data, Size len);
 
 /* All rows, ScFailureRow *.  Needs a transaction. */
-extern List *sc_store_failures(void);
+extern List *sc_failure_list(void);
 /* Does a query with this row (or NULL) not run? */
 extern bool sc_failure_stops(const ScFailureRow *row);
 /* Is the WAL behind the query's offset not kept for it? */
@@ -72,16 +72,16 @@ extern ScFailureRow *sc_failure_find(List *failures, int64 query_id);
  * transaction has removed (resume_query(), drop_query()): the checkpoint doesn't wait for it.
  * False then: nothing is written, and the caller has to try again.
  */
-extern bool sc_store_failure_set(int64 query_id, ScFailureStatus status, int failures,
+extern bool sc_failure_set(int64 query_id, ScFailureStatus status, int failures,
 								 const ScFailure *failure);
 /* Gone: removes the row; waits for others who change it. */
-extern void sc_store_failure_clear(int64 query_id);
+extern void sc_failure_clear(int64 query_id);
 /*
  * Resumed: removes the row, or has the gap of a lost query accepted (*had_gap then); waits for others
  * who change it.  False: the query is lost, and the gap isn't accepted; nothing is changed.
  */
-extern bool sc_store_failure_resume(int64 query_id, bool accept_gap, bool *had_gap);
+extern bool sc_failure_resume(int64 query_id, bool accept_gap, bool *had_gap);
 /* The query is healthy again.  False: an open transaction has removed the row, as above. */
-extern bool sc_store_failure_recovered(int64 query_id);
+extern bool sc_failure_recovered(int64 query_id);
 
 #endif							/* SC_CKPT_FAILURE_H */

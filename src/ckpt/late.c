@@ -8,28 +8,14 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "ckpt/late.h"
-#include "ckpt/store_internal.h"
+#include "ckpt/retained_table.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
-/* Columns of stream_ckpt.late_rows. */
-#define LATE_QUERY			1
-#define LATE_ROW			2
-#define LATE_WINDOW_START	3
-#define LATE_WINDOW_END		4
-#define LATE_WATERMARK		5
-#define LATE_LSN			6
-#define LATE_ORDINAL		7
-#define LATE_QUERY_ID		8
-#define LATE_TYPES			9
-#define LATE_ROW_TEXT		10
-#define LATE_COLUMNS		10
-
 struct ScLateWriter
 {
-	StoreTable	table;
+	ScCatalog	table;
 	Oid			relid;			/* the query's result table */
 	int64		query_id;
 };
@@ -41,44 +27,35 @@ sc_late_begin(const ScQuery *query)
 
 	writer->relid = query->relid;
 	writer->query_id = query->query_id;
-	sc_store_table_open(&writer->table, "late_rows", LATE_COLUMNS, RowExclusiveLock);
+	sc_catalog_open(&writer->table, "late_rows", RowExclusiveLock);
 	return writer;
 }
 
 void
-sc_late_add(ScLateWriter *writer, const ScLateRow *row)
+sc_late_add(ScLateWriter *writer, const ScLateRow *late)
 {
-	Datum		values[LATE_COLUMNS];
-	bool		nulls[LATE_COLUMNS] = {0};
-	HeapTuple	tuple;
+	ScCatalogRow row = {0};
 
-	values[LATE_QUERY - 1] = ObjectIdGetDatum(writer->relid);
-	values[LATE_ROW - 1] = row->row.row;
-	nulls[LATE_ROW - 1] = row->row.row == (Datum) 0;
-	values[LATE_TYPES - 1] = row->row.types;
-	nulls[LATE_TYPES - 1] = row->row.types == (Datum) 0;
-	values[LATE_ROW_TEXT - 1] = row->row.text;
-	nulls[LATE_ROW_TEXT - 1] = row->row.text == (Datum) 0;
-	values[LATE_WINDOW_START - 1] = TimestampTzGetDatum(row->window_start);
-	values[LATE_WINDOW_END - 1] = TimestampTzGetDatum(row->window_end);
-	values[LATE_WATERMARK - 1] = TimestampTzGetDatum(row->watermark);
-	values[LATE_LSN - 1] = LSNGetDatum(row->lsn);
-	values[LATE_ORDINAL - 1] = Int64GetDatum(row->ordinal);
-	values[LATE_QUERY_ID - 1] = Int64GetDatum(writer->query_id);
-	tuple = heap_form_tuple(RelationGetDescr(writer->table.rel), values, nulls);
-	CatalogTupleInsertWithInfo(writer->table.rel, tuple, writer->table.indexes);
-	heap_freetuple(tuple);
+	sc_row_set(&row, Anum_late_query, ObjectIdGetDatum(writer->relid));
+	sc_retained_row_set(&row, &late->row, Anum_late_row, Anum_late_types, Anum_late_row_text);
+	sc_row_set(&row, Anum_late_window_start, TimestampTzGetDatum(late->window_start));
+	sc_row_set(&row, Anum_late_window_end, TimestampTzGetDatum(late->window_end));
+	sc_row_set(&row, Anum_late_watermark, TimestampTzGetDatum(late->watermark));
+	sc_row_set(&row, Anum_late_lsn, LSNGetDatum(late->lsn));
+	sc_row_set(&row, Anum_late_ordinal, Int64GetDatum(late->ordinal));
+	sc_row_set(&row, Anum_late_query_id, Int64GetDatum(writer->query_id));
+	sc_catalog_insert(&writer->table, &row);
 }
 
 void
 sc_late_end(ScLateWriter *writer)
 {
-	sc_store_table_close(&writer->table);
+	sc_catalog_close(&writer->table);
 	pfree(writer);
 }
 
 bool
 sc_late_delete(int64 query_id, bool wait)
 {
-	return sc_store_delete_kept("late_rows", LATE_COLUMNS, LATE_QUERY_ID, query_id, wait);
+	return sc_retained_delete("late_rows", Anum_late_query_id, query_id, wait);
 }

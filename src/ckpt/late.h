@@ -29,7 +29,7 @@ typedef struct ScLateWriter ScLateWriter;
  * active snapshot, and must call _end; after an abort the writer is forgotten.
  */
 extern ScLateWriter *sc_late_begin(const ScQuery *query);
-extern void sc_late_add(ScLateWriter *writer, const ScLateRow *row);
+extern void sc_late_add(ScLateWriter *writer, const ScLateRow *late);
 extern void sc_late_end(ScLateWriter *writer);
 
 /* Removes all rows of a query; those that somebody else removes are waited for, or false tells

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
@@ -24,7 +23,6 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
 /* ---------- locks ---------- */
@@ -348,7 +346,6 @@ sc_query_rows(void)
 	return result;
 }
 
-/* The query's offset and state are removed by the next checkpoint of its pipeline. */
 void
 sc_query_delete(int64 query_id)
 {
@@ -356,60 +353,4 @@ sc_query_delete(int64 query_id)
 
 	sc_key_int8(&key, Anum_query_id, query_id);
 	(void) delete_rows("query", &key);
-}
-
-/* ---------- after a gap ---------- */
-
-void
-sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options)
-{
-	ScCatalogRow row = {0};
-	ScanKeyData key;
-
-	sc_row_set(&row, Anum_offset_lsn, LSNGetDatum(lsn));
-	sc_row_set(&row, Anum_offset_apart, BoolGetDatum(true));
-	/* the gap may hold changes of them */
-	sc_row_set_interval(&row, Anum_offset_watermark_delay, options->watermark_delay, false);
-	sc_row_set_interval(&row, Anum_offset_idle_timeout, options->idle_timeout, options->idle_timeout == 0);
-	sc_row_set_interval(&row, Anum_offset_max_ahead, options->max_ahead,
-				 options->max_ahead == SC_NO_LIMIT);
-	sc_key_int8(&key, Anum_offset_query_id, query_id);
-	update_rows("checkpoint_offset", &key, &row);
-}
-
-void
-sc_offset_close(int64 query_id, const ScWindowRanges *windows)
-{
-	ScCatalogRow row = {0};
-	ScanKeyData key;
-
-	sc_row_set(&row, Anum_offset_closed_windows, sc_ranges_datum(windows));
-	sc_key_int8(&key, Anum_offset_query_id, query_id);
-	update_rows("checkpoint_offset", &key, &row);
-}
-
-void
-sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format)
-{
-	ScCatalogRow row = {0};
-	ScanKeyData key;
-
-	sc_row_set(&row, Anum_state_lsn, LSNGetDatum(lsn));
-	sc_row_set(&row, Anum_state_system_identifier,
-			   Int64GetDatum((int64) GetSystemIdentifier()));
-	sc_row_set(&row, Anum_state_database, ObjectIdGetDatum(MyDatabaseId));
-	sc_row_set(&row, Anum_state_timeline, Int32GetDatum((int32) GetWALInsertionTimeLine()));
-	sc_row_set(&row, Anum_state_server_version, Int32GetDatum(PG_VERSION_NUM / 10000));
-	sc_row_set(&row, Anum_state_format, Int32GetDatum(format));
-	sc_key_int4(&key, Anum_state_pipeline_id, pipeline_id);
-	update_rows("pipeline_state", &key, &row);
-}
-
-void
-sc_query_delete_chunks(int64 query_id)
-{
-	ScanKeyData key;
-
-	sc_key_int8(&key, Anum_chunk_query_id, query_id);
-	(void) delete_rows("state_chunk", &key);
 }

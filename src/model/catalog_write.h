@@ -56,17 +56,6 @@ typedef struct ScQueryRow
 
 /* All of them, whether their relations exist or not. */
 extern List *sc_query_rows(void);
-extern void sc_query_delete(int64 query_id);
-
-/*
- * After a gap was accepted: the position and the server that a pipeline goes on with.  Queries
- * have their own from then on, until their next part.
- */
-extern void sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options);
-/* These windows are over for the query, whatever its watermark says; see sc_closed_complete(). */
-extern void sc_offset_close(int64 query_id, const ScWindowRanges *windows);
-extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn, int32 format);
-/* Forgets what a query has in memory: the chunks of its open windows. */
-extern void sc_query_delete_chunks(int64 query_id);
+extern void sc_query_delete(int64 query_id);	/* its row: see ckpt/forget.h */
 
 #endif							/* SC_MODEL_CATALOG_WRITE_H */

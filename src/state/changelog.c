@@ -3,7 +3,7 @@
  *	  An engine's changed state as a changelog of chunks, and back.
  *
  * exec/encode.c makes an entry of a group; here entries are ordered by key
- * group, framed and cut.  ckpt/store.c keeps the chunks.
+ * group, framed and cut.  backend.h keeps the chunks.
  *
  * The entries that one pane writes at one checkpoint are a stream of bytes:
  *
@@ -309,7 +309,7 @@ sc_changelog_live_bytes(const ScEngine *engine)
  * Loading
  * --------------------------------------------------------------------- */
 
-struct ScChangelogLoader
+typedef struct Loader
 {
 	ScEngine   *engine;
 	MemoryContext context;		/* of the loader itself */
@@ -324,7 +324,7 @@ struct ScChangelogLoader
 	char	   *pending;
 	Size		npending;
 	Size		max_pending;
-};
+} Loader;
 
 pg_noreturn static void fail_chunk(const ScChunk *chunk, const char *what);
 
@@ -340,7 +340,7 @@ fail_chunk(const ScChunk *chunk, const char *what)
 
 /* Copies the header to aligned memory and checks all that can be checked. */
 static ChunkHeader
-check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
+check_chunk(const Loader *loader, const ScChunk *chunk)
 {
 	ChunkHeader header;
 
@@ -365,7 +365,7 @@ check_chunk(const ScChangelogLoader *loader, const ScChunk *chunk)
 }
 
 static void
-check_complete(const ScChangelogLoader *loader)
+check_complete(const Loader *loader)
 {
 	if (loader->pane != NULL && (!loader->complete || loader->npending > 0))
 		ereport(ERROR,
@@ -376,7 +376,7 @@ check_complete(const ScChangelogLoader *loader)
 }
 
 static void
-finish_pane(ScChangelogLoader *loader)
+finish_pane(Loader *loader)
 {
 	if (loader->pane == NULL)
 		return;
@@ -389,7 +389,7 @@ finish_pane(ScChangelogLoader *loader)
 
 /* Begins or goes on with the stream that the chunk belongs to. */
 static void
-enter_stream(ScChangelogLoader *loader, int64 checkpoint_id, const ScChunk *chunk)
+enter_stream(Loader *loader, int64 checkpoint_id, const ScChunk *chunk)
 {
 	ScEngine   *engine = loader->engine;
 
@@ -438,7 +438,7 @@ whole_entry(const char *data, Size len, Size *field, uint64 *entry)
 
 /* Applies the whole entries at the head of "data"; returns their bytes. */
 static Size
-apply_entries(ScChangelogLoader *loader, const char *data, Size len)
+apply_entries(Loader *loader, const char *data, Size len)
 {
 	ScEngine   *engine = loader->engine;
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
@@ -463,7 +463,7 @@ apply_entries(ScChangelogLoader *loader, const char *data, Size len)
 }
 
 static void
-append_pending(ScChangelogLoader *loader, const char *data, Size len)
+append_pending(Loader *loader, const char *data, Size len)
 {
 	if (loader->npending + len > loader->max_pending)
 	{
@@ -474,10 +474,10 @@ append_pending(ScChangelogLoader *loader, const char *data, Size len)
 	loader->npending += len;
 }
 
-ScChangelogLoader *
-sc_changelog_load_begin(ScEngine *engine)
+static Loader *
+load_begin(ScEngine *engine)
 {
-	ScChangelogLoader *loader = palloc0(sizeof(ScChangelogLoader));
+	Loader *loader = palloc0(sizeof(Loader));
 
 	if (engine->npanes > 0)
 		elog(ERROR, "state can be loaded into a fresh engine only");
@@ -489,10 +489,10 @@ sc_changelog_load_begin(ScEngine *engine)
 	return loader;
 }
 
-void
-sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
-						const ScChunk *chunk)
+static void
+load_chunk(void *arg, int64 checkpoint_id, const ScChunk *chunk)
 {
+	Loader	   *loader = arg;
 	ChunkHeader header = check_chunk(loader, chunk);
 	ScPane	   *pane;
 	Size		done;
@@ -529,11 +529,20 @@ sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
 		memmove(loader->pending, loader->pending + done, loader->npending);
 }
 
-void
-sc_changelog_load_end(ScChangelogLoader *loader)
+static void
+load_end(Loader *loader)
 {
 	finish_pane(loader);
 	loader->engine->running = loader->engine->loading = false;
 	pfree(loader->pending);
 	pfree(loader);
+}
+
+void
+sc_changelog_load(ScEngine *engine, int64 query_id)
+{
+	Loader	   *loader = load_begin(engine);
+
+	sc_backend_read(query_id, load_chunk, loader);
+	load_end(loader);
 }

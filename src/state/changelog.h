@@ -17,20 +17,7 @@
 #define SC_STATE_CHANGELOG_H
 
 #include "exec/engine.h"
-
-#define SC_CHUNK_BYTES	8000	/* longest chunk, header included */
-
-typedef struct ScChunk
-{
-	int64		pane_key;		/* window/assigner.h */
-	int32		seq;			/* 0.. within (pane, checkpoint) */
-	bool		full;			/* first chunk of a whole pane: replaces all
-								 * older ones (set on seq 0 only) */
-	int16		key_group_min;	/* of the groups that have bytes in it */
-	int16		key_group_max;
-	const char *data;			/* not aligned */
-	Size		len;
-} ScChunk;
+#include "state/backend.h"
 
 typedef struct ScChangelogSink
 {
@@ -49,15 +36,10 @@ typedef struct ScChangelogSink
 extern Size sc_changelog_write(ScEngine *engine, const ScChangelogSink *sink);
 
 /*
- * Loading: chunks in order of (pane_key, checkpoint_id, seq) into a fresh
- * engine, then one call of _end.  Raises ERRCODE_DATA_CORRUPTED for a bad
- * checksum, version or a definition whose types don't match.
+ * Loads what the state backend has of the query into a fresh engine.  Needs an active snapshot.
+ * Raises ERRCODE_DATA_CORRUPTED for a bad checksum, version or a definition whose types don't match.
  */
-typedef struct ScChangelogLoader ScChangelogLoader;
-extern ScChangelogLoader *sc_changelog_load_begin(ScEngine *engine);
-extern void sc_changelog_load_chunk(ScChangelogLoader *loader, int64 checkpoint_id,
-									const ScChunk *chunk);
-extern void sc_changelog_load_end(ScChangelogLoader *loader);
+extern void sc_changelog_load(ScEngine *engine, int64 query_id);
 
 /* Bytes of the chunks that are live now: what a full set of chunks holds. */
 extern int64 sc_changelog_live_bytes(const ScEngine *engine);

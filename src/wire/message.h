@@ -12,7 +12,7 @@
  *	 'D'  ScMessageDrop: the pane closed, its chunks are obsolete
  *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
  *	 'W'  ScMessageDead, a retained row and a failure: a dead letter
- *	 'O'  ScOffset (ckpt/store.h)
+ *	 'O'  ScOffset (ckpt/offset.h)
  *	 'F'  nothing: the query was dropped, forget all of it
  *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
  *	      came of it since then is void

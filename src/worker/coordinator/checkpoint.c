@@ -31,6 +31,7 @@
 #include "base/lock_time.h"
 #include "base/settings.h"
 #include "base/share.h"
+#include "ckpt/forget.h"
 #include "miscadmin.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/collect.h"
@@ -195,7 +196,7 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 		collected->outcome = SC_OUTCOME_RETRYING;
 	}
 	/* a failure that can't be noted must come again */
-	collected->unnoted = !sc_store_failure_set(collected->query_id, status, failures, failure);
+	collected->unnoted = !sc_failure_set(collected->query_id, status, failures, failure);
 	if (collected->unnoted && collected->outcome == SC_OUTCOME_FAILED)
 		collected->outcome = can_wait ? SC_OUTCOME_WAITING : SC_OUTCOME_RETRYING;
 }
@@ -284,7 +285,7 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!collected->query)
 	{
-		collected->cleared = sc_store_forget_query(store, collected->query_id);
+		collected->cleared = sc_forget_written(store, collected->query_id);
 		collected->outcome = SC_OUTCOME_FORGOTTEN;
 		progress->placed = true;
 		return false;
@@ -358,7 +359,7 @@ note_written(ScCollectedQuery *collected, const ScWrittenPart *written,
 	progress->placed = collected->offset.query_id != 0;
 	collected->recovered = has_recovered(collected);
 	collected->cleared = collected->recovered &&
-		sc_store_failure_recovered(collected->query_id);
+		sc_failure_recovered(collected->query_id);
 }
 
 static void

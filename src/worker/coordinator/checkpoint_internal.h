@@ -9,6 +9,7 @@
 #include "ckpt/dead_letter.h"
 #include "ckpt/failure.h"
 #include "ckpt/part.h"
+#include "ckpt/store.h"
 #include "model/catalog.h"
 #include "worker/coordinator/collect.h"
 

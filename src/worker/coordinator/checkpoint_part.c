@@ -38,7 +38,7 @@ write_chunk(ScStore *store, const ScMessage *message)
 	chunk.key_group_max = head->key_group_max;
 	chunk.data = (const char *) (head + 1);
 	chunk.len = head->len;
-	sc_store_chunk(store, message->query_id, head->checkpoint_id, &chunk);
+	sc_backend_put(sc_store_backend(store), message->query_id, head->checkpoint_id, &chunk);
 	return chunk.len;
 }
 
@@ -107,7 +107,7 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				bytes += write_chunk(store, message);
 				break;
 			case SC_MESSAGE_DROP:
-				sc_store_drop_pane(store, message->query_id,
+				sc_backend_drop_pane(sc_store_backend(store), message->query_id,
 								   ((const ScMessageDrop *) SC_MESSAGE_BODY(message))->pane_key);
 				break;
 			case SC_MESSAGE_LATE:
@@ -171,7 +171,7 @@ try_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointR
 		written->bytes = write_state(store, collected, record, &letters);
 		if (letters)
 			sc_dead_letter_end(letters);
-		sc_store_flush(store);
+		sc_backend_flush(sc_store_backend(store));
 	}
 	PG_CATCH();
 	{
@@ -289,7 +289,7 @@ sc_checkpoint_parts(ScStore *store, const List *parts, int first, int n, ScCheck
 		}
 		if (done == n)
 		{
-			sc_store_flush(store);
+			sc_backend_flush(sc_store_backend(store));
 			ReleaseCurrentSubTransaction();
 			released = true;
 		}

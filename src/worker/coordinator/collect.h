@@ -8,8 +8,9 @@
 
 #include "base/clock.h"
 #include "ckpt/failure.h"
+#include "ckpt/history.h"
+#include "ckpt/offset.h"
 #include "ckpt/part.h"
-#include "ckpt/store.h"
 #include "storage/shm_mq.h"
 #include "wire/message.h"
 #include "worker/frame/shared.h"

@@ -17,6 +17,7 @@
 #include "base/backoff.h"
 #include "base/debug.h"
 #include "base/limit.h"
+#include "ckpt/pipeline_state.h"
 #include "model/catalog.h"
 #include "pgstat.h"
 #include "sink/sink.h"
@@ -71,7 +72,7 @@ is_committed(const ScCheckpointRecord *record)
 
 	sc_begin_transaction();
 	if (sc_extension_exists())
-		state = sc_store_read_state(record->pipeline_id);
+		state = sc_pipeline_state_read(record->pipeline_id);
 	sc_commit_transaction();
 	if (state.attempt != record->attempt)
 		proc_exit(1);
@@ -86,7 +87,7 @@ note_failed_commit(ScCheckpointRecord *record, const ErrorData *error)
 				  psprintf("checkpoint " INT64_FORMAT " failed and is tried again: %s",
 						   record->checkpoint_id, error->message), error->hint);
 	sc_begin_transaction();
-	sc_store_failed(record, error->message);
+	sc_history_failed(record, error->message);
 	sc_commit_transaction();
 }
 

@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "ckpt/pipeline_state.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
@@ -217,7 +218,7 @@ give_up_slot(void)
 {
 	sc_begin_transaction();
 	forget_dropped_queries();
-	sc_store_clear_position(sc_my_pipeline->pipeline_id);
+	sc_pipeline_state_clear(sc_my_pipeline->pipeline_id);
 	sc_commit_transaction();
 	sc_begin_transaction();
 	(void) sc_slot_drop_if_unused(sc_my_pipeline->pipeline_id);
@@ -241,9 +242,9 @@ begin_attempt(void)
 	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
 	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
 	sc_idle_load(sc_my_pipeline->pipeline_id);
-	state = sc_store_read_state(sc_my_pipeline->pipeline_id);
+	state = sc_pipeline_state_read(sc_my_pipeline->pipeline_id);
 	began = sc_moment_now();
-	attempt = sc_store_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
+	attempt = sc_pipeline_state_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
 	ntasks = pipeline->parallelism;

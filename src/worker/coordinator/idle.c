@@ -112,7 +112,7 @@ sc_idle_load(int32 pipeline_id)
 	ListCell   *lc;
 
 	forget_dropped();
-	foreach(lc, sc_store_offsets(pipeline_id))
+	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 

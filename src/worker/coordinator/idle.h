@@ -10,7 +10,7 @@
 #ifndef SC_WORKER_COORDINATOR_IDLE_H
 #define SC_WORKER_COORDINATOR_IDLE_H
 
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 
 /*
  * Reads what the catalogs say: offsets of queries that nothing is known of yet.  Needs a transaction and a snapshot.

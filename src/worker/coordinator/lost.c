@@ -14,6 +14,7 @@
 
 #include "base/settings.h"
 #include "ckpt/failure.h"
+#include "model/catalog.h"
 #include "utils/lsyscache.h"
 #include "worker/coordinator/lost.h"
 #include "worker/coordinator/progress.h"
@@ -41,7 +42,7 @@ note_lost(const ScProgress *progress, XLogRecPtr lsn, int64 limit)
 	failure.detail = psprintf("It was at %X/%X, and the others at %X/%X.",
 							  LSN_FORMAT_ARGS(sc_progress_lsn(progress)), LSN_FORMAT_ARGS(lsn));
 	failure.hint = "Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again. Increase \"stream_ckpt.max_query_wal\" to keep more.";
-	return sc_store_failure_set(progress->query_id, SC_FAILURE_LOST, progress->failures, &failure);
+	return sc_failure_set(progress->query_id, SC_FAILURE_LOST, progress->failures, &failure);
 }
 
 void

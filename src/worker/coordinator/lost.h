@@ -7,7 +7,7 @@
 #ifndef SC_WORKER_COORDINATOR_LOST_H
 #define SC_WORKER_COORDINATOR_LOST_H
 
-#include "ckpt/store.h"
+#include "ckpt/history.h"
 
 /*
  * Decides it in a checkpoint's transaction, once the checkpoint knows where each query is

@@ -7,7 +7,8 @@
 
 #include "base/backoff.h"
 #include "ckpt/failure.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
+#include "ckpt/pipeline_state.h"
 #include "utils/memutils.h"
 #include "worker/coordinator/progress.h"
 #include "worker/frame/strikes.h"
@@ -133,13 +134,13 @@ has_offset(List *offsets, int64 query_id)
 void
 sc_progress_load(int32 pipeline_id, List *offsets)
 {
-	List	   *failures = sc_store_failures();
+	List	   *failures = sc_failure_list();
 	ListCell   *lc;
 
 	list_free_deep(entries);
 	entries = NIL;
-	checkpoint_lsn = sc_store_read_state(pipeline_id).lsn;
-	foreach(lc, sc_store_offsets(pipeline_id))
+	checkpoint_lsn = sc_pipeline_state_read(pipeline_id).lsn;
+	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
@@ -247,7 +248,7 @@ resume_waiting(ScProgress *entry)
 void
 sc_progress_review(int32 pipeline_id)
 {
-	List	   *failures = sc_store_failures();
+	List	   *failures = sc_failure_list();
 	ListCell   *lc;
 
 	foreach(lc, sc_query_list(pipeline_id))

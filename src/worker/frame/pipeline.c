@@ -16,7 +16,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "ckpt/failure.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 #include "ckpt/uncounted.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -297,8 +297,8 @@ is_behind(List *offsets, int64 query_id, XLogRecPtr marker)
 static void
 warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 {
-	List	   *failures = sc_store_failures();
-	List	   *offsets = sc_store_offsets(pipeline_id);
+	List	   *failures = sc_failure_list();
+	List	   *offsets = sc_offset_list(pipeline_id);
 	ListCell   *lc;
 
 	foreach(lc, sc_query_list(pipeline_id))
@@ -365,7 +365,7 @@ tell_uncounted(int32 pipeline_id)
 {
 	ListCell   *lc;
 
-	foreach(lc, sc_store_offsets(pipeline_id))
+	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 		char	   *message = sc_uncounted_message(&offset->recent);

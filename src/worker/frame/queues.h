@@ -15,7 +15,7 @@
 #ifndef SC_WORKER_FRAME_QUEUES_H
 #define SC_WORKER_FRAME_QUEUES_H
 
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 #include "storage/shm_mq.h"
 #include "worker/frame/shared.h"
 

@@ -13,7 +13,8 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "ckpt/failure.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
+#include "ckpt/pipeline_state.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/catalog_write.h"
@@ -29,11 +30,11 @@ static ScStatus check_slot(int32 pipeline_id, bool compare, char **message, char
 List *
 sc_active_offsets(int32 pipeline_id)
 {
-	List	   *failures = sc_store_failures();
+	List	   *failures = sc_failure_list();
 	List	   *result = NIL;
 	ListCell   *lc;
 
-	foreach(lc, sc_store_offsets(pipeline_id))
+	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 		ScQuery    *query = sc_query_by_id(offset->query_id, true);
@@ -59,7 +60,7 @@ sc_start_position(int32 pipeline_id, List *offsets)
 			position = offset->lsn;
 	}
 	if (XLogRecPtrIsInvalid(position))
-		position = sc_store_read_state(pipeline_id).lsn;
+		position = sc_pipeline_state_read(pipeline_id).lsn;
 	if (XLogRecPtrIsInvalid(position))
 		position = sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush;
 	return position;
@@ -68,18 +69,18 @@ sc_start_position(int32 pipeline_id, List *offsets)
 void
 sc_start_accept_gaps(int32 pipeline_id)
 {
-	XLogRecPtr	position = sc_store_read_state(pipeline_id).lsn;
-	List	   *failures = sc_store_failures();
+	XLogRecPtr	position = sc_pipeline_state_read(pipeline_id).lsn;
+	List	   *failures = sc_failure_list();
 	ListCell   *lc;
 
-	foreach(lc, sc_store_offsets(pipeline_id))
+	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
 
 		/* the others may have gone back behind it, for the sake of another one */
 		if (failure && failure->status == SC_FAILURE_ACCEPTED &&
-			sc_store_failure_recovered(offset->query_id))
+			sc_failure_recovered(offset->query_id))
 			sc_offset_move(offset->query_id, Max(offset->lsn, position),
 						   &sc_stream_by_relid(offset->stream_relid, false)->options);
 	}
@@ -88,11 +89,11 @@ sc_start_accept_gaps(int32 pipeline_id)
 XLogRecPtr
 sc_held_position(int32 pipeline_id)
 {
-	List	   *failures = sc_store_failures();
+	List	   *failures = sc_failure_list();
 	List	   *held = NIL;
 	ListCell   *lc;
 
-	foreach(lc, sc_store_offsets(pipeline_id))
+	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
 
@@ -125,10 +126,10 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		return SC_STATUS_IDLE;
 	}
 
-	if (has_foreign_state(pipeline_id) && sc_store_offsets(pipeline_id) == NIL)
+	if (has_foreign_state(pipeline_id) && sc_offset_list(pipeline_id) == NIL)
 	{
 		/* that of queries that are gone */
-		sc_store_clear_position(pipeline_id);
+		sc_pipeline_state_clear(pipeline_id);
 		CommandCounterIncrement();
 	}
 	status = check_position(pipeline_id, message, hint);
@@ -145,12 +146,12 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 bool
 sc_start_anew(int32 pipeline_id)
 {
-	XLogRecPtr	last = sc_store_read_state(pipeline_id).lsn;
+	XLogRecPtr	last = sc_pipeline_state_read(pipeline_id).lsn;
 
 	if (sc_query_list(pipeline_id) != NIL)
 		return false;
 	if (last < sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush)
-		sc_store_clear_position(pipeline_id);
+		sc_pipeline_state_clear(pipeline_id);
 	return true;
 }
 
@@ -167,7 +168,7 @@ check_position(int32 pipeline_id, char **message, char **hint)
 {
 	bool		foreign = has_foreign_state(pipeline_id);
 
-	if (foreign && sc_store_offsets(pipeline_id) != NIL)
+	if (foreign && sc_offset_list(pipeline_id) != NIL)
 	{
 		*message = "the pipeline's checkpoints come from another server or database, or another version";
 		*hint = HINT_LOST;
@@ -180,7 +181,7 @@ check_position(int32 pipeline_id, char **message, char **hint)
 static bool
 has_foreign_state(int32 pipeline_id)
 {
-	ScPipelineState state = sc_store_read_state(pipeline_id);
+	ScPipelineState state = sc_pipeline_state_read(pipeline_id);
 
 	return state.checkpoint_id > 0 &&
 		(state.system_identifier != GetSystemIdentifier() ||

@@ -21,7 +21,7 @@
 #include "access/xlog.h"
 #include "base/compat.h"
 #include "base/debug.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "pgstat.h"

@@ -310,7 +310,7 @@ sc_task_query_create(const ScWireControl *control)
 	bool		failed;
 
 	/* restored, or standing at its offset: the message is being read again */
-	if (find(query_id) || sc_store_has_offset(query_id))
+	if (find(query_id) || sc_offset_exists(query_id))
 		return;
 	step.query_id = query_id;
 	catalog = sc_query_by_id(query_id, true);

@@ -200,7 +200,6 @@ void
 sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 {
 	ScEngineCounters *counters = sc_engine_counters(query->engine);
-	ScChangelogLoader *loader;
 	ScEnv		env;
 
 	query->offset = offset->lsn;
@@ -219,9 +218,7 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	sc_engine_set_time(query->engine, &offset->time);
 
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	loader = sc_changelog_load_begin(query->engine);
-	sc_store_load(query->query->query_id, loader);
-	sc_changelog_load_end(loader);
+	sc_changelog_load(query->engine, query->query->query_id);
 	sc_engine_free_closed(query->engine);
 	sc_env_leave(&env);
 }

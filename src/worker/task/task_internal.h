@@ -7,8 +7,9 @@
 #define SC_WORKER_TASK_TASK_INTERNAL_H
 
 #include "ckpt/retained_row.h"
-#include "ckpt/store.h"
+#include "ckpt/offset.h"
 #include "exec/engine.h"
+#include "state/changelog.h"
 #include "wire/batch.h"
 #include "worker/task/outbox.h"
 

@@ -1,7 +1,6 @@
 /*-------------------------------------------------------------------------
- * store_retained.c
- *	  The tables in which checkpoints keep rows for users, late_rows and dead_letter:
- *	  users may delete from them at any time.
+ * retained_table.c
+ *	  Rows that checkpoints retain for users (retained_table.h).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -9,8 +8,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
-#include "ckpt/store_internal.h"
-#include "utils/fmgroids.h"
+#include "ckpt/retained_table.h"
 #include "utils/snapmgr.h"
 
 /* Deletes a row, unless somebody else does.  False: it may remain, and he wasn't waited for. */
@@ -32,24 +30,40 @@ delete_row(Relation rel, ItemPointer tid, bool wait)
 }
 
 bool
-sc_store_delete_kept(const char *relname, int columns, AttrNumber query_id_attno,
-					 int64 query_id, bool wait)
+sc_retained_delete(const char *name, AttrNumber query_id_attno, int64 query_id, bool wait)
 {
 	bool		all = true;
-	bool		pushed = sc_store_push_snapshot();
-	StoreTable	table;
+	bool		pushed = sc_snapshot_push();
+	ScCatalog	table;
 	ScanKeyData key;
-	SysScanDesc scan;
+	ScCatalogScan scan;
 	HeapTuple	tuple;
 
-	sc_store_table_open(&table, relname, columns, RowExclusiveLock);
-	ScanKeyInit(&key, query_id_attno, BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(query_id));
-	scan = sc_store_scan(&table, 1, &key);
-	while ((tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
+	sc_catalog_open(&table, name, RowExclusiveLock);
+	sc_key_int8(&key, query_id_attno, query_id);
+	sc_catalog_scan(&scan, &table, 1, &key);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
 		all &= delete_row(table.rel, &tuple->t_self, wait);
-	systable_endscan_ordered(scan);
-	sc_store_table_close(&table);
-	sc_store_pop_snapshot(pushed);
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
+	sc_snapshot_pop(pushed);
 	return all;
+}
+
+static void
+set_kept(ScCatalogRow *row, AttrNumber attno, Datum value)
+{
+	if (value == (Datum) 0)
+		sc_row_set_null(row, attno);
+	else
+		sc_row_set(row, attno, value);
+}
+
+void
+sc_retained_row_set(ScCatalogRow *row, const ScRetainedRow *kept, AttrNumber row_attno,
+				AttrNumber types_attno, AttrNumber text_attno)
+{
+	set_kept(row, row_attno, kept->row);
+	set_kept(row, types_attno, kept->types);
+	set_kept(row, text_attno, kept->text);
 }

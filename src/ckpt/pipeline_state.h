@@ -1,0 +1,57 @@
+/*-------------------------------------------------------------------------
+ * pipeline_state.h
+ *	  A pipeline's row of stream_ckpt.pipeline_state: attempt, last checkpoint, and the server whose
+ *	  WAL its position belongs to.
+ *
+ * All need a transaction.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_CKPT_PIPELINE_STATE_H
+#define SC_CKPT_PIPELINE_STATE_H
+
+#include "access/xlogdefs.h"
+#include "model/catalog_table.h"
+
+/* stream_ckpt.pipeline_state */
+typedef struct ScPipelineState
+{
+	int64		attempt;
+	int64		checkpoint_id;	/* last completed; 0: none */
+	XLogRecPtr	lsn;			/* its LSN */
+	uint64		system_identifier;
+	Oid			database;
+	int32		server_version; /* PG_VERSION_NUM / 10000 */
+	int32		format;			/* SC_STATE_FORMAT */
+} ScPipelineState;
+
+#define SC_STATE_FORMAT 1
+
+/* All zero where it never ran. */
+extern ScPipelineState sc_pipeline_state_read(int32 pipeline_id);
+
+/*
+ * Counts a new attempt and returns its number; "restored": it starts from a committed checkpoint.
+ * In a transaction of its own: an attempt must be committed before it does anything.  Fails if
+ * another process changes the row at the same time.
+ */
+extern int64 sc_pipeline_state_begin_attempt(int32 pipeline_id, bool restored);
+
+/* Forgets the pipeline's position: nothing counts on it, and its slot is to go. */
+extern void sc_pipeline_state_clear(int32 pipeline_id);
+
+/* After a gap was accepted: the position on this server that the pipeline goes on with. */
+extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn);
+
+/* Counts a failed checkpoint, if there is a row. */
+extern void sc_pipeline_state_count_failure(int32 pipeline_id);
+
+/*
+ * For a checkpoint: a copy of the row of the open table, which must be of this attempt
+ * (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE else), and writing the completed checkpoint into exactly
+ * that version of it.
+ */
+extern HeapTuple sc_pipeline_state_of_attempt(const ScCatalog *table, int32 pipeline_id, int64 attempt);
+extern void sc_pipeline_state_completed(const ScCatalog *table, HeapTuple tuple,
+										int64 checkpoint_id, XLogRecPtr lsn);
+
+#endif							/* SC_CKPT_PIPELINE_STATE_H */
