@@ -14,7 +14,7 @@
 #include "postgres.h"
 
 #include "base/limit.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 

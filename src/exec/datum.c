@@ -27,7 +27,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "funcapi.h"
 #include "utils/datum.h"
 #include "utils/expandeddatum.h"

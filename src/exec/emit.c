@@ -14,7 +14,7 @@
 
 #include "base/compat.h"
 #include "base/limit.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"

@@ -21,7 +21,7 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
 #define ENTRY_EMITTED	0x01
@@ -361,10 +361,11 @@ is_ours(ScEngine *engine, uint32 hash)
  * same bytes (engine->loading): others that have become equal are combined when all
  * is read.  The current context is a short one.
  */
-void
+int64
 sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len)
 {
 	Entry		entry;
+	int64		inputs_bytes = pane->inputs_bytes;
 	uint32		hash;
 	bool		isnew;
 
@@ -373,6 +374,7 @@ sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len)
 	if (is_ours(engine, hash))
 		finish_entry(engine, pane, &entry,
 					 sc_pane_lookup(engine, pane, hash, &isnew));
+	return pane->inputs_bytes - inputs_bytes;
 }
 
 /* What of the inputs is in the changelog, as it was in another engine. */

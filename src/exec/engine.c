@@ -19,7 +19,7 @@
 #include "postgres.h"
 
 #include "base/compat.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 

@@ -10,7 +10,7 @@
  */
 #include "postgres.h"
 
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 

@@ -16,7 +16,7 @@
 
 #include "base/limit.h"
 #include "catalog/pg_aggregate.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/tlist.h"

@@ -14,7 +14,7 @@
 
 #include "base/compat.h"
 #include "common/hashfn.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"

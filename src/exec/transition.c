@@ -15,7 +15,7 @@
  */
 #include "postgres.h"
 
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "utils/datum.h"
 #include "utils/expandeddatum.h"
 #include "utils/memutils.h"

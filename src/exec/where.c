@@ -18,7 +18,7 @@
 #include "access/sysattr.h"
 #include "access/xact.h"
 #include "base/transient.h"
-#include "exec/state.h"
+#include "exec/exec_internal.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"

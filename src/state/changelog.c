@@ -36,7 +36,7 @@
 
 #include "base/compat.h"
 #include "base/limit.h"
-#include "exec/state.h"
+#include "exec/group.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
 #include "state/changelog.h"
@@ -117,8 +117,8 @@ flush_chunk(Writer *writer, bool last)
 	header->flags = (writer->full && writer->seq == 0 ? CHUNK_FULL : 0) |
 		(last ? CHUNK_LAST : 0);
 	header->seq = writer->seq;
-	header->signature = writer->engine->signature;
-	header->pane_key = writer->pane->key;
+	header->signature = sc_engine_signature(writer->engine, CHUNK_VERSION);
+	header->pane_key = sc_pane_key(writer->pane);
 	header->key_group_min = writer->key_group_min;
 	header->key_group_max = writer->key_group_max;
 	header->length = writer->len - CHUNK_HEADER_BYTES;
@@ -177,68 +177,45 @@ static Size
 write_group(Writer *writer, ScGroup *group, StringInfo head)
 {
 	ScEngine   *engine = writer->engine;
+	int			kept = sc_engine_kept_inputs(engine);
+	int			key_group = sc_group_key_group(group);
 	Size		inputs = 0;
 	const char *data;
 
 	resetStringInfo(head);
 	sc_group_encode(engine, group, writer->full, head);
-	for (int t = 0; engine->has_inputs && t < engine->ntrans; t++)
+	for (int t = 0; t < kept; t++)
 		inputs += sc_group_inputs(engine, group, t, writer->full, &data);
 
-	write_length(writer, head->len + inputs, group->key_group);
-	write_bytes(writer, head->data, head->len, group->key_group);
-	for (int t = 0; inputs > 0 && t < engine->ntrans; t++)
+	write_length(writer, head->len + inputs, key_group);
+	write_bytes(writer, head->data, head->len, key_group);
+	for (int t = 0; inputs > 0 && t < kept; t++)
 	{
 		Size		len = sc_group_inputs(engine, group, t, writer->full, &data);
 
-		write_bytes(writer, data, len, group->key_group);
+		write_bytes(writer, data, len, key_group);
 	}
-	if (engine->has_inputs)
+	if (kept > 0)
 		sc_group_written(engine, group);
 	return inputs;
-}
-
-/* The numbers of the groups to write, by key group (a counting sort). */
-static uint32 *
-order_groups(ScEngine *engine, ScPane *pane, bool full, uint32 n)
-{
-	uint32		next[SC_MAX_PARALLELISM + 1] = {0};
-	uint32	   *order = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(uint32));
-
-	for (uint32 i = 0; i < n; i++)
-	{
-		uint32		number = full ? i : sc_pane_changed(pane, i);
-
-		next[sc_pane_group(engine, pane, number)->key_group + 1]++;
-	}
-	for (int g = 1; g < SC_MAX_PARALLELISM; g++)
-		next[g] += next[g - 1];
-	for (uint32 i = 0; i < n; i++)
-	{
-		uint32		number = full ? i : sc_pane_changed(pane, i);
-
-		order[next[sc_pane_group(engine, pane, number)->key_group]++] = number;
-	}
-	return order;
 }
 
 /* Have the pane's chunks grown so far past its size that it is written whole? */
 static bool
 wants_compaction(const ScPane *pane)
 {
-	int64		full_bytes = pane->ngroups * pane->entry_bytes + pane->inputs_bytes;
-
-	return pane->whole || pane->live_bytes > 2 * full_bytes + COMPACT_SLACK;
+	return sc_pane_is_whole(pane) ||
+		sc_pane_live_bytes(pane) > 2 * sc_pane_full_bytes(pane) + COMPACT_SLACK;
 }
 
 /* Writes a pane's stream; returns its bytes. */
 static Size
 write_pane(ScEngine *engine, ScPane *pane, Writer *writer)
 {
-	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	MemoryContext context = sc_engine_row_context(engine);
 	bool		full = wants_compaction(pane);
-	uint32		n = full ? pane->ngroups : sc_pane_nchanged(pane);
-	uint32	   *order = order_groups(engine, pane, full, n);
+	uint32		n;
+	uint32	   *order = sc_pane_begin_write(engine, pane, full, &n);
 	StringInfoData head;
 	Size		inputs = 0;
 
@@ -251,7 +228,6 @@ write_pane(ScEngine *engine, ScPane *pane, Writer *writer)
 	writer->key_group_max = -1;
 
 	initStringInfo(&head);
-	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (uint32 i = 0; i < n; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -259,7 +235,7 @@ write_pane(ScEngine *engine, ScPane *pane, Writer *writer)
 		CHECK_FOR_INTERRUPTS();
 		if (i % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		inputs += write_group(writer, sc_pane_group(engine, pane, order[i]), &head);
+		inputs += write_group(writer, sc_pane_nth(engine, pane, order[i]), &head);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
@@ -267,12 +243,10 @@ write_pane(ScEngine *engine, ScPane *pane, Writer *writer)
 	pfree(head.data);
 	pfree(order);
 
-	pane->entry_bytes = (writer->written - inputs) / n;
-	engine->live_bytes += writer->written - (full ? pane->live_bytes : 0);
-	pane->live_bytes = writer->written + (full ? 0 : pane->live_bytes);
-	pane->whole = false;
-	sc_pane_unchanged(engine, pane);
-	sc_pane_account_children(engine, pane);
+	sc_pane_set_entry_bytes(pane, (writer->written - inputs) / n);
+	sc_pane_set_live_bytes(engine, pane,
+						   writer->written + (full ? 0 : sc_pane_live_bytes(pane)));
+	sc_pane_written(engine, pane);
 	return writer->written;
 }
 
@@ -280,29 +254,33 @@ Size
 sc_changelog_write(ScEngine *engine, const ScChangelogSink *sink)
 {
 	Writer	   *writer = palloc(sizeof(Writer));
+	const int64 *closed;
+	int			nclosed;
+	ScPane	   *pane;
 	Size		bytes = 0;
 
-	engine->running = true;
-	for (int i = 0; i < engine->nclosed; i++)
-		sink->drop(sink->arg, engine->closed[i]);
-	engine->nclosed = 0;
+	sc_engine_begin_write(engine);
+	closed = sc_engine_closed_panes(engine, &nclosed);
+	for (int i = 0; i < nclosed; i++)
+		sink->drop(sink->arg, closed[i]);
+	sc_engine_forget_closed_panes(engine);
 
 	writer->engine = engine;
 	writer->sink = sink;
-	for (int i = 0; i < engine->npanes; i++)
+	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
 	{
-		if (sc_pane_nchanged(engine->panes[i]) > 0)
-			bytes += write_pane(engine, engine->panes[i], writer);
+		if (sc_pane_nchanged(pane) > 0)
+			bytes += write_pane(engine, pane, writer);
 	}
 	pfree(writer);
-	engine->running = false;
+	sc_engine_end_write(engine);
 	return bytes;
 }
 
 int64
 sc_changelog_live_bytes(const ScEngine *engine)
 {
-	return engine->live_bytes;
+	return sc_engine_live_bytes(engine);
 }
 
 /* ---------------------------------------------------------------------
@@ -358,8 +336,7 @@ check_chunk(const Loader *loader, const ScChunk *chunk)
 		fail_chunk(chunk, "its checksum is wrong");
 	if (header.pane_key != chunk->pane_key || header.seq != chunk->seq)
 		fail_chunk(chunk, "it belongs to another place");
-	if (header.signature != (header.version == 1 ? loader->engine->signature_1 :
-							 loader->engine->signature))
+	if (header.signature != sc_engine_signature(loader->engine, header.version))
 		sc_signature_fail();
 	return header;
 }
@@ -372,7 +349,7 @@ check_complete(const Loader *loader)
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
 				 errdetail("The pane " INT64_FORMAT " of checkpoint " INT64_FORMAT " has no last chunk.",
-						   loader->pane->key, loader->checkpoint_id)));
+						   sc_pane_key(loader->pane), loader->checkpoint_id)));
 }
 
 static void
@@ -382,7 +359,7 @@ finish_pane(Loader *loader)
 		return;
 	check_complete(loader);
 	if (loader->entries > 0)
-		loader->pane->entry_bytes = loader->entry_bytes / loader->entries;
+		sc_pane_set_entry_bytes(loader->pane, loader->entry_bytes / loader->entries);
 	sc_pane_loaded(loader->engine, loader->pane);
 	loader->pane = NULL;
 }
@@ -393,13 +370,12 @@ enter_stream(Loader *loader, int64 checkpoint_id, const ScChunk *chunk)
 {
 	ScEngine   *engine = loader->engine;
 
-	if (loader->pane == NULL || loader->pane->key != chunk->pane_key)
+	if (loader->pane == NULL || sc_pane_key(loader->pane) != chunk->pane_key)
 	{
 		finish_pane(loader);
-		loader->pane = sc_pane_find(engine, chunk->pane_key);
-		if (loader->pane != NULL)
+		loader->pane = sc_pane_begin_load(engine, chunk->pane_key);
+		if (loader->pane == NULL)
 			fail_chunk(chunk, "it comes out of order");
-		loader->pane = sc_pane_open(engine, chunk->pane_key);
 		loader->entries = loader->entry_bytes = 0;
 	}
 	else if (loader->checkpoint_id == checkpoint_id)
@@ -441,7 +417,7 @@ static Size
 apply_entries(Loader *loader, const char *data, Size len)
 {
 	ScEngine   *engine = loader->engine;
-	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	MemoryContext context = sc_engine_row_context(engine);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Size		done = 0;
 	Size		field;
@@ -449,13 +425,12 @@ apply_entries(Loader *loader, const char *data, Size len)
 
 	while (whole_entry(data + done, len - done, &field, &entry))
 	{
-		int64		inputs = loader->pane->inputs_bytes;
+		int64		inputs = sc_group_decode(engine, loader->pane, data + done + field, entry);
 
-		sc_group_decode(engine, loader->pane, data + done + field, entry);
 		done += field + entry;
 		loader->entries++;
 		loader->entry_bytes += field + entry -
-			Min((int64) entry, Max(loader->pane->inputs_bytes - inputs, 0));
+			Min((int64) entry, Max(inputs, 0));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
@@ -479,9 +454,7 @@ load_begin(ScEngine *engine)
 {
 	Loader *loader = palloc0(sizeof(Loader));
 
-	if (engine->npanes > 0)
-		elog(ERROR, "state can be loaded into a fresh engine only");
-	engine->running = engine->loading = true;
+	sc_engine_begin_load(engine);
 	loader->engine = engine;
 	loader->context = CurrentMemoryContext;
 	loader->max_pending = 2 * SC_CHUNK_BYTES;
@@ -494,25 +467,18 @@ load_chunk(void *arg, int64 checkpoint_id, const ScChunk *chunk)
 {
 	Loader	   *loader = arg;
 	ChunkHeader header = check_chunk(loader, chunk);
-	ScPane	   *pane;
 	Size		done;
 
 	CHECK_FOR_INTERRUPTS();
 	enter_stream(loader, checkpoint_id, chunk);
-	pane = loader->pane;
 	if (header.seq != loader->next_seq || loader->complete)
 		fail_chunk(chunk, "it comes out of order");
 	loader->next_seq++;
 	loader->complete = (header.flags & CHUNK_LAST) != 0;
 
 	/* a full stream holds every group, so that older entries are all replaced */
-	if (header.flags & CHUNK_FULL)
-	{
-		loader->engine->live_bytes -= pane->live_bytes;
-		pane->live_bytes = 0;
-	}
-	pane->live_bytes += chunk->len;
-	loader->engine->live_bytes += chunk->len;
+	sc_pane_set_live_bytes(loader->engine, loader->pane, chunk->len +
+						   ((header.flags & CHUNK_FULL) ? 0 : sc_pane_live_bytes(loader->pane)));
 
 	if (loader->npending == 0)
 	{
@@ -533,7 +499,7 @@ static void
 load_end(Loader *loader)
 {
 	finish_pane(loader);
-	loader->engine->running = loader->engine->loading = false;
+	sc_engine_end_load(loader->engine);
 	pfree(loader->pending);
 	pfree(loader);
 }

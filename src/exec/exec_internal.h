@@ -1,7 +1,6 @@
 /*-------------------------------------------------------------------------
- * state.h
- *	  What the files of exec/ share, and what state/changelog.c sees of an engine's
- *	  state.  Nobody else includes it.
+ * exec_internal.h
+ *	  What the files of exec/ share; others see engine.h, and the state layer group.h.
  *
  * Memory contexts, by lifetime:
  *
@@ -12,14 +11,13 @@
  *	  replay		states rebuilt from kept inputs, one group ("replaycontext")
  *-------------------------------------------------------------------------
  */
-#ifndef SC_EXEC_STATE_H
-#define SC_EXEC_STATE_H
+#ifndef SC_EXEC_INTERNAL_H
+#define SC_EXEC_INTERNAL_H
 
 #include "base/compat.h"
-#include "exec/engine.h"
+#include "exec/group.h"
 #include "executor/executor.h"
 #include "executor/nodeAgg.h"
-#include "lib/stringinfo.h"
 #include "utils/sortsupport.h"
 
 /* How values of one type are copied, written and read. */
@@ -123,12 +121,12 @@ typedef struct ScAgg
  *	  keys_offset			nkeys Datums; NULL ones are 0
  *	  states_offset			ntrans Datums; INPUTS: ScInputs *, or 0 for none yet
  */
-typedef struct ScGroup
+struct ScGroup
 {
 	uint8		flags;
 	uint8		key_group;
 	uint8		nulls[FLEXIBLE_ARRAY_MEMBER];
-} ScGroup;
+};
 
 /*
  * Kept inputs of one group: encoded rows (a byte per eight columns with NULL
@@ -151,7 +149,7 @@ typedef struct ScBucket
 } ScBucket;
 
 /* One window of one query. */
-typedef struct ScPane
+struct ScPane
 {
 	int64		key;			/* window/assigner.h */
 	ScWindow	window;
@@ -190,11 +188,11 @@ typedef struct ScPane
 	uint32		nchanged;
 	uint32		max_changed;
 
-	/* kept for state/changelog.c */
+	/* kept for the state layer */
 	int64		live_bytes;		/* of its chunks; 0: none was ever written */
 	int64		inputs_bytes;	/* kept inputs of all groups */
 	int64		entry_bytes;	/* average of an entry without kept inputs */
-} ScPane;
+};
 
 /* Result rows being emitted; "items" in the engine's context. */
 typedef struct ScEmission
@@ -279,7 +277,7 @@ struct ScEngine
 	Size		memory_told;	/* sc_engine_memory() as memory_grew knows it */
 	int64		ngroups;
 
-	/* kept for state/changelog.c */
+	/* kept for the state layer */
 	int64	   *closed;			/* panes closed that have chunks */
 	int			nclosed;
 	int			max_closed;
@@ -401,7 +399,6 @@ extern void sc_pane_remove_last(ScEngine *engine, ScPane *pane, uint32 hash);
 extern void sc_group_changed(ScEngine *engine, ScPane *pane, ScGroup *group,
 							 uint32 number);
 extern void sc_pane_list_changed(ScPane *pane, ScGroup *group, uint32 number);
-extern uint32 sc_pane_nchanged(const ScPane *pane);
 extern uint32 sc_pane_changed(const ScPane *pane, uint32 i);
 extern void sc_pane_unchanged(ScEngine *engine, ScPane *pane);
 extern void sc_pane_account(ScEngine *engine, ScPane *pane);
@@ -427,20 +424,13 @@ extern void sc_emit_compile(ScEngine *engine);
 extern void sc_emit_pane(ScEngine *engine, ScPane *pane);
 extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
 
-/* encode.c: a group as an entry of the changelog */
+/* encode.c: a group as an entry of the changelog (group.h) */
 extern uint32 sc_signature(const ScEngine *engine, int version);
-pg_noreturn extern void sc_signature_fail(void);
-extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head);
-extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
-							const char **data);
-extern void sc_group_written(ScEngine *engine, ScGroup *group);
-extern void sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len);
 extern ScGroup *sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group);
 extern void sc_pane_make_states(ScEngine *engine, ScPane *pane);
-extern void sc_pane_loaded(ScEngine *engine, ScPane *pane);
 
 /* combine.c */
 extern void sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group,
 							 ScGroup *other);
 
-#endif							/* SC_EXEC_STATE_H */
+#endif							/* SC_EXEC_INTERNAL_H */

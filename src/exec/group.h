@@ -1,0 +1,88 @@
+/*-------------------------------------------------------------------------
+ * group.h
+ *	  What the state layer needs of an engine: its panes, their groups as bytes, and back.
+ *
+ * Functions that can run an aggregate's code need what sc_engine_row does (engine.h).
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_EXEC_GROUP_H
+#define SC_EXEC_GROUP_H
+
+#include "base/compat.h"
+#include "exec/engine.h"
+#include "lib/stringinfo.h"
+
+typedef struct ScPane ScPane;
+typedef struct ScGroup ScGroup;
+
+/* ---------- the engine ---------- */
+
+/* Around writing what has changed: an error between leaves the engine unusable. */
+extern void sc_engine_begin_write(ScEngine *engine);
+extern void sc_engine_end_write(ScEngine *engine);
+
+/* Around loading, which is for a fresh engine only. */
+extern void sc_engine_begin_load(ScEngine *engine);
+extern void sc_engine_end_load(ScEngine *engine);
+
+/* Of window, keys and states, as chunks of a format version have it. */
+extern uint32 sc_engine_signature(const ScEngine *engine, int version);
+pg_noreturn extern void sc_signature_fail(void);
+
+/* For one group's bytes: the caller resets it. */
+extern MemoryContext sc_engine_row_context(const ScEngine *engine);
+
+/* Numbers of transition states among which are those with kept inputs: 0 to below this. */
+extern int	sc_engine_kept_inputs(const ScEngine *engine);
+
+/* The i-th pane by key, or NULL behind the last. */
+extern ScPane *sc_engine_pane(const ScEngine *engine, int i);
+
+/* Keys of panes that were closed and have chunks; forgotten by sc_engine_forget_closed_panes. */
+extern const int64 *sc_engine_closed_panes(const ScEngine *engine, int *n);
+extern void sc_engine_forget_closed_panes(ScEngine *engine);
+
+/* Sum of the panes' live bytes. */
+extern int64 sc_engine_live_bytes(const ScEngine *engine);
+
+/* ---------- panes ---------- */
+
+extern int64 sc_pane_key(const ScPane *pane);	/* window/assigner.h */
+extern uint32 sc_pane_nchanged(const ScPane *pane); /* groups changed since it was written */
+extern bool sc_pane_is_whole(const ScPane *pane);	/* must all of it be written? */
+
+/* Bytes of its chunks, 0: none was ever written; the engine keeps it for the state layer. */
+extern int64 sc_pane_live_bytes(const ScPane *pane);
+extern void sc_pane_set_live_bytes(ScEngine *engine, ScPane *pane, int64 bytes);
+
+/* What writing all of it would take, by the average of an entry without kept inputs. */
+extern int64 sc_pane_full_bytes(const ScPane *pane);
+extern void sc_pane_set_entry_bytes(ScPane *pane, int64 bytes);
+
+/*
+ * Numbers of its groups ("all") or of the changed ones, by key group; palloc'd.  Makes it the pane
+ * in which sc_group_encode works.
+ */
+extern uint32 *sc_pane_begin_write(ScEngine *engine, ScPane *pane, bool all, uint32 *n);
+extern ScGroup *sc_pane_nth(const ScEngine *engine, const ScPane *pane, uint32 number);
+/* All of these are written. */
+extern void sc_pane_written(ScEngine *engine, ScPane *pane);
+
+/* A new pane, to be filled by sc_group_decode; NULL if the engine has it already. */
+extern ScPane *sc_pane_begin_load(ScEngine *engine, int64 key);
+extern void sc_pane_loaded(ScEngine *engine, ScPane *pane);
+
+/* ---------- groups ---------- */
+
+extern int	sc_group_key_group(const ScGroup *group);
+
+/* Appends a group, but for its kept inputs: those follow, in order of their states. */
+extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head);
+extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
+							const char **data);
+extern void sc_group_written(ScEngine *engine, ScGroup *group);
+
+/* Returns by how much the pane's kept inputs have grown. */
+extern int64 sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len);
+
+#endif							/* SC_EXEC_GROUP_H */
