@@ -14,6 +14,8 @@
 #include "access/attnum.h"
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
+#include "model/extension.h"
+#include "model/interval.h"
 #include "nodes/pg_list.h"
 #include "window/watermark.h"
 
@@ -64,16 +66,6 @@ typedef struct ScQuery
 	bool		paused;			/* wish: pause_query() was called */
 } ScQuery;
 
-extern Oid	sc_extension_schema(void);	/* errors where the extension is absent */
-extern bool sc_extension_exists(void);
-
-/* False where the catalogs are not of this library's version, with words for it.
- * True where there is no extension. */
-extern bool sc_extension_matches(char **message, char **hint);
-extern void sc_extension_require(void); /* an error in that case */
-
-extern Oid	sc_relation_oid(const char *relname);	/* a table of our schema */
-
 extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);
 extern ScPipeline *sc_pipeline_by_id(int32 pipeline_id, bool missing_ok);
 
@@ -89,20 +81,8 @@ extern List *sc_query_list(int32 pipeline_id);	/* of ScQuery *, by query_id */
 extern ScQuery *sc_query_by_id(int64 query_id, bool missing_ok);
 extern ScQuery *sc_query_by_relid(Oid relid, bool missing_ok);	/* result table or view */
 
-/* Length of a fixed interval in microseconds (a day is 24 hours); months and
- * years are refused naming "what", e.g. "checkpoint_interval". */
-struct Interval;
-extern int64 sc_interval_usecs(const Interval *interval, const char *what);
-extern Datum sc_interval_datum(int64 usecs);	/* the inverse */
-
-/* The same without an error: false where it has no length. */
-extern bool sc_interval_length(const Interval *interval, int64 *usecs);
-
 /* timestamptz[]: start and end of each range in turn.  Read into what is all zero. */
 extern void sc_ranges_read(Datum array, ScWindowRanges *ranges);
 extern Datum sc_ranges_datum(const ScWindowRanges *ranges);
-
-/* An error where event times could not be moved by so much (delays, lateness, time-outs). */
-extern void sc_interval_check_reach(int64 usecs, const char *what);
 
 #endif							/* SC_MODEL_CATALOG_H */

@@ -15,8 +15,9 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
-#include "model/catalog.h"
 #include "model/catalog_table.h"
+#include "model/extension.h"
+#include "model/interval.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
@@ -51,6 +52,7 @@ check_columns(Relation rel, const char *name)
 
 		if (strcmp(name, known_tables[i].name) != 0)
 			continue;
+		Assert(columns <= SC_MAX_COLUMNS);
 		if (RelationGetNumberOfAttributes(rel) != columns)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

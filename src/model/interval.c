@@ -11,7 +11,7 @@
 
 #include "access/attnum.h"
 #include "common/int.h"
-#include "model/catalog.h"
+#include "model/interval.h"
 #include "utils/timestamp.h"
 
 /* far from what event times and their sums can be */
