@@ -14,11 +14,19 @@
  *	  serial	internal states with serialfn, deserialfn and a combinefn that
  *				isn't strict
  *	  datum		all others
+ *
+ * Two groups that become equal have to be combined.  So a state of kind datum without a
+ * combinefn is kept as its inputs all the same if the query has keys with which that can
+ * happen ("keeps").  Keys and combine functions can change while there is state, so that is
+ * decided for each group when it is made (SC_STATE_INPUTS), and said in each entry of the
+ * changelog: both forms are read and go on as they are, and are combined with each other
+ * (combine.c).  Only two values without a combinefn can't be.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "base/compat.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_aggregate.h"
@@ -268,7 +276,7 @@ sc_combine_compile(ScEngine *engine, ScTrans *trans)
 				 errmsg("groups of the query have become equal, and aggregate %s has no combine function to make one of them",
 						format_procedure(trans->pertrans->aggref->aggfnoid)),
 				 errdetail("The type of a key, or a function that compares or hashes it, was changed."),
-				 errhint("Undo that change and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.")));
+				 errhint("Undo that change, or give the aggregate a combine function (CREATE OR REPLACE AGGREGATE ... combinefunc), and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.")));
 	check_support_function(trans->owner, trans->combinefn);
 	old = MemoryContextSwitchTo(engine->context);
 	compile_combine(engine, trans);
@@ -291,6 +299,37 @@ compile_serial(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	fmgr_info_set_expr((Node *) expr, &pertrans->deserialfn);
 	pertrans->deserialfn_fcinfo = make_fcinfo(engine, &pertrans->deserialfn, 2, InvalidOid);
 	compile_combine(engine, trans);
+}
+
+/*
+ * Can a group of a state of kind datum have kept inputs?  No matter whether there is a combinefn
+ * now if it is the user's, who can add one: that mustn't change the signature.
+ */
+static bool
+may_keep(const AggInfo *info)
+{
+	ListCell   *lc;
+
+	if (OidIsValid(info->combinefn) && info->aggref->aggfnoid < FirstNormalObjectId)
+		return false;
+	foreach(lc, info->aggref->args)
+	{
+		/* sc_type_init refuses it */
+		if (exprType((Node *) lfirst_node(TargetEntry, lc)->expr) == RECORDARRAYOID)
+			return false;
+	}
+	return true;
+}
+
+static void
+compile_datum(ScEngine *engine, ScTrans *trans, const AggInfo *info)
+{
+	sc_type_init(&trans->type, info->transtype);
+	if (!may_keep(info))
+		return;
+	sc_inputs_compile(engine, trans);
+	engine->has_inputs = true;
+	trans->keeps = engine->keys_can_change && !OidIsValid(info->combinefn);
 }
 
 /* Fills what support functions may ask for through AggState. */
@@ -354,7 +393,7 @@ compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	switch (info->kind)
 	{
 		case SC_TRANS_DATUM:
-			sc_type_init(&trans->type, info->transtype);
+			compile_datum(engine, trans, info);
 			break;
 		case SC_TRANS_SERIAL:
 			compile_serial(engine, trans, info);
@@ -365,7 +404,7 @@ compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 			trans->type.len = trans->pertrans->transtypeLen;
 			trans->type.byval = trans->byval;
 			sc_inputs_compile(engine, trans);
-			engine->has_inputs = true;
+			trans->keeps = engine->has_inputs = true;
 			break;
 	}
 }

@@ -32,9 +32,52 @@ append_inputs(ScPane *pane, Datum *state, Datum from)
 
 	if (inputs == NULL)
 		return;
-	pane->inputs_bytes -= inputs->len;
 	sc_inputs_append(pane, state, inputs->rows, inputs->data, inputs->len);
-	pfree(inputs);
+	sc_inputs_free(pane, from);
+}
+
+/* A state that is a value is advanced by what another group has kept, which is freed. */
+static void
+advance_by_inputs(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state,
+				  uint8 *flags, Datum from)
+{
+	MemoryContext context = engine->outcontext->ecxt_per_tuple_memory;
+	MemoryContext old;
+
+	if (DatumGetPointer(from) == NULL)
+		return;
+	/* the row's is reset for each input */
+	old = MemoryContextSwitchTo(context);
+	sc_inputs_advance(engine, trans, (ScInputs *) DatumGetPointer(from), state, flags);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+	sc_inputs_free(pane, from);
+}
+
+/*
+ * The rows of "from" count in "state", too.  One of the two can be a value and the other kept
+ * inputs, as an aggregate can get a combine function or lose it: then it is a value, which
+ * the inputs come after.
+ */
+static void
+combine_states(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state, uint8 *flags,
+			   Datum from, uint8 from_flags)
+{
+	Datum		inputs;
+
+	if (!((*flags | from_flags) & SC_STATE_INPUTS))
+		sc_state_combine(engine, trans, state, flags, from, from_flags);
+	else if (*flags & from_flags & SC_STATE_INPUTS)
+		append_inputs(pane, state, from);
+	else if (from_flags & SC_STATE_INPUTS)
+		advance_by_inputs(engine, pane, trans, state, flags, from);
+	else if (!(from_flags & SC_STATE_UNSET))	/* else it had no rows */
+	{
+		inputs = *state;
+		*state = from;
+		*flags = from_flags;
+		advance_by_inputs(engine, pane, trans, state, flags, inputs);
+	}
 }
 
 /*
@@ -47,17 +90,10 @@ sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group, ScGroup *other)
 {
 	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
-	{
-		Datum	   *state = &sc_group_states(engine, group)[t];
-		Datum		from = sc_group_states(engine, other)[t];
-
-		if (engine->trans[t].kind == SC_TRANS_INPUTS)
-			append_inputs(pane, state, from);
-		else
-			sc_state_combine(engine, &engine->trans[t], state,
-							 &sc_group_state_flags(engine, group)[t],
-							 from, sc_group_state_flags(engine, other)[t]);
-	}
+		combine_states(engine, pane, &engine->trans[t], &sc_group_states(engine, group)[t],
+					   &sc_group_state_flags(engine, group)[t],
+					   sc_group_states(engine, other)[t],
+					   sc_group_state_flags(engine, other)[t]);
 	if ((group->flags & other->flags & SC_GROUP_EMITTED) != 0)
 		group->flags |= SC_GROUP_SEVERAL;
 	group->flags |= other->flags & (SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
@@ -110,7 +146,7 @@ take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 void
 sc_engine_take_state(ScEngine *engine, ScEngine *from)
 {
-	if (engine->signature != from->signature)
+	if (engine->signatures[SC_FORMAT_VERSION] != from->signatures[SC_FORMAT_VERSION])
 		sc_signature_fail();
 	if (engine->npanes > 0 || sc_engine_is_interrupted(from))
 		elog(ERROR, "state can be taken between two rows, by a fresh engine only");

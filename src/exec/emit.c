@@ -300,7 +300,7 @@ renew_replay(ScEngine *engine)
 	MemoryContextSwitchTo(old);
 	for (int i = 0; i < engine->naggs; i++)
 	{
-		if (engine->aggs[i].trans->kind != SC_TRANS_INPUTS)
+		if (engine->aggs[i].trans->input_types == NULL)
 			continue;
 		engine->aggs[i].peragg->finalfn.fn_extra = NULL;
 		engine->aggs[i].trans->pertrans->transfn.fn_extra = NULL;

@@ -7,12 +7,16 @@
  *
  *	  byte		flags: ENTRY_EMITTED, ENTRY_WHOLE
  *	  bytes		a bit per key (1: NULL), lowest first, ceil(nkeys / 8) bytes
- *	  bytes		two bits per state (SC_STATE_*; 0 for kept inputs), lowest first,
+ *	  bytes		two bits per state (SC_STATE_*, or ENTRY_INPUTS: kept inputs), lowest first,
  *				ceil(nstates / 4) bytes
  *	  values	the keys that aren't NULL (datum.c)
  *	  values	the states that aren't NULL: the value, or the bytea of serialfn
  *	  varints	for each state kept by inputs: rows, bytes
  *	  bytes		the inputs themselves, in the same order
+ *
+ * A state can be a value in one group and kept inputs in the next (aggregate.c), so each entry
+ * says it.  Before format version 3 kept inputs had 0, and only those of SC_TRANS_INPUTS
+ * were: these are never anything else.
  *
  * ENTRY_WHOLE: the inputs are all there are; otherwise they are added to those of
  * earlier entries.  The group's hash isn't written: it is computed again.
@@ -29,6 +33,9 @@
 
 /* Two bits of SC_STATE_* in the state bitmap */
 #define STATES_PER_BYTE 4
+
+/* No state has them: SC_STATE_UNSET is always SC_STATE_NULL, too */
+#define ENTRY_INPUTS	SC_STATE_UNSET
 
 static int
 key_bitmap_bytes(const ScEngine *engine)
@@ -66,7 +73,8 @@ append_functions(StringInfo buf, const ScTrans *trans)
  * A number that differs when the entries of another definition couldn't be read
  * by this one.  By OID, so that renaming an aggregate loses nothing: state
  * never leaves its database.  "version" is the chunks' format version: in the first the
- * functions of aggregates aren't part of it.
+ * functions of aggregates aren't part of it, in the second the inputs that a state which can be a
+ * value may have instead.
  */
 uint32
 sc_signature(const ScEngine *engine, int version)
@@ -91,7 +99,7 @@ sc_signature(const ScEngine *engine, int version)
 		append_type(&buf, &trans->type);
 		if (version > 1)
 			append_functions(&buf, trans);
-		if (trans->kind == SC_TRANS_INPUTS)
+		if (trans->kind == SC_TRANS_INPUTS || (version > 2 && trans->input_types != NULL))
 		{
 			for (int i = 0; i < trans->ninputs; i++)
 				append_type(&buf, &trans->input_types[i]);
@@ -124,7 +132,7 @@ sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 	ScInputs   *inputs;
 
 	*data = NULL;
-	if (engine->trans[transno].kind != SC_TRANS_INPUTS)
+	if (!(sc_group_state_flags(engine, group)[transno] & SC_STATE_INPUTS))
 		return 0;
 	inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[transno]);
 	if (inputs == NULL)
@@ -146,9 +154,12 @@ encode_states(ScEngine *engine, ScGroup *group, int bitmap, StringInfo head)
 		uint8		flag = flags[t];
 		bool		isnull = (flag & SC_STATE_NULL) != 0;
 
-		if (trans->kind == SC_TRANS_INPUTS)
-			continue;
-		if (trans->kind == SC_TRANS_SERIAL)
+		if (flag & SC_STATE_INPUTS)
+		{
+			flag = ENTRY_INPUTS;
+			isnull = true;
+		}
+		else if (trans->kind == SC_TRANS_SERIAL)
 		{
 			value = sc_state_serialize(engine, trans, value, flag, &isnull);
 			flag = isnull ? SC_STATE_NULL : 0;
@@ -190,7 +201,7 @@ sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head)
 		ScInputs   *inputs;
 		const char *data;
 
-		if (engine->trans[t].kind != SC_TRANS_INPUTS)
+		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS))
 			continue;
 		inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
 		sc_write_varint(head, inputs == NULL ? 0 :
@@ -207,7 +218,7 @@ sc_group_written(ScEngine *engine, ScGroup *group)
 	{
 		ScInputs   *inputs;
 
-		if (engine->trans[t].kind != SC_TRANS_INPUTS)
+		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS))
 			continue;
 		inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
 		if (inputs != NULL)
@@ -235,31 +246,53 @@ decode_keys(ScEngine *engine, ScReader *reader, const char *bitmap)
 	}
 }
 
+/* Frees what a group had of a state before an entry. */
+static void
+free_state(ScPane *pane, ScTrans *trans, Datum state, uint8 flags)
+{
+	bool		serial = (trans->kind == SC_TRANS_SERIAL);
+
+	if (flags & SC_STATE_INPUTS)
+		sc_inputs_free(pane, state);
+	else if ((serial && (flags & SC_STATE_BYTES)) ||
+			 (!serial && !trans->byval && !(flags & SC_STATE_NULL)))
+		pfree(DatumGetPointer(state));
+}
+
 /*
- * Replaces a state.  A serialised one stays as its bytes until all entries are
+ * Replaces a state by an entry's value.  A serialised one stays as its bytes until all entries are
  * read (sc_pane_loaded): the older ones of a group are never made states,
  * which couldn't be freed.
  */
 static void
-decode_state(ScPane *pane, ScTrans *trans, ScReader *reader, uint8 flag,
+decode_value(ScPane *pane, ScTrans *trans, ScReader *reader, uint8 flag,
 			 Datum *state, uint8 *state_flags)
 {
-	bool		serial = (trans->kind == SC_TRANS_SERIAL);
 	MemoryContext old;
 
-	if ((serial && (*state_flags & SC_STATE_BYTES)) ||
-		(!serial && !trans->byval && !(*state_flags & SC_STATE_NULL)))
-		pfree(DatumGetPointer(*state));
-
+	free_state(pane, trans, *state, *state_flags);
 	*state = (Datum) 0;
 	*state_flags = flag;
 	if (flag & SC_STATE_NULL)
 		return;
 	old = MemoryContextSwitchTo(pane->context);
 	*state = sc_datum_read(reader, &trans->type);
-	if (serial)
+	if (trans->kind == SC_TRANS_SERIAL)
 		*state_flags |= SC_STATE_BYTES;
 	MemoryContextSwitchTo(old);
+}
+
+/* The state is kept inputs from this entry on; decode_inputs reads them. */
+static void
+begin_inputs(ScPane *pane, ScTrans *trans, Datum *state, uint8 *state_flags)
+{
+	if (*state_flags & SC_STATE_INPUTS)
+		return;
+	if (trans->input_types == NULL)
+		sc_reader_fail();
+	free_state(pane, trans, *state, *state_flags);
+	*state = (Datum) 0;
+	*state_flags = SC_STATE_INPUTS;
 }
 
 static void
@@ -267,12 +300,13 @@ decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
 			  bool whole)
 {
 	Datum	   *states = sc_group_states(engine, group);
+	uint8	   *flags = sc_group_state_flags(engine, group);
 	uint64	   *rows = palloc(sizeof(uint64) * engine->ntrans);
 	uint64	   *bytes = palloc(sizeof(uint64) * engine->ntrans);
 
 	for (int t = 0; t < engine->ntrans; t++)
 	{
-		if (engine->trans[t].kind != SC_TRANS_INPUTS)
+		if (!(flags[t] & SC_STATE_INPUTS))
 			continue;
 		rows[t] = sc_read_varint(reader);
 		bytes[t] = sc_read_varint(reader);
@@ -281,7 +315,7 @@ decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
 	{
 		ScInputs   *inputs = (ScInputs *) DatumGetPointer(states[t]);
 
-		if (engine->trans[t].kind != SC_TRANS_INPUTS)
+		if (!(flags[t] & SC_STATE_INPUTS))
 			continue;
 		if (whole && inputs != NULL)
 		{
@@ -329,11 +363,14 @@ finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
 	{
 		uint8		flag = (entry->state_bitmap[t / STATES_PER_BYTE] >>
 							(t % STATES_PER_BYTE * 2)) & 0x03;
+		ScTrans    *trans = &engine->trans[t];
+		Datum	   *state = &sc_group_states(engine, group)[t];
+		uint8	   *state_flags = &sc_group_state_flags(engine, group)[t];
 
-		if (engine->trans[t].kind != SC_TRANS_INPUTS)
-			decode_state(pane, &engine->trans[t], &entry->reader, flag,
-						 &sc_group_states(engine, group)[t],
-						 &sc_group_state_flags(engine, group)[t]);
+		if (flag == ENTRY_INPUTS || trans->kind == SC_TRANS_INPUTS)
+			begin_inputs(pane, trans, state, state_flags);
+		else
+			decode_value(pane, trans, &entry->reader, flag, state, state_flags);
 	}
 	if (engine->has_inputs)
 		decode_inputs(engine, pane, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
@@ -386,7 +423,7 @@ copy_written(ScEngine *engine, ScGroup *group, ScEngine *from, ScGroup *other)
 		ScInputs   *to_inputs;
 		ScInputs   *inputs;
 
-		if (engine->trans[t].kind != SC_TRANS_INPUTS)
+		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS))
 			continue;
 		to_inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
 		inputs = (ScInputs *) DatumGetPointer(sc_group_states(from, other)[t]);

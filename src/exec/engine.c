@@ -81,8 +81,8 @@ compile(ScEngine *engine)
 	sc_aggregates_compile(engine);
 	sc_emit_compile(engine);
 	set_layout(engine);
-	engine->signature = sc_signature(engine, 2);
-	engine->signature_1 = sc_signature(engine, 1);
+	for (int version = 1; version <= SC_FORMAT_VERSION; version++)
+		engine->signatures[version] = sc_signature(engine, version);
 	if (engine->options.undo)
 		sc_undo_compile(engine);
 }

@@ -57,7 +57,7 @@ typedef struct ScKeyState
 
 typedef enum ScTransKind
 {
-	SC_TRANS_DATUM,				/* the state is a value of an SQL type */
+	SC_TRANS_DATUM,				/* the state is a value of an SQL type, or as INPUTS (keeps) */
 	SC_TRANS_SERIAL,			/* internal, with serialfn, deserialfn, combinefn */
 	SC_TRANS_INPUTS				/* the inputs are kept, and replayed */
 } ScTransKind;
@@ -67,6 +67,7 @@ typedef struct ScTrans
 {
 	ScTransKind kind;
 	bool		strict;			/* transition function */
+	bool		keeps;			/* a new group keeps its inputs; INPUTS: always */
 	bool		byval;			/* state type */
 	int16		nargs;			/* inputs of the transition function */
 	int16		ninputs;		/* nargs, and columns that only sort */
@@ -84,8 +85,8 @@ typedef struct ScTrans
 	FmgrInfo	combine;
 	FunctionCallInfo combine_fcinfo;	/* NULL: not ready */
 
-	/* SC_TRANS_INPUTS */
-	ScType	   *input_types;	/* ninputs */
+	/* INPUTS, and DATUM if some group may have kept inputs */
+	ScType	   *input_types;	/* ninputs; NULL: no group has */
 	int			nsort;			/* 0: in order of arrival */
 	bool		distinct;		/* on all sort columns */
 	int		   *sort_input;		/* nsort, positions in inputs */
@@ -106,6 +107,7 @@ typedef struct ScAgg
 #define SC_STATE_NULL	0x01
 #define SC_STATE_UNSET	0x02	/* the first input becomes the state */
 #define SC_STATE_BYTES	0x04	/* being loaded: still the bytea of serialfn */
+#define SC_STATE_INPUTS 0x08	/* kept inputs; alone */
 
 #define SC_GROUP_CHANGED	0x01	/* since the last checkpoint, or since it was emitted */
 #define SC_GROUP_EMITTED	0x02	/* its row is, or may be, in the result */
@@ -119,7 +121,7 @@ typedef struct ScAgg
  *	  offset 0				flags, key group
  *	  2						nkeys bytes (1: the key is NULL), ntrans bytes (SC_STATE_*)
  *	  keys_offset			nkeys Datums; NULL ones are 0
- *	  states_offset			ntrans Datums; INPUTS: ScInputs *, or 0 for none yet
+ *	  states_offset			ntrans Datums; SC_STATE_INPUTS: ScInputs *, or 0 for none yet
  */
 struct ScGroup
 {
@@ -231,6 +233,7 @@ struct ScEngine
 	ScKeyState *keys;
 	bool		keys_byval;		/* all are SC_KEY_BYVAL */
 	bool		keys_general;	/* some are SC_KEY_GENERAL */
+	bool		keys_can_change;	/* two that differ can become equal */
 	bool		loading;		/* keys are told apart by their bytes */
 	Datum	   *key_values;		/* of the current row */
 	uint8	   *key_nulls;
@@ -245,7 +248,7 @@ struct ScEngine
 	/* upper part */
 	ExprContext *outcontext;
 	ExprContext *replaycontext;
-	bool		has_inputs;		/* some state is SC_TRANS_INPUTS */
+	bool		has_inputs;		/* some state is kept inputs, or may be */
 	TupleTableSlot *group_slot;
 	TupleTableSlot *result_slot;
 	ExprState  *having;
@@ -282,8 +285,8 @@ struct ScEngine
 	int			nclosed;
 	int			max_closed;
 	int64		live_bytes;
-	uint32		signature;		/* of window, keys and states */
-	uint32		signature_1;	/* the same in chunks of format version 1 */
+	uint32		signatures[SC_FORMAT_VERSION + 1];	/* of window, keys and states, in chunks
+													 * of each format version */
 };
 
 #define sc_group_keys(engine, group) \
@@ -387,6 +390,9 @@ extern void sc_inputs_append(ScPane *pane, Datum *state, uint64 rows,
 							 const char *data, Size len);
 extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							 Datum *state, uint8 *flags);
+extern void sc_inputs_advance(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
+							  Datum *state, uint8 *flags);
+extern void sc_inputs_free(ScPane *pane, Datum state);
 
 /* pane.c */
 extern ScPane *sc_pane_find(ScEngine *engine, int64 key);

@@ -39,7 +39,7 @@ sc_engine_end_load(ScEngine *engine)
 uint32
 sc_engine_signature(const ScEngine *engine, int version)
 {
-	return version == 1 ? engine->signature_1 : engine->signature;
+	return engine->signatures[version];
 }
 
 MemoryContext

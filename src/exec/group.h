@@ -15,6 +15,9 @@
 typedef struct ScPane ScPane;
 typedef struct ScGroup ScGroup;
 
+/* Format version of what is written now (state/changelog.c) */
+#define SC_FORMAT_VERSION	3
+
 /* ---------- the engine ---------- */
 
 /* Around writing what has changed: an error between leaves the engine unusable. */

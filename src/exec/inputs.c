@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * inputs.c
- *	  The general path: where a state can't be kept, its inputs are, and each
- *	  result replays them from the first.
+ *	  The general path: where a state can't be kept, or couldn't be combined with another, its
+ *	  inputs are, and each result replays them from the first.
  *
  * FILTER is applied, and rows that a strict transition function would skip are
  * dropped, before an input is kept.  ORDER BY and DISTINCT are applied at replay;
@@ -264,6 +264,18 @@ replay_sorted(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 	}
 }
 
+/* Kept inputs that no group has any more. */
+void
+sc_inputs_free(ScPane *pane, Datum state)
+{
+	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
+
+	if (inputs == NULL)
+		return;
+	pane->inputs_bytes -= inputs->len;
+	pfree(inputs);
+}
+
 /*
  * Builds the state from its inputs, in aggstate->curaggcontext (the replay
  * context).  The current context is outcontext's; the row context is reset.
@@ -274,8 +286,15 @@ sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 {
 	sc_state_init(trans, engine->aggstate->curaggcontext->ecxt_per_tuple_memory,
 				  state, flags);
-	if (inputs == NULL)
-		return;
+	if (inputs != NULL)
+		sc_inputs_advance(engine, trans, inputs, state, flags);
+}
+
+/* Advances a state, which lives in aggstate->curaggcontext, by kept inputs; contexts as above. */
+void
+sc_inputs_advance(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
+				  Datum *state, uint8 *flags)
+{
 	sc_limit_add(inputs->rows / INPUTS_TO_UNIT);
 	if (trans->nsort > 0)
 		replay_sorted(engine, trans, inputs, state, flags);

@@ -93,6 +93,8 @@ sc_keys_compile(ScEngine *engine)
 			engine->keys_byval = false;
 		if (engine->keys[i].kind == SC_KEY_GENERAL)
 			engine->keys_general = true;
+		if (sc_key_equality_can_change(&engine->def->keys[i]))
+			engine->keys_can_change = true;
 	}
 }
 

@@ -240,8 +240,11 @@ init_states(ScEngine *engine, ScPane *pane, ScGroup *group)
 
 	for (int t = 0; t < engine->ntrans; t++)
 	{
-		if (engine->trans[t].kind == SC_TRANS_INPUTS)
+		if (engine->trans[t].keeps)
+		{
 			states[t] = (Datum) 0;
+			flags[t] = SC_STATE_INPUTS;
+		}
 		else
 			sc_state_init(&engine->trans[t], pane->context, &states[t], &flags[t]);
 	}

@@ -152,7 +152,7 @@ sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group)
 			if (isnull || !DatumGetBool(pass))
 				continue;
 		}
-		if (trans->kind == SC_TRANS_INPUTS)
+		if (flags[t] & SC_STATE_INPUTS)
 		{
 			sc_inputs_keep(engine, trans, pane, &states[t]);
 			continue;
@@ -234,7 +234,7 @@ sc_aggregate_result(ScEngine *engine, ScAgg *agg, ScGroup *group, bool *isnull)
 	ExprContext *aggcontext = engine->aggstate->curaggcontext;
 	Datum		result;
 
-	if (trans->kind == SC_TRANS_INPUTS)
+	if (flags & SC_STATE_INPUTS)
 	{
 		ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
 

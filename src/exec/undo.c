@@ -27,8 +27,8 @@ typedef struct SavedState
 	Datum		value;			/* SERIAL: bytea; by reference: a copy */
 	uint8		flags;
 	bool		isnull;			/* SERIAL: there are no bytes */
-	uint64		rows;			/* INPUTS */
-	Size		len;			/* INPUTS */
+	uint64		rows;			/* kept inputs */
+	Size		len;			/* kept inputs */
 } SavedState;
 
 struct ScUndo
@@ -71,6 +71,14 @@ save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedStat
 {
 	saved->flags = flags;
 	saved->value = state;
+	if (flags & SC_STATE_INPUTS)
+	{
+		const ScInputs *inputs = (const ScInputs *) DatumGetPointer(state);
+
+		saved->rows = inputs ? inputs->rows : 0;
+		saved->len = inputs ? inputs->len : 0;
+		return;
+	}
 	switch (trans->kind)
 	{
 		case SC_TRANS_DATUM:
@@ -81,13 +89,7 @@ save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedStat
 			saved->value = sc_state_serialize(engine, trans, state, flags, &saved->isnull);
 			break;
 		case SC_TRANS_INPUTS:
-			{
-				const ScInputs *inputs = (const ScInputs *) DatumGetPointer(state);
-
-				saved->rows = inputs ? inputs->rows : 0;
-				saved->len = inputs ? inputs->len : 0;
-				break;
-			}
+			break;
 	}
 }
 
@@ -149,7 +151,7 @@ restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 	ScPane	   *pane = engine->undo->pane;
 	MemoryContext old;
 
-	if (trans->kind == SC_TRANS_INPUTS)
+	if (saved->flags & SC_STATE_INPUTS)
 	{
 		restore_inputs(pane, *state, saved);
 		return;

@@ -95,4 +95,10 @@ typedef struct ScDefinition
  */
 extern bool sc_key_equal_is_image(Oid type, Oid eq_operator, Oid collation);
 
+/*
+ * Can two values of the key that differ today become equal: by ALTER TYPE, by a function or operator
+ * class that somebody replaces, by a collation's new version?
+ */
+extern bool sc_key_equality_can_change(const ScKey *key);
+
 #endif							/* SC_MODEL_DEFINITION_H */

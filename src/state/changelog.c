@@ -15,7 +15,9 @@
  *
  *	  offset	width
  *	  0			4		magic, which tells a foreign byte order
- *	  4			2		format version: 2 (1, until 0.2.0: another signature)
+ *	  4			2		format version: 3.  Older ones are read: 1 (until 0.2.0) and 2, with
+ *						another signature; their entries don't tell kept inputs from
+ *						values, as the signature does
  *	  6			2		flags: CHUNK_FULL (on seq 0), CHUNK_LAST
  *	  8			4		seq, 0.. in the stream
  *	  12		4		signature of the definition (exec/encode.c)
@@ -43,7 +45,6 @@
 #include "utils/memutils.h"
 
 #define CHUNK_MAGIC		0x53434C31	/* "SCL1" */
-#define CHUNK_VERSION	2
 #define CHUNK_FULL		0x0001
 #define CHUNK_LAST		0x0002
 
@@ -113,11 +114,11 @@ flush_chunk(Writer *writer, bool last)
 	ScChunk		chunk;
 
 	header->magic = CHUNK_MAGIC;
-	header->version = CHUNK_VERSION;
+	header->version = SC_FORMAT_VERSION;
 	header->flags = (writer->full && writer->seq == 0 ? CHUNK_FULL : 0) |
 		(last ? CHUNK_LAST : 0);
 	header->seq = writer->seq;
-	header->signature = sc_engine_signature(writer->engine, CHUNK_VERSION);
+	header->signature = sc_engine_signature(writer->engine, SC_FORMAT_VERSION);
 	header->pane_key = sc_pane_key(writer->pane);
 	header->key_group_min = writer->key_group_min;
 	header->key_group_max = writer->key_group_max;
@@ -327,7 +328,7 @@ check_chunk(const Loader *loader, const ScChunk *chunk)
 	memcpy(&header, chunk->data, CHUNK_HEADER_BYTES);
 	if (header.magic != CHUNK_MAGIC)
 		fail_chunk(chunk, "it doesn't begin with the magic number");
-	if (header.version != CHUNK_VERSION && header.version != 1)
+	if (header.version < 1 || header.version > SC_FORMAT_VERSION)
 		fail_chunk(chunk, "its format version isn't known");
 	if (header.length != chunk->len - CHUNK_HEADER_BYTES)
 		fail_chunk(chunk, "its length is wrong");
