@@ -77,7 +77,7 @@ begin_round(int64 checkpoint_id)
 		ScProgress *progress = lfirst(lc);
 		const ScQuery *query;
 
-		if (!progress->active)
+		if (!sc_query_runs(&progress->life))
 			continue;
 		if (!OidIsValid(progress->owner) && (query = sc_query_by_id(progress->query_id, true)) != NULL)
 			progress->owner = query->owner;
@@ -137,9 +137,9 @@ begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record)
 		ScProgress *progress = lfirst(lc);
 
 		progress->placed = progress->left = false;
-		if (progress->failing && sc_collect_is_same(pending, progress->query_id))
+		if (sc_query_is_failing(&progress->life) && sc_collect_is_same(pending, progress->query_id))
 			(void) sc_collect_query(pending, progress->query_id);
-		if (progress->forget_at != 0 && progress->forget_at <= began)
+		if (progress->life.state == SC_QUERY_GONE && progress->life.due <= began)
 			sc_collect_query(pending, progress->query_id)->forget = true;
 	}
 	foreach(lc, pending->queries)
@@ -174,31 +174,19 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	int			failures = progress->failures + 1;
-	bool		transient = collected->blamed ||
-		sc_failure_is_transient(failure->sqlerrcode);
 	bool		can_wait = keep_part &&
 		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory);
-	ScFailureStatus status = SC_FAILURE_FAILED;
+	ScOutcome	outcome = sc_query_decide(failure, failures, collected->blamed, can_wait);
+	bool		noted = sc_failure_set(collected->query_id, sc_outcome_status(outcome),
+											 failures, failure);
 
-	collected->outcome = SC_OUTCOME_FAILED;
-	collected->overran = failure->sqlerrcode == ERRCODE_QUERY_CANCELED;
-	collected->locked = failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-	collected->failed_lsn = failure->row_lsn;
-	if (transient && can_wait &&
-		(failure->sqlerrcode != ERRCODE_QUERY_CANCELED || failures < SC_PATIENCE))
-	{
-		status = SC_FAILURE_WAITING;
-		collected->outcome = SC_OUTCOME_WAITING;
-	}
-	else if (transient && failures < SC_PATIENCE)
-	{
-		status = SC_FAILURE_RETRYING;
-		collected->outcome = SC_OUTCOME_RETRYING;
-	}
 	/* a failure that can't be noted must come again */
-	collected->unnoted = !sc_failure_set(collected->query_id, status, failures, failure);
-	if (collected->unnoted && collected->outcome == SC_OUTCOME_FAILED)
-		collected->outcome = can_wait ? SC_OUTCOME_WAITING : SC_OUTCOME_RETRYING;
+	if (!noted && outcome == SC_OUTCOME_FAILED && can_wait)
+		outcome = SC_OUTCOME_WAITING;
+	else if (!noted && outcome != SC_OUTCOME_WAITING)
+		outcome = SC_OUTCOME_UNNOTED;
+	collected->outcome = outcome;
+	collected->why = failure;
 }
 
 /*
@@ -219,7 +207,7 @@ is_tried(const ScCollectedQuery *collected)
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
 	return collected->has_rows && !collected->failure && !collected->refused &&
-		!progress->is_void && progress->wait_until <= began;
+		!progress->life.is_void && sc_query_part_due(&progress->life) <= began;
 }
 
 /*
@@ -241,7 +229,7 @@ choose_alone(const ScPendingCheckpoint *pending)
 		if (collected->blamed)
 			return NOBODY;
 		if (progress->suspect && is_tried(collected) &&
-			(chosen == NULL || progress->wait_until < chosen->wait_until))
+			(chosen == NULL || sc_query_part_due(&progress->life) < sc_query_part_due(&chosen->life)))
 			chosen = progress;
 	}
 	if (chosen == NULL)
@@ -280,18 +268,18 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
 
-	collected->by_sink = collected->recovered = collected->cleared = false;
-	collected->user_code = collected->failed_now = collected->untried = collected->overran = false;
+	collected->why = NULL;
+	collected->user_code = collected->failed_now = false;
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!collected->query)
 	{
-		collected->cleared = sc_forget_written(store, collected->query_id);
-		collected->outcome = SC_OUTCOME_FORGOTTEN;
+		collected->outcome = sc_forget_written(store, collected->query_id) ?
+			SC_OUTCOME_FORGOTTEN : SC_OUTCOME_REMAINS;
 		progress->placed = true;
 		return false;
 	}
 	progress->owner = collected->query->owner;
-	if (progress->is_void)
+	if (progress->life.is_void)
 		collected->outcome = SC_OUTCOME_VOID;
 	else if (collected->failure)
 	{
@@ -300,10 +288,9 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 	}
 	else if (collected->refused)
 		leave_out(store, collected);
-	else if (progress->wait_until > began || must_be_held(collected))
+	else if (sc_query_part_due(&progress->life) > began || must_be_held(collected))
 	{
-		collected->untried = true;
-		collected->outcome = SC_OUTCOME_WAITING;
+		collected->outcome = SC_OUTCOME_HELD;
 		keep_place(store, collected);
 	}
 	else
@@ -317,7 +304,7 @@ has_recovered(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
-	return progress->failing &&
+	return sc_query_is_failing(&progress->life) &&
 		(XLogRecPtrIsInvalid(progress->failed_lsn) ||
 		 collected->lsn >= progress->failed_lsn);
 }
@@ -341,7 +328,6 @@ keep_failure(const ScFailure *failure)
 static void
 leave_out(ScStore *store, ScCollectedQuery *collected)
 {
-	collected->by_sink = true;
 	keep_place(store, collected);
 	note_failure(collected, collected->refused, !collected->lost);
 }
@@ -355,11 +341,13 @@ note_written(ScCollectedQuery *collected, const ScWrittenPart *written,
 
 	record->checkpointed_bytes += written->bytes;
 	record->result_rows += written->rows.nrows;
-	collected->outcome = SC_OUTCOME_COMMITTED;
 	progress->placed = collected->offset.query_id != 0;
-	collected->recovered = has_recovered(collected);
-	collected->cleared = collected->recovered &&
-		sc_failure_recovered(collected->query_id);
+	collected->outcome = SC_OUTCOME_WRITTEN;
+	if (has_recovered(collected))
+		collected->outcome = sc_failure_recovered(collected->query_id) ?
+			SC_OUTCOME_RECOVERED : SC_OUTCOME_UNCLEARED;
+	if (collected->paused)
+		collected->outcome = SC_OUTCOME_PAUSED;
 }
 
 static void
@@ -393,7 +381,7 @@ can_share(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
-	return !progress->failing && !progress->suspect &&
+	return !sc_query_is_failing(&progress->life) && !progress->suspect &&
 		(!collected->has_rows || !progress->user_code);
 }
 

@@ -320,8 +320,9 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 		ScCollectedQuery *query = lfirst(lc);
 
 		query->refused = NULL;	/* the pending checkpoint's */
+		query->why = NULL;
 		query->blamed = false;
-		if (query->outcome == SC_OUTCOME_WAITING)
+		if (sc_outcome_keeps_part(query->outcome))
 			waiting = lappend(waiting, query);
 		else
 			free_query(query);

@@ -13,19 +13,8 @@
 #include "ckpt/part.h"
 #include "storage/shm_mq.h"
 #include "wire/message.h"
+#include "worker/coordinator/query_state.h"
 #include "worker/frame/shared.h"
-
-/* What became of a query's part in a checkpoint's transaction. */
-typedef enum ScOutcome
-{
-	SC_OUTCOME_NONE,			/* not written yet */
-	SC_OUTCOME_COMMITTED,
-	SC_OUTCOME_FORGOTTEN,		/* the query is gone */
-	SC_OUTCOME_WAITING,			/* kept, to be written with the next checkpoint */
-	SC_OUTCOME_RETRYING,		/* void; the query goes on from its last checkpoint */
-	SC_OUTCOME_FAILED,			/* void; the query stands */
-	SC_OUTCOME_VOID				/* void, as the part before it */
-} ScOutcome;
 
 /* What arrived for one query. */
 typedef struct ScCollectedQuery
@@ -45,16 +34,9 @@ typedef struct ScCollectedQuery
 	/* set by sc_checkpoint_write */
 	ScQuery    *query;			/* the transaction's; NULL: it is gone */
 	ScOutcome	outcome;
-	bool		by_sink;		/* failed in writing, not in the task */
-	bool		recovered;		/* it was failing, and isn't any more */
-	bool		cleared;		/* its row of query_failure was removed; forgotten: all of it */
-	bool		unnoted;		/* its failure could not be written there */
+	const ScFailure *why;		/* the failure by which it isn't in the checkpoint; NULL: there is none */
 	bool		user_code;		/* code of its owner's may have run */
 	bool		failed_now;		/* and then its rows could not be written */
-	bool		untried;		/* its part waits, and nobody tried to write it */
-	bool		overran;		/* it was interrupted because it took too long */
-	bool		locked;			/* a lock was somebody else's */
-	XLogRecPtr	failed_lsn;		/* of the row that failed */
 
 	/* for further tries to commit the same checkpoint */
 	ScFailure  *refused;		/* why it isn't in it; NULL: it is tried */

@@ -32,7 +32,6 @@
 #include "worker/frame/strikes.h"
 #include "worker/frame/workers.h"
 
-#define CLEAR_MS			(5 * SC_RETRY_FIRST_MS)
 #define STANDBY_SNAPSHOT_MS 1000
 
 typedef enum CommitResult
@@ -142,93 +141,80 @@ wait_for(long ms)
 		sc_coordinator_wait(ms);
 }
 
+/* Where the query is by a checkpoint at this LSN. */
+static void
+note_position(ScProgress *progress, const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
+{
+	if (!sc_outcome_is_written(collected->outcome))
+	{
+		if (XLogRecPtrIsInvalid(progress->lsn))
+			progress->lsn = collected->first.lsn;
+	}
+	else if (progress->placed)
+	{
+		progress->lsn = collected->lsn;
+		progress->with_others = collected->outcome != SC_OUTCOME_PAUSED &&
+			collected->lsn == checkpoint_lsn;
+	}
+}
+
+/* What is known of its failures, and of its owner's code. */
+static void
+note_failures(ScProgress *progress, const ScCollectedQuery *collected)
+{
+	if (sc_outcome_is_written(collected->outcome) && collected->has_rows)
+		progress->suspect = false;
+	if (collected->outcome == SC_OUTCOME_RECOVERED)
+	{
+		progress->failures = sc_strikes_of(collected->query_id);
+		progress->failed_lsn = InvalidXLogRecPtr;
+	}
+	if (!collected->why)
+		return;
+	progress->failures++;
+	/* one whose part is kept goes on from there */
+	if (sc_outcome_keeps_part(collected->outcome))
+		return;
+	progress->failed_lsn = collected->why->row_lsn;
+	progress->locked = collected->why->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+/* Has the task forgotten the query with this part, so that nothing more comes? */
+static bool
+is_last_of_task(const ScCollectedQuery *collected)
+{
+	if (collected->outcome == SC_OUTCOME_VOID)
+		return collected->paused;
+	return collected->why != NULL && collected->why == collected->failure;
+}
+
 /* What became of one query, now that it is committed. */
 static void
 note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 {
 	ScProgress *progress = sc_progress_get(collected->query_id);
-	ScMoment	now = sc_moment_now();
-	ScMoment	next = sc_retry_at(progress->failures);
+	int			failures = progress->failures;
 
-	progress->clear_at = 0;
-	if (collected->overran)
-		sc_strikes_add(collected->query_id);
-	if (collected->outcome == SC_OUTCOME_VOID)
-	{
-		/* one that is paused sends nothing more */
-		if (collected->paused)
-			progress->is_void = false;
-		return;
-	}
-	if (collected->outcome == SC_OUTCOME_FORGOTTEN)
+	if (collected->outcome == SC_OUTCOME_FORGOTTEN || collected->outcome == SC_OUTCOME_REMAINS)
 	{
 		sc_sink_forget(collected->query_id);
-		if (collected->cleared)
+		if (collected->outcome == SC_OUTCOME_FORGOTTEN)
 			sc_progress_forget(collected->query_id);
 		else
 			sc_progress_forget_later(collected->query_id);
 		return;
 	}
-	if (collected->outcome == SC_OUTCOME_COMMITTED)
-	{
-		if (progress->placed)
-		{
-			progress->lsn = collected->lsn;
-			progress->with_others = !collected->paused && collected->lsn == checkpoint_lsn;
-		}
-	}
-	else if (XLogRecPtrIsInvalid(progress->lsn))
-		progress->lsn = collected->first.lsn;
-	switch (collected->outcome)
-	{
-		case SC_OUTCOME_COMMITTED:
-			progress->wait_until = 0;
-			if (collected->has_rows)
-				progress->suspect = false;
-			/* who holds the row may not give it back with the row gone */
-			if (collected->recovered && !collected->cleared && !collected->paused)
-				progress->clear_at = now + CLEAR_MS * INT64CONST(1000);
-			if (collected->cleared)
-			{
-				progress->failing = false;
-				progress->failures = sc_strikes_of(collected->query_id);
-				progress->failed_lsn = InvalidXLogRecPtr;
-			}
-			break;
-		case SC_OUTCOME_WAITING:
-			if (collected->untried)
-			{
-				/* one that was held is tried at once */
-				if (progress->wait_until == 0)
-					progress->wait_until = now;
-				break;
-			}
-			progress->wait_until = next;
-			progress->failing = true;
-			progress->failures++;
-			break;
-		default:
-			progress->wait_until = 0;
-			progress->active = false;
-			progress->failing = true;
-			progress->failures++;
-			progress->failed_lsn = collected->failed_lsn;
-			if (collected->outcome == SC_OUTCOME_RETRYING)
-				progress->retry_at = next;
-			progress->locked = collected->locked;
-			/* the next attempt can't know how often it failed */
-			if (collected->unnoted)
-				progress->retry_at = now + SC_RETRY_MOST_MS * INT64CONST(1000);
-			/* its task goes on with it: only a new attempt is without it */
-			progress->is_void = collected->by_sink;
-			break;
-	}
-	if (collected->paused && collected->outcome == SC_OUTCOME_COMMITTED)
-	{
-		progress->active = false;
-		/* it may have been resumed already */
+	if (collected->why && collected->why->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		sc_strikes_add(collected->query_id);
+	if (collected->outcome != SC_OUTCOME_VOID)
+		note_position(progress, collected, checkpoint_lsn);
+	note_failures(progress, collected);
+	sc_query_after_checkpoint(collected->query_id, &progress->life, collected->outcome, failures);
+	if (is_last_of_task(collected))
+		sc_query_task_ended(&progress->life);
+	/* it may have been resumed already */
+	if (progress->life.state == SC_QUERY_PAUSED)
 		sc_my_pipeline->catalog_changed = true;
-	}
 }
 
 /*

@@ -362,22 +362,22 @@ earliest_restart(void)
 static void
 restart_if_due(void)
 {
-	ScMoment	retry_at = sc_progress_next_retry();
+	ScMoment	retry_at = sc_progress_attempt_due();
 	ScMoment	earliest = earliest_restart();
 
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
 	if (kind != NULL)
 		return;					/* the end of the checkpoint in flight wakes us */
-	if (sc_progress_wants_restart())
+	if (sc_progress_wants_attempt())
 		retry_at = earliest;
 	else if (retry_at == 0)
 		return;
 	loop_timeout = sc_moment_wait_ms(Max(retry_at, earliest));
 	if (loop_timeout > 0)
 		return;
-	if (sc_progress_wants_restart() || sc_progress_retry_may_succeed())
+	if (sc_progress_wants_attempt() || sc_progress_retry_may_succeed())
 		restart_attempt("a query begins again from its last checkpoint");
-	loop_timeout = sc_moment_wait_ms(sc_progress_next_retry());
+	loop_timeout = sc_moment_wait_ms(sc_progress_attempt_due());
 }
 
 /* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
@@ -421,7 +421,7 @@ due_kind(long *timeout)
 	XLogRecPtr	sync_lsn;
 	XLogRecPtr	checkpoint_lsn;
 	bool		progress;
-	ScMoment	wait_until = sc_progress_next_wait();
+	ScMoment	query_due = sc_progress_checkpoint_due();
 	int64		interval = pg_atomic_read_u64(&sc_my_pipeline->interval_us);
 	long		wait;
 
@@ -438,9 +438,9 @@ due_kind(long *timeout)
 		return "manual";
 	if (pending->urgent)
 		return "periodic";
-	if (wait_until != 0)
+	if (query_due != 0)
 	{
-		*timeout = Min(*timeout, sc_moment_wait_ms(wait_until));
+		*timeout = Min(*timeout, sc_moment_wait_ms(query_due));
 		if (*timeout == 0)
 			return "retry";
 	}

@@ -25,7 +25,7 @@ gets_locks(const ScProgress *entry)
 	if (!query)
 		return true;
 	/* what it was that failed */
-	if (entry->is_void)
+	if (entry->life.is_void)
 		return ConditionalLockRelationOid(query->relid, RowExclusiveLock);
 	return ConditionalLockRelationOid(query->definition, AccessShareLock) &&
 		ConditionalLockRelationOid(query->stream_relid, AccessShareLock);
@@ -44,11 +44,13 @@ sc_progress_retry_may_succeed(void)
 	foreach(lc, sc_progress_list())
 	{
 		ScProgress *entry = lfirst(lc);
+		ScMoment	due = sc_query_attempt_due(&entry->life);
 
-		if (result || entry->retry_at == 0 || entry->retry_at > now)
+		if (result || due == 0 || due > now)
 			continue;
 		if (entry->locked && !gets_locks(entry))
-			entry->retry_at = sc_retry_at(entry->failures + entry->put_off++);
+			sc_query_move(entry->query_id, &entry->life, SC_QUERY_RETRYING,
+						  sc_retry_at(entry->failures + entry->put_off++));
 		else
 			result = true;
 	}

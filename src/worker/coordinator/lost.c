@@ -24,10 +24,10 @@
 static bool
 stays_behind(const ScProgress *progress)
 {
-	if (progress->lost || progress->placed || (progress->with_others && !progress->left))
+	if (progress->life.state == SC_QUERY_LOST || progress->placed || (progress->with_others && !progress->left))
 		return false;
 	return !XLogRecPtrIsInvalid(progress->lsn) &&
-		(!progress->active || progress->wait_until != 0);
+		(!sc_query_runs(&progress->life) || sc_query_part_due(&progress->life) != 0);
 }
 
 /* False: the query's row of query_failure is somebody else's, so it isn't lost yet. */
@@ -89,11 +89,7 @@ sc_lost_committed(void)
 		if (!progress->lost_now)
 			continue;
 		progress->lost_now = false;
-		progress->lost = progress->failing = true;
-		/* its task goes on with a query that waited */
-		progress->is_void |= progress->active;
-		progress->active = progress->wanted = false;
-		progress->wait_until = progress->clear_at = progress->retry_at = 0;
+		sc_query_move(progress->query_id, &progress->life, SC_QUERY_LOST, 0);
 		warn(progress->query_id);
 	}
 }

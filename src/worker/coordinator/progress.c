@@ -45,7 +45,7 @@ sc_progress_get(int64 query_id)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	entry = palloc0(sizeof(ScProgress));
 	entry->query_id = query_id;
-	entry->active = true;
+	sc_query_begin(&entry->life, SC_QUERY_HEALTHY);
 	entry->user_code = true;	/* who knows? */
 	entries = lappend(entries, entry);
 	MemoryContextSwitchTo(old);
@@ -67,10 +67,13 @@ void
 sc_progress_forget_later(int64 query_id)
 {
 	ScProgress *entry = sc_progress_get(query_id);
+	ScQueryLife life = entry->life;
 
+	sc_query_move(query_id, &life, SC_QUERY_GONE,
+				  sc_moment_after(sc_moment_now(), FORGET_MS * INT64CONST(1000)));
 	memset(entry, 0, sizeof(ScProgress));
 	entry->query_id = query_id;
-	entry->forget_at = sc_moment_after(sc_moment_now(), FORGET_MS * INT64CONST(1000));
+	entry->life = life;
 }
 
 List *
@@ -107,7 +110,7 @@ sc_progress_is_active(int64 query_id)
 {
 	ScProgress *entry = find(query_id);
 
-	return entry && entry->active;
+	return entry && sc_query_runs(&entry->life);
 }
 
 /* Should the query run, by what is wished and what it did? */
@@ -129,6 +132,19 @@ has_offset(List *offsets, int64 query_id)
 			return true;
 	}
 	return false;
+}
+
+/* As which state an attempt begins a query. */
+static ScQueryState
+state_at_begin(bool runs, const ScFailureRow *failure)
+{
+	if (sc_failure_loses(failure))
+		return SC_QUERY_LOST;
+	if (sc_failure_stops(failure))
+		return SC_QUERY_FAILED;
+	if (!runs)
+		return SC_QUERY_PAUSED;
+	return failure ? SC_QUERY_RECOVERING : SC_QUERY_HEALTHY;
 }
 
 void
@@ -153,12 +169,10 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 		entry->owner = query->owner;
 		entry->lsn = offset->lsn;
 		entry->with_others = !offset->apart;
-		entry->active = has_offset(offsets, offset->query_id);
+		sc_query_begin(&entry->life, state_at_begin(has_offset(offsets, offset->query_id), failure));
 		entry->failures = sc_strikes_of(offset->query_id);
 		if (failure)
 		{
-			entry->failing = true;
-			entry->lost = sc_failure_loses(failure);
 			/* the attempt before may have found out that it spoils commits */
 			entry->suspect = failure->status == SC_FAILURE_WAITING;
 			entry->failures = Max(entry->failures, failure->failures);
@@ -175,8 +189,8 @@ smallest(XLogRecPtr lsn, bool all)
 	foreach(lc, entries)
 	{
 		ScProgress *entry = lfirst(lc);
-		bool		counts = all ? !entry->lost : entry->wanted ||
-			(entry->active && entry->failures < SC_PATIENCE);
+		bool		counts = all ? entry->life.state != SC_QUERY_LOST : entry->life.wanted ||
+			(sc_query_runs(&entry->life) && entry->failures < SC_PATIENCE);
 
 		if (counts && !XLogRecPtrIsInvalid(entry->lsn))
 			lsn = Min(lsn, sc_progress_lsn(entry));
@@ -203,29 +217,24 @@ earlier(ScMoment a, ScMoment b)
 }
 
 ScMoment
-sc_progress_next_wait(void)
+sc_progress_checkpoint_due(void)
 {
 	ScMoment	result = 0;
 	ListCell   *lc;
 
 	foreach(lc, entries)
-	{
-		ScProgress *entry = lfirst(lc);
-
-		result = earlier(result, earlier(entry->wait_until, entry->clear_at));
-		result = earlier(result, entry->forget_at);
-	}
+		result = earlier(result, sc_query_checkpoint_due(&((ScProgress *) lfirst(lc))->life));
 	return result;
 }
 
 ScMoment
-sc_progress_next_retry(void)
+sc_progress_attempt_due(void)
 {
 	ScMoment	result = 0;
 	ListCell   *lc;
 
 	foreach(lc, entries)
-		result = earlier(result, ((ScProgress *) lfirst(lc))->retry_at);
+		result = earlier(result, sc_query_attempt_due(&((ScProgress *) lfirst(lc))->life));
 	return result;
 }
 
@@ -242,7 +251,7 @@ resume_waiting(ScProgress *entry)
 		return;
 	entry->resumed_at = now;
 	entry->failures = sc_strikes_of(entry->query_id);
-	entry->wait_until = now;
+	sc_query_move(entry->query_id, &entry->life, SC_QUERY_WAITING, now);
 }
 
 void
@@ -259,25 +268,20 @@ sc_progress_review(int32 pipeline_id)
 
 		if (!entry)
 			continue;
-		/* one that is tried again by itself has its own time */
-		entry->wanted = !entry->active && should_run(query, failure) &&
-			!(failure && entry->retry_at != 0);
-		if (entry->active && entry->failing && entry->wait_until != 0 && !failure)
+		sc_query_want(&entry->life, should_run(query, failure), failure != NULL);
+		if (entry->life.state == SC_QUERY_WAITING && !failure)
 			resume_waiting(entry);
 	}
 }
 
 bool
-sc_progress_wants_restart(void)
+sc_progress_wants_attempt(void)
 {
 	ListCell   *lc;
 
 	foreach(lc, entries)
 	{
-		ScProgress *entry = lfirst(lc);
-
-		/* what is tried again by itself has its own time */
-		if (entry->wanted || (entry->is_void && entry->retry_at == 0))
+		if (sc_query_wants_attempt(&((ScProgress *) lfirst(lc))->life))
 			return true;
 	}
 	return false;

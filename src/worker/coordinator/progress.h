@@ -1,49 +1,46 @@
 /*-------------------------------------------------------------------------
  * progress.h
- *	  What a coordinator knows of each query of its pipeline: how far its committed
- *	  results are, and whether it runs.
+ *	  What a coordinator knows of each query of its pipeline: its state (query_state.h), and how far
+ *	  its committed results are.
  *
  * Normally all queries go with the last checkpoint's LSN.  One that is paused, has
  * failed, or whose part of a checkpoint waits, keeps its own, and with it the WAL.
- * Lives in the coordinator's process; but for "owner", "user_code", "suspect", "placed", "left" and "lost_now" it
- * changes after a commit only, so that it never says more than the catalogs do.
+ * Lives in the coordinator's process; but for "owner", "user_code", "suspect" and what is of the checkpoint
+ * that is being written it changes after a commit only, so that it never says more than the catalogs do.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_COORDINATOR_PROGRESS_H
 #define SC_WORKER_COORDINATOR_PROGRESS_H
 
 #include "access/xlogdefs.h"
-#include "base/clock.h"
 #include "nodes/pg_list.h"
+#include "worker/coordinator/query_state.h"
 
 typedef struct ScProgress
 {
 	int64		query_id;
-	Oid			owner;			/* when it was written last; invalid: it wasn't yet */
-	XLogRecPtr	lsn;			/* committed offset; invalid: none yet.  See sc_progress_lsn() */
+	ScQueryLife life;
+
+	/* where it is: see sc_progress_lsn() */
+	XLogRecPtr	lsn;			/* committed offset; invalid: none yet */
 	bool		with_others;	/* it is the last checkpoint's LSN, whatever "lsn" says */
-	bool		placed;			/* by the checkpoint being written: its row says where it is then, */
-	bool		left;			/* or that it stays where it was, apart from now on */
-	bool		lost_now;		/* or that it is lost (lost.h) */
-	bool		lost;			/* nothing is held for it */
-	bool		active;			/* the tasks run it */
-	bool		wanted;			/* they don't, but it was resumed: a new attempt takes it in */
-	bool		is_void;		/* its rows could not be written: until the attempt ends, what its
-								 * task sends has a gap before it */
-	bool		user_code;		/* code of its owner's ran when it was written last, or it wasn't yet */
-	bool		suspect;		/* that was in a transaction which could not be committed */
-	bool		failing;		/* it has a row in query_failure */
+
+	/* its failures */
 	int			failures;		/* in a row */
 	XLogRecPtr	failed_lsn;		/* of the row that failed; invalid: none */
-	ScMoment	wait_until;		/* its part is tried again then; 0: none waits */
-	ScMoment	clear_at;		/* it is healthy, but its row of query_failure was another's: the
-								 * next checkpoint is due then; 0: no */
+	bool		locked;			/* it failed because a lock was somebody else's; */
+	int			put_off;		/* while it was retried it still was, so many times */
 	ScMoment	resumed_at;		/* while it waited; 0: never */
-	ScMoment	forget_at;		/* the query is gone, but rows of it were another transaction's: the
-								 * next checkpoint that removes them is due then; 0: no */
-	ScMoment	retry_at;		/* the attempt restarts for its sake then; 0: no */
-	bool		locked;			/* it is retried because a lock was somebody else's, */
-	int			put_off;		/* and that so many times, because it still was */
+
+	/* its owner, and his code */
+	Oid			owner;			/* when it was written last; invalid: it wasn't yet */
+	bool		user_code;		/* ran when it was written last, or it wasn't yet */
+	bool		suspect;		/* that was in a transaction which could not be committed */
+
+	/* what the checkpoint that is being written says */
+	bool		placed;			/* its row says where it is then, */
+	bool		left;			/* or that it stays where it was, apart from now on */
+	bool		lost_now;		/* or that it is lost (lost.h) */
 } ScProgress;
 
 /*
@@ -52,7 +49,7 @@ typedef struct ScProgress
  */
 extern void sc_progress_load(int32 pipeline_id, List *offsets);
 
-/* The query's entry, made where there is none: active, without an offset. */
+/* The query's entry, made where there is none: healthy, without an offset. */
 extern ScProgress *sc_progress_get(int64 query_id);
 extern void sc_progress_forget(int64 query_id);
 /* The query is gone, and what is left of it is to be removed in a while. */
@@ -77,9 +74,9 @@ extern bool sc_progress_is_active(int64 query_id);
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
-/* The next wait_until, clear_at or forget_at, and the next retry_at; 0: none. */
-extern ScMoment sc_progress_next_wait(void);
-extern ScMoment sc_progress_next_retry(void);
+/* When the next checkpoint, and the next attempt, is due for the sake of a query; 0: none is. */
+extern ScMoment sc_progress_checkpoint_due(void);
+extern ScMoment sc_progress_attempt_due(void);
 
 /*
  * locked.c: of the queries that are to be retried now, those that can't get their locks are put off.  False:
@@ -88,15 +85,12 @@ extern ScMoment sc_progress_next_retry(void);
 extern bool sc_progress_retry_may_succeed(void);
 
 /*
- * Looks at what was resumed: a query that waits is tried at once, one that stands is wanted.
+ * Looks at what was resumed: a query that waits is tried at once, one that the tasks don't run is wanted.
  * Needs a transaction.
  */
 extern void sc_progress_review(int32 pipeline_id);
 
-/*
- * Does a query need a new attempt as soon as may be?  One that is wanted does, because the reader has
- * to go back, and one whose part is void, because its task has to; but one that is retried has to wait.
- */
-extern bool sc_progress_wants_restart(void);
+/* Does a query need a new attempt as soon as may be (sc_query_wants_attempt)? */
+extern bool sc_progress_wants_attempt(void);
 
 #endif							/* SC_WORKER_COORDINATOR_PROGRESS_H */
