@@ -11,7 +11,7 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
+#include "base/subtransaction.h"
 #include "api/api_internal.h"
 #include "base/compat.h"
 #include "base/env.h"
@@ -447,6 +447,23 @@ prepare_pipeline(NewQuery *query, const char *name)
 		refuse_lost(query->pipeline);
 }
 
+typedef struct Trial
+{
+	NewQuery	query;
+	char	   *name;
+} Trial;
+
+/* False: nothing of it is to remain. */
+static bool
+trial_step(void *arg)
+{
+	Trial	   *trial = arg;
+
+	analyze_text(&trial->query);
+	resolve_name(&trial->query, trial->name);
+	return false;
+}
+
 /*
  * Everything that can be said of the query before its pipeline has a slot, and then as if it had
  * not been looked at: whoever has no right to the stream makes no slot, and nobody holds a
@@ -455,33 +472,13 @@ prepare_pipeline(NewQuery *query, const char *name)
 static void
 try_query(const NewQuery *query, char *name)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
-	NewQuery	scratch = *query;
+	Trial		trial = {.query = *query,.name = name};
+	ErrorData  *error = sc_subtransaction_try(trial_step, &trial, NULL);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		analyze_text(&scratch);
-		resolve_name(&scratch, name);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (error)
-	{
-		sc_definition_explain(error);
-		ReThrowError(error);
-	}
+	if (!error)
+		return;
+	sc_definition_explain(error);
+	ReThrowError(error);
 }
 
 /*

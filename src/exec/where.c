@@ -16,14 +16,12 @@
 
 #include "access/detoast.h"
 #include "access/sysattr.h"
-#include "access/xact.h"
-#include "base/transient.h"
+#include "base/subtransaction.h"
 #include "exec/exec_internal.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 
 /* The stream's attributes that an expression reads; 0: the whole row. */
 static Bitmapset *
@@ -75,6 +73,22 @@ sc_where_compile(ScEngine *engine)
 		engine->group_attnos = attributes_of(engine->group_attnos, (Node *) def->aggs[i].aggref);
 }
 
+typedef struct Quals
+{
+	ScEngine   *engine;
+	ExprState  *quals;
+	bool		passes;
+} Quals;
+
+static bool
+qual_step(void *arg)
+{
+	Quals	   *quals = arg;
+
+	quals->passes = ExecQual(quals->quals, quals->engine->tmpcontext);
+	return true;
+}
+
 /*
  * "quals" of the current row in a subtransaction.  False where it excludes the row, and where
  * it raised an error, which is "*error" then (in the current context).  Errors that are not
@@ -83,31 +97,10 @@ sc_where_compile(ScEngine *engine)
 static bool
 guarded(ScEngine *engine, ExprState *quals, ErrorData **error)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	volatile bool passes = false;
+	Quals		arg = {.engine = engine,.quals = quals};
 
-	*error = NULL;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		passes = ExecQual(quals, engine->tmpcontext);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		*error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (*error && sc_failure_is_transient((*error)->sqlerrcode))
-		ReThrowError(*error);
-	return passes;
+	*error = sc_subtransaction_try(qual_step, &arg, sc_rethrow_transient);
+	return arg.passes;
 }
 
 bool

@@ -44,14 +44,13 @@ extern ScFailure *sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected
 extern int	sc_checkpoint_parts(ScStore *store, const List *parts, int first, int n,
 								ScCheckpointRecord *record, ScNotePart note);
 
-/* sc_take_query_error() (loop.h), as a failure. */
-extern ScFailure *sc_take_query_failure(MemoryContext context);
-
 /*
- * Writes the part's result rows in the current subtransaction.  An error in that is
- * the query's: it is returned, and the caller rolls back.  A cancel of this process is
- * thrown on.
+ * Performs step(arg).  An error is the query's: it is logged and returned, in the current memory context, and
+ * the caller rolls back.  A cancel of this process is thrown on.
  */
+extern ScFailure *sc_checkpoint_try(void (*step) (void *arg), void *arg);
+
+/* Writes the part's result rows in the current subtransaction; errors as sc_checkpoint_try. */
 extern ScFailure *sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written);
 
 /* The same for several queries' rows, with errors thrown; false: the owner's code would run. */

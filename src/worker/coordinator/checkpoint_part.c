@@ -12,16 +12,15 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/clock.h"
 #include "base/debug.h"
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/lock_time.h"
+#include "base/subtransaction.h"
 #include "ckpt/late.h"
 #include "miscadmin.h"
 #include "utils/portal.h"
-#include "utils/resowner.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/frame/loop.h"
 
@@ -136,73 +135,53 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
  * Alone
  * --------------------------------------------------------------------- */
 
-/* The rows around those at fault, which go to "*letters". */
-static ScFailure *
-try_around(const ScCollectedQuery *collected, const ScCheckpointRecord *record,
-		   ScDeadLetterWriter **letters, ScWrittenPart *written)
+/* A part in a subtransaction of its own. */
+typedef struct LonePart
 {
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
+	ScStore    *store;
+	const ScCollectedQuery *collected;
+	const ScCheckpointRecord *record;
+	ScDeadLetterWriter *letters;	/* NULL: none yet */
+	ScWrittenPart *written;
+	ScFailure  *failure;		/* of try_around() */
+	ScSubtransaction around;
+} LonePart;
 
-	PG_TRY();
-	{
-		*letters = sc_dead_letter_begin(collected->query, record->checkpoint_id);
-		failure = sc_checkpoint_rows_around(collected->query, collected->part, *letters,
-											&written->rows);
-	}
-	PG_CATCH();
-	{
-		failure = sc_take_query_failure(context);
-	}
-	PG_END_TRY();
-	return failure;
+/* The rows around those at fault, which become dead letters. */
+static void
+try_around(void *arg)
+{
+	LonePart   *lone = arg;
+
+	lone->letters = sc_dead_letter_begin(lone->collected->query, lone->record->checkpoint_id);
+	lone->failure = sc_checkpoint_rows_around(lone->collected->query, lone->collected->part,
+											  lone->letters, &lone->written->rows);
 }
 
-/* All but the rows; ends "letters". */
-static ScFailure *
-try_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointRecord *record,
-		  ScDeadLetterWriter *letters, ScWrittenPart *written)
+/* All but the rows. */
+static void
+try_state(void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
+	LonePart   *lone = arg;
 
-	PG_TRY();
-	{
-		written->bytes = write_state(store, collected, record, &letters);
-		if (letters)
-			sc_dead_letter_end(letters);
-		sc_backend_flush(sc_store_backend(store));
-	}
-	PG_CATCH();
-	{
-		failure = sc_take_query_failure(context);
-	}
-	PG_END_TRY();
-	return failure;
+	lone->written->bytes = write_state(lone->store, lone->collected, lone->record, &lone->letters);
+	if (lone->letters)
+		sc_dead_letter_end(lone->letters);
+	sc_backend_flush(sc_store_backend(lone->store));
 }
 
 /*
  * Releases the part's subtransaction, in which code of the owner's can have a part (a remote
- * transaction has savepoints, too).  A failure in that is returned, and the caller rolls back.
+ * transaction has savepoints, too).
  */
-static ScFailure *
-release(const ScQuery *query)
+static void
+try_release(void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
+	LonePart   *lone = arg;
 
-	PG_TRY();
-	{
-		sc_limit_begin(query->owner);
-		ReleaseCurrentSubTransaction();
-		sc_limit_end();
-	}
-	PG_CATCH();
-	{
-		failure = sc_take_query_failure(context);
-	}
-	PG_END_TRY();
-	return failure;
+	sc_limit_begin(lone->collected->query->owner);
+	sc_subtransaction_release(&lone->around);
+	sc_limit_end();
 }
 
 ScFailure *
@@ -210,34 +189,29 @@ sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpoi
 				   ScWrittenPart *written)
 {
 	ScQuery    *query = collected->query;
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ScDeadLetterWriter *letters = NULL;
+	LonePart	lone = {.store = store,.collected = collected,.record = record,.written = written};
 	ScFailure  *failure = NULL;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	sc_subtransaction_begin(&lone.around);
 	if (collected->has_rows)
 		failure = sc_checkpoint_rows(query, collected->part, &written->rows);
 	if (failure && query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
 	{
-		RollbackAndReleaseCurrentSubTransaction();
-		CurrentResourceOwner = owner;
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
-		failure = try_around(collected, record, &letters, written);
+		sc_subtransaction_rollback(&lone.around);
+		sc_subtransaction_begin(&lone.around);
+		failure = sc_checkpoint_try(try_around, &lone);
+		if (!failure)
+			failure = lone.failure;
 	}
 	if (!failure)
 	{
 		SC_DEBUG_POINT("coordinator_after_rows");
-		failure = try_state(store, collected, record, letters, written);
+		failure = sc_checkpoint_try(try_state, &lone);
 	}
 	if (!failure)
-		failure = release(query);
+		failure = sc_checkpoint_try(try_release, &lone);
 	if (failure)
-		RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+		sc_subtransaction_rollback(&lone.around);
 	sc_env_end_step();
 	return failure;
 }
@@ -245,6 +219,19 @@ sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpoi
 /* ---------------------------------------------------------------------
  * Together
  * --------------------------------------------------------------------- */
+
+/* Parts that share a subtransaction. */
+typedef struct SharedParts
+{
+	ScStore    *store;
+	const List *parts;			/* ScCollectedQuery * */
+	int			first;
+	int			n;
+	const ScCheckpointRecord *record;
+	ScWrittenPart *written;		/* n of them */
+	int			done;
+	ScMoment	began;			/* the one that isn't done */
+} SharedParts;
 
 /* False: code of the owner's would run. */
 static bool
@@ -262,59 +249,43 @@ write_one(ScStore *store, ScCollectedQuery *collected, const ScCheckpointRecord 
 	return true;
 }
 
+static bool
+write_all(void *arg)
+{
+	SharedParts *all = arg;
+
+	for (; all->done < all->n; all->done++)
+	{
+		ScCollectedQuery *collected = list_nth(all->parts, all->first + all->done);
+
+		sc_worker_context.query_id = collected->query_id;
+		all->began = sc_moment_now();
+		if (!write_one(all->store, collected, all->record, &all->written[all->done]))
+			return false;
+	}
+	sc_backend_flush(sc_store_backend(all->store));
+	return true;
+}
+
 int
 sc_checkpoint_parts(ScStore *store, const List *parts, int first, int n, ScCheckpointRecord *record,
 					ScNotePart note)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ScWrittenPart *written = palloc0(n * sizeof(ScWrittenPart));
-	volatile ScMoment began = 0;
-	volatile int done = 0;
-	volatile bool released = false;
+	SharedParts all = {.store = store,.parts = parts,.first = first,.n = n,.record = record,
+	.written = palloc0(n * sizeof(ScWrittenPart))};
+	ErrorData  *error = sc_subtransaction_try(write_all, &all, sc_rethrow_cancel);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		while (done < n)
-		{
-			ScCollectedQuery *collected = list_nth(parts, first + done);
-
-			sc_worker_context.query_id = collected->query_id;
-			began = sc_moment_now();
-			if (!write_one(store, collected, record, &written[done]))
-				break;
-			done++;
-		}
-		if (done == n)
-		{
-			sc_backend_flush(sc_store_backend(store));
-			ReleaseCurrentSubTransaction();
-			released = true;
-		}
-	}
-	PG_CATCH();
-	{
-		/* it comes again when the query is written alone, and is told then */
-		MemoryContextSwitchTo(context);
-		if (sc_limit_cancelled())
-			PG_RE_THROW();
-		sc_limit_end();
-		/* perhaps for the lock on a row */
-		if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE)
-			sc_lock_time_spend(sc_moment_now() - began);
-		FlushErrorState();
-		/* all of them were written: who knows which of them it was? */
-		done = Min(done, n - 1);
-	}
-	PG_END_TRY();
 	sc_worker_context.query_id = 0;
-	if (!released)
-		RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	for (int i = 0; released && i < n; i++)
-		note(list_nth(parts, first + i), &written[i], record);
-	return done;
+	if (error)
+	{
+		/* it comes again when the query is written alone, and is told then; perhaps for the lock on a row */
+		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			sc_lock_time_spend(sc_moment_now() - all.began);
+		FreeErrorData(error);
+		/* all of them were written: who knows which of them it was? */
+		return Min(all.done, n - 1);
+	}
+	for (int i = 0; all.done == n && i < n; i++)
+		note(list_nth(parts, first + i), &all.written[i], record);
+	return all.done;
 }

@@ -13,18 +13,17 @@
 
 #include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/xact.h"
 #include "base/clock.h"
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/lock_time.h"
+#include "base/subtransaction.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "sink/sink.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "wire/message.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/frame/loop.h"
@@ -124,31 +123,48 @@ sc_checkpoint_rows_direct(ScQuery *query, ScPart *part, ScWrittenRows *written)
 }
 
 ScFailure *
-sc_take_query_failure(MemoryContext context)
+sc_checkpoint_try(void (*step) (void *arg), void *arg)
 {
-	ErrorData  *error = sc_take_query_error(context);
-	ScFailure  *failure = sc_failure_from_error(error);
+	MemoryContext context = CurrentMemoryContext;
+	ScFailure  *volatile failure = NULL;
 
-	FreeErrorData(error);
+	PG_TRY();
+	{
+		step(arg);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = sc_take_query_error(context);
+
+		failure = sc_failure_from_error(error);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
 	return failure;
+}
+
+typedef struct AllRows
+{
+	ScQuery    *query;
+	ScPart	   *part;
+	ScWrittenRows *written;
+} AllRows;
+
+static void
+rows_step(void *arg)
+{
+	AllRows    *all = arg;
+
+	(void) write_rows(all->query, all->part, all->written, true);
 }
 
 ScFailure *
 sc_checkpoint_rows(ScQuery *query, ScPart *part, ScWrittenRows *written)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
+	AllRows		all = {.query = query,.part = part,.written = written};
 	ScMoment	began = sc_moment_now();
+	ScFailure  *failure = sc_checkpoint_try(rows_step, &all);
 
-	PG_TRY();
-	{
-		(void) write_rows(query, part, written, true);
-	}
-	PG_CATCH();
-	{
-		failure = sc_take_query_failure(context);
-	}
-	PG_END_TRY();
 	/* perhaps for the lock on a row */
 	if (failure && failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		sc_lock_time_spend(sc_moment_now() - began);
@@ -183,6 +199,28 @@ put_range(const RowRange *range)
 	(void) sc_sink_close(sink);
 }
 
+typedef struct RangeStep
+{
+	void		(*step) (const RowRange *range);
+	const RowRange *range;
+} RangeStep;
+
+static bool
+range_step(void *arg)
+{
+	RangeStep  *step = arg;
+	const RowRange *range = step->range;
+	ScEnv		env;
+
+	sc_env_enter(&env, range->query->owner, range->query->settings);
+	sc_limit_begin(range->query->owner);
+	sc_limit_add(range->nrows);
+	step->step(range);
+	PortalHashTableDeleteAll();
+	sc_env_leave(&env);
+	return true;
+}
+
 /*
  * Performs "step" as the owner in a subtransaction of its own; returns the failure
  * that undid it, or NULL.
@@ -190,41 +228,17 @@ put_range(const RowRange *range)
 static ScFailure *
 try_step(void (*step) (const RowRange *range), const RowRange *range)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
-	ScEnv		env;
+	RangeStep	arg = {.step = step,.range = range};
+	ErrorData  *error = sc_subtransaction_try(range_step, &arg, sc_rethrow_cancel);
+	ScFailure  *failure;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+	if (!error)
 	{
-		sc_env_enter(&env, range->query->owner, range->query->settings);
-		sc_limit_begin(range->query->owner);
-		sc_limit_add(range->nrows);
-		step(range);
-		PortalHashTableDeleteAll();
-		sc_env_leave(&env);
-		ReleaseCurrentSubTransaction();
 		sc_limit_end();
+		return NULL;
 	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (sc_limit_cancelled())
-			PG_RE_THROW();
-		sc_limit_explain(error);
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		failure = sc_failure_from_error(error);
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	failure = sc_failure_from_error(error);
+	FreeErrorData(error);
 	return failure;
 }
 

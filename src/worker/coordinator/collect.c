@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
+#include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/collect.h"
 #include "worker/coordinator/idle.h"
 #include "worker/frame/loop.h"
@@ -107,23 +108,30 @@ empty_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 	query->offset.query_id = 0;
 }
 
-/* Its error, or NULL.  Outside of any transaction. */
+typedef struct Message
+{
+	ScPart	   *part;
+	const char *data;
+	Size		len;
+} Message;
+
+static void
+append_step(void *arg)
+{
+	Message    *message = arg;
+
+	sc_part_append(message->part, message->data, message->len);
+}
+
+/* Its error, in the checkpoint's memory, or NULL.  Outside of any transaction. */
 static ScFailure *
 try_append(ScPendingCheckpoint *pending, ScPart *part, const char *data, Size len)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ScFailure  *volatile failure = NULL;
+	MemoryContext old = MemoryContextSwitchTo(pending->context);
+	Message		message = {.part = part,.data = data,.len = len};
+	ScFailure  *failure = sc_checkpoint_try(append_step, &message);
 
-	PG_TRY();
-	{
-		sc_part_append(part, data, len);
-	}
-	PG_CATCH();
-	{
-		failure = sc_failure_from_error(sc_take_query_error(pending->context));
-		MemoryContextSwitchTo(context);
-	}
-	PG_END_TRY();
+	MemoryContextSwitchTo(old);
 	return failure;
 }
 

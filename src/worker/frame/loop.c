@@ -241,6 +241,14 @@ sc_take_query_error(MemoryContext context)
 }
 
 void
+sc_rethrow_cancel(ErrorData *error)
+{
+	if (sc_limit_cancelled())
+		PG_RE_THROW();
+	sc_limit_explain(error);
+}
+
+void
 sc_worker_describe(BackgroundWorker *worker, const char *function, int pipeline_index)
 {
 	memset(worker, 0, sizeof(BackgroundWorker));

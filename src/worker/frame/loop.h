@@ -67,6 +67,12 @@ extern void sc_commit_transaction(void);
  */
 extern ErrorData *sc_take_query_error(MemoryContext context);
 
+/*
+ * In the same handler, where the caller rolls back and tells nobody (sc_subtransaction_try): throws a cancel
+ * of this process on; ends the time limit, and says so if that was reached.
+ */
+extern void sc_rethrow_cancel(ErrorData *error);
+
 /* Fills in what is the same in all our workers. */
 extern void sc_worker_describe(BackgroundWorker *worker, const char *function,
 							   int pipeline_index);

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "base/compat.h"
 #include "base/env.h"
+#include "base/subtransaction.h"
 #include "catalog/pg_type.h"
 #include "ckpt/failure.h"
 #include "funcapi.h"
@@ -27,7 +28,6 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "worker/frame/retain_row.h"
 
 /* What one message of a task, and one row of the tables, can take */
@@ -260,6 +260,23 @@ make_all(Row *row)
  * Around errors
  * --------------------------------------------------------------------- */
 
+typedef struct Output
+{
+	void		(*step) (Row *row);
+	Row		   *row;
+} Output;
+
+static bool
+output_step(void *arg)
+{
+	Output	   *output = arg;
+	int			level = sc_env_output_begin();
+
+	output->step(output->row);
+	sc_env_output_end(level);
+	return true;
+}
+
 /*
  * Performs "step" in a subtransaction of its own, with everything written as pg_dump does.
  * Returns the error that undid it, or NULL; errors that may pass are thrown.
@@ -267,33 +284,9 @@ make_all(Row *row)
 static ErrorData *
 try_step(void (*step) (Row *row), Row *row)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
+	Output		output = {.step = step,.row = row};
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		int			level = sc_env_output_begin();
-
-		step(row);
-		sc_env_output_end(level);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (sc_failure_is_transient(error->sqlerrcode))
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
+	return sc_subtransaction_try(output_step, &output, sc_rethrow_transient);
 }
 
 /* Each value by itself: an error takes the value's place. */

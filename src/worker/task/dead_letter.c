@@ -15,61 +15,61 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "base/compat.h"
 #include "base/env.h"
+#include "base/subtransaction.h"
 #include "ckpt/dead_letter.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "worker/frame/retain_row.h"
 #include "worker/task/task_internal.h"
+
+typedef struct Retained
+{
+	ScTaskQuery *query;
+	ScDeadKind	kind;
+	TupleTableSlot *slot;
+	ScRetainedRow *row;
+} Retained;
+
+static bool
+retain_step(void *arg)
+{
+	Retained   *retained = arg;
+	TupleTableSlot *slot = retained->slot;
+	ScEnv		env;
+
+	/* values of its own can be at fault */
+	sc_env_enter(&env, retained->query->query->owner, retained->query->query->settings);
+	if (retained->kind == SC_DEAD_ROW)
+		sc_task_retain_row(retained->query, retained->row);
+	else
+	{
+		slot_getallattrs(slot);
+		sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull,
+					  retained->row);
+	}
+	sc_env_leave(&env);
+	return true;
+}
 
 /*
  * What is at fault, to be retained; nothing of a row that was too large to be read, or is too large to be
  * kept.
  */
 static void
-keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScRetainedRow *retained)
+keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScRetainedRow *row)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ScEnv		env;
+	Retained	retained = {.query = query,.kind = kind,.slot = slot,.row = row};
+	ErrorData  *error;
 
-	memset(retained, 0, sizeof(ScRetainedRow));
+	memset(row, 0, sizeof(ScRetainedRow));
 	if (kind == SC_DEAD_ROW && ((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT)
 		return;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		/* values of its own can be at fault */
-		sc_env_enter(&env, query->query->owner, query->query->settings);
-		if (kind == SC_DEAD_ROW)
-			sc_task_retain_row(query, retained);
-		else
-		{
-			slot_getallattrs(slot);
-			sc_retain_row(slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull, retained);
-		}
-		sc_env_leave(&env);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (sc_failure_is_transient(error->sqlerrcode))
-			PG_RE_THROW();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		FreeErrorData(error);
-		memset(retained, 0, sizeof(ScRetainedRow));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
+	error = sc_subtransaction_try(retain_step, &retained, sc_rethrow_transient);
+	if (!error)
+		return;
+	FreeErrorData(error);
+	memset(row, 0, sizeof(ScRetainedRow));
 }
 
 static void
@@ -124,44 +124,33 @@ step_over(ScTaskQuery *query, ErrorData *error)
 	}
 }
 
-/* One try; false: something was stepped over, and there is more to do. */
-static bool
-try_once(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+typedef struct Work
 {
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
+	ScTaskQuery *query;
+	void		(*perform) (ScTaskQuery *query);
+} Work;
+
+static bool
+work_step(void *arg)
+{
+	Work	   *work = arg;
 	ScEnv		env;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		sc_env_enter(&env, query->query->owner, query->query->settings);
-		perform(query);
-		sc_env_leave(&env);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	if (!error)
-		return true;
-	step_over(query, error);
-	FreeErrorData(error);
-	return false;
+	sc_env_enter(&env, work->query->query->owner, work->query->query->settings);
+	work->perform(work->query);
+	sc_env_leave(&env);
+	return true;
 }
 
 void
 sc_task_dead_run(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
 {
-	while (!try_once(query, perform))
-		;
+	Work		work = {.query = query,.perform = perform};
+	ErrorData  *error;
+
+	while ((error = sc_subtransaction_try(work_step, &work, NULL)) != NULL)
+	{
+		step_over(query, error);
+		FreeErrorData(error);
+	}
 }
