@@ -187,11 +187,9 @@ put_unplaced_pipelines(ReturnSetInfo *result)
 static bool
 any_coordinator(void)
 {
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	sc_foreach_pipeline(pipeline, MyDatabaseId)
 	{
-		if (sc_shared->pipelines[i].in_use &&
-			sc_shared->pipelines[i].database == MyDatabaseId &&
-			sc_shared->pipelines[i].coordinator.pid != 0)
+		if (pipeline->coordinator.pid != 0)
 			return true;
 	}
 	return false;
@@ -211,13 +209,8 @@ stream_ckpt_pipeline_status(PG_FUNCTION_ARGS)
 		put_waiting_pipelines(result, message, hint);
 		PG_RETURN_NULL();
 	}
-	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
-	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (pipeline->in_use && pipeline->database == MyDatabaseId)
-			put_pipeline(result, pipeline);
-	}
+	sc_foreach_pipeline(pipeline, MyDatabaseId)
+		put_pipeline(result, pipeline);
 	if (sc_shared)
 		put_unplaced_pipelines(result);
 	PG_RETURN_NULL();
@@ -254,12 +247,8 @@ stream_ckpt_task_status(PG_FUNCTION_ARGS)
 
 	sc_extension_require();
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
+	sc_foreach_pipeline(pipeline, MyDatabaseId)
 	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (!pipeline->in_use || pipeline->database != MyDatabaseId)
-			continue;
 		for (int t = 0; t < SC_MAX_TASKS; t++)
 		{
 			if (pipeline->tasks[t].place.pid != 0)

@@ -163,21 +163,6 @@ sc_failure_list(void)
 	return result;
 }
 
-ScFailureRow *
-sc_failure_find(List *failures, int64 query_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, failures)
-	{
-		ScFailureRow *row = lfirst(lc);
-
-		if (row->query_id == query_id)
-			return row;
-	}
-	return NULL;
-}
-
 bool
 sc_failure_loses(const ScFailureRow *row)
 {

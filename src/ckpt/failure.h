@@ -59,14 +59,12 @@ extern ScFailure *sc_failure_from_error(const ErrorData *error);
 extern void sc_failure_write(StringInfo buf, const ScFailure *failure);
 extern ScFailure *sc_failure_read(const char *data, Size len);
 
-/* All rows, ScFailureRow *.  Needs a transaction. */
+/* All rows, ScFailureRow *, for sc_find_by_id().  Needs a transaction. */
 extern List *sc_failure_list(void);
 /* Does a query with this row (or NULL) not run? */
 extern bool sc_failure_stops(const ScFailureRow *row);
 /* Is the WAL behind the query's offset not kept for it? */
 extern bool sc_failure_loses(const ScFailureRow *row);
-/* NULL where the query is healthy. */
-extern ScFailureRow *sc_failure_find(List *failures, int64 query_id);
 /*
  * Writes the query's row, in place of an older one; but leaves one alone that an open
  * transaction has removed (resume_query(), drop_query()): the checkpoint doesn't wait for it.

@@ -248,13 +248,6 @@ sc_part_next(ScPart *part, Size *len)
 	return next_from_file(part, len);
 }
 
-/* Bytes of memory that the part takes. */
-Size
-sc_part_memory(const ScPart *part)
-{
-	return part->memory;
-}
-
 /* Bytes of its messages, wherever they are. */
 Size
 sc_part_bytes(const ScPart *part)

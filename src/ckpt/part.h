@@ -17,7 +17,6 @@ extern void sc_part_append(ScPart *part, const void *data, Size len);
 extern void sc_part_rewind(ScPart *part);
 /* Next message (MAXALIGNed, valid until the next call) or NULL at the end. */
 extern const char *sc_part_next(ScPart *part, Size *len);
-extern Size sc_part_memory(const ScPart *part);
 extern Size sc_part_bytes(const ScPart *part);
 extern void sc_part_free(ScPart *part);
 

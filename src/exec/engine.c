@@ -597,9 +597,3 @@ sc_engine_groups(const ScEngine *engine)
 {
 	return engine->ngroups;
 }
-
-TupleDesc
-sc_engine_result_desc(const ScEngine *engine)
-{
-	return engine->result_desc;
-}

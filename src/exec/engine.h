@@ -179,7 +179,4 @@ extern ScEngineFault sc_engine_after_error(ScEngine *engine);
  * valid until the next call. */
 extern TupleTableSlot *sc_engine_failed_group(ScEngine *engine);
 
-/* The result row type (the target list's). */
-extern TupleDesc sc_engine_result_desc(const ScEngine *engine);
-
 #endif							/* SC_EXEC_ENGINE_H */

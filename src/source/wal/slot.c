@@ -44,8 +44,9 @@ sc_slot_name(Oid database, int32 pipeline_id, NameData *name)
 	snprintf(NameStr(*name), NAMEDATALEN, "stream_ckpt_%u_%d", database, pipeline_id);
 }
 
-bool
-sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id)
+/* False where "name" isn't one of ours. */
+static bool
+parse_name(const char *name, Oid *database, int32 *pipeline_id)
 {
 	int			end = 0;
 
@@ -77,7 +78,7 @@ sc_slot_owners(ScSlotOwner **owners)
 
 		if (slot->in_use && slot->data.persistency == RS_PERSISTENT &&
 			strcmp(NameStr(slot->data.plugin), SC_PLUGIN_NAME) == 0 &&
-			sc_slot_name_parse(NameStr(slot->data.name), &found[n].database,
+			parse_name(NameStr(slot->data.name), &found[n].database,
 							   &found[n].pipeline_id) &&
 			slot->data.database == found[n].database)
 			n++;

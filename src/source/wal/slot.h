@@ -13,8 +13,6 @@
 
 /* stream_ckpt_<database oid>_<pipeline id> */
 extern void sc_slot_name(Oid database, int32 pipeline_id, NameData *name);
-/* False where "name" isn't one of ours. */
-extern bool sc_slot_name_parse(const char *name, Oid *database, int32 *pipeline_id);
 
 typedef struct ScSlotOwner
 {

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/by_id.h"
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -78,16 +79,12 @@ sc_collect_query(ScPendingCheckpoint *pending, int64 query_id)
 {
 	ScCollectedQuery *query;
 	MemoryContext old;
-	ListCell   *lc;
 
 	if (pending->last && pending->last->query_id == query_id)
 		return pending->last;
-	foreach(lc, pending->queries)
-	{
-		query = lfirst(lc);
-		if (query->query_id == query_id)
-			return pending->last = query;
-	}
+	query = sc_find_by_id(pending->queries, query_id);
+	if (query)
+		return pending->last = query;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	query = palloc0(sizeof(ScCollectedQuery));
 	query->query_id = query_id;

@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "base/by_id.h"
 #include "base/clock.h"
 #include "base/debug.h"
 #include "model/control.h"
@@ -53,21 +54,6 @@ typedef struct IdleQuery
 /* both in TopMemoryContext */
 static List *streams;			/* IdleStream *, those that have or had an idle_timeout */
 static List *queries;			/* IdleQuery * */
-
-static IdleQuery *
-find_query(int64 query_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, queries)
-	{
-		IdleQuery  *query = lfirst(lc);
-
-		if (query->query_id == query_id)
-			return query;
-	}
-	return NULL;
-}
 
 /* The stream's entry is there from when a query of it has a time-out. */
 static void
@@ -116,7 +102,7 @@ sc_idle_load(int32 pipeline_id)
 	{
 		ScOffset   *offset = lfirst(lc);
 
-		if (find_query(offset->query_id))
+		if (sc_find_by_id(queries, offset->query_id))
 			continue;
 		/* when the next window closes isn't stored: ask after the time-out */
 		offset->next_due = offset->groups > 0 ? offset->time.max_event_time : PG_INT64_MAX;
@@ -127,7 +113,7 @@ sc_idle_load(int32 pipeline_id)
 void
 sc_idle_note(const ScOffset *offset)
 {
-	IdleQuery  *query = find_query(offset->query_id);
+	IdleQuery  *query = sc_find_by_id(queries, offset->query_id);
 
 	if (!query)
 	{

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "base/backoff.h"
+#include "base/by_id.h"
 #include "ckpt/failure.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
@@ -22,16 +23,7 @@ static XLogRecPtr checkpoint_lsn;	/* of the last committed checkpoint */
 static ScProgress *
 find(int64 query_id)
 {
-	ListCell   *lc;
-
-	foreach(lc, entries)
-	{
-		ScProgress *entry = lfirst(lc);
-
-		if (entry->query_id == query_id)
-			return entry;
-	}
-	return NULL;
+	return sc_find_by_id(entries, query_id);
 }
 
 ScProgress *
@@ -121,19 +113,6 @@ should_run(const ScQuery *query, const ScFailureRow *failure)
 										   failure->status == SC_FAILURE_LOST));
 }
 
-static bool
-has_offset(List *offsets, int64 query_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, offsets)
-	{
-		if (((ScOffset *) lfirst(lc))->query_id == query_id)
-			return true;
-	}
-	return false;
-}
-
 /* As which state an attempt begins a query. */
 static ScQueryState
 state_at_begin(bool runs, const ScFailureRow *failure)
@@ -159,7 +138,7 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
-		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+		ScFailureRow *failure = sc_find_by_id(failures, offset->query_id);
 		const ScQuery *query = sc_query_by_id(offset->query_id, true);
 		ScProgress *entry;
 
@@ -169,7 +148,7 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 		entry->owner = query->owner;
 		entry->lsn = offset->lsn;
 		entry->with_others = !offset->apart;
-		sc_query_begin(&entry->life, state_at_begin(has_offset(offsets, offset->query_id), failure));
+		sc_query_begin(&entry->life, state_at_begin(sc_find_by_id(offsets, offset->query_id) != NULL, failure));
 		entry->failures = sc_strikes_of(offset->query_id);
 		if (failure)
 		{
@@ -264,7 +243,7 @@ sc_progress_review(int32 pipeline_id)
 	{
 		ScQuery    *query = lfirst(lc);
 		ScProgress *entry = find(query->query_id);
-		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
+		ScFailureRow *failure = sc_find_by_id(failures, query->query_id);
 
 		if (!entry)
 			continue;

@@ -77,12 +77,8 @@ sc_hold_any(Oid database)
 static bool
 any_worker(Oid database)
 {
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	sc_foreach_pipeline(pipeline, database)
 	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (!pipeline->in_use || pipeline->database != database)
-			continue;
 		/* a reader that is ending leaves its place before it lets go of its slot */
 		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0 ||
 			sc_slot_info(database, pipeline->pipeline_id).active_pid != 0)
@@ -101,12 +97,11 @@ sc_hold_stop_workers(Oid database)
 {
 	while (any_worker(database))
 	{
-		for (int i = 0; i < sc_shared->max_pipelines; i++)
+		sc_foreach_pipeline(pipeline, database)
 		{
-			ScPipelineShared *pipeline = &sc_shared->pipelines[i];
 			pid_t		pid = pipeline->coordinator.pid;
 
-			if (pipeline->in_use && pipeline->database == database && pid != 0)
+			if (pid != 0)
 				(void) kill(pid, SIGTERM);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -120,10 +115,7 @@ void
 sc_hold_forget_database(Oid database)
 {
 	LWLockAcquire(sc_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
-	{
-		if (sc_shared->pipelines[i].in_use && sc_shared->pipelines[i].database == database)
-			sc_shared->pipelines[i].in_use = false;
-	}
+	sc_foreach_pipeline(pipeline, database)
+		pipeline->in_use = false;
 	LWLockRelease(sc_shared->lock);
 }

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/by_id.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/settings.h"
@@ -99,13 +100,8 @@ sc_pipeline_at_transaction_end(bool committed)
 		}
 		if (committed && extension_changed)
 		{
-			for (int i = 0; i < sc_shared->max_pipelines; i++)
-			{
-				ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-				if (pipeline->in_use && pipeline->database == MyDatabaseId)
-					notify_pipeline(pipeline);
-			}
+			sc_foreach_pipeline(pipeline, MyDatabaseId)
+				notify_pipeline(pipeline);
 		}
 	}
 	changed = NIL;				/* freed with the transaction */
@@ -281,16 +277,9 @@ sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 static bool
 is_behind(List *offsets, int64 query_id, XLogRecPtr marker)
 {
-	ListCell   *lc;
+	const ScOffset *offset = sc_find_by_id(offsets, query_id);
 
-	foreach(lc, offsets)
-	{
-		ScOffset   *offset = lfirst(lc);
-
-		if (offset->query_id == query_id)
-			return offset->lsn < marker;
-	}
-	return false;
+	return offset && offset->lsn < marker;
 }
 
 /* Says which queries' results lack rows all the same. */
@@ -304,7 +293,7 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 	foreach(lc, sc_query_list(pipeline_id))
 	{
 		ScQuery    *query = lfirst(lc);
-		ScFailureRow *failure = sc_failure_find(failures, query->query_id);
+		ScFailureRow *failure = sc_find_by_id(failures, query->query_id);
 
 		if (!is_behind(offsets, query->query_id, marker))
 			continue;
@@ -416,12 +405,9 @@ sc_pipelines_sync(int64 timeout_us)
 static bool
 any_is_lost(void)
 {
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	sc_foreach_pipeline(pipeline, MyDatabaseId)
 	{
-		const ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (pipeline->in_use && pipeline->database == MyDatabaseId &&
-			pipeline->status == SC_STATUS_LOST)
+		if (pipeline->status == SC_STATUS_LOST)
 			return true;
 	}
 	return false;

@@ -84,16 +84,28 @@ sc_shared_init(void)
 	shmem_startup_hook = shared_startup;
 }
 
+ScPipelineShared *
+sc_shared_next(Oid database, const ScPipelineShared *last)
+{
+	int			i = last ? last + 1 - sc_shared->pipelines : 0;
+
+	for (; sc_shared && i < sc_shared->max_pipelines; i++)
+	{
+		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->database == database)
+			return pipeline;
+	}
+	return NULL;
+}
+
 /* Call with sc_shared->lock held. */
 static ScPipelineShared *
 find_locked(Oid database, int32 pipeline_id)
 {
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	sc_foreach_pipeline(pipeline, database)
 	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (pipeline->in_use && pipeline->database == database &&
-			pipeline->pipeline_id == pipeline_id)
+		if (pipeline->pipeline_id == pipeline_id)
 			return pipeline;
 	}
 	return NULL;
@@ -210,12 +222,9 @@ sc_shared_wake_readers(void)
 {
 	if (pg_atomic_read_u32(&sc_shared->sleeping_readers) == 0)
 		return;
-	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	sc_foreach_pipeline(pipeline, MyDatabaseId)
 	{
-		ScPipelineShared *pipeline = &sc_shared->pipelines[i];
-
-		if (pipeline->in_use && pipeline->database == MyDatabaseId &&
-			pg_atomic_read_u32(&pipeline->reader_sleeps) != 0)
+		if (pg_atomic_read_u32(&pipeline->reader_sleeps) != 0)
 			sc_place_wake(pipeline, &pipeline->reader);
 	}
 }

@@ -145,6 +145,13 @@ extern ScPipelineShared *sc_shared_find(Oid database, int32 pipeline_id);
 /* The same, made where it isn't there; NULL where all places are taken. */
 extern ScPipelineShared *sc_shared_find_or_create(Oid database, int32 pipeline_id);
 
+/* The database's entries, one after the other: the first one behind "last", or NULL.  Takes no lock. */
+extern ScPipelineShared *sc_shared_next(Oid database, const ScPipelineShared *last);
+
+#define sc_foreach_pipeline(pipeline, of_database) \
+	for (ScPipelineShared *pipeline = sc_shared_next(of_database, NULL); pipeline; \
+		 pipeline = sc_shared_next(of_database, pipeline))
+
 /* Could another entry be made now? */
 extern bool sc_shared_has_room(void);
 

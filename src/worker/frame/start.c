@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/by_id.h"
 #include "ckpt/failure.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
@@ -38,7 +39,7 @@ sc_active_offsets(int32 pipeline_id)
 	{
 		ScOffset   *offset = lfirst(lc);
 		ScQuery    *query = sc_query_by_id(offset->query_id, true);
-		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+		ScFailureRow *failure = sc_find_by_id(failures, offset->query_id);
 
 		if (query && !query->paused && !sc_failure_stops(failure))
 			result = lappend(result, offset);
@@ -76,7 +77,7 @@ sc_start_accept_gaps(int32 pipeline_id)
 	foreach(lc, sc_offset_list(pipeline_id))
 	{
 		ScOffset   *offset = lfirst(lc);
-		ScFailureRow *failure = sc_failure_find(failures, offset->query_id);
+		ScFailureRow *failure = sc_find_by_id(failures, offset->query_id);
 
 		/* the others may have gone back behind it, for the sake of another one */
 		if (failure && failure->status == SC_FAILURE_ACCEPTED &&
@@ -86,8 +87,9 @@ sc_start_accept_gaps(int32 pipeline_id)
 	}
 }
 
-XLogRecPtr
-sc_held_position(int32 pipeline_id)
+/* The same over all queries but those that are lost: what the slot must keep. */
+static XLogRecPtr
+held_position(int32 pipeline_id)
 {
 	List	   *failures = sc_failure_list();
 	List	   *held = NIL;
@@ -97,7 +99,7 @@ sc_held_position(int32 pipeline_id)
 	{
 		ScOffset   *offset = lfirst(lc);
 
-		if (!sc_failure_loses(sc_failure_find(failures, offset->query_id)))
+		if (!sc_failure_loses(sc_find_by_id(failures, offset->query_id)))
 			held = lappend(held, offset);
 	}
 	return sc_start_position(pipeline_id, held);
@@ -256,7 +258,7 @@ check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 		explain_invalidation(slot.invalidated, message, hint);
 		return SC_STATUS_LOST;
 	}
-	start = sc_held_position(pipeline_id);
+	start = held_position(pipeline_id);
 	if (compare && start == SC_RESTORED_LSN)
 	{
 		*message = "the pipeline's queries were restored from a dump";

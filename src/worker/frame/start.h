@@ -29,9 +29,6 @@ extern void sc_start_accept_gaps(int32 pipeline_id);
  */
 extern XLogRecPtr sc_start_position(int32 pipeline_id, List *offsets);
 
-/* The same over all queries but those that are lost: what the slot must keep. */
-extern XLogRecPtr sc_held_position(int32 pipeline_id);
-
 /*
  * Compares the catalogs, the slot and this server with one another.  Returns
  * SC_STATUS_STARTING where the pipeline may start; otherwise the status in which it must
