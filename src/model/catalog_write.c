@@ -19,6 +19,7 @@
 #include "model/catalog_table.h"
 #include "model/catalog_write.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
