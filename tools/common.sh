@@ -137,7 +137,7 @@ build_and_install() {
 	PGBIN=$(dirname "$PG_CONFIG")
 	if ! as_user make -C "$SC_WORK/build" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" \
 		with_llvm=no "$@" install >"$SC_WORK/build.log" 2>&1; then
-		grep -E 'error|warning|\*\*\*' "$SC_WORK/build.log" | head -n 40 || tail -n 40 "$SC_WORK/build.log"
+		grep -E '(error|warning):|\*\*\*' "$SC_WORK/build.log" | head -n 40 || tail -n 40 "$SC_WORK/build.log"
 		die "the build failed: see $SC_WORK/build.log"
 	fi
 }
