@@ -64,6 +64,27 @@ $node->safe_psql(
 			('0/' || i % 50)::pg_lsn, chr(65 + i % 26)::"char", repeat(md5(i::text), CASE WHEN i % 40 = 0 THEN 300 ELSE 1 END)
 		FROM generate_series(first, last) i $$));
 
+# A type whose operators can't hash to 64 bits, and rows and arrays of it.
+$node->safe_psql(
+	'postgres', join(
+		';',
+		'CREATE TYPE odd AS (x int)',
+		'CREATE FUNCTION odd_cmp(odd, odd) RETURNS int LANGUAGE sql IMMUTABLE AS \'SELECT btint4cmp(abs($1.x), abs($2.x))\'',
+		'CREATE FUNCTION odd_hash(odd) RETURNS int LANGUAGE sql IMMUTABLE AS \'SELECT hashint4(abs($1.x))\'',
+		(
+			map {
+				my ($name, $operator) = @$_;
+				my $more = $name eq 'eq' ? ', HASHES, MERGES' : '';
+				(
+					"CREATE FUNCTION odd_$name(odd, odd) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT odd_cmp(\$1, \$2) $operator 0'",
+					"CREATE OPERATOR $operator (FUNCTION = odd_$name, LEFTARG = odd, RIGHTARG = odd$more)")
+			} ([ 'lt', '<' ], [ 'le', '<=' ], [ 'eq', '=' ], [ 'ge', '>=' ], [ 'gt', '>' ])
+		),
+		'CREATE OPERATOR CLASS odd_ops DEFAULT FOR TYPE odd USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=,
+			OPERATOR 5 >, FUNCTION 1 odd_cmp(odd, odd)',
+		'CREATE OPERATOR CLASS odd_ops DEFAULT FOR TYPE odd USING hash AS OPERATOR 1 =, FUNCTION 1 odd_hash(odd)',
+		'CREATE TYPE holds_odd AS (o odd, y int)'));
+
 #
 # Aggregates of our own
 #
@@ -289,6 +310,8 @@ my @sets = (
 			[ 'small', 'b', 'ch', 'i2', 'd' ],
 			[ 'other', 'u', 'ip', 'by', 'lsn' ],
 			[ 'times', 'tm', 'date_trunc(\'hour\', ts)', 'ts::date' ],
+			[ 'odd', 'ROW(i % 5)::odd' ],
+			[ 'odd_inside', 'ARRAY[ROW(i % 5)::odd]', 'ROW(ROW(i % 3)::odd, i % 2)::holds_odd' ],
 			[ 'expression', 'i % 3 + length(t)', 'w.window_end - interval \'1 s\'' ])),
 	(
 		$has_icu

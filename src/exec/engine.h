@@ -17,7 +17,8 @@
 #include "model/catalog.h"
 #include "model/definition.h"
 
-#define SC_MAX_PARALLELISM	128 /* number of key groups: hash(key) % this */
+#define SC_KEY_GROUP_BITS	7	/* the upper bits of a key's hash */
+#define SC_MAX_PARALLELISM	(1 << SC_KEY_GROUP_BITS)	/* number of key groups */
 
 typedef struct ScEngine ScEngine;
 

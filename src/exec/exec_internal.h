@@ -52,6 +52,7 @@ typedef struct ScKeyState
 	Oid			collation;
 	FmgrInfo	eq;				/* SC_KEY_GENERAL */
 	FmgrInfo	hash;
+	bool		hash_extended;	/* to 64 bits, with a seed */
 	SortSupportData sort;
 } ScKeyState;
 
@@ -146,7 +147,7 @@ typedef struct ScInputs
 
 typedef struct ScBucket
 {
-	uint32		hash;
+	uint32		hash;			/* the group's position (keys.c) */
 	uint32		number;			/* of the group, plus 1; 0: empty */
 } ScBucket;
 
@@ -305,11 +306,18 @@ sc_pane_group(const ScEngine *engine, const ScPane *pane, uint32 number)
 						(number & mask) * engine->record_size);
 }
 
+/* The key group of a group with this hash. */
+static inline int
+sc_key_group(uint32 hash)
+{
+	return hash >> (32 - SC_KEY_GROUP_BITS);
+}
+
 /* Is a group with this hash in the task's range of key groups? */
 static inline bool
 sc_is_ours(const ScEngine *engine, uint32 hash)
 {
-	int			key_group = hash % SC_MAX_PARALLELISM;
+	int			key_group = sc_key_group(hash);
 
 	return engine->all_key_groups ||
 		(key_group >= engine->options.first_key_group &&

@@ -2,8 +2,9 @@
  * keys.c
  *	  Group keys: compiling them, reading a row's, hashing and comparing.
  *
- * The lookup itself is in pane.c.  The hash decides a group's key group
- * and so which task owns it: it must be the same in every process and after
+ * The lookup itself is in pane.c.  Keys are hashed to 64 bits, of which the upper 32 are the group's
+ * position: what all else knows as its hash.  The upper bits of the position are its key group, which
+ * decides which task owns it: it must be the same in every process and after
  * every restart, as long as nobody changes the key's type or its functions.  Then
  * groups are hashed again and those that have become equal are combined
  * (sc_pane_regroup).  While state is loaded a group is known by its key's bytes
@@ -12,13 +13,20 @@
  */
 #include "postgres.h"
 
+#include "access/hash.h"
+#include "access/htup_details.h"
 #include "base/compat.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_amop.h"
 #include "common/hashfn.h"
 #include "exec/exec_internal.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/catcache.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #define NULL_KEY_HASH	UINT64CONST(0x5bf03635f0935ad1)
 
@@ -45,29 +53,64 @@ choose_kind(const ScKey *key, const ScType *type)
 	return type->len > 0 ? SC_KEY_FIXED : SC_KEY_VARLENA;
 }
 
+/*
+ * The extended hash function of the operator's family, or InvalidOid.  What a row, an array or a range
+ * consists of may have none: theirs would fail.
+ */
+static RegProcedure
+extended_hash(Oid eq_operator, const ScType *type)
+{
+	RegProcedure result = InvalidOid;
+	CatCList   *list;
+
+	if (type->record)
+		return InvalidOid;
+	list = SearchSysCacheList1(AMOPOPID, ObjectIdGetDatum(eq_operator));
+	for (int i = 0; i < list->n_members && !OidIsValid(result); i++)
+	{
+		Form_pg_amop amop = (Form_pg_amop) GETSTRUCT(&list->members[i]->tuple);
+
+		if (amop->amopmethod == HASH_AM_OID && amop->amopstrategy == HTEqualStrategyNumber)
+			result = get_opfamily_proc(amop->amopfamily, amop->amoplefttype,
+									   amop->amoplefttype, HASHEXTENDED_PROC);
+	}
+	ReleaseSysCacheList(list);
+	if (OidIsValid(result) && type->len == -1 &&
+		!OidIsValid(lookup_type_cache(type->oid, TYPECACHE_HASH_EXTENDED_PROC)->hash_extended_proc))
+		return InvalidOid;
+	return result;
+}
+
+/* Functions that compare and hash the values of an SC_KEY_GENERAL key. */
 static void
-compile_key(ScEngine *engine, ScKeyState *state, const ScKey *key)
+compile_functions(ScKeyState *state, const ScKey *key)
 {
 	RegProcedure hash_left;
 	RegProcedure hash_right;
+	RegProcedure extended = extended_hash(key->eq_operator, &state->type);
 
+	if (!op_hashjoinable(key->eq_operator, key->type) ||
+		!get_op_hash_functions(key->eq_operator, &hash_left, &hash_right))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("GROUP BY of a continuous query cannot use type %s: it has no hash function",
+						format_type_be(key->type)),
+				 errhint("Group by a cast of it to a type with a hash operator class, such as text.")));
+	fmgr_info(get_opcode(key->eq_operator), &state->eq);
+	state->hash_extended = OidIsValid(extended);
+	fmgr_info(state->hash_extended ? extended : hash_left, &state->hash);
+}
+
+static void
+compile_key(ScEngine *engine, ScKeyState *state, const ScKey *key)
+{
 	sc_expr_compile(engine, &state->expr, key->expr);
 	state->collation = key->collation;
 	sc_type_init(&state->type, key->type);
 	state->kind = choose_kind(key, &state->type);
 
 	if (state->kind == SC_KEY_GENERAL)
-	{
-		if (!op_hashjoinable(key->eq_operator, key->type) ||
-			!get_op_hash_functions(key->eq_operator, &hash_left, &hash_right))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("GROUP BY of a continuous query cannot use type %s: it has no hash function",
-							format_type_be(key->type)),
-					 errhint("Group by a cast of it to a type with a hash operator class, such as text.")));
-		fmgr_info(get_opcode(key->eq_operator), &state->eq);
-		fmgr_info(hash_left, &state->hash);
-	}
+		compile_functions(state, key);
 
 	memset(&state->sort, 0, sizeof(SortSupportData));
 	state->sort.ssup_cxt = engine->context;
@@ -123,20 +166,23 @@ key_hash(const ScEngine *engine, ScKeyState *key, Datum value)
 		case SC_KEY_BYVAL:
 			return (uint64) value;
 		case SC_KEY_FIXED:
-			return hash_bytes((const unsigned char *) DatumGetPointer(value),
-							  key->type.len);
+			return hash_bytes_extended((const unsigned char *) DatumGetPointer(value),
+									   key->type.len, 0);
 		case SC_KEY_VARLENA:
-			return hash_bytes((const unsigned char *) VARDATA_ANY(DatumGetPointer(value)),
-							  VARSIZE_ANY_EXHDR(DatumGetPointer(value)));
+			return hash_bytes_extended((const unsigned char *) VARDATA_ANY(DatumGetPointer(value)),
+									   VARSIZE_ANY_EXHDR(DatumGetPointer(value)), 0);
 		case SC_KEY_GENERAL:
 			break;
 	}
 	if (engine->loading)
 		return datum_image_hash(value, key->type.byval, key->type.len);
+	if (key->hash_extended)
+		return DatumGetUInt64(FunctionCall2Coll(&key->hash, key->collation, value,
+												UInt64GetDatum(0)));
 	return DatumGetUInt32(FunctionCall1Coll(&key->hash, key->collation, value));
 }
 
-/* Hash of engine->key_values. */
+/* Position of the group of engine->key_values. */
 uint32
 sc_keys_hash(ScEngine *engine)
 {
@@ -150,11 +196,11 @@ sc_keys_hash(ScEngine *engine)
 			x = key_hash(engine, &engine->keys[i], engine->key_values[i]);
 		h = mix64(h ^ x);
 	}
-	return (uint32) h;
+	return (uint32) (h >> 32);
 }
 
 /*
- * Reads the current row's keys into engine->key_values and returns their hash.
+ * Reads the current row's keys into engine->key_values and returns their group's position.
  * The current context is the row's; values may point into the row.
  */
 uint32

@@ -138,7 +138,7 @@ bucket_of(const ScPane *pane, uint32 hash)
 {
 	/*
 	 * The upper bits of a product, because a task that owns a range of key
-	 * groups only has hashes whose lower bits are in that range.
+	 * groups only has hashes whose upper bits are in that range.
 	 */
 	return (hash * UINT32_C(0x9E3779B1)) >> pane->bucket_shift;
 }
@@ -215,7 +215,7 @@ add_group(ScEngine *engine, ScPane *pane, uint32 hash)
 		grow_blocks(engine, pane);
 	group = sc_pane_group(engine, pane, number);
 	memset(group, 0, engine->keys_offset);
-	group->key_group = hash % SC_MAX_PARALLELISM;
+	group->key_group = sc_key_group(hash);
 
 	keys = sc_group_keys(engine, group);
 	old = MemoryContextSwitchTo(pane->context);
@@ -383,7 +383,7 @@ sc_pane_regroup(ScEngine *engine, ScPane *pane)
 							 sc_pane_group(engine, pane, bucket->number - 1), group);
 		else
 		{
-			group->key_group = hash % SC_MAX_PARALLELISM;
+			group->key_group = sc_key_group(hash);
 			if (n != i)
 				memcpy(sc_pane_group(engine, pane, n), group, engine->record_size);
 			bucket->hash = hash;
