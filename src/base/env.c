@@ -246,6 +246,10 @@ sc_env_settings_of(const char *prefix)
 	return result;
 }
 
+/*
+ * Appends the value that the setting has now, as bytes.  Equal bytes, equal value; nobody reads them
+ * otherwise.
+ */
 static void
 append_setting(StringInfo buf, const struct config_generic *setting)
 {

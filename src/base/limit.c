@@ -196,6 +196,10 @@ sc_limit_left(void)
 	return Max(limit_us + units * SC_LIMIT_UNIT_US - taken(), 0);
 }
 
+/*
+ * Ends the go: charges its owner's share, keeps what it took for sc_limit_took(), and takes back a
+ * cancel of ours that no CHECK_FOR_INTERRUPTS has met.  May be called without a go.
+ */
 void
 sc_limit_end(void)
 {

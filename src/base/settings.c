@@ -39,6 +39,10 @@ sc_query_wal_limit(void)
 	return mb * INT64CONST(1024 * 1024);
 }
 
+/*
+ * Defines all settings, in _PG_init.  What needs shared memory is defined only if the library is
+ * preloaded.
+ */
 void
 sc_settings_init(void)
 {

@@ -38,6 +38,7 @@ find(Oid owner)
 	return NULL;
 }
 
+/* Adds an owner without queries.  What find() has returned before may have moved. */
 static Sharer *
 add_sharer(Oid owner)
 {

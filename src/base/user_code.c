@@ -63,6 +63,7 @@ static PGFunction handler;		/* of PL/pgSQL; NULL: none of its functions was call
 static needs_fmgr_hook_type prev_needs_hook;
 static fmgr_hook_type prev_hook;
 
+/* Makes the entry if there is none; it stays for the life of the process. */
 static UserFunction *
 find(Oid funcid)
 {
@@ -165,6 +166,10 @@ refuse_while_running(const UserFunction *function)
 	}
 }
 
+/*
+ * Puts the call on the stack of those that run.  If the function was compiled in other surroundings
+ * it is compiled again in these; fails if it must be while it is running.
+ */
 static void
 begin_call(FmgrInfo *flinfo)
 {

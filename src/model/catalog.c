@@ -82,6 +82,7 @@ relation_exists(Oid relid)
 
 /* ---------- pipelines ---------- */
 
+/* Copies all that is by reference: the row may go. */
 static void *
 read_pipeline(const ScCatalogRow *row)
 {
@@ -100,6 +101,7 @@ read_pipeline(const ScCatalogRow *row)
 	return pipeline;
 }
 
+/* Palloc'd; NULL or an error if there is none. */
 ScPipeline *
 sc_pipeline_by_name(const char *name, bool missing_ok)
 {
@@ -119,6 +121,7 @@ sc_pipeline_by_name(const char *name, bool missing_ok)
 	return pipeline;
 }
 
+/* Palloc'd; NULL or an error if there is none. */
 ScPipeline *
 sc_pipeline_by_id(int32 pipeline_id, bool missing_ok)
 {
@@ -171,6 +174,7 @@ optional_usecs(const ScCatalogRow *row, AttrNumber attno, const char *what, int6
 		sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, attno)), what);
 }
 
+/* NULL if the relation is gone. */
 static void *
 read_stream(const ScCatalogRow *row)
 {
@@ -269,6 +273,7 @@ relation_owner(Oid relid)
 	return owner;
 }
 
+/* NULL if its result table, view or stream is gone.  The owner is the view's. */
 static void *
 read_query(const ScCatalogRow *row)
 {

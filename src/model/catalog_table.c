@@ -43,6 +43,10 @@ static const struct
 
 /* ---------- tables ---------- */
 
+/*
+ * Fails if the table has more or fewer columns than the library was compiled for, which would read
+ * wrong ones.
+ */
 static void
 check_columns(Relation rel, const char *name)
 {

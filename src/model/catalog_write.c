@@ -196,6 +196,10 @@ set_stream_options(ScCatalogRow *row, const ScStreamOptions *options)
 				 options->max_ahead == SC_NO_LIMIT);
 }
 
+/*
+ * Enters a stream that is an attached table: its event-time column by name and by number, and its
+ * options.  Fails if it is entered already.
+ */
 void
 sc_stream_insert(const ScStream *stream)
 {

@@ -56,6 +56,7 @@ typedef struct ControlWire
 
 StaticAssertDecl(sizeof(ControlWire) == 72, "ControlWire has no padding");
 
+/* Bytes of a message of this kind: its fields are the first ones of ControlWire. */
 static Size
 wire_length(uint8 kind)
 {

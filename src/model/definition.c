@@ -74,6 +74,10 @@ base_type_can_change(Oid type)
 		lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr >= FirstNormalObjectId;
 }
 
+/*
+ * Whether values of the type that differ now may be equal later.  Knows composite types, and
+ * whatever it doesn't know, to be such.
+ */
 static bool
 type_can_change(Oid type)
 {

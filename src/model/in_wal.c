@@ -62,6 +62,7 @@ flaw_of_form(Form_pg_class form)
 	return NULL;
 }
 
+/* What keeps rows of the relation out of the WAL, or NULL.  What the current command changes doesn't count yet. */
 static const char *
 flaw_of(Oid relid)
 {
@@ -210,6 +211,10 @@ sc_stream_refuse_partition(Oid child, Oid parent)
 					"It is the result table of a query that updates its rows, and updates of a stream don't count yet.");
 }
 
+/*
+ * Before a foreign table of another server than ours is made: fails if one of its parents is, or
+ * belongs to, a stream.
+ */
 void
 sc_stream_refuse_foreign_child(List *parents, const char *server)
 {
@@ -228,6 +233,10 @@ sc_stream_refuse_foreign_child(List *parents, const char *server)
 	}
 }
 
+/*
+ * In the object access hook, after ALTER has changed pg_class and before others see it: fails if
+ * the command took the relation's rows out of the WAL and a stream has them.
+ */
 void
 sc_stream_refuse_altered(Oid relid)
 {

@@ -26,6 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+/* Whether pg_inherits has the pair, as this command has left it. */
 static bool
 will_inherit(Oid child, Oid parent)
 {

@@ -268,6 +268,7 @@ tables_invalidate(Datum arg, Oid relid)
 		tables.valid = false;
 }
 
+/* Fills "tables" if it isn't valid.  In a transaction; fails if the extension isn't there. */
 static void
 find_tables(void)
 {

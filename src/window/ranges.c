@@ -51,6 +51,7 @@ replace(ScWindowRanges *ranges, int first, int next, ScWindowRange range)
 	ranges->ranges[first] = range;
 }
 
+/* Makes one range less, of the two with the least between them.  Needs two at least. */
 static void
 join_nearest(ScWindowRanges *ranges)
 {
