@@ -68,6 +68,7 @@ set_operation_location(ScAnalysis *an, SetOperationStmt *setop)
 	return exprLocation((Node *) rte->subquery->targetList);
 }
 
+/* Names the topmost operation, at its place in the text. */
 static void
 refuse_set_operations(ScAnalysis *an)
 {
@@ -118,6 +119,7 @@ refuse_limit(ScAnalysis *an)
 						 "Skip rows when you read the result table.");
 }
 
+/* Names the first lock in its own words. */
 static void
 refuse_row_locks(ScAnalysis *an)
 {
@@ -150,6 +152,7 @@ find_window_function(Node *node, int *location)
 	return expression_tree_walker(node, find_window_function, location);
 }
 
+/* OVER, and also a WINDOW clause that no function uses. */
 static void
 refuse_window_functions(ScAnalysis *an)
 {
@@ -208,6 +211,7 @@ find_window_call(Node *node, int *location)
 	return expression_tree_walker(node, find_window_call, location);
 }
 
+/* A window function outside FROM gets a hint of its own. */
 static void
 refuse_set_returning(ScAnalysis *an)
 {

@@ -114,6 +114,10 @@ is_user_operator(Node *node)
 	return false;
 }
 
+/*
+ * Notes in an->def what the tree depends on: types, whether there are parts that users made, and
+ * whether it reads the stream's whole row.  Never ends the walk.
+ */
 static bool
 depends_walker(Node *node, ScAnalysis *an)
 {

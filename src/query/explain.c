@@ -54,6 +54,7 @@ name_at(const char *place)
 	return name;
 }
 
+/* For a function that isn't found: NULL unless its name is that of a window function, here or elsewhere. */
 static const char *
 hint_for_function(const char *name)
 {
@@ -90,6 +91,7 @@ is_first_of_tumble(const char *text, const char *place)
 		pg_strncasecmp(text + len - strlen(name), name, strlen(name)) == 0;
 }
 
+/* The hint for an error of PostgreSQL's at a place in the definition; NULL: the error stays as it is. */
 static const char *
 find_hint(const ErrorData *error)
 {

@@ -41,6 +41,10 @@ refuse_run_dependent(ScAnalysis *an, const char *name, int location)
 			 sc_errposition(an, location)));
 }
 
+/*
+ * Always raises an error.  "role" is appended to the function's name; the hint tells the server's own
+ * functions from those that somebody may declare anew.
+ */
 static void
 refuse_volatile(ScAnalysis *an, Oid funcid, int location, const char *role)
 {
@@ -131,6 +135,7 @@ check_by_oid(Oid funcid, void *arg)
 	return false;
 }
 
+/* Refuses those whose value depends on when, or by whom, the query is run. */
 static void
 check_sql_value(ScAnalysis *an, SQLValueFunction *node)
 {
@@ -262,6 +267,7 @@ check_domain(ScAnalysis *an, Oid domain, int location)
 	an->outer_location = saved;
 }
 
+/* Fails at the first node that no definition may have; never ends the walk otherwise. */
 static bool
 check_walker(Node *node, ScAnalysis *an)
 {

@@ -67,6 +67,10 @@ count_columns(Oid relid)
 	return natts;
 }
 
+/*
+ * Takes the one relation of FROM as the stream, and notes it in "an".  Fails if it isn't a stream,
+ * or is one that no query may begin to read; "ordinal" is its place among the items of FROM.
+ */
 static void
 analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {
@@ -108,6 +112,10 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 	an->stream_natts = count_columns(rte->relid);
 }
 
+/*
+ * Takes the one function of FROM as the window's call, and notes it in "an"; its arguments are
+ * checked later (window.c).
+ */
 static void
 analyze_function(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {

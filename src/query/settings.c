@@ -67,6 +67,10 @@ library_of(Oid funcid)
 	return library;
 }
 
+/*
+ * For check_functions_in_node: adds the prefixes of settings that the function may read.  Never ends
+ * the walk.
+ */
 static bool
 add_function(Oid funcid, void *prefixes)
 {

@@ -42,6 +42,7 @@ window_var(Var *var)
 	return result;
 }
 
+/* The column in the stream's slot; notes that it is read.  A whole row reads all columns. */
 static Var *
 stream_var(ScAnalysis *an, Var *var)
 {
@@ -59,6 +60,7 @@ stream_var(ScAnalysis *an, Var *var)
 	return result;
 }
 
+/* Numbers columns of the stream and the window as the engine's slots have them. */
 static Node *
 source_mutator(Node *node, ScAnalysis *an)
 {
@@ -179,6 +181,10 @@ check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
 				 sc_errposition(an, exprLocation(expr))));
 }
 
+/*
+ * A column of the window marks the window as grouped; all else becomes a key.  Fails if a key's
+ * type can't be one.
+ */
 static void
 analyze_group_item(ScAnalysis *an, SortGroupClause *clause)
 {
@@ -207,6 +213,7 @@ window_is_grouped(ScAnalysis *an)
 	return false;
 }
 
+/* Reads GROUP BY into "an".  Fails if there is none, or if no column of the window is in it. */
 static void
 analyze_group_by(ScAnalysis *an)
 {
@@ -231,6 +238,7 @@ analyze_group_by(ScAnalysis *an)
 				 sc_errposition(an, exprLocation(linitial(an->key_exprs)))));
 }
 
+/* Fills def->keys from GROUP BY, in its order; the window's columns aren't among them. */
 static void
 build_keys(ScAnalysis *an)
 {
@@ -319,6 +327,10 @@ refuse_ungrouped(ScAnalysis *an, Var *var)
 			 sc_errposition(an, var->location)));
 }
 
+/*
+ * Of an expression over the stream makes one over the group slot: keys and aggregates become its
+ * columns.  Fails at a column that isn't grouped.
+ */
 static Node *
 final_mutator(Node *node, ScAnalysis *an)
 {
@@ -350,6 +362,7 @@ final_expr(ScAnalysis *an, Node *node)
 	return expression_planner((Expr *) final_mutator(node, an));
 }
 
+/* Fills def->target, numbered anew: what only ORDER BY or GROUP BY brought in is left out. */
 static void
 build_target(ScAnalysis *an)
 {
@@ -387,6 +400,7 @@ transition_type(Aggref *aggref)
 	return resolve_aggregate_transtype(aggref->aggfnoid, declared, argtypes, nargs);
 }
 
+/* An aggregate's arguments over the stream's slot; the call's own are left as they are. */
 static List *
 source_arguments(ScAnalysis *an, List *args)
 {
