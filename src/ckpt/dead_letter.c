@@ -48,6 +48,7 @@ kind_name(ScDeadKind kind)
 	return "result";
 }
 
+/* Inserts one row, numbered within its checkpoint.  In the checkpoint's transaction. */
 void
 sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, const ScRetainedRow *kept,
 				   const ScFailure *failure)

@@ -79,6 +79,7 @@ sc_failure_write(StringInfo buf, const ScFailure *failure)
 	}
 }
 
+/* The reverse of sc_failure_write; its strings point into "data".  Fails if they go beyond "len". */
 ScFailure *
 sc_failure_read(const char *data, Size len)
 {
@@ -110,6 +111,7 @@ sc_failure_read(const char *data, Size len)
  * stream_ckpt.query_failure
  * --------------------------------------------------------------------- */
 
+/* The word that the column "status" has; t/ and the views know it. */
 static const char *
 status_name(ScFailureStatus status)
 {

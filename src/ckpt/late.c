@@ -31,6 +31,7 @@ sc_late_begin(const ScQuery *query)
 	return writer;
 }
 
+/* Inserts one row.  In the checkpoint's transaction. */
 void
 sc_late_add(ScLateWriter *writer, const ScLateRow *late)
 {

@@ -124,6 +124,7 @@ open_file(ScPart *part)
 	part->file = OpenTemporaryFile(true);
 }
 
+/* Writes all of it, or fails: then the file may have some of it behind what counts. */
 static void
 write_file(ScPart *part, const char *data, Size len, off_t offset)
 {

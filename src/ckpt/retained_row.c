@@ -19,6 +19,7 @@ write_padded(StringInfo buf, Datum datum, uint32 len)
 	appendStringInfoSpaces(buf, MAXALIGN(len) - len);
 }
 
+/* The lengths, 0 for what is absent, then the values, each padded: they are read in place. */
 void
 sc_retained_row_write(StringInfo buf, const ScRetainedRow *row)
 {

@@ -51,6 +51,7 @@ sc_uncounted_message(const ScUncounted *uncounted)
 	return text_or_null(&buf);
 }
 
+/* What its owner can do about each kind of rows that were left out; NULL if there are none. */
 char *
 sc_uncounted_hint(const ScUncounted *uncounted)
 {

@@ -155,6 +155,10 @@ choose_event_time(Relation relation, List *relids)
 	return attno;
 }
 
+/*
+ * Whether the statement's rows are written or dropped, once for each statement; its first row comes
+ * here.  Rows are dropped only with the streams' "unread" locks held.
+ */
 static void
 decide(InsertState *state)
 {
@@ -240,6 +244,10 @@ exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 	return slot;
 }
 
+/*
+ * Logs what is left and frees the state.  Isn't called after an error: the buffer goes with the
+ * query's memory then.
+ */
 static void
 end(EState *estate, ResultRelInfo *rinfo)
 {
@@ -275,6 +283,10 @@ write_message(InsertState *state)
 	(void) sc_message_log(SC_ROWS_PREFIX, state->buffer, state->used, true);
 }
 
+/*
+ * Logs what is in the buffer as one message and empties it.  Fails if a subtransaction was begun
+ * since the statement began: the rows would go with it.
+ */
 static void
 flush(InsertState *state)
 {
@@ -462,6 +474,7 @@ note_event_time(InsertState *state, TupleTableSlot *slot)
 		state->max_event_time = ts;
 }
 
+/* Appends the row to the buffer, without pointers out of it, and notes its event time. */
 static void
 add_row(InsertState *state, TupleTableSlot *slot)
 {

@@ -39,6 +39,7 @@ sc_refuse_on_log_stream(const char *what, const char *name)
 	pg_unreachable();
 }
 
+/* Always raises an error, in the words of the command. */
 static void
 refuse_command(CmdType command, const char *name)
 {
@@ -156,6 +157,7 @@ refuse_truncate(List *rels, DropBehavior behavior, bool restart_seqs)
 	sc_refuse_on_log_stream("truncate", RelationGetRelationName((Relation) linitial(rels)));
 }
 
+/* The wrapper's callbacks: plans of everything, execution of inserts only. */
 Datum
 stream_ckpt_fdw_handler(PG_FUNCTION_ARGS)
 {

@@ -174,6 +174,7 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 	return layout;
 }
 
+/* Finds the relation's streams: itself and its ancestors, as the historic catalogs have them. */
 static void
 layout_build(ScLayout *layout, Relation relation)
 {

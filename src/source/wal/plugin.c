@@ -109,6 +109,10 @@ plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	sc_decoder->controls = NIL;
 }
 
+/*
+ * Before the first record of a transaction.  It begins a message if the transaction changed
+ * catalogs: the task must wait before it works on the rows.
+ */
 static void
 write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 {
@@ -126,6 +130,7 @@ write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 	decoder->begun = true;
 }
 
+/* One change of a captured relation: an inserted row goes to the tasks, others are only counted. */
 static void
 plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 			  ReorderBufferChange *change)
@@ -333,6 +338,10 @@ write_rows(ScDecoder *decoder, ScLayout *layout, Relation relation, const char *
 	}
 }
 
+/*
+ * A message of rows of a log stream: passes it on if the relation is captured.  Fails if it isn't
+ * such a message.
+ */
 static void
 take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size size)
 {
@@ -438,6 +447,7 @@ plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr com
 	decoder->begun = false;
 }
 
+/* Ends the transaction's rows: each touched stream's greatest event time and counters go with it. */
 static void
 write_commit(ScDecoder *decoder, ReorderBufferTXN *txn)
 {
@@ -492,6 +502,10 @@ act_on_control(ScDecoder *decoder, ScControl *control)
 				   control->has_options ? control->options.max_ahead : SC_NO_LIMIT);
 }
 
+/*
+ * Sends the transaction's control messages, each alone in a message, after its rows; the reader's own
+ * ones have had their effect here then.
+ */
 static void
 write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)
 {

@@ -126,6 +126,7 @@ sc_slot_ensure(int32 pipeline_id)
 	LockRelease(&tag, ExclusiveLock, false);
 }
 
+/* Fails if the server can't have a slot of ours now. */
 static void
 check_requirements(void)
 {
@@ -208,6 +209,7 @@ slot_find(const NameData *name)
 	return NULL;
 }
 
+/* All fields of one moment.  "exists" is false for a slot that is still being made. */
 ScSlotInfo
 sc_slot_info(Oid database, int32 pipeline_id)
 {
