@@ -373,6 +373,10 @@ warn_of_no_place(const ScPipeline *pipeline)
 			 errhint("Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.")));
 }
 
+/*
+ * Tries the definition once as a task will run it, enters the query in the catalog, and logs its
+ * creation.  Its result table and view are there; raises an error if no task could run it.
+ */
 static void
 create_entry(NewQuery *query)
 {

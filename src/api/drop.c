@@ -146,6 +146,10 @@ drop_definition(const ScQueryRow *row)
 						SPI_OK_UTILITY);
 }
 
+/*
+ * Takes out of the catalogs all queries that lost their result table, view or stream, and all
+ * streams among "dropped".  Connected to SPI.  Fails in one of our workers, which must not drop.
+ */
 static void
 forget_dropped(List *dropped, bool log_streams)
 {

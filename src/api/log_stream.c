@@ -93,6 +93,10 @@ append_option(StringInfo command, int *noptions, const char *name, const char *v
 					 quote_literal_cstr(value));
 }
 
+/*
+ * The CREATE FOREIGN TABLE of create_stream's arguments, palloc'd.  Fails if one of its intervals
+ * can't be used.
+ */
 static char *
 create_command(RangeVar *range, const char *columns, FunctionCallInfo fcinfo)
 {

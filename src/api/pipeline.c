@@ -60,6 +60,7 @@ interval_arg(FunctionCallInfo fcinfo, int n)
 	return usecs;
 }
 
+/* Fails for all but 'table', with another code for those that are planned. */
 static char *
 state_backend_arg(FunctionCallInfo fcinfo, int n)
 {

@@ -23,6 +23,10 @@
 
 PG_FUNCTION_INFO_V1(stream_ckpt_restored);
 
+/*
+ * The trigger on our tables.  Before each row of checkpoint_offset it replaces what doesn't hold in a
+ * copy; other calls only tell the workers.
+ */
 Datum
 stream_ckpt_restored(PG_FUNCTION_ARGS)
 {

@@ -71,6 +71,10 @@ time_of(ScMoment moment)
 	return GetCurrentTimestamp() + (moment - sc_moment_now());
 }
 
+/*
+ * One row of pipeline_status.  What an error said is left out for who must not see the pipeline's
+ * queries.
+ */
 static void
 put_pipeline(ReturnSetInfo *result, ScPipelineShared *shared)
 {
@@ -195,6 +199,10 @@ any_coordinator(void)
 	return false;
 }
 
+/*
+ * pipeline_status(): all pipelines of the current database, also those that have no place in shared
+ * memory.  If the server can't run any, each says why.
+ */
 Datum
 stream_ckpt_pipeline_status(PG_FUNCTION_ARGS)
 {
@@ -216,6 +224,7 @@ stream_ckpt_pipeline_status(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/* One row of task_status: figures that the task writes without a lock, each as of some moment. */
 static void
 put_task(ReturnSetInfo *result, ScPipelineShared *pipeline, int i)
 {
@@ -240,6 +249,7 @@ put_task(ReturnSetInfo *result, ScPipelineShared *pipeline, int i)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
+/* task_status(): the tasks of the current database that run now. */
 Datum
 stream_ckpt_task_status(PG_FUNCTION_ARGS)
 {
@@ -309,6 +319,10 @@ stream_ckpt_watermark(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(watermark);
 }
 
+/*
+ * Calls "words" with the four counters that are the function's arguments; NULL if it has nothing to
+ * say.
+ */
 static Datum
 uncounted_words(FunctionCallInfo fcinfo, char *(*words) (const ScUncounted *))
 {
