@@ -31,6 +31,7 @@ sc_batch_create(int64 attempt, void (*send) (void *arg, const char *data, Size l
 	return batch;
 }
 
+/* Empties the message.  Where debug builds cut the next one is decided here. */
 static void
 batch_reset(ScBatch *batch)
 {

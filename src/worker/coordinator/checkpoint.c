@@ -350,6 +350,10 @@ note_written(ScCollectedQuery *collected, const ScWrittenPart *written,
 		collected->outcome = SC_OUTCOME_PAUSED;
 }
 
+/*
+ * Writes one part in a subtransaction of its own.  If that fails the part is left out of this
+ * checkpoint, with the failure kept in failure_context.
+ */
 static void
 write_alone(ScStore *store, ScCollectedQuery *collected, ScCheckpointRecord *record)
 {

@@ -24,6 +24,7 @@
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/frame/loop.h"
 
+/* Hands a chunk to the state backend; returns its bytes. */
 static Size
 write_chunk(ScStore *store, const ScMessage *message)
 {
@@ -249,6 +250,10 @@ write_one(ScStore *store, ScCollectedQuery *collected, const ScCheckpointRecord 
 	return true;
 }
 
+/*
+ * Within one subtransaction.  False, or an error, at the part that all->done says; then nothing of
+ * any is written.
+ */
 static bool
 write_all(void *arg)
 {

@@ -205,6 +205,7 @@ typedef struct RangeStep
 	const RowRange *range;
 } RangeStep;
 
+/* Runs the step as the query's owner, within the limit that as many rows allow.  Leaves no portal. */
 static bool
 range_step(void *arg)
 {

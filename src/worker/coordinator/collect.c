@@ -132,6 +132,7 @@ try_append(ScPendingCheckpoint *pending, ScPart *part, const char *data, Size le
 	return failure;
 }
 
+/* NULL if there is no query. */
 static ScCollectedQuery *
 largest(const ScPendingCheckpoint *pending)
 {
@@ -225,6 +226,7 @@ sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id)
 	return last - found + 1 == pending->nqueues;
 }
 
+/* Keeps what a task sent with its query's part.  A message of another attempt is dropped. */
 static void
 take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 {
@@ -284,6 +286,7 @@ free_query(ScCollectedQuery *query)
 	pfree(query);
 }
 
+/* A task's part is complete.  Fails if another task ended another checkpoint. */
 static void
 take_end(ScPendingCheckpoint *pending, int task, const ScMessageEnd *end)
 {

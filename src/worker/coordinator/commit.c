@@ -44,6 +44,7 @@ typedef enum CommitResult
 static ScMoment last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
 
+/* All but what writing finds out: the bytes of chunks, the rows. */
 static void
 fill_record(ScCheckpointRecord *record, const ScPendingCheckpoint *pending, const char *kind)
 {
@@ -90,6 +91,10 @@ note_failed_commit(ScCheckpointRecord *record, const ErrorData *error)
 	sc_commit_transaction();
 }
 
+/*
+ * One try, outside a transaction before and after.  WITHOUT_ONE: a query that spoiled the commit is now
+ * left out, so try again at once.  What it says of a commit that raised an error is what the log has.
+ */
 static CommitResult
 try_commit(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 {

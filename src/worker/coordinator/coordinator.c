@@ -81,6 +81,10 @@ stream_ckpt_coordinator_main(Datum arg)
 				  coordinator_main);
 }
 
+/*
+ * The coordinator's life: never returns.  Exits with 0 if the pipeline is not to run, with 1 when
+ * the attempt has ended.
+ */
 static void
 coordinator_main(void)
 {

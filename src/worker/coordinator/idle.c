@@ -75,6 +75,7 @@ note_stream(Oid relid)
 	MemoryContextSwitchTo(old);
 }
 
+/* Takes out the queries that the catalogs don't have any more.  In a transaction. */
 static void
 forget_dropped(void)
 {
@@ -182,6 +183,10 @@ stream_due(const IdleStream *stream, const IdleQuery **last)
 	return *last != NULL && (*last)->active_lsn == stream->told ? NOT_DUE : Max(due, 0);
 }
 
+/*
+ * Logs the message for this last activity of the stream, and wakes the reader.  At most once for
+ * each.
+ */
 static void
 log_idle(IdleStream *stream, const IdleQuery *last)
 {

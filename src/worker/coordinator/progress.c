@@ -160,6 +160,10 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 	}
 }
 
+/*
+ * "lsn", or what is behind it of the queries that count.  With "all" those that aren't lost, because they
+ * hold WAL; else those that run or are about to, because sync() waits for them.
+ */
 static XLogRecPtr
 smallest(XLogRecPtr lsn, bool all)
 {

@@ -24,6 +24,10 @@ terminate_children(int code, Datum arg)
 		TerminateBackgroundWorker(children[i]);
 }
 
+/*
+ * Registers one worker of the attempt and keeps its handle for sc_children_alive().  Fails if no
+ * background worker is free.
+ */
 static void
 start_child(const char *function, const char *type, ScPipelineShared *pipeline,
 			int64 attempt, int task)

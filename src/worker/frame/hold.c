@@ -74,6 +74,7 @@ sc_hold_any(Oid database)
 	return false;
 }
 
+/* Whether a worker of ours still keeps the database busy: has a place in shared memory, or its slot. */
 static bool
 any_worker(Oid database)
 {

@@ -48,6 +48,7 @@ static ProcessUtility_hook_type prev_process_utility;
 static object_access_hook_type prev_object_access;
 static XLogRecPtr last_commit_seen;
 
+/* At the end of each transaction.  Once it is committed or aborted no error may be raised any more. */
 static void
 transaction_callback(XactEvent event, void *arg)
 {
@@ -295,6 +296,10 @@ let_go(int code, Datum arg)
 	sc_hold_end();
 }
 
+/*
+ * Refuses what would break a stream or a query, and holds the database for commands that need it to
+ * themselves, also if they fail.
+ */
 static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 				ProcessUtilityContext context, ParamListInfo params,

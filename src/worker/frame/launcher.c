@@ -148,6 +148,10 @@ note_start(ScPipelineShared *pipeline)
 	SpinLockRelease(&pipeline->mutex);
 }
 
+/*
+ * Counts the start, and registers the coordinator.  If no background worker is free the status says
+ * so, and it is tried again later.
+ */
 static void
 start_coordinator(ScPipelineShared *pipeline)
 {
@@ -194,6 +198,10 @@ look_after(ScPipelineShared *pipeline)
 	return Min(NET_MS, (restart_at - now) / 1000 + 1);
 }
 
+/*
+ * The launcher's life: until SIGTERM.  Connected to no database; an error ends it, and the postmaster
+ * starts it again.
+ */
 void
 stream_ckpt_launcher_main(Datum arg)
 {

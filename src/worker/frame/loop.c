@@ -33,6 +33,10 @@ ScWorkerContext sc_worker_context;
 
 static ScWorkerPlace *my_place;
 
+/*
+ * Says which pipeline, query, checkpoint and LSN an error belongs to.  Called for each error, also for
+ * those that code of owners catches.
+ */
 static void
 worker_error_context(void *arg)
 {

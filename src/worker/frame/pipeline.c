@@ -145,6 +145,10 @@ commits_wait_for_standby(void)
 	return found;
 }
 
+/*
+ * Always raises an error, with what the status says.  Ends the wait on the pipeline's condition
+ * variable first.  What an error of a worker said is only for who may see anybody's data.
+ */
 static void
 raise_timeout(ScPipelineShared *pipeline, const char *name, const char *what)
 {
@@ -190,6 +194,10 @@ wait_for_change(ScPipelineShared *pipeline, ScMoment deadline)
 	return true;
 }
 
+/*
+ * The pipeline's entry, made if there is none; never NULL.  Fails if the server can't run pipelines,
+ * or has no place for this one.  It needn't run yet.
+ */
 static ScPipelineShared *
 running_pipeline(int32 pipeline_id, const char *name)
 {
@@ -243,6 +251,10 @@ sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 timeout_us)
 	return pg_atomic_read_u64(&pipeline->committed);
 }
 
+/*
+ * Returns when the pipeline has committed all up to "marker"; fails at the deadline, and if it can't
+ * run.
+ */
 static void
 sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 {

@@ -53,6 +53,7 @@ typedef struct Row
 	ScRetainedRow *retained;
 } Row;
 
+/* In the current memory context.  Its anonymous type has text for each type that isn't the server's. */
 static RowType *
 make_row_type(TupleDesc desc)
 {
@@ -77,6 +78,7 @@ make_row_type(TupleDesc desc)
 	return type;
 }
 
+/* What is made of a row type is kept for the life of the process. */
 static const RowType *
 row_type(TupleDesc desc)
 {
@@ -170,6 +172,7 @@ append_copy_text(StringInfo buf, const char *text)
 	}
 }
 
+/* The row in the format of COPY, from the columns' texts, into the current memory context. */
 static void
 make_text(Row *row)
 {
@@ -194,6 +197,10 @@ make_text(Row *row)
 	row->retained->text = PointerGetDatum(buf.data);
 }
 
+/*
+ * The row as jsonb, into the current memory context.  Fails if a value can't be said in JSON, or the
+ * row is too large for jsonb.
+ */
 static void
 make_json(Row *row)
 {

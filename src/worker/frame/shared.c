@@ -53,6 +53,10 @@ entry_init(ScPipelineShared *pipeline)
 	ConditionVariableInit(&pipeline->cv);
 }
 
+/*
+ * Attaches to the shared memory, and fills it in if it is new.  In the postmaster, and with
+ * EXEC_BACKEND in every process.
+ */
 static void
 shared_startup(void)
 {
@@ -271,6 +275,7 @@ sc_status_note_error(ScPipelineShared *pipeline, const char *message,
 	SpinLockRelease(&pipeline->mutex);
 }
 
+/* The word that the column "status" of pipeline_status has. */
 const char *
 sc_status_name(ScStatus status)
 {

@@ -194,6 +194,7 @@ has_foreign_state(int32 pipeline_id)
 
 #define INVALIDATED "the pipeline's replication slot was invalidated: "
 
+/* *message and *hint: for an operator; constants. */
 static void
 explain_invalidation(ReplicationSlotInvalidationCause cause, char **message, char **hint)
 {

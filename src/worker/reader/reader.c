@@ -75,6 +75,10 @@ stream_ckpt_reader_main(Datum arg)
 	sc_worker_run(SC_PROCESS_READER, DatumGetInt32(arg), &pipeline->reader, reader_main);
 }
 
+/*
+ * The reader's life: never returns.  Outside transactions; it ends with the attempt, by an error or
+ * SIGTERM.
+ */
 static void
 reader_main(void)
 {
@@ -231,6 +235,10 @@ reached(void)
 	return Max(sc_decoder_position(decoder), start);
 }
 
+/*
+ * Sends barrier k, with the position reached, to all tasks.  Between two transactions: all rows that end
+ * at or before that position have been sent.
+ */
 static void
 send_barrier(uint64 checkpoint_id)
 {

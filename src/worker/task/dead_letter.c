@@ -31,6 +31,7 @@ typedef struct Retained
 	ScRetainedRow *row;
 } Retained;
 
+/* In a subtransaction: fills in retained->row, in the owner's surroundings. */
 static bool
 retain_step(void *arg)
 {
@@ -72,6 +73,10 @@ keep(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ScRetainedRow *r
 	memset(row, 0, sizeof(ScRetainedRow));
 }
 
+/*
+ * Sends the row at fault, or the group's result, with its error, to the coordinator.  What of it can't
+ * be kept is left out.
+ */
 static void
 send_letter(ScTaskQuery *query, ScDeadKind kind, TupleTableSlot *slot, ErrorData *error)
 {

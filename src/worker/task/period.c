@@ -35,6 +35,7 @@ static int64 longest;			/* microseconds without a transaction end */
 static int64 elapsed;			/* microseconds that it took, */
 static int64 taken;				/* and those of the queries of the owner who took most */
 
+/* Begins a period: nothing is charged to any query. */
 static void
 begin(ScMoment now, XLogRecPtr lsn, TimestampTz commit_time)
 {

@@ -99,6 +99,10 @@ engine_options(const ScQuery *catalog, int64 watermark_delay)
 	return options;
 }
 
+/*
+ * In the query's own context, which is current: deleting it frees all.  Fails if the owner may not read the
+ * stream, or if the definition can't be compiled.
+ */
 static ScTaskQuery *
 query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
 {
@@ -250,6 +254,10 @@ check_row_type(const ScTaskQuery *query)
 			 errhint("Undo the change of the column and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.  Before a column's type is changed, let stream_ckpt.sync() return while nobody writes.")));
 }
 
+/*
+ * One record of a row, if it is of the query's stream.  When it raises an error in_row, row and ordinal
+ * say which row it was.
+ */
 static inline void
 run_row(ScTaskQuery *query, const ScWireRecord *record)
 {
@@ -472,6 +480,7 @@ emit_row(void *arg, ScResultOp op, TupleTableSlot *row)
 	sc_rows_add(&((ScTaskQuery *) arg)->rows, (char) op, row);
 }
 
+/* For ScChangelogSink: into the outbox, which copies it. */
 static void
 add_chunk(void *arg, const ScChunk *chunk)
 {
@@ -589,6 +598,10 @@ emit_changed(ScTaskQuery *query)
 	sc_engine_emit_changed(query->engine);
 }
 
+/*
+ * The query's part of checkpoint k, as of the barrier, into the outbox: result rows, changed state,
+ * offset.  In a transaction; an error is the query's, and what was sent of the part is void then.
+ */
 void
 sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {

@@ -221,6 +221,7 @@ look_at(Rows *rows)
 
 /* ---------- compiling again ---------- */
 
+/* Registers for invalidation messages, once in the life of the task, and notes what there is now. */
 static void
 watch(void)
 {

@@ -76,6 +76,7 @@ outbox_full(void)
 	return sc_outbox_bytes(outbox) > (Size) sc_task_memory * 1024 * 1024 / 4;
 }
 
+/* The task's life: never returns.  It ends with the attempt. */
 static void
 task_main(void)
 {
@@ -155,6 +156,7 @@ wait_until_told(TransactionId xid)
 	}
 }
 
+/* Works on one message of the reader.  One of another attempt is dropped.  Outside a transaction. */
 static void
 process_message(const char *data, Size len)
 {
@@ -206,6 +208,10 @@ note_last_commit(const char *data, Size len)
 	}
 }
 
+/*
+ * Runs a message's records through all queries, in a transaction of its own, and frees memory if state is
+ * past its bound.
+ */
 static void
 process_rows(const char *data, Size len)
 {
@@ -222,6 +228,7 @@ process_rows(const char *data, Size len)
 	publish_statistics();
 }
 
+/* Does what the message says at its place among the rows, as soon as its transaction is visible. */
 static void
 process_control(const ScWireControl *control)
 {
@@ -253,6 +260,7 @@ process_control(const ScWireControl *control)
 	publish_statistics();
 }
 
+/* The synchronous part of a checkpoint: all that changed is in the outbox when it returns. */
 static void
 process_barrier(const ScWireBarrier *barrier)
 {
@@ -286,6 +294,7 @@ process_barrier(const ScWireBarrier *barrier)
 	pgstat_report_stat(false);
 }
 
+/* Into shared memory, for task_status(): sums over all queries, and the smallest watermark. */
 static void
 publish_statistics(void)
 {
