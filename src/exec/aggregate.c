@@ -107,6 +107,7 @@ check_rights(AggInfo *info)
 	}
 }
 
+/* As the file's head says, by what the catalogs have of the aggregate, never by its rows. */
 static ScTransKind
 choose_kind(const AggInfo *info)
 {
@@ -218,6 +219,10 @@ make_fcinfo(ScEngine *engine, FmgrInfo *function, int nargs, Oid collation)
 	return fcinfo;
 }
 
+/*
+ * The transition function and its call.  Fails if it is strict and its first input can't be the first
+ * state.
+ */
 static void
 compile_transfn(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 {
@@ -283,6 +288,7 @@ sc_combine_compile(ScEngine *engine, ScTrans *trans)
 	MemoryContextSwitchTo(old);
 }
 
+/* Needs the three functions that choose_kind() asks for. */
 static void
 compile_serial(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 {
@@ -356,6 +362,10 @@ fill_pertrans(ScTrans *trans, const AggInfo *info)
 	}
 }
 
+/*
+ * The aggregated arguments and FILTER, over the stream's slot.  Of an ordered-set aggregate the direct
+ * arguments aren't among them.
+ */
 static void
 compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 {
@@ -376,6 +386,7 @@ compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 		trans->filter = ExecInitExpr(info->aggref->aggfilter, NULL);
 }
 
+/* Fills in one of engine->trans, in the engine's memory. */
 static void
 compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 {
@@ -409,6 +420,10 @@ compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	}
 }
 
+/*
+ * Fills in the final function and the direct arguments of an aggregate call, and what support
+ * functions may ask of it.
+ */
 static void
 compile_final(ScEngine *engine, ScAgg *agg, const AggInfo *info, List *direct_args)
 {
@@ -457,6 +472,7 @@ find_transition(ScEngine *engine, const AggInfo *infos, int aggno)
 	return engine->ntrans++;
 }
 
+/* In the current memory context.  No plan runs with it: only support functions look at it. */
 static AggState *
 make_aggstate(ScEngine *engine)
 {

@@ -117,6 +117,10 @@ copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 	}
 }
 
+/*
+ * Moves one pane's groups to the new engine; groups that it knows to be equal become one.  The old pane
+ * isn't freed.
+ */
 static void
 take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 {

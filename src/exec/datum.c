@@ -200,6 +200,7 @@ sc_read_bytes(ScReader *reader, Size len)
 	return at;
 }
 
+/* Fails if the bytes end first, or if it has more than 64 bits. */
 uint64
 sc_read_varint(ScReader *reader)
 {
@@ -256,6 +257,7 @@ read_column(ScReader *reader, TupleDesc desc, AttrNumber attno, bool *isnull)
 	return sc_datum_read(reader, &type);
 }
 
+/* The reverse of write_record, in the current memory context.  Fails if the bytes aren't a record's. */
 static Datum
 read_record(ScReader *reader)
 {

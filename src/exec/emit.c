@@ -110,6 +110,7 @@ sc_emit_compile(ScEngine *engine)
 												 engine->result_slot, NULL, NULL);
 }
 
+/* For qsort_arg: by all keys, NULLs last.  Can be interrupted, and tells the time limit what it does. */
 static int
 compare_items(const void *a, const void *b, void *arg)
 {

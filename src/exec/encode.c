@@ -141,6 +141,10 @@ sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 	return whole ? inputs->len : inputs->len - inputs->written;
 }
 
+/*
+ * Appends the states' values to "head", and sets their bits in the bitmap, whose place it has and which is
+ * zero.
+ */
 static void
 encode_states(ScEngine *engine, ScGroup *group, int bitmap, StringInfo head)
 {
@@ -295,6 +299,7 @@ begin_inputs(ScPane *pane, ScTrans *trans, Datum *state, uint8 *state_flags)
 	*state_flags = SC_STATE_INPUTS;
 }
 
+/* The inputs of an entry: behind those that the group has, or instead of them ("whole"). */
 static void
 decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
 			  bool whole)

@@ -62,6 +62,7 @@ make_window_slot(const ScDefinition *def)
 	return ExecStoreAllNullTuple(slot);
 }
 
+/* All that the definition asks for, in the current memory context, which must be the engine's. */
 static void
 compile(ScEngine *engine)
 {
@@ -295,6 +296,10 @@ reset_row_context(ScEngine *engine)
 	}
 }
 
+/*
+ * One row of the stream; "cut": without its columns past a limit, so that it must not be counted.  An
+ * error leaves the engine as it is in the middle of the row: undo or throw the engine away.
+ */
 static pg_attribute_always_inline void
 take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 {

@@ -168,6 +168,7 @@ replay_row(ScEngine *engine, ScTrans *trans, const Datum *values, const bool *nu
 	sc_transition_call(engine, trans, state, flags);
 }
 
+/* Through the transition function in the order in which they came, one at a time in memory. */
 static void
 replay_in_order(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 				Datum *state, uint8 *flags)
@@ -189,6 +190,7 @@ replay_in_order(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 	}
 }
 
+/* By the columns of ORDER BY and DISTINCT; 0: equal in all of them. */
 static inline int
 compare_columns(const InputRow *a, const InputRow *b, const ScTrans *trans)
 {
@@ -238,6 +240,7 @@ read_rows(const ScTrans *trans, ScInputs *inputs)
 	return rows;
 }
 
+/* Through the transition function in the order of ORDER BY or DISTINCT.  Needs memory for all inputs at once. */
 static void
 replay_sorted(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 			  Datum *state, uint8 *flags)

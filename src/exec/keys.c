@@ -101,6 +101,7 @@ compile_functions(ScKeyState *state, const ScKey *key)
 	fmgr_info(state->hash_extended ? extended : hash_left, &state->hash);
 }
 
+/* Fails if the key's type has no hash functions. */
 static void
 compile_key(ScEngine *engine, ScKeyState *state, const ScKey *key)
 {
@@ -158,6 +159,10 @@ canonical_byval(Datum value, int16 len)
 	}
 }
 
+/*
+ * Of one key that isn't NULL: equal keys, equal hashes, in each process.  While state is loaded it is one
+ * of the key's bytes.
+ */
 static inline uint64
 key_hash(const ScEngine *engine, ScKeyState *key, Datum value)
 {

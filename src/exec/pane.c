@@ -60,6 +60,7 @@ sc_pane_find(ScEngine *engine, int64 key)
 	return NULL;
 }
 
+/* Into the sorted array; no pane of that key may be there. */
 static void
 insert_pane(ScEngine *engine, ScPane *pane)
 {
@@ -143,6 +144,7 @@ bucket_of(const ScPane *pane, uint32 hash)
 	return (hash * UINT32_C(0x9E3779B1)) >> pane->bucket_shift;
 }
 
+/* Doubles the table.  Fails if there can't be more groups; groups stay in their places. */
 static void
 grow_buckets(ScPane *pane)
 {
@@ -232,6 +234,7 @@ add_group(ScEngine *engine, ScPane *pane, uint32 hash)
 	return group;
 }
 
+/* Of a new group: as the initial conditions say, without inputs. */
 static void
 init_states(ScEngine *engine, ScPane *pane, ScGroup *group)
 {
@@ -263,6 +266,7 @@ sc_pane_append(ScEngine *engine, ScPane *pane)
 	return group;
 }
 
+/* Whether the group's keys are those of the row at hand (engine->key_values). */
 static inline bool
 keys_equal(ScEngine *engine, const ScGroup *group)
 {

@@ -86,6 +86,10 @@ start_with_input(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Calls the function with the arguments that are in trans->fcinfo, and keeps what it returns in the
+ * state's context.  As nodeAgg.c, for strict functions, too.
+ */
 static pg_attribute_always_inline void
 call_transition(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags)
 {

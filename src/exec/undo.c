@@ -66,6 +66,7 @@ sc_undo_end_row(ScEngine *engine)
 	engine->undo->in_row = false;
 }
 
+/* In the current memory context: what restore_state needs, whatever the transition function does. */
 static void
 save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedState *saved)
 {
@@ -144,6 +145,7 @@ restore_inputs(ScPane *pane, Datum state, const SavedState *saved)
 	inputs->rows = saved->rows;
 }
 
+/* The reverse of save_state, into the pane's memory. */
 static void
 restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 			  const SavedState *saved)
@@ -173,6 +175,7 @@ restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 	}
 }
 
+/* The group of the row at fault is as it was before it; one that the row made is gone. */
 static void
 restore_group(ScEngine *engine)
 {

@@ -107,6 +107,7 @@ typedef struct Writer
 	char		buffer[SC_CHUNK_BYTES] pg_attribute_aligned(MAXIMUM_ALIGNOF);
 } Writer;
 
+/* Hands the chunk to the sink, with its header, and begins the next one. */
 static void
 flush_chunk(Writer *writer, bool last)
 {
@@ -463,6 +464,10 @@ load_begin(ScEngine *engine)
 	return loader;
 }
 
+/*
+ * Applies one chunk's entries; the rest of an entry that goes on is kept for the next.  Fails if it isn't
+ * whole, or not the one that has to come.
+ */
 static void
 load_chunk(void *arg, int64 checkpoint_id, const ScChunk *chunk)
 {

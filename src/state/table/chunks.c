@@ -301,6 +301,7 @@ read_chunk(const ScCatalogRow *row)
 	return chunk;
 }
 
+/* One chunk in memory at a time; "read" must copy what it keeps. */
 void
 sc_backend_read(int64 query_id, ScReadChunk read, void *arg)
 {
