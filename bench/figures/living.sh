@@ -250,3 +250,8 @@ bench_active() {
 	sql >/dev/null -c "SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 second')" \
 		-c "ALTER SYSTEM RESET autovacuum" -c "SELECT pg_reload_conf()"
 }
+
+bench_inserts_table() { bench_inserts table; }
+bench_inserts_log() { bench_inserts log; }
+bench_visible_100() { bench_visible 100; }
+bench_visible_10() { bench_visible 10; }
