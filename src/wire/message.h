@@ -13,8 +13,9 @@
  *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
  *	 'W'  ScMessageDead, a retained row and a failure: a dead letter
  *	 'O'  ScOffset (ckpt/offset.h)
+ *	 'B'  ScOffset: where a query begins; its first part has its own
  *	 'F'  nothing: the query was dropped, forget all of it
- *	 'X'  a failure (ckpt/failure.h): the query stands at its last checkpoint; what
+ *	 'X'  a failure (ckpt/failure.h): the query is at its last checkpoint; what
  *	      came of it since then is void
  *	 'P'  nothing: the query is paused, its part is the last one
  *	 'S'  ids of queries (int64): each has all rows up to the barrier, and nothing of it has changed
