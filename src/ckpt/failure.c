@@ -111,7 +111,7 @@ sc_failure_read(const char *data, Size len)
  * stream_ckpt.query_failure
  * --------------------------------------------------------------------- */
 
-/* The word that the column "status" has; t/ and the views know it. */
+/* The word in the column "status" of query_failure. */
 static const char *
 status_name(ScFailureStatus status)
 {

@@ -118,7 +118,7 @@ copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 }
 
 /*
- * Moves one pane's groups to the new engine; groups that it knows to be equal become one.  The old pane
+ * Copies one pane's groups into the new engine; groups that it knows to be equal become one.  The old pane
  * isn't freed.
  */
 static void

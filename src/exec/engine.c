@@ -297,8 +297,8 @@ reset_row_context(ScEngine *engine)
 }
 
 /*
- * One row of the stream; "cut": without its columns past a limit, so that it must not be counted.  An
- * error leaves the engine as it is in the middle of the row: undo or throw the engine away.
+ * One row of the stream; "cut": some of its values aren't there, and it is an error to read one.  After
+ * an error the engine is in the middle of the row: see sc_engine_after_error().
  */
 static pg_attribute_always_inline void
 take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)

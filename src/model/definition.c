@@ -75,8 +75,8 @@ base_type_can_change(Oid type)
 }
 
 /*
- * Whether values of the type that differ now may be equal later.  Knows composite types, and
- * whatever it doesn't know, to be such.
+ * Whether values of the type that differ now may be equal later.  Composite types are such, and
+ * whatever isn't known here.
  */
 static bool
 type_can_change(Oid type)

@@ -503,8 +503,8 @@ act_on_control(ScDecoder *decoder, ScControl *control)
 }
 
 /*
- * Sends the transaction's control messages, each alone in a message, after its rows; the reader's own
- * ones have had their effect here then.
+ * Sends the transaction's control messages, after its rows, each alone in a message.  Before that each
+ * has its effect on the reader itself.
  */
 static void
 write_controls(ScDecoder *decoder, ReorderBufferTXN *txn)

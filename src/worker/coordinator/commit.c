@@ -92,8 +92,8 @@ note_failed_commit(ScCheckpointRecord *record, const ErrorData *error)
 }
 
 /*
- * One try, outside a transaction before and after.  WITHOUT_ONE: a query that spoiled the commit is now
- * left out, so try again at once.  What it says of a commit that raised an error is what the log has.
+ * One try, in a transaction of its own.  After an error the catalogs say whether it is committed all the
+ * same.  WITHOUT_ONE: the query that spoiled the commit will be left out, so it can be tried at once.
  */
 static CommitResult
 try_commit(ScPendingCheckpoint *pending, ScCheckpointRecord *record)

@@ -209,8 +209,8 @@ note_last_commit(const char *data, Size len)
 }
 
 /*
- * Runs a message's records through all queries, in a transaction of its own, and frees memory if state is
- * past its bound.
+ * Runs a message's records through all queries, in a transaction of its own.  If state is past
+ * stream_ckpt.task_memory then, the largest query fails.
  */
 static void
 process_rows(const char *data, Size len)
