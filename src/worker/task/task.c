@@ -210,7 +210,7 @@ note_last_commit(const char *data, Size len)
 
 /*
  * Runs a message's records through all queries, in a transaction of its own.  If state is past
- * stream_ckpt.task_memory then, the largest query fails.
+ * stream_ckpt.task_memory then, queries fail until it isn't (memory.c).
  */
 static void
 process_rows(const char *data, Size len)
