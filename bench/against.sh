@@ -38,13 +38,19 @@ run_side() {
 
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 
+median_or_failed() { if [ -s "$1" ]; then median "$1"; else echo failed; fi; }
+
 # Prints a line for each figure: medians of both sides, and theirs.
 compare_sides() {	# COMMIT
 	local file name this other
 	say "this checkout, and ${1:0:12}: medians of $REPEATS repeats in turn"
 	for file in "$SC_WORK"/figures.this/*; do
 		name=$(basename "$file")
-		[ -s "$SC_WORK/figures.other/$name" ] || continue
+		[ -e "$SC_WORK/figures.other/$name" ] || continue
+		if ! [ -s "$file" ] || ! [ -s "$SC_WORK/figures.other/$name" ]; then
+			printf '%-20s this %10s  other %10s\n' "$name" "$(median_or_failed "$file")" "$(median_or_failed "$SC_WORK/figures.other/$name")"
+			continue
+		fi
 		this=$(median "$file") other=$(median "$SC_WORK/figures.other/$name")
 		printf '%-20s this %10s  other %10s  this/other %s\n' "$name" "$this" "$other" \
 			"$(awk -v a="$this" -v b="$other" 'BEGIN { if (b == 0) print "-"; else printf "%.3f", a / b }')"

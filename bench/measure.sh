@@ -31,6 +31,23 @@ new_server() {
 	sql -c "CREATE EXTENSION stream_ckpt"
 }
 
+# attempt FIGURE: measures it; if that fails, it leaves the message in $SC_WORK/failed.FIGURE.
+attempt() {
+	local errors=$SC_WORK/errors status
+	progress "$1"
+	set +e
+	(
+		set -e
+		"bench_$1"
+	) 2>&1 | tee "$errors" >&2
+	status=${PIPESTATUS[0]}
+	set -e
+	[ "$status" -ne 0 ] || return 0
+	{ grep -E '(ERROR|FATAL|PANIC|error):|^run: ' "$errors" || true; } | tail -n 1 |
+		sed -E 's/^.*(ERROR|FATAL|PANIC|error): +//; s/^run: //' >"$SC_WORK/failed.$1"
+	[ -s "$SC_WORK/failed.$1" ] || echo "exit status $status" >"$SC_WORK/failed.$1"
+}
+
 #
 # Measuring
 #
@@ -101,18 +118,19 @@ new_table() {
 	sql -c "CREATE TABLE $1 (ts timestamptz, user_id int8, url_id int4, ms int4)"
 }
 
-# definition QUERY TABLE WINDOW: text of Q1 or Q2 with the window's start, end and FROM
+# definition QUERY TABLE WINDOW: text of Q1, Q2 or "distinct" with the window's start, end and FROM
 definition() {
-	local key
+	local key values="count(*) AS hits, sum(ms) AS total, avg(ms) AS mean, max(ms) AS longest"
 	case $1 in
-		q1) key="url_id" ;;
+		q1 | distinct) key="url_id" ;;
 		q2) key="url_id % 10" ;;
 	esac
+	[ "$1" != distinct ] || values="count(DISTINCT user_id) AS users"
 	if [ "$3" = tumble ]; then
-		echo "SELECT w.window_start, w.window_end, $key AS key, count(*) AS hits, sum(ms) AS total, avg(ms) AS mean, max(ms) AS longest
+		echo "SELECT w.window_start, w.window_end, $key AS key, $values
 			FROM $2, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, $key"
 	else
-		echo "SELECT date_bin('1 minute', ts, '1970-01-01 00:00+00') AS window_start, $key AS key, count(*) AS hits, sum(ms) AS total, avg(ms) AS mean, max(ms) AS longest
+		echo "SELECT date_bin('1 minute', ts, '1970-01-01 00:00+00') AS window_start, $key AS key, $values
 			FROM $2 GROUP BY 1, 2"
 	fi
 }

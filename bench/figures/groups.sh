@@ -30,9 +30,12 @@ bench_memory() {
 	drop_all memory
 }
 
-bench_recovery() {
+bench_recovery() { measure_recovery recovery; }
+
+measure_recovery() {	# FIGURE
 	local repeat seconds
 	fill_groups recovery
+	check_well recovery_result
 	for repeat in $(seq "$REPEATS"); do
 		# one session: SIGTERM, a new row, and asking until a task has processed it
 		seconds=$(sql <<-SQL
@@ -52,7 +55,7 @@ bench_recovery() {
 			SELECT round(extract(epoch FROM clock_timestamp() - :'began'::timestamptz), 3);
 		SQL
 		)
-		note recovery "$seconds" "repeat $repeat"
+		note "$1" "$seconds" "repeat $repeat"
 		sql -c "SELECT stream_ckpt.sync('30 minutes')" -c "SELECT stream_ckpt.checkpoint()" >/dev/null
 	done
 	# nothing was lost on the way: the window closes, and its rows are compared

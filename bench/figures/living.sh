@@ -146,12 +146,12 @@ our_cpu() {
 }
 
 # Bytes of WAL from a position on, but for the snapshots that the server's background writer logs
-# by itself; "records": without full-page images.
-wal_since() {	# LSN [records]
+# by itself, and records of the resource manager named; "records": without full-page images.
+wal_since() {	# LSN [records [MANAGER]]
 	local bytes='[0-9]+\/ *([0-9]+)'
 	[ "${2:-}" != records ] || bytes='([0-9]+)\/ *[0-9]+'
 	as_user "$PGBIN/pg_waldump" -p "$PGDATA/pg_wal" -s "$1" -e "$(sql -c "SELECT pg_current_wal_flush_lsn()")" 2>/dev/null |
-		grep -v '^rmgr: Standby' | sed -nE "s/^.*len \(rec\/tot\): +$bytes,.*/\1/p" | awk '{ n += $1 } END { print n + 0 }'
+		grep -vE "^rmgr: (Standby|${3:-Standby}) " | sed -nE "s/^.*len \(rec\/tot\): +$bytes,.*/\1/p" | awk '{ n += $1 } END { print n + 0 }'
 }
 
 # A minute in which nothing happens, with ten queries: WAL, CPU of all our processes.
