@@ -204,6 +204,23 @@ ALTER TABLE stream_ckpt.checkpoint_offset
 -- Dumps: windows that were open behind the greatest event time, as closed_windows.  0.2 has none.
 ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN ahead_windows timestamptz[];
 
+-- State: chunks of runs (src/state/README).  Stored plain: a chunk fits a page.
+CREATE TABLE stream_ckpt.state_run (
+	query_id		bigint NOT NULL,
+	pane			bigint NOT NULL,
+	age				bigint NOT NULL,
+	born			bigint NOT NULL,
+	key_group		smallint NOT NULL,
+	position		bigint NOT NULL,
+	seq				integer NOT NULL,
+	data			bytea NOT NULL,
+	PRIMARY KEY (query_id, pane, age, born, key_group, position, seq)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+		autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000, vacuum_truncate = false);
+ALTER TABLE stream_ckpt.state_run ALTER COLUMN data SET STORAGE PLAIN;
+REVOKE ALL ON stream_ckpt.state_run FROM PUBLIC;
+ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN age bigint NOT NULL DEFAULT 0;
+
 CREATE FUNCTION stream_ckpt.watermark(max_event_time timestamptz, watermark_delay interval)
 RETURNS timestamptz LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_watermark';
 COMMENT ON FUNCTION stream_ckpt.watermark(timestamptz, interval)

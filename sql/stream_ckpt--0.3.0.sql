@@ -110,6 +110,7 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	recent_ahead	bigint NOT NULL DEFAULT 0,
 	recent_lsn		pg_lsn,
 	ahead_windows	timestamptz[],	-- open ones behind max_event_time, as closed_windows
+	age				bigint NOT NULL DEFAULT 0,	-- of the query's last part: no run of its state is newer
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -133,8 +134,22 @@ CREATE TABLE stream_ckpt.checkpoint (
 	PRIMARY KEY (pipeline_id, checkpoint_id, attempt)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
--- Changelog chunks.  Stored plain: a chunk fits a page, and was compressed by us
--- if that pays.
+-- State: chunks of runs (src/state/README).  Stored plain: a chunk fits a page.
+CREATE TABLE stream_ckpt.state_run (
+	query_id		bigint NOT NULL,
+	pane			bigint NOT NULL,
+	age				bigint NOT NULL,
+	born			bigint NOT NULL,
+	key_group		smallint NOT NULL,
+	position		bigint NOT NULL,
+	seq				integer NOT NULL,
+	data			bytea NOT NULL,
+	PRIMARY KEY (query_id, pane, age, born, key_group, position, seq)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+		autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000, vacuum_truncate = false);
+ALTER TABLE stream_ckpt.state_run ALTER COLUMN data SET STORAGE PLAIN;
+
+-- The same as 0.2 wrote it: read, and written anew in state_run by the next checkpoint.
 CREATE TABLE stream_ckpt.state_chunk (
 	query_id		bigint NOT NULL,
 	partition_key	bigint NOT NULL,

@@ -109,7 +109,7 @@ refused('nobody', "SELECT stream_ckpt.create_pipeline('mine')", qr/permission de
 refused('nobody', "SELECT stream_ckpt.create_query('x', \$q\$ $query \$q\$)", qr/permission denied/);
 refused('nobody', "SELECT stream_ckpt.create_stream('public.x', 'ts timestamptz')", qr/permission denied for schema public/);
 refused('nobody', "TABLE stream_ckpt.$_", qr/permission denied for table $_/)
-  for qw(pipeline stream query query_failure pipeline_state checkpoint_offset checkpoint state_chunk);
+  for qw(pipeline stream query query_failure pipeline_state checkpoint_offset checkpoint state_chunk state_run);
 is(as('nobody', 'SELECT stream_ckpt.sync() IS NOT NULL'), 't', 'sync() is for everybody');
 
 # a pipeline doesn't lose its owner

@@ -70,6 +70,7 @@ $node->wait_for_log(qr/pipeline 1 is stopped: extension "stream_ckpt" has versio
 #
 # The update: queries go on, from where they were
 #
+cmp_ok(was('SELECT count(*) FROM stream_ckpt.state_chunk'), '>', 5, 'there is state of 0.2');
 was('ALTER EXTENSION stream_ckpt UPDATE');
 wait_until($node, q(SELECT status = 'running' FROM stream_ckpt.pipelines), 'the pipeline runs', 'was');
 was(q(INSERT INTO t VALUES ('2024-01-01 00:09:30+00', 1, 3, 'name 1', 3.5), ('2024-01-01 00:00:40+00', 2, 4, 'name 2', 4.5)));
@@ -80,6 +81,10 @@ is(was(q(SELECT status FROM stream_ckpt.queries WHERE query = 'rested'::regclass
 was(q(SELECT stream_ckpt.resume_query('rested')));
 insert_minutes('t', 19, 1);
 sync_pipelines($node, 'was');
+
+is( was(q(SELECT (SELECT count(*) FROM stream_ckpt.state_chunk), (SELECT count(*) > 0 FROM stream_ckpt.state_run),
+	(SELECT min(age) > 0 FROM stream_ckpt.checkpoint_offset))),
+	'0|t|t', 'state is kept as now, and nothing of it as before');
 
 # What each query must have: the rows that weren't late for it.
 was(q(

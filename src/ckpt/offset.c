@@ -77,6 +77,7 @@ read_offset(const ScCatalogRow *row)
 	offset->truncates_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_truncates_ignored));
 	offset->groups = DatumGetInt64(sc_row_get(row, Anum_offset_groups));
 	offset->state_bytes = DatumGetInt64(sc_row_get(row, Anum_offset_state_bytes));
+	offset->age = DatumGetInt64(sc_row_get(row, Anum_offset_age));
 	if (!sc_row_isnull(row, Anum_offset_active_lsn) && !sc_row_isnull(row, Anum_offset_active_at))
 	{
 		offset->active_lsn = DatumGetLSN(sc_row_get(row, Anum_offset_active_lsn));
@@ -156,6 +157,7 @@ set_offset(ScCatalogRow *row, const ScOffset *offset)
 	sc_row_set(row, Anum_offset_truncates_ignored, Int64GetDatum(offset->truncates_ignored));
 	sc_row_set(row, Anum_offset_groups, Int64GetDatum(offset->groups));
 	sc_row_set(row, Anum_offset_state_bytes, Int64GetDatum(offset->state_bytes));
+	sc_row_set(row, Anum_offset_age, Int64GetDatum(offset->age));
 	set_active(row, offset);
 	sc_row_set(row, Anum_offset_apart, BoolGetDatum(offset->apart));
 	set_recent(row, offset);

@@ -34,6 +34,7 @@ typedef struct ScOffset
 	int64		truncates_ignored;
 	int64		groups;			/* in memory at the barrier */
 	int64		state_bytes;	/* bytes of live chunks */
+	int64		age;			/* of the last part: of its runs (state/backend.h) */
 
 	/* the last transaction with rows of the stream, or idle message: its end, and
 	 * the time of its commit; 0: none */

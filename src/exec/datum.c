@@ -16,6 +16,9 @@
  *	  cstring			varint length without the NUL, the characters
  *	  record			described at write_record
  *
+ * In entries of the changelog (sc_datum_pack) integers, OIDs and booleans are varints instead:
+ * of twice the value, or, if it is negative, of twice what it is below -1, plus 1.
+ *
  * A varint is seven bits to a byte, low ones first, the eighth bit set in all
  * but the last byte.
  *-------------------------------------------------------------------------
@@ -34,6 +37,33 @@
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
+/* OIDs among them. */
+static bool
+is_integer(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case REGCLASSOID:
+		case REGTYPEOID:
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+		case REGCOLLATIONOID:
+			return true;
+	}
+	return false;
+}
+
 /*
  * Looks up how values of "oid" are handled.  Raises an error for types whose
  * values mean nothing outside this process.
@@ -44,6 +74,7 @@ sc_type_init(ScType *type, Oid oid)
 	type->oid = oid;
 	type->record = (oid == RECORDOID);
 	get_typlenbyval(oid, &type->len, &type->byval);
+	type->integer = type->byval && is_integer(getBaseType(oid));
 
 	if (oid == RECORDARRAYOID || oid == INTERNALOID)
 		ereport(ERROR,
@@ -179,6 +210,34 @@ sc_datum_write(StringInfo buf, Datum value, const ScType *type)
 	}
 }
 
+/* The same as a value of an entry. */
+void
+sc_datum_pack(StringInfo buf, Datum value, const ScType *type)
+{
+	int64		number;
+
+	if (!type->integer)
+	{
+		sc_datum_write(buf, value, type);
+		return;
+	}
+	switch (type->len)
+	{
+		case 1:
+			number = DatumGetChar(value);
+			break;
+		case 2:
+			number = DatumGetInt16(value);
+			break;
+		case 4:
+			number = DatumGetInt32(value);
+			break;
+		default:
+			number = DatumGetInt64(value);
+	}
+	sc_write_varint(buf, ((uint64) number << 1) ^ (uint64) (number >> 63));
+}
+
 void
 sc_reader_fail(void)
 {
@@ -311,4 +370,39 @@ sc_datum_read(ScReader *reader, const ScType *type)
 
 		return CStringGetDatum(pnstrdup(sc_read_bytes(reader, len), len));
 	}
+}
+
+/* The inverse of sc_datum_pack. */
+Datum
+sc_datum_unpack(ScReader *reader, const ScType *type)
+{
+	uint64		varint;
+	int64		number;
+	Datum		result;
+	bool		fits;
+
+	if (!type->integer)
+		return sc_datum_read(reader, type);
+	varint = sc_read_varint(reader);
+	number = (int64) (varint >> 1) ^ -(int64) (varint & 1);
+	switch (type->len)
+	{
+		case 1:
+			result = CharGetDatum((char) number);
+			fits = number == (char) number;
+			break;
+		case 2:
+			result = Int16GetDatum((int16) number);
+			fits = number == (int16) number;
+			break;
+		case 4:
+			result = Int32GetDatum((int32) number);
+			fits = number == (int32) number;
+			break;
+		default:
+			return Int64GetDatum(number);
+	}
+	if (!fits)
+		sc_reader_fail();
+	return result;
 }

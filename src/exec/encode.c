@@ -2,24 +2,29 @@
  * encode.c
  *	  A group as an entry of the changelog, and back.
  *
- * state/changelog.c frames entries, orders them and cuts them into chunks.  An
- * entry is a head, followed by the bytes of kept inputs:
+ * state/run_write.c frames entries, orders them and cuts them into chunks.  An
+ * entry is:
  *
- *	  byte		flags: ENTRY_EMITTED, ENTRY_WHOLE
+ *	  byte		kind (0: value), and flags ENTRY_EMITTED, ENTRY_WHOLE, ENTRY_SEVERAL
+ *	  varint	0 (a later version: rows of the group plus 1)
  *	  bytes		a bit per key (1: NULL), lowest first, ceil(nkeys / 8) bytes
+ *	  values	the keys that aren't NULL (sc_datum_pack)
  *	  bytes		two bits per state (SC_STATE_*, or ENTRY_INPUTS: kept inputs), lowest first,
  *				ceil(nstates / 4) bytes
- *	  values	the keys that aren't NULL (datum.c)
  *	  values	the states that aren't NULL: the value, or the bytea of serialfn
  *	  varints	for each state kept by inputs: rows, bytes
  *	  bytes		the inputs themselves, in the same order
  *
  * A state can be a value in one group and kept inputs in the next (aggregate.c), so each entry
- * says it.  Before format version 3 kept inputs had 0, and only those of SC_TRANS_INPUTS
- * were: these are never anything else.
+ * says it.
  *
  * ENTRY_WHOLE: the inputs are all there are; otherwise they are added to those of
  * earlier entries.  The group's hash isn't written: it is computed again.
+ *
+ * Before format version 4: a byte of OLD_EMITTED and OLD_WHOLE, the bits of the keys, those of
+ * the states, keys and states as sc_datum_write writes them, and the inputs.  Before version 3
+ * kept inputs had 0 among the states' bits, and only those of SC_TRANS_INPUTS were: these are
+ * never anything else.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,8 +33,14 @@
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
-#define ENTRY_EMITTED	0x01
-#define ENTRY_WHOLE		0x02
+#define ENTRY_KIND		0x0F
+#define ENTRY_EMITTED	0x10
+#define ENTRY_WHOLE		0x20
+#define ENTRY_SEVERAL	0x40
+#define ENTRY_UNKNOWN	0x80
+
+#define OLD_EMITTED		0x01
+#define OLD_WHOLE		0x02
 
 /* Two bits of SC_STATE_* in the state bitmap */
 #define STATES_PER_BYTE 4
@@ -170,7 +181,35 @@ encode_states(ScEngine *engine, ScGroup *group, int bitmap, StringInfo head)
 		}
 		head->data[bitmap + t / STATES_PER_BYTE] |= flag << (t % STATES_PER_BYTE * 2);
 		if (!isnull)
-			sc_datum_write(head, value, &trans->type);
+			sc_datum_pack(head, value, &trans->type);
+	}
+}
+
+/* Appends "n" zero bytes; returns where. */
+static int
+append_zeros(StringInfo buf, int n)
+{
+	int			at = buf->len;
+
+	enlargeStringInfo(buf, n);
+	memset(buf->data + at, 0, n);
+	buf->len += n;
+	return at;
+}
+
+/* Appends the keys' bits and values. */
+static void
+encode_keys(ScEngine *engine, ScGroup *group, StringInfo head)
+{
+	const Datum *keys = sc_group_keys(engine, group);
+	int			bitmap = append_zeros(head, key_bitmap_bytes(engine));
+
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		if (group->nulls[i])
+			head->data[bitmap + i / 8] |= 1 << (i % 8);
+		else
+			sc_datum_pack(head, keys[i], &engine->keys[i].type);
 	}
 }
 
@@ -181,24 +220,12 @@ encode_states(ScEngine *engine, ScGroup *group, int bitmap, StringInfo head)
 void
 sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head)
 {
-	const Datum *keys = sc_group_keys(engine, group);
-	int			bitmap = head->len + 1;
-	int			nbytes = key_bitmap_bytes(engine) + state_bitmap_bytes(engine);
-
-	enlargeStringInfo(head, nbytes + 1);
-	memset(head->data + head->len, 0, nbytes + 1);
-	head->data[head->len] = (group->flags & SC_GROUP_EMITTED ? ENTRY_EMITTED : 0) |
-		(whole ? ENTRY_WHOLE : 0);
-	head->len += nbytes + 1;
-
-	for (int i = 0; i < engine->nkeys; i++)
-	{
-		if (group->nulls[i])
-			head->data[bitmap + i / 8] |= 1 << (i % 8);
-		else
-			sc_datum_write(head, keys[i], &engine->keys[i].type);
-	}
-	encode_states(engine, group, bitmap + key_bitmap_bytes(engine), head);
+	appendStringInfoCharMacro(head, (group->flags & SC_GROUP_EMITTED ? ENTRY_EMITTED : 0) |
+							  (group->flags & SC_GROUP_SEVERAL ? ENTRY_SEVERAL : 0) |
+							  (whole ? ENTRY_WHOLE : 0));
+	sc_write_varint(head, 0);
+	encode_keys(engine, group, head);
+	encode_states(engine, group, append_zeros(head, state_bitmap_bytes(engine)), head);
 
 	for (int t = 0; engine->has_inputs && t < engine->ntrans; t++)
 	{
@@ -212,6 +239,23 @@ sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head)
 						whole ? inputs->rows : inputs->rows - inputs->rows_written);
 		sc_write_varint(head, sc_group_inputs(engine, group, t, whole, &data));
 	}
+}
+
+/* True if it keeps none, too. */
+bool
+sc_group_is_unwritten(ScEngine *engine, ScGroup *group)
+{
+	for (int t = 0; engine->has_inputs && t < engine->ntrans; t++)
+	{
+		ScInputs   *inputs;
+
+		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS))
+			continue;
+		inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
+		if (inputs != NULL && inputs->rows_written > 0)
+			return false;
+	}
+	return true;
 }
 
 /* The group's inputs are all in the changelog now. */
@@ -237,8 +281,23 @@ sc_group_written(ScEngine *engine, ScGroup *group)
  * Reading
  * --------------------------------------------------------------------- */
 
+/* An entry being read. */
+typedef struct Entry
+{
+	ScReader	reader;
+	bool		old;			/* of a version before 4 */
+	uint8		flags;			/* as of version 4 */
+	const char *state_bitmap;
+} Entry;
+
+static inline Datum
+decode_datum(Entry *entry, const ScType *type)
+{
+	return entry->old ? sc_datum_read(&entry->reader, type) : sc_datum_unpack(&entry->reader, type);
+}
+
 static void
-decode_keys(ScEngine *engine, ScReader *reader, const char *bitmap)
+decode_keys(ScEngine *engine, Entry *entry, const char *bitmap)
 {
 	for (int i = 0; i < engine->nkeys; i++)
 	{
@@ -246,7 +305,7 @@ decode_keys(ScEngine *engine, ScReader *reader, const char *bitmap)
 
 		engine->key_nulls[i] = isnull;
 		engine->key_values[i] = isnull ? (Datum) 0 :
-			sc_datum_read(reader, &engine->keys[i].type);
+			decode_datum(entry, &engine->keys[i].type);
 	}
 }
 
@@ -269,7 +328,7 @@ free_state(ScPane *pane, ScTrans *trans, Datum state, uint8 flags)
  * which couldn't be freed.
  */
 static void
-decode_value(ScPane *pane, ScTrans *trans, ScReader *reader, uint8 flag,
+decode_value(ScPane *pane, ScTrans *trans, Entry *entry, uint8 flag,
 			 Datum *state, uint8 *state_flags)
 {
 	MemoryContext old;
@@ -280,7 +339,7 @@ decode_value(ScPane *pane, ScTrans *trans, ScReader *reader, uint8 flag,
 	if (flag & SC_STATE_NULL)
 		return;
 	old = MemoryContextSwitchTo(pane->context);
-	*state = sc_datum_read(reader, &trans->type);
+	*state = decode_datum(entry, &trans->type);
 	if (trans->kind == SC_TRANS_SERIAL)
 		*state_flags |= SC_STATE_BYTES;
 	MemoryContextSwitchTo(old);
@@ -333,25 +392,41 @@ decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
 	}
 }
 
-/* An entry being read. */
-typedef struct Entry
+/* Reads what is before the keys of an entry; returns their bits. */
+static const char *
+begin_old_entry(ScEngine *engine, Entry *entry)
 {
-	ScReader	reader;
-	uint8		flags;
-	const char *key_bitmap;
-	const char *state_bitmap;
-} Entry;
+	ScReader   *reader = &entry->reader;
+	uint8		flags = (uint8) *sc_read_bytes(reader, 1);
+	const char *key_bitmap = sc_read_bytes(reader, key_bitmap_bytes(engine));
+
+	entry->flags = (flags & OLD_EMITTED ? ENTRY_EMITTED : 0) | (flags & OLD_WHOLE ? ENTRY_WHOLE : 0);
+	entry->state_bitmap = sc_read_bytes(reader, state_bitmap_bytes(engine));
+	return key_bitmap;
+}
 
 /* Reads an entry up to its states; its keys are in engine->key_values then. */
 static void
-begin_entry(ScEngine *engine, Entry *entry, const char *data, Size len)
+begin_entry(ScEngine *engine, Entry *entry, int version, const char *data, Size len)
 {
-	entry->reader.at = data;
-	entry->reader.end = data + len;
-	entry->flags = (uint8) *sc_read_bytes(&entry->reader, 1);
-	entry->key_bitmap = sc_read_bytes(&entry->reader, key_bitmap_bytes(engine));
-	entry->state_bitmap = sc_read_bytes(&entry->reader, state_bitmap_bytes(engine));
-	decode_keys(engine, &entry->reader, entry->key_bitmap);
+	ScReader   *reader = &entry->reader;
+
+	reader->at = data;
+	reader->end = data + len;
+	entry->old = version < SC_FORMAT_VERSION;
+	if (entry->old)
+	{
+		decode_keys(engine, entry, begin_old_entry(engine, entry));
+		return;
+	}
+	entry->flags = (uint8) *sc_read_bytes(reader, 1);
+	if ((entry->flags & (ENTRY_KIND | ENTRY_UNKNOWN)) || sc_read_varint(reader) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("state of a continuous query is corrupted"),
+				 errdetail("The kind of an entry isn't known.")));
+	decode_keys(engine, entry, sc_read_bytes(reader, key_bitmap_bytes(engine)));
+	entry->state_bitmap = sc_read_bytes(reader, state_bitmap_bytes(engine));
 }
 
 /* The rest of the entry becomes what "group" has. */
@@ -362,6 +437,8 @@ finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
 		group->flags |= SC_GROUP_EMITTED;
 	else
 		group->flags &= ~SC_GROUP_EMITTED;
+	if (entry->flags & ENTRY_SEVERAL)
+		group->flags |= SC_GROUP_SEVERAL;
 
 	engine->aggstate->curaggcontext = pane->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
@@ -375,7 +452,7 @@ finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
 		if (flag == ENTRY_INPUTS || trans->kind == SC_TRANS_INPUTS)
 			begin_inputs(pane, trans, state, state_flags);
 		else
-			decode_value(pane, trans, &entry->reader, flag, state, state_flags);
+			decode_value(pane, trans, entry, flag, state, state_flags);
 	}
 	if (engine->has_inputs)
 		decode_inputs(engine, pane, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
@@ -404,14 +481,14 @@ is_ours(ScEngine *engine, uint32 hash)
  * is read.  The current context is a short one.
  */
 int64
-sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len)
+sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len)
 {
 	Entry		entry;
 	int64		inputs_bytes = pane->inputs_bytes;
 	uint32		hash;
 	bool		isnew;
 
-	begin_entry(engine, &entry, data, len);
+	begin_entry(engine, &entry, version, data, len);
 	hash = sc_keys_hash(engine);
 	if (is_ours(engine, hash))
 		finish_entry(engine, pane, &entry,
@@ -469,7 +546,7 @@ sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group)
 		memcpy(buffer + len, data, bytes);
 		len += bytes;
 	}
-	begin_entry(engine, &entry, buffer, len);
+	begin_entry(engine, &entry, SC_FORMAT_VERSION, buffer, len);
 	copy = sc_pane_append(engine, pane);
 	finish_entry(engine, pane, &entry, copy);
 	copy_written(engine, copy, from, group);

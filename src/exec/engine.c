@@ -84,6 +84,7 @@ compile(ScEngine *engine)
 	set_layout(engine);
 	for (int version = 1; version <= SC_FORMAT_VERSION; version++)
 		engine->signatures[version] = sc_signature(engine, version);
+	engine->key_signature = sc_keys_signature(engine);
 	if (engine->options.undo)
 		sc_undo_compile(engine);
 }

@@ -26,6 +26,7 @@ typedef struct ScType
 	Oid			oid;
 	int16		len;			/* as pg_type.typlen */
 	bool		byval;
+	bool		integer;		/* in entries: a varint */
 	bool		record;			/* anonymous row type: written with its columns */
 } ScType;
 
@@ -119,15 +120,14 @@ typedef struct ScAgg
  * A group: a record of engine->record_size bytes, which never moves once its
  * pane has more than one block.
  *
- *	  offset 0				flags, key group
- *	  2						nkeys bytes (1: the key is NULL), ntrans bytes (SC_STATE_*)
+ *	  offset 0				flags
+ *	  1						nkeys bytes (1: the key is NULL), ntrans bytes (SC_STATE_*)
  *	  keys_offset			nkeys Datums; NULL ones are 0
  *	  states_offset			ntrans Datums; SC_STATE_INPUTS: ScInputs *, or 0 for none yet
  */
 struct ScGroup
 {
 	uint8		flags;
-	uint8		key_group;
 	uint8		nulls[FLEXIBLE_ARRAY_MEMBER];
 };
 
@@ -288,6 +288,7 @@ struct ScEngine
 	int64		live_bytes;
 	uint32		signatures[SC_FORMAT_VERSION + 1];	/* of window, keys and states, in chunks
 													 * of each format version */
+	uint32		key_signature;	/* of what gives a group its position */
 };
 
 #define sc_group_keys(engine, group) \
@@ -329,6 +330,7 @@ extern void sc_type_init(ScType *type, Oid oid);
 extern Datum sc_datum_keep(Datum value, const ScType *type);
 extern void sc_write_varint(StringInfo buf, uint64 value);
 extern void sc_datum_write(StringInfo buf, Datum value, const ScType *type);
+extern void sc_datum_pack(StringInfo buf, Datum value, const ScType *type);
 
 typedef struct ScReader
 {
@@ -340,6 +342,7 @@ pg_noreturn extern void sc_reader_fail(void);
 extern const char *sc_read_bytes(ScReader *reader, Size len);
 extern uint64 sc_read_varint(ScReader *reader);
 extern Datum sc_datum_read(ScReader *reader, const ScType *type);
+extern Datum sc_datum_unpack(ScReader *reader, const ScType *type);
 
 /* expr.c: compiling the source part's expressions */
 extern void sc_expr_compile(ScEngine *engine, ScExpr *expr, Expr *node);
@@ -371,6 +374,8 @@ extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
 extern void sc_keys_compile(ScEngine *engine);
 extern uint32 sc_keys_load(ScEngine *engine);
 extern uint32 sc_keys_hash(ScEngine *engine);
+extern uint32 sc_keys_hash_of(ScEngine *engine, const ScGroup *group);
+extern uint32 sc_keys_signature(const ScEngine *engine);
 extern bool sc_keys_equal_general(ScEngine *engine, const ScGroup *group);
 
 /* aggregate.c, transition.c */

@@ -8,6 +8,11 @@
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
+/* So many are sorted by comparing */
+#define FEW_GROUPS	256
+/* One in so many, or more, are looked for in the hash table */
+#define MANY_GROUPS	8
+
 /* ---------- the engine ---------- */
 
 void
@@ -40,6 +45,19 @@ uint32
 sc_engine_signature(const ScEngine *engine, int version)
 {
 	return engine->signatures[version];
+}
+
+uint32
+sc_engine_key_signature(const ScEngine *engine)
+{
+	return engine->key_signature;
+}
+
+void
+sc_engine_key_groups(const ScEngine *engine, int *first, int *last)
+{
+	*first = engine->options.first_key_group;
+	*last = engine->options.last_key_group;
 }
 
 MemoryContext
@@ -118,28 +136,99 @@ sc_pane_set_entry_bytes(ScPane *pane, int64 bytes)
 	pane->entry_bytes = bytes;
 }
 
-/* A counting sort. */
-uint32 *
+static int
+compare_at(const void *a, const void *b)
+{
+	ScGroupAt	left = *(const ScGroupAt *) a;
+	ScGroupAt	right = *(const ScGroupAt *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Sorts by position: many of them by counting, a byte at a time. */
+static void
+sort_by_position(ScGroupAt *order, uint32 n)
+{
+	ScGroupAt  *from = order;
+	ScGroupAt  *to;
+
+	if (n < FEW_GROUPS)
+	{
+		qsort(order, n, sizeof(ScGroupAt), compare_at);
+		return;
+	}
+	to = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(ScGroupAt));
+	for (int shift = 32; shift < 64; shift += 8)
+	{
+		uint32		next[257] = {0};
+		ScGroupAt  *swap = from;
+
+		for (uint32 i = 0; i < n; i++)
+			next[((from[i] >> shift) & 0xFF) + 1]++;
+		for (int byte = 1; byte < 256; byte++)
+			next[byte] += next[byte - 1];
+		for (uint32 i = 0; i < n; i++)
+			to[next[(from[i] >> shift) & 0xFF]++] = from[i];
+		from = to;
+		to = swap;
+	}
+	/* after four passes it is "order" again */
+	Assert(from == order);
+	pfree(to);
+}
+
+/* Fills "order" with all groups, or with those in the set of bits, as the hash table has them. */
+static void
+walk_groups(const ScPane *pane, const uint8 *set, ScGroupAt *order)
+{
+	for (uint32 i = 0; i <= pane->bucket_mask; i++)
+	{
+		uint32		number = pane->buckets[i].number;
+
+		if (number-- > 0 && (set == NULL || (set[number / 8] & (1 << number % 8))))
+			*order++ = ((ScGroupAt) pane->buckets[i].hash << 32) | number;
+	}
+}
+
+/*
+ * Fills "order" with the n changed groups.  Few are hashed again, if that runs nobody's code;
+ * else they are looked for in the hash table.
+ */
+static void
+list_changed(ScEngine *engine, const ScPane *pane, ScGroupAt *order, uint32 n)
+{
+	uint8	   *set;
+
+	if (!engine->keys_general && n < pane->ngroups / MANY_GROUPS)
+	{
+		for (uint32 i = 0; i < n; i++)
+		{
+			uint32		number = sc_pane_changed(pane, i);
+
+			order[i] = sc_keys_hash_of(engine, sc_pane_group(engine, pane, number));
+			order[i] = (order[i] << 32) | number;
+		}
+		return;
+	}
+	set = palloc0(pane->ngroups / 8 + 1);
+	for (uint32 i = 0; i < n; i++)
+		set[sc_pane_changed(pane, i) / 8] |= 1 << sc_pane_changed(pane, i) % 8;
+	walk_groups(pane, set, order);
+	pfree(set);
+}
+
+/* The order comes from the hash table, or from hashing again: groups don't hold their positions. */
+ScGroupAt *
 sc_pane_begin_write(ScEngine *engine, ScPane *pane, bool all, uint32 *n)
 {
-	uint32		next[SC_MAX_PARALLELISM + 1] = {0};
 	uint32		count = all ? pane->ngroups : sc_pane_nchanged(pane);
-	uint32	   *order = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(uint32));
+	ScGroupAt  *order = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(ScGroupAt));
 
-	for (uint32 i = 0; i < count; i++)
-	{
-		uint32		number = all ? i : sc_pane_changed(pane, i);
-
-		next[sc_pane_group(engine, pane, number)->key_group + 1]++;
-	}
-	for (int g = 1; g < SC_MAX_PARALLELISM; g++)
-		next[g] += next[g - 1];
-	for (uint32 i = 0; i < count; i++)
-	{
-		uint32		number = all ? i : sc_pane_changed(pane, i);
-
-		order[next[sc_pane_group(engine, pane, number)->key_group]++] = number;
-	}
+	if (count == pane->ngroups)
+		walk_groups(pane, NULL, order);
+	else
+		list_changed(engine, pane, order, count);
+	sort_by_position(order, count);
 	engine->aggstate->curaggcontext = pane->aggcontext;
 	*n = count;
 	return order;
@@ -167,10 +256,8 @@ sc_pane_begin_load(ScEngine *engine, int64 key)
 	return sc_pane_open(engine, key);
 }
 
-/* ---------- groups ---------- */
-
-int
-sc_group_key_group(const ScGroup *group)
+void
+sc_pane_rewrite(ScPane *pane)
 {
-	return group->key_group;
+	pane->all_changed = pane->whole = true;
 }

@@ -15,8 +15,14 @@
 typedef struct ScPane ScPane;
 typedef struct ScGroup ScGroup;
 
-/* Format version of what is written now (state/changelog.c) */
-#define SC_FORMAT_VERSION	3
+/* Format versions: of runs (state/run.h), and the last one of old chunks (state/old_chunks.c) */
+#define SC_FORMAT_VERSION		4
+#define SC_OLD_FORMAT_VERSION	3
+
+/* A group in the order of positions: its position, and below it its number. */
+typedef uint64 ScGroupAt;
+#define sc_at_position(at)	((uint32) ((at) >> 32))
+#define sc_at_number(at)	((uint32) (at))
 
 /* ---------- the engine ---------- */
 
@@ -30,7 +36,12 @@ extern void sc_engine_end_load(ScEngine *engine);
 
 /* Of window, keys and states, as chunks of a format version have it. */
 extern uint32 sc_engine_signature(const ScEngine *engine, int version);
+/* Of what gives a group its position: the same in chunks that can be looked up by position. */
+extern uint32 sc_engine_key_signature(const ScEngine *engine);
 pg_noreturn extern void sc_signature_fail(void);
+
+/* The key groups that it has, the last one included. */
+extern void sc_engine_key_groups(const ScEngine *engine, int *first, int *last);
 
 /* For one group's bytes: the caller resets it. */
 extern MemoryContext sc_engine_row_context(const ScEngine *engine);
@@ -63,10 +74,10 @@ extern int64 sc_pane_full_bytes(const ScPane *pane);
 extern void sc_pane_set_entry_bytes(ScPane *pane, int64 bytes);
 
 /*
- * Numbers of its groups ("all") or of the changed ones, by key group; palloc'd.  Makes it the pane
+ * Its groups ("all") or the changed ones, in order of position; palloc'd.  Makes it the pane
  * in which sc_group_encode works.
  */
-extern uint32 *sc_pane_begin_write(ScEngine *engine, ScPane *pane, bool all, uint32 *n);
+extern ScGroupAt *sc_pane_begin_write(ScEngine *engine, ScPane *pane, bool all, uint32 *n);
 extern ScGroup *sc_pane_nth(const ScEngine *engine, const ScPane *pane, uint32 number);
 /* All of these are written. */
 extern void sc_pane_written(ScEngine *engine, ScPane *pane);
@@ -74,18 +85,26 @@ extern void sc_pane_written(ScEngine *engine, ScPane *pane);
 /* A new pane, to be filled by sc_group_decode; NULL if the engine has it already. */
 extern ScPane *sc_pane_begin_load(ScEngine *engine, int64 key);
 extern void sc_pane_loaded(ScEngine *engine, ScPane *pane);
+/* All of it must be written next. */
+extern void sc_pane_rewrite(ScPane *pane);
 
 /* ---------- groups ---------- */
 
-extern int	sc_group_key_group(const ScGroup *group);
-
-/* Appends a group, but for its kept inputs: those follow, in order of their states. */
+/* Are all its kept inputs new? */
+extern bool sc_group_is_unwritten(ScEngine *engine, ScGroup *group);
+/*
+ * Appends a group, but for its kept inputs: those follow, in order of their states.  "whole":
+ * all of them do, else those that weren't written.
+ */
 extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head);
 extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 							const char **data);
 extern void sc_group_written(ScEngine *engine, ScGroup *group);
 
-/* Returns by how much the pane's kept inputs have grown. */
-extern int64 sc_group_decode(ScEngine *engine, ScPane *pane, const char *data, Size len);
+/*
+ * Applies an entry as a format version has it.  Returns by how much the pane's kept inputs
+ * have grown.
+ */
+extern int64 sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len);
 
 #endif							/* SC_EXEC_GROUP_H */

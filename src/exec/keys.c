@@ -2,9 +2,9 @@
  * keys.c
  *	  Group keys: compiling them, reading a row's, hashing and comparing.
  *
- * The lookup itself is in pane.c.  Keys are hashed to 64 bits, of which the upper 32 are the group's
- * position: what all else knows as its hash.  The upper bits of the position are its key group, which
- * decides which task owns it: it must be the same in every process and after
+ * The lookup itself is in pane.c.  Keys are hashed to 64 bits, of which the upper 32 are the
+ * group's position: what all else knows as its hash.  The upper bits of the position are its
+ * key group, which decides which task owns it: it must be the same in every process and after
  * every restart, as long as nobody changes the key's type or its functions.  Then
  * groups are hashed again and those that have become equal are combined
  * (sc_pane_regroup).  While state is loaded a group is known by its key's bytes
@@ -54,8 +54,8 @@ choose_kind(const ScKey *key, const ScType *type)
 }
 
 /*
- * The extended hash function of the operator's family, or InvalidOid.  What a row, an array or a range
- * consists of may have none: theirs would fail.
+ * The extended hash function of the operator's family, or InvalidOid.  What a row, an array or
+ * a range consists of may have none: theirs would fail.
  */
 static RegProcedure
 extended_hash(Oid eq_operator, const ScType *type)
@@ -202,6 +202,40 @@ sc_keys_hash(ScEngine *engine)
 		h = mix64(h ^ x);
 	}
 	return (uint32) (h >> 32);
+}
+
+/* The same of a group's keys, which go to engine->key_values.  The current context is short. */
+uint32
+sc_keys_hash_of(ScEngine *engine, const ScGroup *group)
+{
+	memcpy(engine->key_values, sc_group_keys(engine, group), engine->nkeys * sizeof(Datum));
+	memcpy(engine->key_nulls, group->nulls, engine->nkeys);
+	return sc_keys_hash(engine);
+}
+
+/*
+ * A number that differs where groups may have other positions.  It doesn't know of what types are
+ * made of, nor of the versions of collations: state/README.
+ */
+uint32
+sc_keys_signature(const ScEngine *engine)
+{
+	StringInfoData buf;
+	uint32		result;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		const ScKeyState *key = &engine->keys[i];
+
+		appendStringInfo(&buf, " %d %u/%d:%u", (int) key->kind, key->type.oid, key->type.len,
+						 key->collation);
+		if (key->kind == SC_KEY_GENERAL)
+			appendStringInfo(&buf, " by %u", key->hash.fn_oid);
+	}
+	result = hash_bytes((unsigned char *) buf.data, buf.len);
+	pfree(buf.data);
+	return result;
 }
 
 /*

@@ -205,7 +205,7 @@ grow_blocks(ScEngine *engine, ScPane *pane)
 
 /* A new group with the keys in engine->key_values. */
 static ScGroup *
-add_group(ScEngine *engine, ScPane *pane, uint32 hash)
+add_group(ScEngine *engine, ScPane *pane)
 {
 	uint32		number = pane->ngroups;
 	MemoryContext old;
@@ -217,7 +217,6 @@ add_group(ScEngine *engine, ScPane *pane, uint32 hash)
 		grow_blocks(engine, pane);
 	group = sc_pane_group(engine, pane, number);
 	memset(group, 0, engine->keys_offset);
-	group->key_group = sc_key_group(hash);
 
 	keys = sc_group_keys(engine, group);
 	old = MemoryContextSwitchTo(pane->context);
@@ -260,7 +259,7 @@ init_states(ScEngine *engine, ScPane *pane, ScGroup *group)
 ScGroup *
 sc_pane_append(ScEngine *engine, ScPane *pane)
 {
-	ScGroup    *group = add_group(engine, pane, 0);
+	ScGroup    *group = add_group(engine, pane);
 
 	init_states(engine, pane, group);
 	return group;
@@ -319,7 +318,7 @@ sc_pane_lookup(ScEngine *engine, ScPane *pane, uint32 hash, bool *isnew)
 		while (pane->buckets[at].number != 0)
 			at = (at + 1) & pane->bucket_mask;
 	}
-	group = add_group(engine, pane, hash);
+	group = add_group(engine, pane);
 	init_states(engine, pane, group);
 	pane->buckets[at].hash = hash;
 	pane->buckets[at].number = pane->ngroups;
@@ -378,16 +377,13 @@ sc_pane_regroup(ScEngine *engine, ScPane *pane)
 		ScBucket   *bucket;
 		uint32		hash;
 
-		memcpy(engine->key_values, sc_group_keys(engine, group), engine->nkeys * sizeof(Datum));
-		memcpy(engine->key_nulls, group->nulls, engine->nkeys);
-		hash = sc_keys_hash(engine);
+		hash = sc_keys_hash_of(engine, group);
 		bucket = find_bucket(engine, pane, hash);
 		if (bucket->number != 0)
 			sc_group_combine(engine, pane,
 							 sc_pane_group(engine, pane, bucket->number - 1), group);
 		else
 		{
-			group->key_group = sc_key_group(hash);
 			if (n != i)
 				memcpy(sc_pane_group(engine, pane, n), group, engine->record_size);
 			bucket->hash = hash;

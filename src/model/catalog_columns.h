@@ -42,6 +42,17 @@
 #define Anum_query_paused				13
 #define Natts_query						13
 
+/* stream_ckpt.state_run */
+#define Anum_run_query_id					1
+#define Anum_run_pane						2
+#define Anum_run_age						3
+#define Anum_run_born						4
+#define Anum_run_key_group					5
+#define Anum_run_position					6
+#define Anum_run_seq						7
+#define Anum_run_data						8
+#define Natts_run							8
+
 /* stream_ckpt.state_chunk */
 #define Anum_chunk_query_id					1
 #define Anum_chunk_partition_key			2
@@ -83,7 +94,8 @@
 #define Anum_offset_recent_ahead			28
 #define Anum_offset_recent_lsn				29
 #define Anum_offset_ahead_windows			30
-#define Natts_offset						30
+#define Anum_offset_age						31
+#define Natts_offset						31
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

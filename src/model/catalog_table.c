@@ -32,6 +32,7 @@ static const struct
 	{"pipeline", Natts_pipeline},
 	{"stream", Natts_stream},
 	{"query", Natts_query},
+	{"state_run", Natts_run},
 	{"state_chunk", Natts_chunk},
 	{"checkpoint_offset", Natts_offset},
 	{"pipeline_state", Natts_state},

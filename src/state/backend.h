@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * backend.h
- *	  Where the state of queries is kept between checkpoints, as chunks (changelog.h).
+ *	  Where the state of queries is kept between checkpoints, as chunks of runs (run.h).
  *
  * Written in a checkpoint's transaction, and committed or undone with it.  state/table/ keeps them
  * in a table.
@@ -11,17 +11,31 @@
 
 #define SC_CHUNK_BYTES	8000	/* longest chunk, header included */
 
+/* The chunks of one pane, age, born and key_group are a run. */
 typedef struct ScChunk
 {
 	int64		pane_key;		/* window/assigner.h */
-	int32		seq;			/* 0.. within (pane, checkpoint) */
-	bool		full;			/* first chunk of a whole pane: replaces all
-								 * older ones (set on seq 0 only) */
-	int16		key_group_min;	/* of the groups that have bytes in it */
-	int16		key_group_max;
+	int64		age;			/* orders runs from old to new */
+	int64		born;			/* age of the part in which the run was begun */
+	int16		key_group;		/* the first one of the writer's */
+	uint32		position;		/* of its first entry */
+	int32		seq;			/* 0.. in the run */
+	bool		full;			/* first chunk of a whole pane: replaces all older runs of the
+								 * writer's (set on seq 0 only) */
+	bool		alone;			/* the writer has all key groups */
 	const char *data;			/* not aligned */
 	Size		len;
 } ScChunk;
+
+/* As 0.2 wrote them: the chunks of one pane and checkpoint are a stream (old_chunks.c). */
+typedef struct ScOldChunk
+{
+	int64		pane_key;
+	int64		checkpoint_id;
+	int32		seq;			/* 0.. in the stream */
+	const char *data;			/* not aligned */
+	Size		len;
+} ScOldChunk;
 
 typedef struct ScBackend ScBackend;
 
@@ -31,11 +45,11 @@ typedef struct ScBackend ScBackend;
  */
 extern ScBackend *sc_backend_begin(void);
 /*
- * checkpoint_id: of the barrier that the chunk was written at.  full: drops the pane's older
- * chunks first.  The chunk's bytes are copied.
+ * full: drops the writer's older runs of the pane first, and old chunks if it is alone.  The
+ * chunk's bytes are copied.
  */
-extern void sc_backend_put(ScBackend *backend, int64 query_id, int64 checkpoint_id,
-						   const ScChunk *chunk);
+extern void sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk);
+/* Whatever there is of a pane, or of a query. */
 extern void sc_backend_drop_pane(ScBackend *backend, int64 query_id, int64 pane_key);
 extern void sc_backend_drop_query(ScBackend *backend, int64 query_id);
 /*
@@ -47,11 +61,15 @@ extern void sc_backend_flush(ScBackend *backend);
 extern void sc_backend_end(ScBackend *backend);
 
 /*
- * Reads a query's chunks, in order of (pane_key, checkpoint_id, seq).  "full" isn't kept and is false
- * here: older chunks of such a pane are gone.  The chunk is valid during the call only.  Needs
- * an active snapshot.
+ * Reads a query's chunks, in order of (pane_key, age, born, key_group, position, seq).  "full" and
+ * "alone" aren't kept and are false here: older chunks of such a pane are gone.  The chunk is
+ * valid during the call only.  Needs an active snapshot.
  */
-typedef void (*ScReadChunk) (void *arg, int64 checkpoint_id, const ScChunk *chunk);
+typedef void (*ScReadChunk) (void *arg, const ScChunk *chunk);
 extern void sc_backend_read(int64 query_id, ScReadChunk read, void *arg);
+
+/* The same of old chunks, in order of (pane_key, checkpoint_id, seq). */
+typedef void (*ScReadOldChunk) (void *arg, const ScOldChunk *chunk);
+extern void sc_backend_read_old(int64 query_id, ScReadOldChunk read, void *arg);
 
 #endif							/* SC_STATE_BACKEND_H */

@@ -3,14 +3,13 @@
  *	  Writing an engine's changed state as changelog chunks, and loading it.
  *
  * At a barrier each changed pane (one window of one query) appends its
- * changed groups, sorted by key group, as a stream of bytes cut into chunks of
+ * changed groups, in order of position, as a run, which is cut into chunks of
  * at most SC_CHUNK_BYTES; a pane whose live chunks have grown past twice
  * its full size (plus a constant) writes itself whole instead ("full": older
  * chunks of the pane are dropped by whoever stores this one).  Aggregates
  * whose inputs are kept write only the inputs added since the last checkpoint.
  *
- * Chunk bytes begin with a versioned header with a checksum (CRC-32C); the
- * format is described at the top of changelog.c.
+ * Chunk bytes begin with a versioned header with a checksum (CRC-32C): run.h.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_STATE_CHANGELOG_H
@@ -31,13 +30,14 @@ typedef struct ScChangelogSink
 /*
  * Writes what changed since the last call, and marks everything unchanged.
  * Calls serialisation functions: transaction, snapshot and owner as for the engine.
- * Returns the bytes handed to the sink.
+ * "age": greater than at the last call, and than that of what was loaded.  Returns the bytes
+ * handed to the sink.
  */
-extern Size sc_changelog_write(ScEngine *engine, const ScChangelogSink *sink);
+extern Size sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink);
 
 /*
  * Loads what the state backend has of the query into a fresh engine.  Needs an active snapshot.
- * Raises ERRCODE_DATA_CORRUPTED for a bad checksum, version or a definition whose types don't match.
+ * Raises ERRCODE_DATA_CORRUPTED for damaged chunks, and a definition whose types don't match.
  */
 extern void sc_changelog_load(ScEngine *engine, int64 query_id);
 

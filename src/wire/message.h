@@ -67,13 +67,14 @@ typedef struct ScMessageRow
 
 typedef struct ScMessageChunk
 {
-	int64		checkpoint_id;
 	int64		pane_key;
+	int64		age;
+	int64		born;
+	uint32		position;
 	int32		seq;
-	int16		key_group_min;
-	int16		key_group_max;
+	int16		key_group;
 	bool		full;
-	uint8		unused[3];
+	bool		alone;
 	uint32		len;
 	/* bytes */
 } ScMessageChunk;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * chunks.c
- *	  The state backend "table" (state/backend.h): chunks in stream_ckpt.state_chunk,
- *	  written in batches.
+ *	  The state backend "table" (state/backend.h): chunks in stream_ckpt.state_run,
+ *	  written in batches; old chunks, which are only read and deleted, in state_chunk.
  *
  * The rule: every record that writes a chunk or deletes one carries
  * DoNotReplicateId as its origin, so that decoding drops it before looking at
@@ -16,14 +16,17 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "base/compat.h"
 #include "base/limit.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "model/catalog_table.h"
+#include "model/extension.h"
 #include "replication/origin.h"
 #include "state/backend.h"
+#include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
@@ -35,6 +38,7 @@ struct ScBackend
 {
 	MemoryContext context;		/* of its own, child of the caller's */
 	ScCatalog	table;
+	ScCatalog	old;			/* rel NULL: there are no old chunks */
 
 	/*
 	 * Chunks not yet inserted; all of them of subtransaction batch_subid.  A batch
@@ -53,6 +57,18 @@ struct ScBackend
 	MemoryContext batch_context;	/* tuples of the batch; reset by each flush */
 };
 
+/* Opens state_chunk, if it has ever had anything since it was truncated. */
+static void
+open_old_chunks(ScCatalog *table)
+{
+	Relation	rel = table_open(sc_relation_oid("state_chunk"), RowExclusiveLock);
+	bool		is_empty = RelationGetNumberOfBlocks(rel) == 0;
+
+	table_close(rel, NoLock);
+	if (!is_empty)
+		sc_catalog_open(table, "state_chunk", RowExclusiveLock);
+}
+
 ScBackend *
 sc_backend_begin(void)
 {
@@ -63,7 +79,8 @@ sc_backend_begin(void)
 	ScBackend  *backend = palloc0(sizeof(ScBackend));
 
 	backend->context = context;
-	sc_catalog_open(&backend->table, "state_chunk", RowExclusiveLock);
+	sc_catalog_open(&backend->table, "state_run", RowExclusiveLock);
+	open_old_chunks(&backend->old);
 	backend->chunk_desc = CreateTupleDescCopy(RelationGetDescr(backend->table.rel));
 	backend->batch_context = AllocSetContextCreate(context, "stream_ckpt chunk batch",
 												   ALLOCSET_DEFAULT_SIZES);
@@ -119,10 +136,10 @@ sc_backend_flush(ScBackend *backend)
 
 /* A heap tuple of the chunk, in the batch's context. */
 static HeapTuple
-form_chunk(ScBackend *backend, int64 query_id, int64 checkpoint_id, const ScChunk *chunk)
+form_chunk(ScBackend *backend, int64 query_id, const ScChunk *chunk)
 {
-	Datum		values[Natts_chunk];
-	bool		nulls[Natts_chunk] = {0};
+	Datum		values[Natts_run];
+	bool		nulls[Natts_run] = {0};
 	MemoryContext oldcontext = MemoryContextSwitchTo(backend->batch_context);
 	bytea	   *data = palloc(VARHDRSZ + chunk->len);
 	HeapTuple	tuple;
@@ -130,13 +147,14 @@ form_chunk(ScBackend *backend, int64 query_id, int64 checkpoint_id, const ScChun
 	SET_VARSIZE(data, VARHDRSZ + chunk->len);
 	memcpy(VARDATA(data), chunk->data, chunk->len);
 
-	values[Anum_chunk_query_id - 1] = Int64GetDatum(query_id);
-	values[Anum_chunk_partition_key - 1] = Int64GetDatum(chunk->pane_key);
-	values[Anum_chunk_checkpoint_id - 1] = Int64GetDatum(checkpoint_id);
-	values[Anum_chunk_seq - 1] = Int32GetDatum(chunk->seq);
-	values[Anum_chunk_key_group_min - 1] = Int16GetDatum(chunk->key_group_min);
-	values[Anum_chunk_key_group_max - 1] = Int16GetDatum(chunk->key_group_max);
-	values[Anum_chunk_data - 1] = PointerGetDatum(data);
+	values[Anum_run_query_id - 1] = Int64GetDatum(query_id);
+	values[Anum_run_pane - 1] = Int64GetDatum(chunk->pane_key);
+	values[Anum_run_age - 1] = Int64GetDatum(chunk->age);
+	values[Anum_run_born - 1] = Int64GetDatum(chunk->born);
+	values[Anum_run_key_group - 1] = Int16GetDatum(chunk->key_group);
+	values[Anum_run_position - 1] = Int64GetDatum((int64) chunk->position);
+	values[Anum_run_seq - 1] = Int32GetDatum(chunk->seq);
+	values[Anum_run_data - 1] = PointerGetDatum(data);
 	tuple = heap_form_tuple(backend->chunk_desc, values, nulls);
 	pfree(data);
 	MemoryContextSwitchTo(oldcontext);
@@ -145,7 +163,7 @@ form_chunk(ScBackend *backend, int64 query_id, int64 checkpoint_id, const ScChun
 
 /* Puts a chunk's tuple into the batch, which has room for it. */
 static void
-add_to_batch(ScBackend *backend, int64 query_id, int64 checkpoint_id, const ScChunk *chunk)
+add_to_batch(ScBackend *backend, int64 query_id, const ScChunk *chunk)
 {
 	int			row = backend->batch_rows;
 
@@ -157,7 +175,7 @@ add_to_batch(ScBackend *backend, int64 query_id, int64 checkpoint_id, const ScCh
 													 &TTSOpsHeapTuple);
 		MemoryContextSwitchTo(oldcontext);
 	}
-	ExecStoreHeapTuple(form_chunk(backend, query_id, checkpoint_id, chunk),
+	ExecStoreHeapTuple(form_chunk(backend, query_id, chunk),
 					   backend->batch[row], true);
 	backend->batch_query[row] = query_id;
 	backend->batch_pane[row] = chunk->pane_key;
@@ -166,9 +184,9 @@ add_to_batch(ScBackend *backend, int64 query_id, int64 checkpoint_id, const ScCh
 	backend->batch_rows++;
 }
 
-/* Deletes the chunks that the keys select, in the primary key's order. */
+/* Deletes the rows of a table that the keys select, in the primary key's order. */
 static void
-delete_chunks(ScBackend *backend, int nkeys, ScanKey keys)
+delete_chunks(ScBackend *backend, const ScCatalog *table, int nkeys, ScanKey keys)
 {
 	ReplOriginId save_origin = sc_xact_origin;
 	MemoryContext oldcontext = MemoryContextSwitchTo(backend->context);
@@ -178,12 +196,12 @@ delete_chunks(ScBackend *backend, int nkeys, ScanKey keys)
 	/* what this transaction deleted already must be invisible */
 	CommandCounterIncrement();
 
-	sc_catalog_scan(&scan, &backend->table, nkeys, keys);
+	sc_catalog_scan(&scan, table, nkeys, keys);
 	PG_TRY();
 	{
 		sc_xact_origin = DoNotReplicateId;
 		while ((tuple = sc_catalog_next(&scan)) != NULL)
-			sc_catalog_delete(&backend->table, tuple);
+			sc_catalog_delete(table, tuple);
 	}
 	PG_FINALLY();
 	{
@@ -194,13 +212,35 @@ delete_chunks(ScBackend *backend, int nkeys, ScanKey keys)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Keys for all chunks of a pane; returns their number. */
-static int
-pane_keys(ScanKey keys, int64 query_id, int64 pane_key)
+/* Deletes the runs of a pane, or, if "newer" isn't NULL, those of its writer that are older. */
+static void
+delete_runs(ScBackend *backend, int64 query_id, int64 pane_key, const ScChunk *newer)
 {
+	ScanKeyData keys[4];
+
+	sc_key_int8(&keys[0], Anum_run_query_id, query_id);
+	sc_key_int8(&keys[1], Anum_run_pane, pane_key);
+	if (newer != NULL)
+	{
+		ScanKeyInit(&keys[2], Anum_run_age, BTLessStrategyNumber, F_INT8LT,
+					Int64GetDatum(newer->age));
+		ScanKeyInit(&keys[3], Anum_run_key_group, BTEqualStrategyNumber, F_INT2EQ,
+					Int16GetDatum(newer->key_group));
+	}
+	delete_chunks(backend, &backend->table, newer != NULL ? 4 : 2, keys);
+}
+
+/* The same of old chunks. */
+static void
+delete_old_chunks(ScBackend *backend, int64 query_id, int64 pane_key)
+{
+	ScanKeyData keys[2];
+
+	if (backend->old.rel == NULL)
+		return;
 	sc_key_int8(&keys[0], Anum_chunk_query_id, query_id);
 	sc_key_int8(&keys[1], Anum_chunk_partition_key, pane_key);
-	return 2;
+	delete_chunks(backend, &backend->old, 2, keys);
 }
 
 /* Chunks of the pane that are still in the batch are written. */
@@ -223,8 +263,7 @@ flush_pane(ScBackend *backend, int64 query_id, int64 pane_key)
  * page holds.
  */
 void
-sc_backend_put(ScBackend *backend, int64 query_id, int64 checkpoint_id,
-			   const ScChunk *chunk)
+sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk)
 {
 	if (chunk->len > SC_CHUNK_BYTES)
 		elog(ERROR, "changelog chunk of %zu bytes is too long", chunk->len);
@@ -233,19 +272,16 @@ sc_backend_put(ScBackend *backend, int64 query_id, int64 checkpoint_id,
 
 	if (chunk->full)
 	{
-		ScanKeyData keys[3];
-		int			nkeys = pane_keys(keys, query_id, chunk->pane_key);
-
 		flush_pane(backend, query_id, chunk->pane_key);
-		ScanKeyInit(&keys[nkeys], Anum_chunk_checkpoint_id, BTLessStrategyNumber,
-					F_INT8LT, Int64GetDatum(checkpoint_id));
-		delete_chunks(backend, nkeys + 1, keys);
+		delete_runs(backend, query_id, chunk->pane_key, chunk);
+		if (chunk->alone)
+			delete_old_chunks(backend, query_id, chunk->pane_key);
 	}
 
 	if (backend->batch_rows == CHUNK_BATCH_ROWS ||
 		backend->batch_bytes + chunk->len > CHUNK_BATCH_BYTES)
 		sc_backend_flush(backend);
-	add_to_batch(backend, query_id, checkpoint_id, chunk);
+	add_to_batch(backend, query_id, chunk);
 }
 
 /*
@@ -255,11 +291,10 @@ sc_backend_put(ScBackend *backend, int64 query_id, int64 checkpoint_id,
 void
 sc_backend_drop_pane(ScBackend *backend, int64 query_id, int64 pane_key)
 {
-	ScanKeyData keys[2];
-
 	forget_aborted_batch(backend);
 	flush_pane(backend, query_id, pane_key);
-	delete_chunks(backend, pane_keys(keys, query_id, pane_key), keys);
+	delete_runs(backend, query_id, pane_key, NULL);
+	delete_old_chunks(backend, query_id, pane_key);
 }
 
 void
@@ -268,8 +303,12 @@ sc_backend_drop_query(ScBackend *backend, int64 query_id)
 	ScanKeyData key;
 
 	sc_backend_flush(backend);
+	sc_key_int8(&key, Anum_run_query_id, query_id);
+	delete_chunks(backend, &backend->table, 1, &key);
+	if (backend->old.rel == NULL)
+		return;
 	sc_key_int8(&key, Anum_chunk_query_id, query_id);
-	delete_chunks(backend, 1, &key);
+	delete_chunks(backend, &backend->old, 1, &key);
 }
 
 void
@@ -277,33 +316,71 @@ sc_backend_end(ScBackend *backend)
 {
 	sc_backend_flush(backend);
 	sc_catalog_close(&backend->table);
+	if (backend->old.rel != NULL)
+		sc_catalog_close(&backend->old);
 	MemoryContextDelete(backend->context);
 }
 
 /* ---------- reading ---------- */
 
-/* The chunk that a row of state_chunk holds; its data stay the tuple's. */
-static ScChunk
-read_chunk(const ScCatalogRow *row)
+/* Whom a scan hands its rows to. */
+typedef struct Reading
 {
-	ScChunk		chunk = {0};
-	bytea	   *data;
+	ScReadChunk read;			/* NULL: read_old */
+	ScReadOldChunk read_old;
+	void	   *arg;
+} Reading;
 
-	chunk.pane_key = DatumGetInt64(sc_row_get(row, Anum_chunk_partition_key));
-	chunk.seq = DatumGetInt32(sc_row_get(row, Anum_chunk_seq));
-	chunk.key_group_min = DatumGetInt16(sc_row_get(row, Anum_chunk_key_group_min));
-	chunk.key_group_max = DatumGetInt16(sc_row_get(row, Anum_chunk_key_group_max));
-
+/* The bytes of a row's chunk, which stay the tuple's, or are in "context". */
+static const char *
+row_data(const ScCatalogRow *row, AttrNumber attno, MemoryContext context, Size *len)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
 	/* plain as we store it; after a dump and restore it may not be */
-	data = DatumGetByteaPP(sc_row_get(row, Anum_chunk_data));
-	chunk.data = VARDATA_ANY(data);
-	chunk.len = VARSIZE_ANY_EXHDR(data);
-	return chunk;
+	bytea	   *data = DatumGetByteaPP(sc_row_get(row, attno));
+
+	MemoryContextSwitchTo(old);
+	*len = VARSIZE_ANY_EXHDR(data);
+	return VARDATA_ANY(data);
 }
 
-/* One chunk in memory at a time; "read" must copy what it keeps. */
-void
-sc_backend_read(int64 query_id, ScReadChunk read, void *arg)
+/* Hands over a row of state_run. */
+static void
+read_run_row(const Reading *reading, const ScCatalogRow *row, MemoryContext context)
+{
+	ScChunk		chunk = {0};
+
+	chunk.pane_key = DatumGetInt64(sc_row_get(row, Anum_run_pane));
+	chunk.age = DatumGetInt64(sc_row_get(row, Anum_run_age));
+	chunk.born = DatumGetInt64(sc_row_get(row, Anum_run_born));
+	chunk.key_group = DatumGetInt16(sc_row_get(row, Anum_run_key_group));
+	chunk.position = (uint32) DatumGetInt64(sc_row_get(row, Anum_run_position));
+	chunk.seq = DatumGetInt32(sc_row_get(row, Anum_run_seq));
+	chunk.data = row_data(row, Anum_run_data, context, &chunk.len);
+	sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
+	reading->read(reading->arg, &chunk);
+}
+
+/* Hands over a row of state_chunk. */
+static void
+read_old_row(const Reading *reading, const ScCatalogRow *row, MemoryContext context)
+{
+	ScOldChunk	chunk = {0};
+
+	chunk.pane_key = DatumGetInt64(sc_row_get(row, Anum_chunk_partition_key));
+	chunk.checkpoint_id = DatumGetInt64(sc_row_get(row, Anum_chunk_checkpoint_id));
+	chunk.seq = DatumGetInt32(sc_row_get(row, Anum_chunk_seq));
+	chunk.data = row_data(row, Anum_chunk_data, context, &chunk.len);
+	sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
+	reading->read_old(reading->arg, &chunk);
+}
+
+/*
+ * Hands over all rows of a query, whose id is the first column, in the primary key's order.  One chunk in
+ * memory at a time.
+ */
+static void
+read_rows(const char *name, int64 query_id, const Reading *reading)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt chunk",
@@ -313,24 +390,38 @@ sc_backend_read(int64 query_id, ScReadChunk read, void *arg)
 	ScCatalogScan scan;
 	HeapTuple	tuple;
 
-	sc_catalog_open(&table, "state_chunk", AccessShareLock);
-	sc_key_int8(&key, Anum_chunk_query_id, query_id);
+	sc_catalog_open(&table, name, AccessShareLock);
+	sc_key_int8(&key, 1, query_id);
 	sc_catalog_scan(&scan, &table, 1, &key);
 	while ((tuple = sc_catalog_next(&scan)) != NULL)
 	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 		ScCatalogRow row;
-		ScChunk		chunk;
 
 		sc_row_read(&row, &table, tuple);
-		chunk = read_chunk(&row);
-		MemoryContextSwitchTo(oldcontext);
-		sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
-		read(arg, DatumGetInt64(sc_row_get(&row, Anum_chunk_checkpoint_id)), &chunk);
+		if (reading->read != NULL)
+			read_run_row(reading, &row, context);
+		else
+			read_old_row(reading, &row, context);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
 	}
 	sc_catalog_scan_end(&scan);
 	sc_catalog_close(&table);
 	MemoryContextDelete(context);
+}
+
+void
+sc_backend_read(int64 query_id, ScReadChunk read, void *arg)
+{
+	Reading		reading = {.read = read,.arg = arg};
+
+	read_rows("state_run", query_id, &reading);
+}
+
+void
+sc_backend_read_old(int64 query_id, ScReadOldChunk read, void *arg)
+{
+	Reading		reading = {.read_old = read,.arg = arg};
+
+	read_rows("state_chunk", query_id, &reading);
 }

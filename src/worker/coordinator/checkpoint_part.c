@@ -32,13 +32,16 @@ write_chunk(ScStore *store, const ScMessage *message)
 	ScChunk		chunk = {0};
 
 	chunk.pane_key = head->pane_key;
+	chunk.age = head->age;
+	chunk.born = head->born;
+	chunk.key_group = head->key_group;
+	chunk.position = head->position;
 	chunk.seq = head->seq;
 	chunk.full = head->full;
-	chunk.key_group_min = head->key_group_min;
-	chunk.key_group_max = head->key_group_max;
+	chunk.alone = head->alone;
 	chunk.data = (const char *) (head + 1);
 	chunk.len = head->len;
-	sc_backend_put(sc_store_backend(store), message->query_id, head->checkpoint_id, &chunk);
+	sc_backend_put(sc_store_backend(store), message->query_id, &chunk);
 	return chunk.len;
 }
 

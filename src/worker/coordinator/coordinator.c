@@ -180,7 +180,7 @@ prepare(void)
 static void
 forget_dropped_queries(void)
 {
-	static const char *const tables[] = {"checkpoint_offset", "state_chunk", "query_failure",
+	static const char *const tables[] = {"checkpoint_offset", "state_run", "state_chunk", "query_failure",
 		"late_rows", "dead_letter"};
 
 	SPI_connect();

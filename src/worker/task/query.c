@@ -210,6 +210,7 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	query->active_lsn = offset->active_lsn;
 	query->active_at = offset->active_at;
 	query->options = offset->options;
+	query->age = offset->age;
 	query->ahead_rows = offset->ahead_rows;
 	query->updates_ignored = offset->updates_ignored;
 	query->deletes_ignored = offset->deletes_ignored;
@@ -487,12 +488,14 @@ add_chunk(void *arg, const ScChunk *chunk)
 	ScTaskQuery *query = arg;
 	ScMessageChunk head = {0};
 
-	head.checkpoint_id = query->checkpoint_id;
 	head.pane_key = chunk->pane_key;
+	head.age = chunk->age;
+	head.born = chunk->born;
+	head.key_group = chunk->key_group;
+	head.position = chunk->position;
 	head.seq = chunk->seq;
-	head.key_group_min = chunk->key_group_min;
-	head.key_group_max = chunk->key_group_max;
 	head.full = chunk->full;
+	head.alone = chunk->alone;
 	head.len = chunk->len;
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_CHUNK, query->query->query_id, 0,
 				  &head, sizeof(head), chunk->data, chunk->len);
@@ -547,6 +550,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->truncates_ignored = query->truncates_ignored;
 	offset->groups = sc_engine_groups(query->engine);
 	offset->state_bytes = sc_changelog_live_bytes(query->engine);
+	offset->age = query->age;
 	offset->active_lsn = query->active_lsn;
 	offset->active_at = query->active_at;
 	offset->next_due = sc_engine_next_due(query->engine);
@@ -608,12 +612,11 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
 	ScEnv		env;
 
-	query->checkpoint_id = checkpoint_id;
 	sc_task_check_access(query);
 	sc_task_query_refresh(query);
 	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	(void) sc_changelog_write(query->engine, &sink);
+	(void) sc_changelog_write(query->engine, ++query->age, &sink);
 	sc_env_leave(&env);
 	sc_rows_flush(&query->rows);
 	add_offset(query, checkpoint_id, lsn);

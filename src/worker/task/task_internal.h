@@ -38,7 +38,7 @@ typedef struct ScTaskQuery
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
 	bool		skipping;		/* the transaction being read is one of those */
-	int64		checkpoint_id;	/* of the snapshot that is being made */
+	int64		age;			/* of its last part: each is older than the next (state/backend.h) */
 	bool		paused;			/* takes no more rows; "offset" is its last */
 	bool		touched;		/* since its last part: set by whoever changes its state, or sends something
 								 * of it.  What its offset says is compared */

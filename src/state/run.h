@@ -1,0 +1,111 @@
+/*-------------------------------------------------------------------------
+ * run.h
+ *	  Runs: what one checkpoint writes of a pane, as chunks, and how they are read.  For
+ *	  changelog.c only.
+ *
+ * A run holds entries (exec/encode.c) in order of position, each key at most once.  A chunk is a
+ * header and a payload.  In this machine's byte order:
+ *
+ *	  offset	width
+ *	  0			4		magic "SCL4", which tells a foreign byte order
+ *	  4			2		format version: 4
+ *	  6			2		flags: FIRST, LAST of its run; CONTINUES: its first bytes belong to the
+ *						entry before
+ *	  8			4		seq
+ *	  12		4		signature of the definition (exec/encode.c)
+ *	  16		4		signature of the keys (exec/keys.c)
+ *	  20		1		level: 0
+ *	  21		1		unused, 0
+ *	  22		2		offset in the payload of the first entry that begins in it (0xffff: none does)
+ *	  24		8		pane
+ *	  32		8		age
+ *	  40		8		born
+ *	  48		4		position: of its first entry, or, if none begins in it, of the entry that it
+ *						continues
+ *	  52		2		key_group of the run's name
+ *	  54		2		key groups of the run's range, less 1
+ *	  56		4		entries that begin in the chunk
+ *	  60		4		length of the payload
+ *	  64		8		LAST: entries of the run (else 0)
+ *	  72		8		LAST: bytes of the run, headers included (else 0)
+ *	  80		4		CRC-32C of bytes 0..79 and the payload
+ *	  84				payload
+ *
+ * Before each entry in the payload: varint position, less that of the entry before in the
+ * chunk (the first: less the chunk's); varint length of the entry.  The two are in one chunk;
+ * the entry may go on in the next ones.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_STATE_RUN_H
+#define SC_STATE_RUN_H
+
+#include "base/compat.h"
+#include "exec/group.h"
+#include "port/pg_crc32c.h"
+#include "state/backend.h"
+
+#define SC_RUN_MAGIC		0x53434C34	/* "SCL4" */
+#define SC_RUN_FIRST		0x0001
+#define SC_RUN_LAST			0x0002
+#define SC_RUN_CONTINUES	0x0004
+#define SC_RUN_NO_ENTRY		0xFFFF
+
+/* How often the time limit is told of groups; bytes that count as one */
+#define SC_LIMIT_GROUPS		1024
+#define SC_BYTES_TO_UNIT	1024
+
+typedef struct ScRunHeader
+{
+	uint32		magic;
+	uint16		version;
+	uint16		flags;
+	uint32		seq;
+	uint32		signature;
+	uint32		key_signature;
+	uint8		level;
+	uint8		unused;
+	uint16		first_entry;
+	int64		pane_key;
+	int64		age;
+	int64		born;
+	uint32		position;
+	int16		key_group;
+	uint16		more_key_groups;
+	uint32		entries;
+	uint32		length;
+	uint64		run_entries;
+	uint64		run_bytes;
+	pg_crc32c	crc;
+} ScRunHeader;
+
+#define SC_RUN_HEADER_BYTES	(offsetof(ScRunHeader, crc) + sizeof(pg_crc32c))
+
+StaticAssertDecl(offsetof(ScRunHeader, crc) == 80, "header of a chunk has no padding");
+
+static inline pg_crc32c
+sc_chunk_crc(const char *header, Size header_len, const char *payload, Size len)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, header, header_len);
+	COMP_CRC32C(crc, payload, len);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/*
+ * run_write.c: writes a pane's groups, all or the changed ones, as a run.  Returns its bytes;
+ * "inputs": those of kept inputs among them.
+ */
+typedef void (*ScPutChunk) (void *arg, const ScChunk *chunk);
+extern Size sc_run_write(ScEngine *engine, ScPane *pane, int64 age, bool full, ScPutChunk put,
+						 void *arg, uint32 *entries, Size *inputs);
+
+/* run_read.c: applies all runs of the query to an engine that is being loaded. */
+extern void sc_runs_load(ScEngine *engine, int64 query_id);
+
+/* old_chunks.c: the same of what 0.2 wrote; such panes are to be written whole. */
+extern void sc_old_chunks_load(ScEngine *engine, int64 query_id);
+
+#endif							/* SC_STATE_RUN_H */
