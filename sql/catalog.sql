@@ -129,7 +129,7 @@ SELECT stream_ckpt.detach_stream('parted');
 SELECT stream_ckpt.create_pipeline('other', checkpoint_interval => '100 ms');
 SELECT stream_ckpt.create_pipeline('other');
 SELECT stream_ckpt.create_pipeline('fast', checkpoint_interval => '1 ms');
-SELECT stream_ckpt.create_pipeline('wide', parallelism => 4);
+SELECT stream_ckpt.create_pipeline('wide', parallelism => 17);
 SELECT stream_ckpt.create_pipeline('wide', parallelism => 0);
 SELECT stream_ckpt.create_pipeline('files', state_backend => 'file');
 SELECT stream_ckpt.create_pipeline('files', state_backend => 'stone');

@@ -56,7 +56,8 @@ CREATE TABLE stream_ckpt.query (
 	settings		text[] NOT NULL,
 	preexisting_rows boolean NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
-	paused			boolean NOT NULL DEFAULT false
+	paused			boolean NOT NULL DEFAULT false,
+	parallelism		integer NOT NULL DEFAULT 1
 );
 CREATE INDEX query_pipeline_id_idx ON stream_ckpt.query (pipeline_id);
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
@@ -111,6 +112,7 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	recent_lsn		pg_lsn,
 	ahead_windows	timestamptz[],	-- open ones behind max_event_time, as closed_windows
 	age				bigint NOT NULL DEFAULT 0,	-- of the query's last part: no run of its state is newer
+	tasks			integer NOT NULL DEFAULT 1,	-- that wrote the query's runs
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -131,6 +133,10 @@ CREATE TABLE stream_ckpt.checkpoint (
 	checkpointed_bytes bigint NOT NULL,
 	full_bytes		bigint NOT NULL,
 	failure			text,
+	task_start_delay_ms float8[],	-- of each task, the first one at [1]
+	task_sync_ms	float8[],
+	task_async_ms	float8[],
+	task_bytes		bigint[],
 	PRIMARY KEY (pipeline_id, checkpoint_id, attempt)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
@@ -319,10 +325,14 @@ COMMENT ON SERVER stream_ckpt
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT 'close',
 	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
-	pipeline name DEFAULT 'default')
+	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
-COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name)
-	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close or update';
+COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer)
+	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close or update; parallelism: on how many of the pipeline''s tasks it runs';
+CREATE FUNCTION stream_ckpt.alter_query(query regclass, parallelism integer DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_query';
+COMMENT ON FUNCTION stream_ckpt.alter_query(regclass, integer)
+	IS 'changes on how many of its pipeline''s tasks a query runs';
 CREATE FUNCTION stream_ckpt.drop_query(query regclass, keep_result boolean DEFAULT false)
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_query';
 COMMENT ON FUNCTION stream_ckpt.drop_query(regclass, boolean)
@@ -357,12 +367,12 @@ CREATE FUNCTION stream_ckpt.create_pipeline(name name, parallelism integer DEFAU
 	checkpoint_interval interval DEFAULT '1 second', state_backend text DEFAULT 'table')
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_create_pipeline';
 COMMENT ON FUNCTION stream_ckpt.create_pipeline(name, integer, interval, text)
-	IS 'makes a pipeline: queries of one pipeline share one decoding of the WAL and one set of workers';
+	IS 'makes a pipeline: queries of one pipeline share one decoding of the WAL and one set of workers; parallelism: number of its tasks';
 CREATE FUNCTION stream_ckpt.alter_pipeline(name name, parallelism integer DEFAULT NULL,
 	checkpoint_interval interval DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_pipeline';
 COMMENT ON FUNCTION stream_ckpt.alter_pipeline(name, integer, interval)
-	IS 'changes a pipeline; checkpoint_interval from 10 ms on';
+	IS 'changes a pipeline; checkpoint_interval from 10 ms on; another parallelism shares out its queries among the tasks anew';
 CREATE FUNCTION stream_ckpt.drop_pipeline(name name)
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_pipeline';
 COMMENT ON FUNCTION stream_ckpt.drop_pipeline(name)
@@ -434,6 +444,11 @@ CREATE FUNCTION stream_ckpt.task_lag(pipeline_id integer, task integer)
 RETURNS float8 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_task_lag';
 COMMENT ON FUNCTION stream_ckpt.task_lag(integer, integer)
 	IS 'seconds that a task is behind what was committed: 0 when it has had everything; NULL where it does not run';
+CREATE FUNCTION stream_ckpt.checkpoint_progress(pipeline_id integer, OUT acknowledged integer, OUT tasks integer,
+	OUT slowest_task integer)
+RETURNS record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_checkpoint_progress';
+COMMENT ON FUNCTION stream_ckpt.checkpoint_progress(integer)
+	IS 'how many tasks of how many have sent their parts of the checkpoint in progress, and the first of those that have not';
 
 --
 -- What a restore does: it alone inserts here by a command, and fires the triggers.  Watermarks come with the results
@@ -534,7 +549,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
-	COALESCE(o.ahead_rows, 0) AS ahead_rows
+	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -564,14 +579,31 @@ SELECT c.checkpoint_id AS id, p.name AS pipeline, c.attempt, c.kind, c.status,
 	c.triggered_at AS trigger_time, c.completed_at - c.triggered_at AS duration,
 	c.barrier_ms, c.sync_ms, c.async_ms, c.checkpointed_bytes AS checkpointed_size,
 	c.full_bytes AS full_size, c.rows_in, c.result_rows, c.lsn,
-	CASE WHEN stream_ckpt.sees_pipeline(c.pipeline_id) THEN c.failure END AS failure_message
+	CASE WHEN stream_ckpt.sees_pipeline(c.pipeline_id) THEN c.failure END AS failure_message,
+	pg_catalog.cardinality(c.task_bytes) AS acknowledged, pg_catalog.cardinality(c.task_bytes) AS tasks,
+	(SELECT u.n::integer - 1
+	 FROM ROWS FROM (pg_catalog.unnest(c.task_start_delay_ms), pg_catalog.unnest(c.task_sync_ms), pg_catalog.unnest(c.task_async_ms))
+		WITH ORDINALITY u (start_delay, sync, async, n)
+	 ORDER BY u.start_delay + u.sync + u.async DESC, u.n LIMIT 1) AS slowest_task
 FROM stream_ckpt.checkpoint c JOIN stream_ckpt.pipeline p USING (pipeline_id)
 UNION ALL
 SELECT s.checkpoint_in_progress, p.name, s.attempt, NULL, 'in progress', s.checkpoint_triggered_at,
-	pg_catalog.clock_timestamp() - s.checkpoint_triggered_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+	pg_catalog.clock_timestamp() - s.checkpoint_triggered_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+	a.acknowledged, a.tasks, a.slowest_task
 FROM stream_ckpt.pipeline_status() s JOIN stream_ckpt.pipeline p USING (pipeline_id)
+CROSS JOIN LATERAL stream_ckpt.checkpoint_progress(s.pipeline_id) a
 WHERE s.checkpoint_triggered_at IS NOT NULL;
 COMMENT ON VIEW stream_ckpt.checkpoints IS 'the last checkpoints of each pipeline, and those in progress; sizes in bytes';
+
+CREATE VIEW stream_ckpt.checkpoint_tasks AS
+SELECT c.checkpoint_id AS id, p.name AS pipeline, c.attempt, u.n::integer - 1 AS task,
+	u.start_delay AS start_delay_ms, u.sync AS sync_ms, u.async AS async_ms, u.bytes AS checkpointed_size
+FROM stream_ckpt.checkpoint c
+JOIN stream_ckpt.pipeline p USING (pipeline_id)
+CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(c.task_start_delay_ms), pg_catalog.unnest(c.task_sync_ms), pg_catalog.unnest(c.task_async_ms),
+	pg_catalog.unnest(c.task_bytes)) WITH ORDINALITY u (start_delay, sync, async, bytes, n);
+COMMENT ON VIEW stream_ckpt.checkpoint_tasks
+	IS 'what each task took for its part of the checkpoints in the history: until it met the barrier, while it stood, until the coordinator had all of it';
 
 CREATE VIEW stream_ckpt.checkpoint_stats AS
 SELECT p.name AS pipeline, COALESCE(t.completed, 0) AS completed, COALESCE(t.failed, 0) AS failed,
@@ -630,4 +662,5 @@ REVOKE ALL ON FUNCTION stream_ckpt.on_drop(),
 GRANT USAGE ON SCHEMA stream_ckpt TO PUBLIC;
 GRANT USAGE ON FOREIGN SERVER stream_ckpt TO PUBLIC;
 GRANT SELECT ON stream_ckpt.pipelines, stream_ckpt.queries, stream_ckpt.streams, stream_ckpt.checkpoints,
-	stream_ckpt.checkpoint_stats, stream_ckpt.tasks, stream_ckpt.late_rows, stream_ckpt.dead_letter TO PUBLIC;
+	stream_ckpt.checkpoint_stats, stream_ckpt.checkpoint_tasks, stream_ckpt.tasks, stream_ckpt.late_rows,
+	stream_ckpt.dead_letter TO PUBLIC;

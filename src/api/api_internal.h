@@ -11,6 +11,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "model/catalog.h"
+#include "model/definition.h"
 
 /* ---------- arguments: NULL, where it has no meaning, is an error naming it ---------- */
 
@@ -24,6 +25,9 @@ extern int64 sc_arg_reach(FunctionCallInfo fcinfo, int n, const char *name);
 
 /* The name of a relation, with a schema or without one; an error that shows how names are written. */
 extern struct RangeVar *sc_arg_relation(const char *name);
+
+/* From 1 to SC_MAX_TASKS. */
+extern int32 sc_arg_parallelism(FunctionCallInfo fcinfo, int n);
 
 /* Raises "<what> is not supported yet"; hint may be NULL. */
 pg_noreturn extern void sc_not_supported(const char *what, const char *hint);
@@ -51,6 +55,19 @@ extern void sc_refuse_stream_with_readers(Oid relid, const char *what);
 
 /* An error where the view, just made, depends on an object of a temporary schema. */
 extern void sc_refuse_temporary(Oid view);
+
+/* The query of this result table or definition, for its owner, locked against changes by others. */
+extern ScQuery *sc_lock_owned_query(Oid relid);
+
+/* ---------- parallelism.c: errors where it can't be ---------- */
+
+/* So many tasks for the pipeline (0: one that isn't there yet), by max_worker_processes. */
+extern void sc_check_workers(int32 pipeline_id, int32 parallelism);
+/* The same, by what its queries want. */
+extern void sc_check_pipeline_parallelism(const ScPipeline *pipeline, int32 parallelism);
+/* So many of its tasks for a query. */
+extern void sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *definition,
+									   int32 parallelism);
 
 /* ---------- names ---------- */
 

@@ -59,6 +59,7 @@ typedef struct NewQuery
 	int64		allowed_lateness;	/* microseconds */
 	bool		keep_late_rows;
 	bool		dead_letter;	/* on_error => 'dead_letter' */
+	int32		parallelism;
 	SelectStmt *select;
 	ScDefinition *definition;
 	ScPipeline *pipeline;
@@ -123,6 +124,7 @@ analyze_text(NewQuery *query)
 	query->definition = sc_definition_analyze(parsed, query->text, query->emit,
 											  query->allowed_lateness);
 	check_stream(query, parsed);
+	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism);
 }
 
 /* Is "text" a SELECT rather than a name? */
@@ -391,6 +393,7 @@ create_entry(NewQuery *query)
 	entry.allowed_lateness = query->allowed_lateness;
 	entry.keep_late_rows = query->keep_late_rows;
 	entry.dead_letter = query->dead_letter;
+	entry.parallelism = query->parallelism;
 	entry.owner = GetUserId();
 	entry.settings = sc_env_current_settings();
 	/* also, the names in its text may have come to mean something else meanwhile */
@@ -407,6 +410,7 @@ create_entry(NewQuery *query)
 	control.query_id = sc_query_insert(&entry);
 	control.stream_relid = query->definition->stream_relid;
 	control.event_time_attno = query->definition->event_time_attno;
+	control.parallelism = query->parallelism;
 	control.has_options = true;
 	control.options = sc_stream_by_relid(entry.stream_relid, false)->options;
 	(void) sc_control_log(&control);
@@ -487,7 +491,7 @@ try_query(const NewQuery *query, char *name)
 
 /*
  * create_query(name text, query text, emit text, allowed_lateness interval,
- * backfill boolean, keep_late_rows boolean, on_error text, pipeline name) ->
+ * backfill boolean, keep_late_rows boolean, on_error text, pipeline name, parallelism integer) ->
  * regclass, the result table.
  */
 Datum
@@ -502,7 +506,9 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 	refuse_swapped(name);
 	check_options(fcinfo, &query);
 	pipeline = sc_arg_name(fcinfo, 7, "pipeline");
-	(void) sc_usable_pipeline(pipeline);
+	query.pipeline = sc_usable_pipeline(pipeline);
+	/* only now: catalogs of 0.2, which that refuses, don't have the argument */
+	query.parallelism = sc_arg_parallelism(fcinfo, 8);
 	try_query(&query, name);
 	prepare_pipeline(&query, pipeline);
 	analyze_text(&query);

@@ -22,8 +22,8 @@ PG_FUNCTION_INFO_V1(stream_ckpt_pause_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_resume_query);
 
 /* The query, for its owner, locked against others who pause and resume it. */
-static ScQuery *
-lock_owned_query(Oid relid)
+ScQuery *
+sc_lock_owned_query(Oid relid)
 {
 	ScQuery    *query = sc_query_by_relid(relid, false);
 
@@ -40,7 +40,7 @@ stream_ckpt_pause_query(PG_FUNCTION_ARGS)
 	ScQuery    *query;
 
 	sc_refuse_in_worker("pause_query()");
-	query = lock_owned_query(PG_GETARG_OID(0));
+	query = sc_lock_owned_query(PG_GETARG_OID(0));
 	if (query->paused)
 		PG_RETURN_VOID();
 	sc_query_set_paused(query->query_id, true);
@@ -64,7 +64,7 @@ stream_ckpt_resume_query(PG_FUNCTION_ARGS)
 	ScQuery    *query;
 
 	sc_refuse_in_worker("resume_query()");
-	query = lock_owned_query(PG_GETARG_OID(0));
+	query = sc_lock_owned_query(PG_GETARG_OID(0));
 	if (!sc_failure_resume(query->query_id, accept_gap, &had_gap))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

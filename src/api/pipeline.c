@@ -33,21 +33,6 @@ PG_FUNCTION_INFO_V1(stream_ckpt_sync);
 
 /* ---------- parameters ---------- */
 
-static int
-parallelism_arg(FunctionCallInfo fcinfo, int n)
-{
-	int			parallelism = DatumGetInt32(sc_arg(fcinfo, n, "parallelism"));
-
-	if (parallelism < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"parallelism\" must be at least 1")));
-	if (parallelism != 1)
-		sc_not_supported("parameter \"parallelism\" other than 1",
-							"Put queries into several pipelines to use more processors.");
-	return parallelism;
-}
-
 static int64
 interval_arg(FunctionCallInfo fcinfo, int n)
 {
@@ -106,7 +91,9 @@ stream_ckpt_create_pipeline(PG_FUNCTION_ARGS)
 	sc_refuse_in_worker("create_pipeline");
 	check_create();
 	pipeline.name = sc_arg_name(fcinfo, 0, "name");
-	pipeline.parallelism = parallelism_arg(fcinfo, 1);
+	pipeline.parallelism = sc_arg_parallelism(fcinfo, 1);
+	if (pipeline.parallelism > 1)
+		sc_check_workers(0, pipeline.parallelism);
 	pipeline.checkpoint_interval = interval_arg(fcinfo, 2);
 	pipeline.state_backend = state_backend_arg(fcinfo, 3);
 	pipeline.owner = GetUserId();
@@ -128,11 +115,18 @@ Datum
 stream_ckpt_alter_pipeline(PG_FUNCTION_ARGS)
 {
 	ScPipeline *pipeline;
+	int32		before;
 
 	sc_refuse_in_worker("alter_pipeline");
 	pipeline = lock_owned_pipeline(sc_arg_name(fcinfo, 0, "name"));
+	before = pipeline->parallelism;
 	if (!PG_ARGISNULL(1))
-		pipeline->parallelism = parallelism_arg(fcinfo, 1);
+		pipeline->parallelism = sc_arg_parallelism(fcinfo, 1);
+	if (pipeline->parallelism > before)
+		sc_check_workers(pipeline->pipeline_id, pipeline->parallelism);
+	/* queries of a dump can want more than a new "default" has */
+	if (pipeline->parallelism < before)
+		sc_check_pipeline_parallelism(pipeline, pipeline->parallelism);
 	if (!PG_ARGISNULL(2))
 		pipeline->checkpoint_interval = interval_arg(fcinfo, 2);
 	sc_pipeline_update(pipeline);

@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "base/clock.h"
@@ -14,6 +15,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
+#include "port/pg_bitutils.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -29,6 +31,7 @@ PG_FUNCTION_INFO_V1(stream_ckpt_watermark);
 PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_message);
 PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_hint);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_lag);
+PG_FUNCTION_INFO_V1(stream_ckpt_checkpoint_progress);
 
 #define PIPELINE_COLUMNS 14
 #define TASK_COLUMNS 13
@@ -296,6 +299,31 @@ stream_ckpt_task_lag(PG_FUNCTION_ARGS)
 	if (task->commit_time != 0)
 		lag = Min(lag, Max(GetCurrentTimestamp() - task->commit_time, 0) / 1000000.0);
 	PG_RETURN_FLOAT8(lag);
+}
+
+/* checkpoint_progress(pipeline_id): acknowledged, tasks, slowest_task; all NULL if none is in progress */
+Datum
+stream_ckpt_checkpoint_progress(PG_FUNCTION_ARGS)
+{
+	ScPipelineShared *pipeline = sc_shared_find(MyDatabaseId, PG_GETARG_INT32(0));
+	uint32		acknowledged;
+	TupleDesc	desc;
+	Datum		values[3] = {0};
+	bool		nulls[3] = {true, true, true};
+	int			missing = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (pipeline && pipeline->triggered_at != 0)
+	{
+		acknowledged = pipeline->acknowledged;
+		while (acknowledged & (UINT32_C(1) << missing))
+			missing++;
+		set(values, nulls, 0, Int32GetDatum(pg_popcount32(acknowledged)), false);
+		set(values, nulls, 1, Int32GetDatum(pipeline->ntasks), false);
+		set(values, nulls, 2, Int32GetDatum(missing), missing >= pipeline->ntasks);
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 /*

@@ -11,14 +11,41 @@
 
 #include "access/xact.h"
 #include "base/settings.h"
+#include "catalog/pg_type.h"
 #include "ckpt/history.h"
 #include "ckpt/pipeline_state.h"
 #include "model/catalog_table.h"
+#include "utils/array.h"
 #include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
 #define HISTORY_BATCH	16
+
+/* Arrays by task: milliseconds, and bytes. */
+static void
+set_tasks(ScCatalogRow *row, const ScCheckpointRecord *record)
+{
+	static const AttrNumber attnos[] = {Anum_checkpoint_task_start_delay_ms, Anum_checkpoint_task_sync_ms,
+	Anum_checkpoint_task_async_ms, Anum_checkpoint_task_bytes};
+	Datum	   *values = palloc(sizeof(Datum) * Max(record->ntasks, 1));
+
+	for (int figure = 0; figure < lengthof(attnos); figure++)
+	{
+		bool		is_bytes = attnos[figure] == Anum_checkpoint_task_bytes;
+
+		for (int i = 0; i < record->ntasks; i++)
+		{
+			const ScCheckpointTask *task = &record->tasks[i];
+			int64		us = figure == 0 ? task->start_delay_us : figure == 1 ? task->sync_us : task->async_us;
+
+			values[i] = is_bytes ? Int64GetDatum(task->bytes) : Float8GetDatum(us / 1000.0);
+		}
+		sc_row_set(row, attnos[figure],
+				   PointerGetDatum(construct_array(values, record->ntasks, is_bytes ? INT8OID : FLOAT8OID,
+												   sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE)));
+	}
+}
 
 /* Fills the row of a record; "failure" NULL: completed. */
 static void
@@ -42,6 +69,7 @@ set_record(ScCatalogRow *row, const ScCheckpointRecord *record, const char *fail
 	sc_row_set(row, Anum_checkpoint_checkpointed_bytes, Int64GetDatum(record->checkpointed_bytes));
 	sc_row_set(row, Anum_checkpoint_full_bytes, Int64GetDatum(record->full_bytes));
 	sc_row_set_text(row, Anum_checkpoint_failure, failure);
+	set_tasks(row, record);
 }
 
 /* Writes the record of a checkpoint, in place of an earlier one of the same key. */

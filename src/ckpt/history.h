@@ -9,6 +9,15 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
+/* What one task took for its part of a checkpoint. */
+typedef struct ScCheckpointTask
+{
+	int64		start_delay_us; /* trigger until it met the barrier */
+	int64		sync_us;
+	int64		async_us;		/* from there until all of it was with the coordinator */
+	int64		bytes;			/* of chunks */
+} ScCheckpointTask;
+
 /* stream_ckpt.checkpoint */
 typedef struct ScCheckpointRecord
 {
@@ -25,6 +34,8 @@ typedef struct ScCheckpointRecord
 	int64		result_rows;
 	int64		checkpointed_bytes;
 	int64		full_bytes;
+	int			ntasks;
+	ScCheckpointTask *tasks;
 } ScCheckpointRecord;
 
 /* Adds the record of a checkpoint that this transaction completes, and prunes the history. */

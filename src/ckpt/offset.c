@@ -75,6 +75,7 @@ read_offset(const ScCatalogRow *row)
 	offset->updates_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_updates_ignored));
 	offset->deletes_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_deletes_ignored));
 	offset->truncates_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_truncates_ignored));
+	offset->ntasks = DatumGetInt32(sc_row_get(row, Anum_offset_tasks));
 	offset->groups = DatumGetInt64(sc_row_get(row, Anum_offset_groups));
 	offset->state_bytes = DatumGetInt64(sc_row_get(row, Anum_offset_state_bytes));
 	offset->age = DatumGetInt64(sc_row_get(row, Anum_offset_age));
@@ -155,6 +156,7 @@ set_offset(ScCatalogRow *row, const ScOffset *offset)
 	sc_row_set(row, Anum_offset_updates_ignored, Int64GetDatum(offset->updates_ignored));
 	sc_row_set(row, Anum_offset_deletes_ignored, Int64GetDatum(offset->deletes_ignored));
 	sc_row_set(row, Anum_offset_truncates_ignored, Int64GetDatum(offset->truncates_ignored));
+	sc_row_set(row, Anum_offset_tasks, Int32GetDatum(offset->ntasks));
 	sc_row_set(row, Anum_offset_groups, Int64GetDatum(offset->groups));
 	sc_row_set(row, Anum_offset_state_bytes, Int64GetDatum(offset->state_bytes));
 	sc_row_set(row, Anum_offset_age, Int64GetDatum(offset->age));

@@ -32,6 +32,7 @@ typedef struct ScOffset
 	int64		updates_ignored;
 	int64		deletes_ignored;
 	int64		truncates_ignored;
+	int32		ntasks;			/* that the query runs on: the writers of its runs */
 	int64		groups;			/* in memory at the barrier */
 	int64		state_bytes;	/* bytes of live chunks */
 	int64		age;			/* of the last part: of its runs (state/backend.h) */

@@ -481,7 +481,7 @@ is_ours(ScEngine *engine, uint32 hash)
  * is read.  The current context is a short one.
  */
 int64
-sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len)
+sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len, bool *ours)
 {
 	Entry		entry;
 	int64		inputs_bytes = pane->inputs_bytes;
@@ -490,7 +490,8 @@ sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, S
 
 	begin_entry(engine, &entry, version, data, len);
 	hash = sc_keys_hash(engine);
-	if (is_ours(engine, hash))
+	*ours = is_ours(engine, hash);
+	if (*ours)
 		finish_entry(engine, pane, &entry,
 					 sc_pane_lookup(engine, pane, hash, &isnew));
 	return pane->inputs_bytes - inputs_bytes;

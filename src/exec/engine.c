@@ -10,6 +10,9 @@
  * their allowed lateness too.  What late rows change between the two is
  * emitted at barriers, and before the pane is freed.
  *
+ * A query can run in several tasks, each with a range of key groups.  All of them see every row, and have the
+ * same panes open (some without groups): so event time, and which windows are over, is the same in all.
+ *
  * Rules that must hold: the watermark moves in sc_engine_advance_watermark and what is made of
  * control messages only, and never back but in sc_engine_reset, so that results depend on
  * the log alone; a pane was emitted (emit close) if and only if the watermark is past its
@@ -104,6 +107,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->options = *options;
 	engine->all_key_groups = (options->first_key_group <= 0 &&
 							  options->last_key_group >= SC_MAX_PARALLELISM - 1);
+	engine->is_first = options->first_key_group <= 0;
 	engine->span = (ScPaneSpan) SC_NO_PANE;
 	sc_event_time_init(&engine->time);
 	engine->watermark = SC_NO_EVENT_TIME;
@@ -198,7 +202,7 @@ drop_timeless(ScEngine *engine, bool cut)
 {
 	set_window_slot(engine, true);
 	if (passes_where_though_dropped(engine, engine->column_quals, cut) &&
-		(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
+		sc_owns_dropped(engine, cut))
 		engine->counters.null_event_times++;
 	sc_engine_restore_window(engine);
 }
@@ -221,8 +225,7 @@ refuse_window(ScEngine *engine, bool cut)
 static pg_noinline void
 drop_late(ScEngine *engine, bool cut)
 {
-	if (!passes_where_though_dropped(engine, engine->quals, cut) ||
-		!(engine->all_key_groups || sc_is_ours(engine, sc_keys_load(engine))))
+	if (!passes_where_though_dropped(engine, engine->quals, cut) || !sc_owns_dropped(engine, cut))
 		return;
 	if (engine->options.late_row)
 	{
@@ -254,10 +257,11 @@ add_row(ScEngine *engine, bool cut)
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
 	hash = sc_keys_load(engine);
-	if (!sc_is_ours(engine, hash))
-		return;
+	/* whoever's the row is: all tasks of the query have the same panes open */
 	if (unlikely(engine->current == NULL))
 		engine->current = sc_pane_open(engine, engine->span.key);
+	if (!sc_is_ours(engine, hash))
+		return;
 	group = sc_pane_lookup(engine, engine->current, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_save(engine, engine->current, group, hash, isnew);
@@ -307,7 +311,7 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	MemoryContext old;
 
 	engine->running = true;
-	engine->counters.rows_in++;
+	engine->counters.rows_in += engine->is_first;
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
 	slot_getsomeattrs(slot, engine->last_attno);

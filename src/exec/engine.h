@@ -20,6 +20,13 @@
 #define SC_KEY_GROUP_BITS	7	/* the upper bits of a key's hash */
 #define SC_MAX_PARALLELISM	(1 << SC_KEY_GROUP_BITS)	/* number of key groups */
 
+/* The first key group of the number-th of n tasks; each has those up to the next one's first. */
+static inline int
+sc_first_key_group(int number, int n)
+{
+	return number * SC_MAX_PARALLELISM / n;
+}
+
 typedef struct ScEngine ScEngine;
 
 typedef enum ScResultOp
@@ -67,8 +74,8 @@ typedef struct ScEngineOptions
 /* Counters since the query began (restored with the state by the caller). */
 typedef struct ScEngineCounters
 {
-	int64		rows_in;		/* rows of the stream seen, before WHERE */
-	int64		late_rows;		/* rows (x windows) dropped as late */
+	int64		rows_in;		/* rows of the stream seen, before WHERE; counted by the query's first task */
+	int64		late_rows;		/* rows (x windows) dropped as late; as all below, of our key groups */
 	int64		null_event_times;	/* NULL or infinite event time: dropped */
 	int64		result_rows;	/* emitted */
 } ScEngineCounters;

@@ -217,6 +217,7 @@ struct ScEngine
 	ScEngineCounters counters;
 	bool		running;		/* inside a call that can fail; stays set by errors */
 	bool		all_key_groups; /* the whole range is ours */
+	bool		is_first;		/* the first key group is: ours is what belongs to no group */
 
 	/* source part */
 	int			last_attno;
@@ -235,6 +236,7 @@ struct ScEngine
 	bool		keys_byval;		/* all are SC_KEY_BYVAL */
 	bool		keys_general;	/* some are SC_KEY_GENERAL */
 	bool		keys_can_change;	/* two that differ can become equal */
+	bool		keys_can_fail;	/* their expressions may raise an error */
 	bool		loading;		/* keys are told apart by their bytes */
 	Datum	   *key_values;		/* of the current row */
 	uint8	   *key_nulls;
@@ -367,6 +369,8 @@ extern void sc_where_compile(ScEngine *engine);
 extern bool sc_where_of_dropped(ScEngine *engine, ExprState *quals, bool cut);
 /* "quals" of the current row, which was cut: reads what it reads, and no more. */
 extern bool sc_where_of_cut(ScEngine *engine, ExprState *quals);
+/* Is a row that is dropped ours to count?  An error in its keys is none of the row's. */
+extern bool sc_owns_dropped(ScEngine *engine, bool cut);
 /* An error where one of these attributes (0: all) of the current row was left out. */
 extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
 

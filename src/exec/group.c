@@ -60,6 +60,12 @@ sc_engine_key_groups(const ScEngine *engine, int *first, int *last)
 	*last = engine->options.last_key_group;
 }
 
+bool
+sc_engine_keys_can_move(const ScEngine *engine)
+{
+	return engine->keys_general;
+}
+
 MemoryContext
 sc_engine_row_context(const ScEngine *engine)
 {

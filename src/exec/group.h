@@ -42,6 +42,8 @@ pg_noreturn extern void sc_signature_fail(void);
 
 /* The key groups that it has, the last one included. */
 extern void sc_engine_key_groups(const ScEngine *engine, int *first, int *last);
+/* Can groups have other positions than when they were written? */
+extern bool sc_engine_keys_can_move(const ScEngine *engine);
 
 /* For one group's bytes: the caller resets it. */
 extern MemoryContext sc_engine_row_context(const ScEngine *engine);
@@ -102,9 +104,10 @@ extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool 
 extern void sc_group_written(ScEngine *engine, ScGroup *group);
 
 /*
- * Applies an entry as a format version has it.  Returns by how much the pane's kept inputs
- * have grown.
+ * Applies an entry as a format version has it, if no other task has its group (*ours).  Returns by how
+ * much the pane's kept inputs have grown.
  */
-extern int64 sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len);
+extern int64 sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len,
+							 bool *ours);
 
 #endif							/* SC_EXEC_GROUP_H */

@@ -21,6 +21,7 @@
 #include "common/hashfn.h"
 #include "exec/exec_internal.h"
 #include "fmgr.h"
+#include "optimizer/clauses.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/datum.h"
@@ -139,6 +140,8 @@ sc_keys_compile(ScEngine *engine)
 			engine->keys_general = true;
 		if (sc_key_equality_can_change(&engine->def->keys[i]))
 			engine->keys_can_change = true;
+		/* leakproof functions raise no error, whatever their arguments are */
+		engine->keys_can_fail |= contain_leaked_vars((Node *) engine->def->keys[i].expr);
 	}
 }
 

@@ -127,6 +127,36 @@ sc_where_of_cut(ScEngine *engine, ExprState *quals)
 	return passes;
 }
 
+typedef struct Owner
+{
+	ScEngine   *engine;
+	bool		ours;
+} Owner;
+
+static bool
+owner_step(void *arg)
+{
+	Owner	   *owner = arg;
+
+	owner->ours = sc_is_ours(owner->engine, sc_keys_load(owner->engine));
+	return true;
+}
+
+/* A row whose keys raise an error belongs to the first task. */
+bool
+sc_owns_dropped(ScEngine *engine, bool cut)
+{
+	Owner		owner = {.engine = engine};
+
+	if (engine->all_key_groups)
+		return true;
+	if (!engine->keys_can_fail && !cut)
+		return sc_is_ours(engine, sc_keys_load(engine));
+	if (sc_subtransaction_try(owner_step, &owner, sc_rethrow_transient) != NULL)
+		return engine->is_first;
+	return owner.ours;
+}
+
 void
 sc_check_cut_row(ScEngine *engine, Bitmapset *attnos)
 {

@@ -307,6 +307,7 @@ read_query(const ScCatalogRow *row)
 	query->dead_letter =
 		strcmp(TextDatumGetCString(sc_row_get(row, Anum_query_on_error)), "dead_letter") == 0;
 	query->paused = DatumGetBool(sc_row_get(row, Anum_query_paused));
+	query->parallelism = DatumGetInt32(sc_row_get(row, Anum_query_parallelism));
 	return query;
 }
 

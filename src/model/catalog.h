@@ -33,7 +33,7 @@ typedef struct ScPipeline
 	int32		pipeline_id;
 	char	   *name;
 	Oid			owner;
-	int32		parallelism;	/* number of tasks; 1 until more are built */
+	int32		parallelism;	/* number of tasks */
 	int64		checkpoint_interval;	/* microseconds, >= 10,000 */
 	char	   *state_backend;	/* "table" */
 	bool		stopped;		/* wish: stop_pipeline() was called */
@@ -64,6 +64,7 @@ typedef struct ScQuery
 	bool		keep_late_rows;
 	bool		dead_letter;	/* on_error => 'dead_letter' */
 	bool		paused;			/* wish: pause_query() was called */
+	int32		parallelism;	/* on so many of its pipeline's tasks, if there are as many */
 } ScQuery;
 
 extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);

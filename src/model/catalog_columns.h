@@ -40,7 +40,8 @@
 #define Anum_query_preexisting_rows		11
 #define Anum_query_created_at			12
 #define Anum_query_paused				13
-#define Natts_query						13
+#define Anum_query_parallelism			14
+#define Natts_query						14
 
 /* stream_ckpt.state_run */
 #define Anum_run_query_id					1
@@ -95,7 +96,8 @@
 #define Anum_offset_recent_lsn				29
 #define Anum_offset_ahead_windows			30
 #define Anum_offset_age						31
-#define Natts_offset						31
+#define Anum_offset_tasks					32
+#define Natts_offset						32
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1
@@ -129,7 +131,11 @@
 #define Anum_checkpoint_checkpointed_bytes	14
 #define Anum_checkpoint_full_bytes			15
 #define Anum_checkpoint_failure				16
-#define Natts_checkpoint					16
+#define Anum_checkpoint_task_start_delay_ms	17
+#define Anum_checkpoint_task_sync_ms		18
+#define Anum_checkpoint_task_async_ms		19
+#define Anum_checkpoint_task_bytes			20
+#define Natts_checkpoint					20
 
 /* stream_ckpt.query_failure */
 #define Anum_failure_query_id				1

@@ -297,6 +297,7 @@ sc_query_insert(const ScQuery *query)
 	sc_row_set(&row, Anum_query_created_at,
 			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
 	sc_row_set(&row, Anum_query_paused, BoolGetDatum(query->paused));
+	sc_row_set(&row, Anum_query_parallelism, Int32GetDatum(query->parallelism));
 	insert_row("query", &row);
 	return query_id;
 }
@@ -319,6 +320,17 @@ sc_query_set_paused(int64 query_id, bool paused)
 	ScanKeyData key;
 
 	sc_row_set(&row, Anum_query_paused, BoolGetDatum(paused));
+	sc_key_int8(&key, Anum_query_id, query_id);
+	update_rows("query", &key, &row);
+}
+
+void
+sc_query_set_parallelism(int64 query_id, int32 parallelism)
+{
+	ScCatalogRow row = {0};
+	ScanKeyData key;
+
+	sc_row_set(&row, Anum_query_parallelism, Int32GetDatum(parallelism));
 	sc_key_int8(&key, Anum_query_id, query_id);
 	update_rows("query", &key, &row);
 }

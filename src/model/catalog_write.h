@@ -43,6 +43,7 @@ extern int64 sc_query_insert(const ScQuery *query);
 extern void sc_query_set_preexisting(int64 query_id);
 
 extern void sc_query_set_paused(int64 query_id, bool paused);
+extern void sc_query_set_parallelism(int64 query_id, int32 parallelism);
 
 /* A row of stream_ckpt.query whose relations may be gone. */
 typedef struct ScQueryRow

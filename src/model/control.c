@@ -13,7 +13,7 @@
  *		  4      4  pipeline_id, 0: all pipelines of the database
  *		  8      8  query_id, 0 for a marker
  *		 16      4  stream_relid: create, idle, alter and reset, else 0
- *		 20      4  zero
+ *		 20      4  parallelism, create only, else 0
  *		 24      8  idle_since, idle messages
  *		 32      8  idle_at, likewise
  *		 40      8  watermark_delay, create and alter messages
@@ -45,7 +45,7 @@ typedef struct ControlWire
 	int32		pipeline_id;
 	int64		query_id;
 	uint32		stream_relid;
-	uint32		reserved;
+	int32		parallelism;
 	XLogRecPtr	idle_since;
 	TimestampTz idle_at;
 	int64		watermark_delay;
@@ -113,6 +113,7 @@ sc_control_log(const ScControl *control)
 	wire.pipeline_id = control->pipeline_id;
 	wire.query_id = control->query_id;
 	wire.stream_relid = control->stream_relid;
+	wire.parallelism = control->parallelism;
 	wire.idle_since = control->idle_since;
 	wire.idle_at = control->idle_at;
 	wire.watermark_delay = control->options.watermark_delay;
@@ -173,6 +174,7 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	control->query_id = wire.query_id;
 	control->stream_relid = wire.stream_relid;
 	control->event_time_attno = wire.event_time_attno;
+	control->parallelism = Max(wire.parallelism, 1);
 	control->idle_since = wire.idle_since;
 	control->idle_at = wire.idle_at;
 	control->has_options = (wire.kind == SC_CONTROL_ALTER_STREAM ||

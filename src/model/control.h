@@ -52,6 +52,8 @@ typedef struct ScControl
 	XLogRecPtr	idle_since;
 	TimestampTz idle_at;
 
+	int32		parallelism;	/* create: on how many tasks the query is to run; messages of 0.2 don't say: 1 */
+
 	/* create, alter: what the stream has from here on; create messages of 0.2 don't say */
 	bool		has_options;
 	ScStreamOptions options;

@@ -82,6 +82,7 @@ typedef struct ScDefinition
 	 * has_user_parts: functions, types or operators that didn't come with the server.
 	 */
 	bool		has_user_parts;
+	bool		routed_by_user_parts;	/* WHERE and keys have some */
 	bool		whole_row;		/* rows of the stream are values in it */
 	List	   *types;			/* Oids: types that didn't come with the server */
 	List	   *relations;		/* Oids: those whose columns are types' attributes */

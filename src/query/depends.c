@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "query/query_internal.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
@@ -134,16 +135,18 @@ depends_walker(Node *node, ScAnalysis *an)
 	return expression_tree_walker(node, depends_walker, an);
 }
 
-/* Fills in def's has_user_parts, types, relations and whole_row. */
+/* Fills in def's has_user_parts, routed_by_user_parts, types, relations and whole_row. */
 void
 sc_note_dependencies(ScAnalysis *an)
 {
 	Query	   *query = an->query;
 
-	(void) depends_walker((Node *) query->targetList, an);
 	(void) depends_walker((Node *) an->quals, an);
-	(void) depends_walker(query->havingQual, an);
 	(void) depends_walker((Node *) an->window_call->args, an);
+	(void) depends_walker((Node *) get_sortgrouplist_exprs(query->groupClause, query->targetList), an);
+	an->def->routed_by_user_parts = an->def->has_user_parts;
+	(void) depends_walker((Node *) query->targetList, an);
+	(void) depends_walker(query->havingQual, an);
 }
 
 static void

@@ -49,9 +49,11 @@ extern ScBackend *sc_backend_begin(void);
  * chunk's bytes are copied.
  */
 extern void sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk);
-/* Whatever there is of a pane, or of a query. */
+/* Whatever there is of a pane, or of a query; each of its tasks may ask for it. */
 extern void sc_backend_drop_pane(ScBackend *backend, int64 query_id, int64 pane_key);
 extern void sc_backend_drop_query(ScBackend *backend, int64 query_id);
+/* The same of runs that are older than "age", and of old chunks. */
+extern void sc_backend_drop_older(ScBackend *backend, int64 query_id, int64 age);
 /*
  * Writes what is buffered.  To be called before a subtransaction that called sc_backend_put is
  * released: what one leaves that aborts is thrown away.

@@ -67,11 +67,30 @@ sc_changelog_live_bytes(const ScEngine *engine)
 	return sc_engine_live_bytes(engine);
 }
 
-void
-sc_changelog_load(ScEngine *engine, int64 query_id)
+/* What was read is to be replaced. */
+static void
+rewrite_all(ScEngine *engine, bool rescaled)
 {
+	ScPane	   *pane;
+
+	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
+	{
+		/* whoever wrote it: they all go in one checkpoint, before the pane can be dropped by itself */
+		if (rescaled)
+			sc_pane_set_live_bytes(engine, pane, 0);
+		sc_pane_rewrite(pane);
+	}
+}
+
+void
+sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled)
+{
+	bool		moved;
+
 	sc_engine_begin_load(engine);
 	sc_old_chunks_load(engine, query_id);
-	sc_runs_load(engine, query_id);
+	moved = sc_runs_load(engine, query_id);
+	if (rescaled || moved)
+		rewrite_all(engine, rescaled);
 	sc_engine_end_load(engine);
 }

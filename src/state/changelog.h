@@ -36,10 +36,12 @@ typedef struct ScChangelogSink
 extern Size sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink);
 
 /*
- * Loads what the state backend has of the query into a fresh engine.  Needs an active snapshot.
+ * Loads what the state backend has of the query into a fresh engine: the groups of its key groups, and all panes.
+ * "rescaled": the key groups were shared out otherwise among the query's tasks; each pane is written whole next
+ * then, and all that was read is obsolete.  Needs an active snapshot.
  * Raises ERRCODE_DATA_CORRUPTED for damaged chunks, and a definition whose types don't match.
  */
-extern void sc_changelog_load(ScEngine *engine, int64 query_id);
+extern void sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled);
 
 /* Bytes of the chunks that are live now: what a full set of chunks holds. */
 extern int64 sc_changelog_live_bytes(const ScEngine *engine);

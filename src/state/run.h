@@ -102,8 +102,11 @@ typedef void (*ScPutChunk) (void *arg, const ScChunk *chunk);
 extern Size sc_run_write(ScEngine *engine, ScPane *pane, int64 age, bool full, ScPutChunk put,
 						 void *arg, uint32 *entries, Size *inputs);
 
-/* run_read.c: applies all runs of the query to an engine that is being loaded. */
-extern void sc_runs_load(ScEngine *engine, int64 query_id);
+/*
+ * run_read.c: applies all runs of the query, as far as they can hold groups of the engine's key groups, to an engine that is
+ * being loaded; opens all panes.  True: a group belongs to another task than the one that wrote it.
+ */
+extern bool sc_runs_load(ScEngine *engine, int64 query_id);
 
 /* old_chunks.c: the same of what 0.2 wrote; such panes are to be written whole. */
 extern void sc_old_chunks_load(ScEngine *engine, int64 query_id);

@@ -18,7 +18,12 @@ typedef struct Loader
 	int64		entries;		/* of the pane so far */
 	int64		entry_bytes;	/* theirs without kept inputs */
 
+	int			first_key_group;	/* the engine's */
+	int			last_key_group;
+	bool		moved;			/* a group belongs to another task than the one that wrote it */
+
 	/* the run being read */
+	bool		has_run;		/* of the pane */
 	ScRunHeader run;			/* of its last chunk */
 	bool		complete;		/* that was the LAST one */
 	uint32		position;		/* of the last entry */
@@ -74,7 +79,7 @@ check_chunk(const Loader *loader, const ScChunk *chunk)
 static void
 check_complete(const Loader *loader)
 {
-	if (loader->pane != NULL && !loader->complete)
+	if (loader->pane != NULL && loader->has_run && !loader->complete)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
@@ -95,26 +100,41 @@ finish_pane(Loader *loader)
 	loader->pane = NULL;
 }
 
+/* The pane that the chunk belongs to, which is open in all tasks of the query. */
+static void
+enter_pane(Loader *loader, const ScChunk *chunk)
+{
+	if (loader->pane != NULL && sc_pane_key(loader->pane) == chunk->pane_key)
+		return;
+	finish_pane(loader);
+	loader->pane = sc_pane_begin_load(loader->engine, chunk->pane_key);
+	if (loader->pane == NULL)
+		fail_chunk(chunk, "it comes out of order");
+	loader->entries = loader->entry_bytes = 0;
+	loader->has_run = false;
+}
+
+/* Can the run hold groups of ours? */
+static bool
+is_read(const Loader *loader, const ScRunHeader *header)
+{
+	return sc_engine_keys_can_move(loader->engine) ||
+		(header->key_group <= loader->last_key_group &&
+		 header->key_group + header->more_key_groups >= loader->first_key_group);
+}
+
 /* Begins or goes on with the run that the chunk belongs to. */
 static void
 enter_run(Loader *loader, const ScChunk *chunk)
 {
 	const ScRunHeader *run = &loader->run;
 
-	if (loader->pane == NULL || sc_pane_key(loader->pane) != chunk->pane_key)
-	{
-		finish_pane(loader);
-		loader->pane = sc_pane_begin_load(loader->engine, chunk->pane_key);
-		if (loader->pane == NULL)
-			fail_chunk(chunk, "it comes out of order");
-		loader->entries = loader->entry_bytes = 0;
-	}
-	else if (run->age == chunk->age && run->born == chunk->born &&
-			 run->key_group == chunk->key_group)
+	if (loader->has_run && run->age == chunk->age && run->born == chunk->born &&
+		run->key_group == chunk->key_group)
 		return;
-	else
-		check_complete(loader);
-
+	check_complete(loader);
+	loader->has_run = true;
+	loader->run.key_group = chunk->key_group;
 	loader->run.seq = -1;
 	loader->complete = false;
 	loader->position = 0;
@@ -140,8 +160,10 @@ apply_entry(Loader *loader, const char *data, Size len)
 {
 	MemoryContext context = sc_engine_row_context(loader->engine);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	int64		inputs = sc_group_decode(loader->engine, loader->pane, SC_FORMAT_VERSION, data, len);
+	bool		ours;
+	int64		inputs = sc_group_decode(loader->engine, loader->pane, SC_FORMAT_VERSION, data, len, &ours);
 
+	loader->moved |= ours != (loader->run.key_group == loader->first_key_group);
 	loader->entries++;
 	loader->entry_bytes += len - Min((int64) len, Max(inputs, 0));
 	MemoryContextSwitchTo(old);
@@ -242,6 +264,9 @@ load_chunk(void *arg, const ScChunk *chunk)
 	ScRunHeader header = check_chunk(loader, chunk);
 
 	CHECK_FOR_INTERRUPTS();
+	enter_pane(loader, chunk);
+	if (!is_read(loader, &header))
+		return;
 	enter_run(loader, chunk);
 	check_order(loader, chunk, &header);
 	read_payload(loader, chunk, &header);
@@ -259,16 +284,20 @@ load_chunk(void *arg, const ScChunk *chunk)
 }
 
 /* Reads them a chunk at a time; fails at the first one that isn't what it must be. */
-void
+bool
 sc_runs_load(ScEngine *engine, int64 query_id)
 {
 	Loader	   *loader = palloc0(sizeof(Loader));
+	bool		moved;
 
 	loader->engine = engine;
+	sc_engine_key_groups(engine, &loader->first_key_group, &loader->last_key_group);
 	loader->max_pending = 2 * SC_CHUNK_BYTES;
 	loader->pending = palloc(loader->max_pending);
 	sc_backend_read(query_id, load_chunk, loader);
 	finish_pane(loader);
+	moved = loader->moved;
 	pfree(loader->pending);
 	pfree(loader);
+	return moved;
 }

@@ -2,6 +2,8 @@
  * message.h
  *	  What a task sends to its coordinator.
  *
+ * A query can run on several tasks: each sends the same kinds of messages for it, about its own groups.
+ *
  * Every message begins with a ScMessage; bodies follow at a multiple of 8 bytes.
  * Byte order is the machine's; valid for one attempt.
  *
@@ -10,6 +12,8 @@
  *	      at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
  *	 'D'  ScMessageDrop: the pane closed, its chunks are obsolete
+ *	 'Z'  ScMessageRescaled: the query runs on another number of tasks than before, and each has written all it
+ *	      has at this barrier: older chunks are obsolete
  *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
  *	 'W'  ScMessageDead, a retained row and a failure: a dead letter
  *	 'O'  ScOffset (ckpt/offset.h)
@@ -18,7 +22,7 @@
  *	 'X'  a failure (ckpt/failure.h): the query is at its last checkpoint; what
  *	      came of it since then is void
  *	 'P'  nothing: the query is paused, its part is the last one
- *	 'S'  ids of queries (int64): each has all rows up to the barrier, and nothing of it has changed
+ *	 'S'  ScMessageSame, with ids of queries: each has all rows up to the barrier, and nothing of it has changed
  *	      since its last offset, which was at a barrier's LSN.  Once in a part, before its end
  *	 'E'  ScMessageEnd and xids: this task's part of the checkpoint ends
  *-------------------------------------------------------------------------
@@ -35,6 +39,7 @@ typedef enum ScMessageKind
 	SC_MESSAGE_ROWS = 'R',
 	SC_MESSAGE_CHUNK = 'K',
 	SC_MESSAGE_DROP = 'D',
+	SC_MESSAGE_RESCALED = 'Z',
 	SC_MESSAGE_LATE = 'L',
 	SC_MESSAGE_DEAD = 'W',
 	SC_MESSAGE_OFFSET = 'O',
@@ -84,6 +89,11 @@ typedef struct ScMessageDrop
 	int64		pane_key;
 } ScMessageDrop;
 
+typedef struct ScMessageRescaled
+{
+	int64		age;			/* of the query's runs in this part */
+} ScMessageRescaled;
+
 typedef struct ScMessageLate
 {
 	int64		window_start;
@@ -101,6 +111,13 @@ typedef struct ScMessageDead
 	/* the row (ckpt/retained_row.h); a failure as sc_failure_write makes it */
 } ScMessageDead;
 
+typedef struct ScMessageSame
+{
+	int64		checkpoint_id;
+	XLogRecPtr	lsn;			/* of the barrier */
+	int64		ids[FLEXIBLE_ARRAY_MEMBER];
+} ScMessageSame;
+
 typedef struct ScMessageEnd
 {
 	int64		checkpoint_id;
@@ -109,6 +126,7 @@ typedef struct ScMessageEnd
 	ScMoment	barrier_at;		/* when the task met the barrier */
 	int64		sync_us;		/* that the task stood still */
 	int64		rows_in;		/* since the last barrier */
+	int64		bytes;			/* of the chunks in this part */
 	int64		state_bytes;	/* bytes of all live chunks: the full size */
 	uint32		nxids;
 	uint32		unused;

@@ -312,6 +312,21 @@ sc_backend_drop_query(ScBackend *backend, int64 query_id)
 }
 
 void
+sc_backend_drop_older(ScBackend *backend, int64 query_id, int64 age)
+{
+	ScanKeyData keys[2];
+
+	sc_backend_flush(backend);
+	sc_key_int8(&keys[0], Anum_run_query_id, query_id);
+	ScanKeyInit(&keys[1], Anum_run_age, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(age));
+	delete_chunks(backend, &backend->table, 2, keys);
+	if (backend->old.rel == NULL)
+		return;
+	sc_key_int8(&keys[0], Anum_chunk_query_id, query_id);
+	delete_chunks(backend, &backend->old, 1, keys);
+}
+
+void
 sc_backend_end(ScBackend *backend)
 {
 	sc_backend_flush(backend);

@@ -288,6 +288,8 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 	}
 	else if (collected->refused)
 		leave_out(store, collected);
+	else if (collected->incomplete)
+		elog(FATAL, "the tasks of query " INT64_FORMAT " are at different places", collected->query_id);
 	else if (sc_query_part_due(&progress->life) > began || must_be_held(collected))
 	{
 		collected->outcome = SC_OUTCOME_HELD;

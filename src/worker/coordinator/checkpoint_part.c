@@ -20,6 +20,7 @@
 #include "base/subtransaction.h"
 #include "ckpt/late.h"
 #include "miscadmin.h"
+#include "utils/hsearch.h"
 #include "utils/portal.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/frame/loop.h"
@@ -60,15 +61,43 @@ write_late_row(ScLateWriter *writer, const ScMessage *message)
 	sc_late_add(writer, &row);
 }
 
+/* A row of the stream; there is no padding. */
+typedef struct RowPlace
+{
+	XLogRecPtr	lsn;
+	int64		ordinal;
+} RowPlace;
+
+/* Notes the row at fault; false: another task has told of it, too. */
+static bool
+is_new_row(HTAB **rows, const ScFailure *failure)
+{
+	RowPlace	place = {.lsn = failure->row_lsn,.ordinal = failure->row_ordinal};
+	HASHCTL		info = {.keysize = sizeof(RowPlace),.entrysize = sizeof(RowPlace),
+	.hcxt = CurrentMemoryContext};
+	bool		found;
+
+	if (!*rows)
+		*rows = hash_create("stream_ckpt rows at fault", 256, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	(void) hash_search(*rows, &place, HASH_ENTER, &found);
+	return !found;
+}
+
+/*
+ * "rows": those at fault so far, of a query in several tasks (else NULL).  If a row fails before its key is known all of
+ * them tell of it, all in the same checkpoint.
+ */
 static void
-write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len)
+write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size len, HTAB **rows)
 {
 	const ScMessageDead *head = (const ScMessageDead *) SC_MESSAGE_BODY(message);
 	ScRetainedRow row;
-	const char *failure = sc_retained_row_read((const char *) (head + 1), &row);
+	const char *bytes = sc_retained_row_read((const char *) (head + 1), &row);
+	ScFailure  *failure = sc_failure_read(bytes, (const char *) message + len - bytes);
 
-	sc_dead_letter_add(letters, (ScDeadKind) head->kind, &row,
-					   sc_failure_read(failure, (const char *) message + len - failure));
+	if (rows && head->kind == SC_DEAD_ROW && !is_new_row(rows, failure))
+		return;
+	sc_dead_letter_add(letters, (ScDeadKind) head->kind, &row, failure);
 }
 
 /* Where the query is with this part. */
@@ -95,6 +124,7 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 	ScQuery    *query = collected->query;
 	ScPart	   *part = collected->part;
 	ScLateWriter *late = NULL;
+	HTAB	   *rows = NULL;
 	const char *data;
 	Size		len;
 	int64		bytes = 0;
@@ -113,6 +143,10 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				sc_backend_drop_pane(sc_store_backend(store), message->query_id,
 								   ((const ScMessageDrop *) SC_MESSAGE_BODY(message))->pane_key);
 				break;
+			case SC_MESSAGE_RESCALED:
+				sc_backend_drop_older(sc_store_backend(store), message->query_id,
+									  ((const ScMessageRescaled *) SC_MESSAGE_BODY(message))->age);
+				break;
 			case SC_MESSAGE_LATE:
 				if (!late)
 					late = sc_late_begin(query);
@@ -121,7 +155,7 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 			case SC_MESSAGE_DEAD:
 				if (!*letters)
 					*letters = sc_dead_letter_begin(query, sc_store_checkpoint_id(store));
-				write_dead_letter(*letters, message, len);
+				write_dead_letter(*letters, message, len, collected->offset.ntasks > 1 ? &rows : NULL);
 				break;
 			case SC_MESSAGE_ROWS:
 				break;
@@ -131,6 +165,8 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 	}
 	if (late)
 		sc_late_end(late);
+	if (rows)
+		hash_destroy(rows);
 	write_offset(store, collected, record);
 	return bytes;
 }

@@ -18,6 +18,7 @@
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/collect.h"
 #include "worker/coordinator/idle.h"
+#include "worker/coordinator/reports.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/shared.h"
 
@@ -103,6 +104,7 @@ empty_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 	query->has_rows = false;
 	query->lsn = InvalidXLogRecPtr;
 	query->offset.query_id = 0;
+	query->has_news = false;
 }
 
 typedef struct Message
@@ -173,13 +175,19 @@ keep(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *data, Si
 	}
 }
 
-/* The query stands at its last checkpoint: what arrived since then is void. */
+/*
+ * The query stands at its last checkpoint: what arrived since then is void, of all its tasks.  Several of them may
+ * fail, by one row mostly, as each looks at every row: that is one failure.
+ */
 static void
 take_failure(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *body, Size len)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext old;
 
 	empty_part(pending, query);
+	if (query->failure)
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
 	query->failure_data = memcpy(palloc(len), body, len);
 	query->failure = sc_failure_read(query->failure_data, len);
 	pending->urgent = true;
@@ -187,43 +195,18 @@ take_failure(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *
 }
 
 static void
-take_same(ScPendingCheckpoint *pending, const int64 *ids, int n)
+take_same(int task, const ScMessageSame *same, Size len)
 {
-	MemoryContext old = MemoryContextSwitchTo(pending->context);
-	int64	   *all = palloc((pending->nsame + n) * sizeof(int64));
+	int			n = (len - sizeof(ScMessageSame)) / sizeof(int64);
 
-	if (pending->nsame > 0)
-		memcpy(all, pending->same, pending->nsame * sizeof(int64));
-	memcpy(all + pending->nsame, ids, n * sizeof(int64));
-	pending->same = all;
-	pending->nsame += n;
-	MemoryContextSwitchTo(old);
-}
-
-/* For qsort and bsearch. */
-static int
-compare_ids(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
+	for (int i = 0; i < n; i++)
+		sc_report_same(task, same->ids[i], same->checkpoint_id, same->lsn);
 }
 
 bool
 sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id)
 {
-	const int64 *found = pending->nsame == 0 ? NULL :
-		bsearch(&query_id, pending->same, pending->nsame, sizeof(int64), compare_ids);
-	const int64 *last = found;
-
-	if (!found)
-		return false;
-	while (found > pending->same && found[-1] == query_id)
-		found--;
-	while (last + 1 < pending->same + pending->nsame && last[1] == query_id)
-		last++;
-	return last - found + 1 == pending->nqueues;
+	return sc_reports_same(query_id, pending->checkpoint_id);
 }
 
 /* Keeps what a task sent with its query's part.  A message of another attempt is dropped. */
@@ -242,8 +225,7 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 	}
 	if (message->kind == SC_MESSAGE_SAME)
 	{
-		take_same(pending, (const int64 *) SC_MESSAGE_BODY(message),
-				  (len - sizeof(ScMessage)) / sizeof(int64));
+		take_same(task, (const ScMessageSame *) SC_MESSAGE_BODY(message), len - sizeof(ScMessage));
 		return;
 	}
 	query = sc_collect_query(pending, message->query_id);
@@ -253,21 +235,28 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 			query->forget = true;
 			break;
 		case SC_MESSAGE_PAUSED:
-			query->paused = true;
+			sc_report_paused(task, query->query_id);
+			query->paused = sc_reports_paused(query->query_id);
 			break;
 		case SC_MESSAGE_FAILED:
+			sc_report_failed(task, query->query_id);
 			take_failure(pending, query, SC_MESSAGE_BODY(message),
 						 len - sizeof(ScMessage));
 			break;
 		case SC_MESSAGE_FIRST_OFFSET:
 			query->first = *(const ScOffset *) SC_MESSAGE_BODY(message);
+			sc_reports_expect(query->query_id, query->first.ntasks);
+			/* the catalogs may want it on more tasks by now */
+			sc_my_pipeline->catalog_changed = true;
 			break;
 		case SC_MESSAGE_OFFSET:
-			query->offset = *(const ScOffset *) SC_MESSAGE_BODY(message);
-			query->lsn = query->offset.lsn;
-			sc_idle_note(&query->offset);
+			sc_report_offset(task, (const ScOffset *) SC_MESSAGE_BODY(message));
+			query->has_news = true;
 			break;
 		default:
+			/* it has failed in another task */
+			if (query->failure)
+				break;
 			query->has_rows |= message->kind == SC_MESSAGE_ROWS && !query->lost;
 			keep(pending, query, data, len);
 			break;
@@ -284,6 +273,30 @@ free_query(ScCollectedQuery *query)
 		pfree(query->failure_data);
 	}
 	pfree(query);
+}
+
+/* All parts are here: where each query is that has news. */
+static void
+merge_offsets(ScPendingCheckpoint *pending)
+{
+	ListCell   *lc;
+
+	foreach(lc, pending->queries)
+	{
+		ScCollectedQuery *query = lfirst(lc);
+
+		/* a part that waits keeps what it had */
+		if (!query->has_news)
+			continue;
+		query->incomplete = !sc_reports_merge(query->query_id, &query->offset);
+		if (query->incomplete)
+			query->offset.query_id = 0;
+		else
+		{
+			query->lsn = query->offset.lsn;
+			sc_idle_note(&query->offset);
+		}
+	}
 }
 
 /* A task's part is complete.  Fails if another task ended another checkpoint. */
@@ -309,10 +322,15 @@ take_end(ScPendingCheckpoint *pending, int task, const ScMessageEnd *end)
 	pending->sync_us = Max(pending->sync_us, end->sync_us);
 	pending->rows_in = Max(pending->rows_in, end->rows_in);
 	pending->full_bytes += end->state_bytes;
+	pending->parts[task].barrier_at = end->barrier_at;
+	pending->parts[task].sync_us = end->sync_us;
+	pending->parts[task].async_us = sc_moment_now() - end->barrier_at;
+	pending->parts[task].bytes = end->bytes;
 	pending->ended[task] = true;
 	pending->nended++;
-	if (pending->nended == pending->nqueues && pending->nsame > 0)
-		qsort(pending->same, pending->nsame, sizeof(int64), compare_ids);
+	sc_my_pipeline->acknowledged |= UINT32_C(1) << task;
+	if (pending->nended == pending->nqueues)
+		merge_offsets(pending);
 	MemoryContextSwitchTo(old);
 }
 
@@ -330,6 +348,7 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 		query->refused = NULL;	/* the pending checkpoint's */
 		query->why = NULL;
 		query->blamed = false;
+		query->has_news = false;
 		if (sc_outcome_keeps_part(query->outcome))
 			waiting = lappend(waiting, query);
 		else
@@ -344,8 +363,6 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 	pending->urgent = false;
 	pending->nended = 0;
 	pending->nxids = 0;
-	pending->same = NULL;
-	pending->nsame = 0;
 	pending->barrier_at = 0;
 	pending->sync_us = 0;
 	pending->rows_in = 0;

@@ -23,11 +23,13 @@ typedef struct ScCollectedQuery
 	ScPart	   *part;			/* outlives the checkpoint if it waits */
 	bool		has_rows;		/* result rows among it */
 	bool		forget;			/* the query was dropped */
-	bool		paused;			/* this is its last part */
+	bool		paused;			/* this is its last part, of all its tasks */
 	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */
-	ScFailure  *failure;		/* of the task; NULL: none */
+	ScFailure  *failure;		/* of a task, the first one that told; NULL: none */
 	char	   *failure_data;	/* what it points into */
-	ScOffset	offset;			/* the last one that came; query_id 0: none */
+	bool		has_news;		/* a task has sent an offset */
+	bool		incomplete;		/* not all its tasks have, ever, or they aren't at one place */
+	ScOffset	offset;			/* of all tasks together, by the last ones that came; query_id 0: none */
 	XLogRecPtr	lsn;			/* up to where it is with this part, by its offset or 'S' */
 	ScOffset	first;			/* where a query begins that is new; else query_id 0 */
 
@@ -43,13 +45,23 @@ typedef struct ScCollectedQuery
 	bool		blamed;			/* by sc_checkpoint_blame: what it left for the commit failed there */
 } ScCollectedQuery;
 
+/* What a task's end says of its part. */
+typedef struct ScTaskPart
+{
+	ScMoment	barrier_at;
+	int64		sync_us;
+	int64		async_us;		/* until all of it was here */
+	int64		bytes;			/* of chunks */
+} ScTaskPart;
+
 typedef struct ScPendingCheckpoint
 {
 	MemoryContext context;		/* of what only this checkpoint needs */
 	int64		attempt;
 	int			nqueues;
 	shm_mq_handle *queues[SC_MAX_TASKS];
-	bool		ended[SC_MAX_TASKS];	/* this task's part is complete */
+	bool		ended[SC_MAX_TASKS];	/* this task's part is complete, */
+	ScTaskPart	parts[SC_MAX_TASKS];	/* and what it was like */
 	int			nended;
 	List	   *queries;		/* ScCollectedQuery *, in order of arrival */
 	ScCollectedQuery *last;		/* of the last message */
@@ -65,8 +77,6 @@ typedef struct ScPendingCheckpoint
 	int64		full_bytes;
 	TransactionId *xids;
 	int			nxids;
-	int64	   *same;			/* ids in the tasks' 'S' messages, sorted */
-	int			nsame;
 } ScPendingCheckpoint;
 
 extern ScPendingCheckpoint *sc_collect_create(int64 attempt);
@@ -78,7 +88,7 @@ extern ScPendingCheckpoint *sc_collect_create(int64 attempt);
  */
 extern bool sc_collect_pump(ScPendingCheckpoint *pending);
 
-/* The checkpoint is complete: has every task said that the query has nothing new? */
+/* The checkpoint is complete: has every task of the query said that it has nothing new? */
 extern bool sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id);
 
 /* What arrived for the query, or nothing yet. */

@@ -28,6 +28,7 @@
 #include "worker/coordinator/coordinator_internal.h"
 #include "worker/coordinator/lost.h"
 #include "worker/coordinator/progress.h"
+#include "worker/coordinator/reports.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/strikes.h"
 #include "worker/frame/workers.h"
@@ -44,6 +45,24 @@ typedef enum CommitResult
 static ScMoment last_standby_snapshot;
 static XLogRecPtr last_standby_lsn;
 
+/* What each task took; in the current memory context. */
+static ScCheckpointTask *
+task_records(const ScPendingCheckpoint *pending)
+{
+	ScCheckpointTask *tasks = palloc(sizeof(ScCheckpointTask) * pending->nqueues);
+
+	for (int i = 0; i < pending->nqueues; i++)
+	{
+		const ScTaskPart *part = &pending->parts[i];
+
+		tasks[i].start_delay_us = part->barrier_at - sc_my_pipeline->triggered;
+		tasks[i].sync_us = part->sync_us;
+		tasks[i].async_us = Max(part->async_us - part->sync_us, 0);
+		tasks[i].bytes = part->bytes;
+	}
+	return tasks;
+}
+
 /* All but what writing finds out: the bytes of chunks, the rows. */
 static void
 fill_record(ScCheckpointRecord *record, const ScPendingCheckpoint *pending, const char *kind)
@@ -59,6 +78,8 @@ fill_record(ScCheckpointRecord *record, const ScPendingCheckpoint *pending, cons
 	record->lsn = pending->lsn;
 	record->rows_in = pending->rows_in;
 	record->full_bytes = pending->full_bytes;
+	record->ntasks = pending->nqueues;
+	record->tasks = task_records(pending);
 }
 
 /*
@@ -184,15 +205,6 @@ note_failures(ScProgress *progress, const ScCollectedQuery *collected)
 	progress->locked = collected->why->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
-/* Has the task forgotten the query with this part, so that nothing more comes? */
-static bool
-is_last_of_task(const ScCollectedQuery *collected)
-{
-	if (collected->outcome == SC_OUTCOME_VOID)
-		return collected->paused;
-	return collected->why != NULL && collected->why == collected->failure;
-}
-
 /* What became of one query, now that it is committed. */
 static void
 note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
@@ -203,6 +215,7 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 	if (collected->outcome == SC_OUTCOME_FORGOTTEN || collected->outcome == SC_OUTCOME_REMAINS)
 	{
 		sc_sink_forget(collected->query_id);
+		sc_reports_forget(collected->query_id);
 		if (collected->outcome == SC_OUTCOME_FORGOTTEN)
 			sc_progress_forget(collected->query_id);
 		else
@@ -215,7 +228,7 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 		note_position(progress, collected, checkpoint_lsn);
 	note_failures(progress, collected);
 	sc_query_after_checkpoint(collected->query_id, &progress->life, collected->outcome, failures);
-	if (is_last_of_task(collected))
+	if (sc_reports_ended(collected->query_id))
 		sc_query_task_ended(&progress->life);
 	/* it may have been resumed already */
 	if (progress->life.state == SC_QUERY_PAUSED)
@@ -305,6 +318,7 @@ sc_commit_checkpoint(ScPendingCheckpoint *pending, const char *kind, uint64 requ
 			wait_for(sc_retry_ms(failures++));
 	}
 	publish_commit(pending, &record, requests);
+	pfree(record.tasks);
 	sc_collect_reset(pending);
 	sc_worker_context.checkpoint_id = 0;
 	/* a wait in between may have swallowed what woke us for something else */

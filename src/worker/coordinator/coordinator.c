@@ -38,6 +38,7 @@
 #include "worker/coordinator/coordinator_internal.h"
 #include "worker/coordinator/idle.h"
 #include "worker/coordinator/progress.h"
+#include "worker/coordinator/reports.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/queues.h"
 #include "worker/frame/start.h"
@@ -55,6 +56,8 @@ static ScMoment caught_up;		/* when the reader was there; 0: not yet */
 static ScMoment last_trigger;
 static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
 static const char *kind;		/* of the checkpoint in flight; NULL: none */
+static int	ntasks;				/* of the attempt */
+static bool rescale;			/* the catalogs want other tasks, or queries on other ones */
 static bool ended_well;
 
 static void coordinator_main(void);
@@ -236,10 +239,10 @@ begin_attempt(void)
 	ScPipelineState state;
 	ScPipeline *pipeline;
 	List	   *offsets;
+	ScPlacement *placements;
 	ListCell   *lc;
 	XLogRecPtr	start;
 	dsm_segment *segment;
-	int			ntasks;
 
 	sc_begin_transaction();
 	sc_start_accept_gaps(sc_my_pipeline->pipeline_id);
@@ -251,12 +254,15 @@ begin_attempt(void)
 	attempt = sc_pipeline_state_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
-	ntasks = pipeline->parallelism;
+	ntasks = Min(pipeline->parallelism, SC_MAX_TASKS);
 	start = catch_up_to = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
 	foreach(lc, offsets)
 		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
 	forget_dropped_queries();
-	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets);
+	placements = sc_placements(offsets, ntasks);
+	foreach(lc, offsets)
+		sc_reports_expect(((ScOffset *) lfirst(lc))->query_id, placements[foreach_current_index(lc)].ntasks);
+	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets, placements);
 	sc_commit_transaction();
 
 	pending = sc_collect_create(attempt);
@@ -291,6 +297,28 @@ publish_progress(void)
 	SpinLockRelease(&sc_my_pipeline->mutex);
 }
 
+/*
+ * Do the catalogs say another number of tasks, or put a query on more or fewer of them?  Then a new attempt shares out
+ * the queries anew, from the last checkpoint.
+ */
+static bool
+wants_rescale(const ScPipeline *pipeline)
+{
+	ListCell   *lc;
+
+	if (Min(pipeline->parallelism, SC_MAX_TASKS) != ntasks)
+		return true;
+	foreach(lc, sc_query_list(pipeline->pipeline_id))
+	{
+		const ScQuery *query = lfirst(lc);
+		int			now = sc_reports_ntasks(query->query_id);
+
+		if (now > 0 && now != sc_placement_size(query->parallelism, ntasks))
+			return true;
+	}
+	return false;
+}
+
 /* stop_pipeline(), alter_pipeline(), drop_pipeline(), a pipeline's last drop_query(), DROP EXTENSION... */
 static void
 read_catalog_again(void)
@@ -312,6 +340,7 @@ read_catalog_again(void)
 		sc_progress_review(pipeline->pipeline_id);
 		publish_progress();
 		sc_idle_load(pipeline->pipeline_id);
+		rescale = wants_rescale(pipeline);
 	}
 	sc_commit_transaction();
 	if (go_on)
@@ -372,13 +401,15 @@ restart_if_due(void)
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
 	if (kind != NULL)
 		return;					/* the end of the checkpoint in flight wakes us */
-	if (sc_progress_wants_attempt())
+	if (sc_progress_wants_attempt() || rescale)
 		retry_at = earliest;
 	else if (retry_at == 0)
 		return;
 	loop_timeout = sc_moment_wait_ms(Max(retry_at, earliest));
 	if (loop_timeout > 0)
 		return;
+	if (rescale)
+		restart_attempt("the queries are shared out among the tasks anew");
 	if (sc_progress_wants_attempt() || sc_progress_retry_may_succeed())
 		restart_attempt("a query begins again from its last checkpoint");
 	loop_timeout = sc_moment_wait_ms(sc_progress_attempt_due());
@@ -407,6 +438,7 @@ trigger_if_due(void)
 	requests_taken = sc_my_pipeline->checkpoints_requested;
 	sc_my_pipeline->triggered_at = now;
 	sc_my_pipeline->triggered = last_trigger;
+	sc_my_pipeline->acknowledged = 0;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	pg_atomic_write_u64(&sc_my_pipeline->trigger, next);
 	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);

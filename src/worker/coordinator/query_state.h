@@ -31,7 +31,7 @@
  *	  locked.c		RETRYING is put off, because a lock that it needs is still somebody else's
  *
  *	  A row at fault (in the task):
- *		HEALTHY		the task sends SC_MESSAGE_FAILED and forgets the query
+ *		HEALTHY		the task sends SC_MESSAGE_FAILED and forgets the query; if others of its tasks go on, "is_void"
  *		-> FAILED	with the next checkpoint, at the position of the last one with its part
  *		resume_query(): "wanted"; the attempt ends, and the next one reads that place again
  *		-> HEALTHY	in the next attempt: resume_query() has removed the row of query_failure.
@@ -109,7 +109,7 @@ extern void sc_query_begin(ScQueryLife *life, ScQueryState state);
  */
 extern void sc_query_move(int64 query_id, ScQueryLife *life, ScQueryState state, ScMoment due);
 
-/* Its task has forgotten it, so nothing more comes. */
+/* All its tasks have forgotten it, so nothing more comes. */
 extern void sc_query_task_ended(ScQueryLife *life);
 
 /* What the catalogs say now: should it run? */

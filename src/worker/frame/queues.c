@@ -26,7 +26,8 @@ typedef struct ScQueuesHeader
 static inline Size
 header_size(int noffsets)
 {
-	return MAXALIGN(offsetof(ScQueuesHeader, offsets) + noffsets * sizeof(ScOffset));
+	return MAXALIGN(offsetof(ScQueuesHeader, offsets) +
+					noffsets * (sizeof(ScOffset) + sizeof(ScPlacement)));
 }
 
 static char *
@@ -41,7 +42,8 @@ queue_address(dsm_segment *segment, int task, bool output)
 }
 
 dsm_segment *
-sc_queues_create(ScPipelineShared *pipeline, int ntasks, XLogRecPtr start, List *offsets)
+sc_queues_create(ScPipelineShared *pipeline, int ntasks, XLogRecPtr start, List *offsets,
+				 const ScPlacement *placements)
 {
 	Size		input_size = MAXALIGN((Size) sc_queue_size * 1024);
 	Size		output_size = MAXALIGN(input_size / 4);
@@ -61,6 +63,7 @@ sc_queues_create(ScPipelineShared *pipeline, int ntasks, XLogRecPtr start, List 
 	header->noffsets = 0;
 	foreach(lc, offsets)
 		header->offsets[header->noffsets++] = *(ScOffset *) lfirst(lc);
+	memcpy(header->offsets + header->noffsets, placements, header->noffsets * sizeof(ScPlacement));
 	for (int i = 0; i < ntasks; i++)
 	{
 		shm_mq_create(queue_address(segment, i, false), input_size);
@@ -96,6 +99,14 @@ sc_queues_offsets(dsm_segment *segment, int *n)
 
 	*n = header->noffsets;
 	return header->offsets;
+}
+
+const ScPlacement *
+sc_queues_placements(dsm_segment *segment)
+{
+	ScQueuesHeader *header = dsm_segment_address(segment);
+
+	return (const ScPlacement *) (header->offsets + header->noffsets);
 }
 
 static shm_mq_handle *

@@ -99,6 +99,7 @@ typedef struct ScPipelineShared
 	pg_atomic_uint64 trigger;	/* id of the checkpoint whose barrier is due */
 	TimestampTz triggered_at;	/* of "trigger"; 0: none in flight */
 	ScMoment	triggered;		/* the same moment */
+	uint32		acknowledged;	/* a bit for each task whose part of it has come; the coordinator's */
 	pg_atomic_uint64 committed;	/* id of the last committed checkpoint */
 	XLogRecPtr	checkpoint_lsn; /* its LSN */
 	XLogRecPtr	committed_lsn;	/* up to which every query that runs is committed */

@@ -35,18 +35,22 @@
 
 static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
 static ScOutbox *outbox;
+static int	my_task;			/* number of this task, */
+static int	ntasks;				/* of so many of the pipeline */
 
 /* What a step works on; "query" is the step's to fill in where it loads one. */
 typedef struct Step
 {
 	int64		query_id;
-	Oid			owner;			/* of a query that is being loaded */
+	Oid			owner;			/* of a query that is being loaded, */
+	ScPlace		place;			/* and its place here */
 	ScTaskQuery *query;
 	MemoryContext context;		/* of a query that is being loaded */
 	const ScOffset *offset;		/* of a query that is restored */
 	const char *data;			/* of a message */
 	Size		len;
 	int64		checkpoint_id;
+	int64		bytes;			/* of the snapshot's chunks */
 	XLogRecPtr	lsn;
 	void		(*raise) (const ScTaskQuery *query);	/* of one that fails */
 	const ScWireControl *control;
@@ -198,7 +202,7 @@ guard(void (*perform) (Step *step), Step *step)
 static void
 load_step(Step *step)
 {
-	ScTaskQuery *query = sc_task_query_load(step->query_id, step->context, outbox);
+	ScTaskQuery *query = sc_task_query_load(step->query_id, step->place, step->context, outbox);
 
 	step->query = query;
 	SC_DEBUG_POINT("task_query_compiled");
@@ -239,18 +243,28 @@ owner_of(int64 query_id)
 }
 
 void
-sc_task_queries_restore(ScOutbox *task_outbox, const ScOffset *offsets, int noffsets)
+sc_task_queries_restore(ScOutbox *task_outbox, int task, int tasks, const ScOffset *offsets,
+						const ScPlacement *placements, int noffsets)
 {
+	ScPlace		place;
+
 	outbox = task_outbox;
+	my_task = task;
+	ntasks = tasks;
 	sc_share_begin();
 	for (int i = 0; i < noffsets; i++)
-		sc_share_add(owner_of(offsets[i].query_id));
+	{
+		if (sc_placement_place(placements[i], my_task, ntasks, &place))
+			sc_share_add(owner_of(offsets[i].query_id));
+	}
 	sc_lock_time_begin();
 	for (int i = 0; i < noffsets; i++)
 	{
 		Step		step = {0};
 		bool		failed;
 
+		if (!sc_placement_place(placements[i], my_task, ntasks, &step.place))
+			continue;
 		step.offset = &offsets[i];
 		step.query_id = step.offset->query_id;
 		step.owner = owner_of(step.query_id);
@@ -309,6 +323,9 @@ sc_task_query_create(const ScWireControl *control)
 	ScTaskQuery *query;
 	bool		failed;
 
+	if (!sc_placement_place(sc_placement_of_new(query_id, control->control.parallelism, ntasks),
+							my_task, ntasks, &step.place))
+		return;
 	/* restored, or standing at its offset: the message is being read again */
 	if (find(query_id) || sc_offset_exists(query_id))
 		return;
@@ -319,7 +336,7 @@ sc_task_query_create(const ScWireControl *control)
 	if (!control->control.has_options)
 		options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	/* whatever becomes of its first part: it must not begin anywhere else */
-	sc_task_query_first_offset(query_id, catalog->stream_relid, lsn, &options, outbox);
+	sc_task_query_first_offset(query_id, catalog->stream_relid, lsn, step.place.ntasks, &options, outbox);
 	begin_round();
 	sc_share_add(catalog->owner);
 	sc_lock_time_begin();
@@ -476,7 +493,7 @@ sc_task_query_fail(ScTaskQuery *query, void (*raise) (const ScTaskQuery *query))
 static void
 snapshot_step(Step *step)
 {
-	sc_task_query_snapshot(step->query, step->checkpoint_id, step->lsn);
+	step->bytes = sc_task_query_snapshot(step->query, step->checkpoint_id, step->lsn);
 }
 
 /* What a query with nothing new does at a barrier, if somebody's privileges have changed. */
@@ -503,15 +520,18 @@ snapshot(Step *step)
 
 /* Those with nothing new are named in one message: what isn't named has a part, or is elsewhere. */
 int64
-sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn)
+sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn, int64 *bytes)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ScMessageSame same_head = {.checkpoint_id = checkpoint_id,.lsn = lsn};
 	StringInfoData ids;
 	int64		state_bytes = 0;
 	int			i = 0;
 
 	initStringInfo(&ids);
 	MemoryContextSwitchTo(old);
+	appendBinaryStringInfo(&ids, (char *) &same_head, sizeof(same_head));
+	*bytes = 0;
 	begin_round();
 
 	while (i < list_length(queries))
@@ -527,6 +547,7 @@ sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn)
 		{
 			if (!snapshot(&step))
 				continue;
+			*bytes += step.bytes;
 		}
 		else if (!sc_task_access_is_checked(step.query) && !guard(access_step, &step))
 			continue;
@@ -535,7 +556,7 @@ sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn)
 		state_bytes += sc_changelog_live_bytes(step.query->engine);
 		i++;
 	}
-	if (ids.len > 0)
+	if (ids.len > sizeof(ScMessageSame))
 		sc_outbox_add(outbox, SC_MESSAGE_SAME, 0, 0, NULL, 0, ids.data, ids.len);
 	pfree(ids.data);
 	return state_bytes;

@@ -23,7 +23,7 @@
 #include "worker/frame/workers.h"
 #include "worker/task/task_internal.h"
 
-static ScTaskQuery *query_create(ScQuery *catalog, MemoryContext context,
+static ScTaskQuery *query_create(ScQuery *catalog, ScPlace place, MemoryContext context,
 								 ScOutbox *outbox);
 static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
 static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
@@ -32,14 +32,14 @@ static void add_chunk(void *arg, const ScChunk *chunk);
 static void add_drop(void *arg, int64 pane_key);
 
 ScTaskQuery *
-sc_task_query_load(int64 query_id, MemoryContext context, ScOutbox *outbox)
+sc_task_query_load(int64 query_id, ScPlace place, MemoryContext context, ScOutbox *outbox)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	ScQuery    *catalog = sc_query_by_id(query_id, true);
 	ScTaskQuery *query = NULL;
 
 	if (catalog)
-		query = query_create(catalog, context, outbox);
+		query = query_create(catalog, place, context, outbox);
 	MemoryContextSwitchTo(old);
 	return query;
 }
@@ -83,15 +83,15 @@ look_at_memory(void *arg)
 
 /* All but the callbacks' arguments. */
 static ScEngineOptions
-engine_options(const ScQuery *catalog, int64 watermark_delay)
+engine_options(const ScQuery *catalog, ScPlace place, int64 watermark_delay)
 {
 	ScEngineOptions options = {0};
 
 	options.emit = catalog->emit;
 	options.watermark_delay = watermark_delay;
 	options.allowed_lateness = catalog->allowed_lateness;
-	options.first_key_group = 0;
-	options.last_key_group = SC_MAX_PARALLELISM - 1;
+	options.first_key_group = sc_first_key_group(place.number, place.ntasks);
+	options.last_key_group = sc_first_key_group(place.number + 1, place.ntasks) - 1;
 	options.emit_row = emit_row;
 	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.undo = catalog->dead_letter;
@@ -104,13 +104,14 @@ engine_options(const ScQuery *catalog, int64 watermark_delay)
  * stream, or if the definition can't be compiled.
  */
 static ScTaskQuery *
-query_create(ScQuery *catalog, MemoryContext context, ScOutbox *outbox)
+query_create(ScQuery *catalog, ScPlace place, MemoryContext context, ScOutbox *outbox)
 {
 	ScTaskQuery *query = palloc0(sizeof(ScTaskQuery));
 	ScEnv		env;
 
 	query->context = context;
 	query->query = catalog;
+	query->place = place;
 	query->options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 	sc_task_check_access(query);
@@ -155,7 +156,7 @@ sc_task_query_compile(ScTaskQuery *query)
 										ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(query->code);
 	query->stale = SC_FRESH;
-	options = engine_options(catalog, query->options.watermark_delay);
+	options = engine_options(catalog, query->place, query->options.watermark_delay);
 	options.emit_arg = query;
 	options.late_arg = query;
 	options.memory_arg = query;
@@ -186,7 +187,8 @@ void
 sc_task_query_try(const ScQuery *catalog)
 {
 	ScStream   *stream = sc_stream_by_relid(catalog->stream_relid, false);
-	ScEngineOptions options = engine_options(catalog, stream->options.watermark_delay);
+	ScPlace		alone = {0, 1};
+	ScEngineOptions options = engine_options(catalog, alone, stream->options.watermark_delay);
 	Relation	relation = table_open(stream->relid, AccessShareLock);
 	ScDefinition *definition;
 	ScEnv		env;
@@ -200,17 +202,12 @@ sc_task_query_try(const ScQuery *catalog)
 	table_close(relation, NoLock);
 }
 
-void
-sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
+/* The first task goes on with what all have counted: the others' counts are added to it. */
+static void
+restore_counters(ScTaskQuery *query, const ScOffset *offset)
 {
 	ScEngineCounters *counters = sc_engine_counters(query->engine);
-	ScEnv		env;
 
-	query->offset = offset->lsn;
-	query->active_lsn = offset->active_lsn;
-	query->active_at = offset->active_at;
-	query->options = offset->options;
-	query->age = offset->age;
 	query->ahead_rows = offset->ahead_rows;
 	query->updates_ignored = offset->updates_ignored;
 	query->deletes_ignored = offset->deletes_ignored;
@@ -219,11 +216,26 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 	counters->late_rows = offset->late_rows;
 	counters->null_event_times = offset->null_event_times;
 	counters->result_rows = offset->result_rows;
+}
+
+void
+sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
+{
+	ScEnv		env;
+
+	if (query->place.number == 0)
+		restore_counters(query, offset);
+	query->offset = offset->lsn;
+	query->active_lsn = offset->active_lsn;
+	query->active_at = offset->active_at;
+	query->options = offset->options;
+	query->age = offset->age;
 	sc_engine_set_delay(query->engine, offset->options.watermark_delay);
 	sc_engine_set_time(query->engine, &offset->time);
 
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	sc_changelog_load(query->engine, query->query->query_id);
+	query->rescaled = offset->ntasks != query->place.ntasks;
+	sc_changelog_load(query->engine, query->query->query_id, query->rescaled);
 	sc_engine_free_closed(query->engine);
 	sc_env_leave(&env);
 }
@@ -368,6 +380,15 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 	query->halted = query->at < data + len;
 }
 
+static void
+count_summary(ScTaskQuery *query, const ScWireSummary *summary)
+{
+	query->ahead_rows += summary->time.ahead_rows;
+	query->updates_ignored += summary->updates;
+	query->deletes_ignored += summary->deletes;
+	query->truncates_ignored += summary->truncates;
+}
+
 /* May be called again for the same record, after an error in emitting. */
 static void
 run_commit(ScTaskQuery *query, const ScWireRecord *record)
@@ -382,10 +403,8 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		query->touched = true;
 		sc_engine_advance_watermark(query->engine, summary->time.max_event_time,
 									summary->time.plausible_time);
-		query->ahead_rows += summary->time.ahead_rows;
-		query->updates_ignored += summary->updates;
-		query->deletes_ignored += summary->deletes;
-		query->truncates_ignored += summary->truncates;
+		if (query->place.number == 0)
+			count_summary(query, summary);
 		if (summary->rows > 0)
 		{
 			query->active_lsn = commit->end_lsn;
@@ -512,8 +531,18 @@ add_drop(void *arg, int64 pane_key)
 				  &drop, sizeof(drop), NULL, 0);
 }
 
+/* All tasks have written all they have of the query. */
+static void
+add_rescaled(ScTaskQuery *query)
+{
+	ScMessageRescaled rescaled = {.age = query->age};
+
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_RESCALED, query->query->query_id, 0,
+				  &rescaled, sizeof(rescaled), NULL, 0);
+}
+
 void
-sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start,
+sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start, int ntasks,
 						   const ScStreamOptions *options, ScOutbox *outbox)
 {
 	ScOffset	offset = {0};
@@ -521,6 +550,7 @@ sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start,
 	offset.query_id = query_id;
 	offset.stream_relid = stream_relid;
 	offset.lsn = start;
+	offset.ntasks = ntasks;
 	offset.options = *options;
 	sc_event_time_init(&offset.time);
 	offset.apart = true;
@@ -548,6 +578,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->updates_ignored = query->updates_ignored;
 	offset->deletes_ignored = query->deletes_ignored;
 	offset->truncates_ignored = query->truncates_ignored;
+	offset->ntasks = query->place.ntasks;
 	offset->groups = sc_engine_groups(query->engine);
 	offset->state_bytes = sc_changelog_live_bytes(query->engine);
 	offset->age = query->age;
@@ -605,10 +636,12 @@ emit_changed(ScTaskQuery *query)
 /*
  * The query's part of checkpoint k, as of the barrier, into the outbox: result rows, changed state,
  * offset.  In a transaction; an error is the query's, and what was sent of the part is void then.
+ * Returns the bytes of chunks in it.
  */
-void
+int64
 sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 {
+	int64		bytes;
 	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
 	ScEnv		env;
 
@@ -616,8 +649,12 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	sc_task_query_refresh(query);
 	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	(void) sc_changelog_write(query->engine, ++query->age, &sink);
+	bytes = sc_changelog_write(query->engine, ++query->age, &sink);
 	sc_env_leave(&env);
+	if (query->rescaled && query->place.number == 0)
+		add_rescaled(query);
+	query->rescaled = false;
 	sc_rows_flush(&query->rows);
 	add_offset(query, checkpoint_id, lsn);
+	return bytes;
 }

@@ -86,7 +86,8 @@ task_main(void)
 
 	SC_DEBUG_POINT("task_before_restore");
 	sc_begin_transaction();
-	sc_task_queries_restore(outbox, offsets, noffsets);
+	sc_task_queries_restore(outbox, shared - sc_my_pipeline->tasks, sc_my_pipeline->ntasks, offsets,
+							sc_queues_placements(segment), noffsets);
 	sc_task_queries_bound();
 	sc_commit_transaction();
 	publish_statistics();
@@ -274,7 +275,7 @@ process_barrier(const ScWireBarrier *barrier)
 	sc_worker_context.lsn = barrier->lsn;
 	SC_DEBUG_POINT("task_before_snapshot");
 	sc_begin_transaction();
-	end.state_bytes = sc_task_queries_snapshot(barrier->checkpoint_id, barrier->lsn);
+	end.state_bytes = sc_task_queries_snapshot(barrier->checkpoint_id, barrier->lsn, &end.bytes);
 	sc_commit_transaction();
 	INSTR_TIME_SET_CURRENT(stop);
 	INSTR_TIME_SUBTRACT(stop, start);

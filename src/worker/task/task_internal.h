@@ -11,6 +11,7 @@
 #include "exec/engine.h"
 #include "state/changelog.h"
 #include "wire/batch.h"
+#include "worker/frame/placement.h"
 #include "worker/task/outbox.h"
 
 /* Must a query be compiled again? */
@@ -26,6 +27,8 @@ typedef struct ScTaskQuery
 {
 	MemoryContext context;
 	ScQuery    *query;
+	ScPlace		place;			/* number 0 has what belongs to no group, too */
+	bool		rescaled;		/* its chunks were written by other tasks: the next part replaces all */
 	MemoryContext code;			/* of the next two, as they are compiled */
 	ScDefinition *definition;
 	uint32	   *type_hashes;	/* of definition->types, in TYPEOID */
@@ -81,16 +84,20 @@ typedef struct ScTaskQuery
  * an error replaces by new ones: nothing of the caller's may depend on them.
  */
 
-/* Loads the queries of these offsets, with their state.  "offsets" must stay valid. */
-extern void sc_task_queries_restore(ScOutbox *outbox, const ScOffset *offsets, int noffsets);
+/*
+ * Loads the queries of these offsets that are placed on this task, the task-th of ntasks, with their state.
+ * "offsets" must stay valid.
+ */
+extern void sc_task_queries_restore(ScOutbox *outbox, int task, int ntasks, const ScOffset *offsets,
+									const ScPlacement *placements, int noffsets);
 extern List *sc_task_queries(void); /* of ScTaskQuery * */
 
 /* Runs one message's rows and transaction ends through all queries. */
 extern void sc_task_queries_run(const char *data, Size len);
 
 /* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
- * live chunks. */
-extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn);
+ * live chunks; *bytes: of those in the part. */
+extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn, int64 *bytes);
 
 /* Can what a transaction did to the catalogs matter to a query that runs its rows? */
 extern bool sc_task_queries_mind_catalogs(void);
@@ -122,14 +129,15 @@ extern void sc_task_period_break(void);
  * Reads the catalog entry and compiles the query; NULL where it has been dropped
  * since.  "context" is the query's own from then on.
  */
-extern ScTaskQuery *sc_task_query_load(int64 query_id, MemoryContext context,
+extern ScTaskQuery *sc_task_query_load(int64 query_id, ScPlace place, MemoryContext context,
 									   ScOutbox *outbox);
 /* Counters, watermark and state of the last checkpoint. */
 extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
 extern void sc_task_query_free(ScTaskQuery *query);
 /* Halts where the state of all queries outgrows its bound (query->halted); then call it again. */
 extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
-extern void sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
+/* Returns the bytes of chunks. */
+extern int64 sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
 /*
  * Has the query nothing for a checkpoint at "lsn"?  *same: the coordinator must be told, because
  * its position moves on.  Runs no code of the owner's, and costs next to nothing.
@@ -138,8 +146,8 @@ extern bool sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *
 /* What a message to the queries of its stream does to one of them; at its place in the log. */
 extern void sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control);
 extern void sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control);
-/* The offset of a query that begins at "start". */
-extern void sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start,
+/* The offset of a query that begins at "start", on so many tasks. */
+extern void sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start, int ntasks,
 									   const ScStreamOptions *options, ScOutbox *outbox);
 
 /* Compiles the definition as it is now; what was compiled before is the caller's to free. */
