@@ -32,6 +32,7 @@ sub choose
 	return map { $list[$_] } sort { $a <=> $b } keys %in;
 }
 
+my $tasks = pick(1, 2, 4);
 my $delay = pick('0', '10 seconds', '5 minutes');
 
 my @keys = (
@@ -78,6 +79,7 @@ sub random_query
 
 	return {
 		name => $name,
+		parallelism => @key ? pick(grep { $_ <= $tasks } 1, 2, 4) : 1,
 		emit => pick('close', 'update'),
 		where => $where,
 		text => $text,
@@ -98,6 +100,8 @@ $node->safe_psql('postgres',
 	'CREATE TABLE t (ts timestamptz, k int, s text, n numeric, d date, b bool, j jsonb, v int, txn int)'
 );
 attach($node, 't', delay => $delay);
+$node->safe_psql('postgres', "SELECT stream_ckpt.alter_pipeline('default', parallelism => $tasks)");
+note "$tasks tasks";
 
 # The watermark before each transaction; late is what lies behind it.
 $node->safe_psql(
@@ -110,9 +114,10 @@ $node->safe_psql(
 my @queries = map { random_query("q$_") } 1 .. 8;
 for my $query (@queries)
 {
-	note "$query->{name} ($query->{emit}): $query->{text}";
+	note "$query->{name} ($query->{emit}, in $query->{parallelism}): $query->{text}";
 	create_query($node, $query->{name}, 't',
 		emit => $query->{emit},
+		options => "parallelism => $query->{parallelism}",
 		select => instance($query->{text}, 't', ''));
 }
 wait_running($node);
@@ -191,7 +196,7 @@ sub random_trouble
 		  (pick(qw(reader task coordinator)), pick(qw(TERM TERM INT KILL)));
 		my $pid = try_psql($node,
 			$which eq 'task'
-			? 'SELECT pid FROM stream_ckpt.tasks LIMIT 1'
+			? 'SELECT pid FROM stream_ckpt.tasks ORDER BY random() LIMIT 1'
 			: "SELECT ${which}_pid FROM stream_ckpt.pipelines");
 		note "trouble: SIG$signal of the $which";
 		kill $signal, $pid if $pid =~ /^[0-9]+$/;

@@ -23,7 +23,11 @@ diag "SEED=$seed";
 
 sub pick { return $_[ int rand @_ ]; }
 
+my $tasks = pick(1, 2, 4);
+note "$tasks tasks";
+
 my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\n");
+$node->safe_psql('postgres', "SELECT stream_ckpt.alter_pipeline('default', parallelism => $tasks)");
 create_stream_table($node, $_) for qw(a b);
 $node->safe_psql(
 	'postgres', q(
@@ -71,8 +75,11 @@ sub make_query
 	my $select = "SELECT w.window_start, w.window_end, k, count(*) AS n, sum($v) AS total, max(txn) AS last
 		FROM $stream, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k";
 
-	note "$name: $stream, $emit, $v, $option";
-	certainly("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', $option)
+	my $parallelism = pick(grep { $_ <= $tasks } 1, 2, 4);
+
+	note "$name: $stream, $emit, $v, $option, in $parallelism";
+	certainly("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', $option,
+			parallelism => $parallelism)
 		WHERE to_regclass('$name') IS NULL");
 	# results with triggers are written another way
 	certainly("CREATE OR REPLACE TRIGGER keep_row BEFORE INSERT ON $name FOR EACH ROW EXECUTE FUNCTION keep_row()")
