@@ -124,6 +124,55 @@ is( sql("SELECT count(DISTINCT pane) FROM stream_ckpt.state_run JOIN stream_ckpt
 	'1', 'closed windows have no state');
 
 #
+# A large pane that goes on changing is written whole in pieces
+#
+sql('CREATE TABLE large_t (ts timestamptz, k int, v int)');
+attach($node, 'large_t');
+create_query($node, 'large', 'large_t',
+	select => q(SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total FROM large_t, stream_ckpt.tumble(ts, '1 day') w GROUP BY 1, 2, 3));
+sync_pipelines($node);
+sql(q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 hour')));
+my $of_large = q(stream_ckpt.state_run JOIN stream_ckpt.query USING (query_id) WHERE relid = 'large'::regclass);
+sub restart_task
+{
+	my $pid = pid_of($node, 'task');
+
+	kill 'TERM', $pid;
+	wait_restarted($node, 'task', $pid);
+	wait_running($node);
+	return;
+}
+sub change_large
+{
+	my ($keys, $first, $n) = @_;
+
+	sql("INSERT INTO large_t SELECT '2024-01-01 00:00 UTC', i % $keys, i % 7 FROM generate_series($first, $first + $n - 1) i");
+	checkpoint_all($node);
+	return split /\|/,
+	  sql("SELECT sum(length(data)) FILTER (WHERE age = (SELECT max(age) FROM $of_large)), sum(length(data)), min(age) FROM $of_large");
+}
+my ($whole, undef, $oldest) = change_large(100000, 0, 100000);
+my ($most, $most_live, $replaced) = (0, 0, 0);
+for my $round (1 .. 36)
+{
+	# one half never: it stays because it is written again
+	my ($written, $live, $min_age) = change_large(50000, $round * 7000, 10000);
+
+	$most = $written if $written > $most;
+	$most_live = $live if $live > $most_live;
+	$replaced++ if $min_age > $oldest;
+	$oldest = $min_age;
+	# while the pieces are being written, and after that
+	restart_task() if $round == 13 || $round == 36;
+}
+cmp_ok($most, '<', 0.6 * $whole, 'no checkpoint writes all of it');
+cmp_ok($replaced, '>=', 2, 'older runs go');
+cmp_ok($most_live, '<', 4.5 * $whole, 'and do not pile up');
+sql(q(INSERT INTO large_t VALUES ('2024-01-03 00:00 UTC', 1, 1)));
+sql(q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '100 ms')));
+results_ok($node, 'large', 'a large pane', table => 'large_t');
+
+#
 # Damaged chunks
 #
 sub crc32c

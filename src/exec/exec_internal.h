@@ -193,6 +193,7 @@ struct ScPane
 
 	/* kept for the state layer */
 	int64		live_bytes;		/* of its chunks; 0: none was ever written */
+	ScSweep		sweep;
 	int64		inputs_bytes;	/* kept inputs of all groups */
 	int64		entry_bytes;	/* average of an entry without kept inputs */
 };

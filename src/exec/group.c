@@ -117,6 +117,12 @@ sc_pane_is_whole(const ScPane *pane)
 	return pane->whole;
 }
 
+ScSweep *
+sc_pane_sweep(ScPane *pane)
+{
+	return &pane->sweep;
+}
+
 int64
 sc_pane_live_bytes(const ScPane *pane)
 {
@@ -134,6 +140,12 @@ int64
 sc_pane_full_bytes(const ScPane *pane)
 {
 	return pane->ngroups * pane->entry_bytes + pane->inputs_bytes;
+}
+
+int64
+sc_pane_entry_bytes(const ScPane *pane)
+{
+	return pane->entry_bytes;
 }
 
 void
@@ -183,61 +195,96 @@ sort_by_position(ScGroupAt *order, uint32 n)
 	pfree(to);
 }
 
-/* Fills "order" with all groups, or with those in the set of bits, as the hash table has them. */
+/* What of a pane is to be written. */
+typedef struct Order
+{
+	ScGroupAt  *groups;
+	uint32		n;
+	uint32		size;			/* allocated */
+} Order;
+
 static void
-walk_groups(const ScPane *pane, const uint8 *set, ScGroupAt *order)
+add_group_at(Order *order, uint32 position, uint32 number)
+{
+	if (order->n == order->size)
+	{
+		order->size *= 2;
+		order->groups = repalloc_huge(order->groups, order->size * sizeof(ScGroupAt));
+	}
+	order->groups[order->n++] = ((ScGroupAt) position << 32) | number;
+}
+
+/* Adds the groups at these positions, or in the set of bits, as the hash table has them. */
+static void
+walk_groups(const ScPane *pane, ScPositions all, const uint8 *set, Order *order)
 {
 	for (uint32 i = 0; i <= pane->bucket_mask; i++)
 	{
 		uint32		number = pane->buckets[i].number;
+		uint32		position = pane->buckets[i].hash;
 
-		if (number-- > 0 && (set == NULL || (set[number / 8] & (1 << number % 8))))
-			*order++ = ((ScGroupAt) pane->buckets[i].hash << 32) | number;
+		if (number-- == 0)
+			continue;
+		if ((position >= all.first && position < all.end) ||
+			(set != NULL && (set[number / 8] & (1 << number % 8))))
+			add_group_at(order, position, number);
 	}
+}
+
+/* Adds the changed groups, by hashing them again. */
+static void
+hash_changed(ScEngine *engine, const ScPane *pane, Order *order)
+{
+	for (uint32 i = 0; i < sc_pane_nchanged(pane); i++)
+	{
+		uint32		number = sc_pane_changed(pane, i);
+
+		add_group_at(order, sc_keys_hash_of(engine, sc_pane_group(engine, pane, number)), number);
+	}
+}
+
+/* The set of the changed groups' numbers, palloc'd. */
+static uint8 *
+changed_set(const ScPane *pane)
+{
+	uint8	   *set = MemoryContextAllocExtended(CurrentMemoryContext, pane->ngroups / 8 + 1,
+												 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+
+	for (uint32 i = 0; i < sc_pane_nchanged(pane); i++)
+	{
+		uint32		number = sc_pane_changed(pane, i);
+
+		set[number / 8] |= 1 << number % 8;
+	}
+	return set;
 }
 
 /*
- * Fills "order" with the n changed groups.  Few are hashed again, if that runs nobody's code;
- * else they are looked for in the hash table.
+ * Groups don't hold their positions: they come from the hash table, or, if there are few changed groups
+ * and that runs nobody's code, from hashing them again.
  */
-static void
-list_changed(ScEngine *engine, const ScPane *pane, ScGroupAt *order, uint32 n)
-{
-	uint8	   *set;
-
-	if (!engine->keys_general && n < pane->ngroups / MANY_GROUPS)
-	{
-		for (uint32 i = 0; i < n; i++)
-		{
-			uint32		number = sc_pane_changed(pane, i);
-
-			order[i] = sc_keys_hash_of(engine, sc_pane_group(engine, pane, number));
-			order[i] = (order[i] << 32) | number;
-		}
-		return;
-	}
-	set = palloc0(pane->ngroups / 8 + 1);
-	for (uint32 i = 0; i < n; i++)
-		set[sc_pane_changed(pane, i) / 8] |= 1 << sc_pane_changed(pane, i) % 8;
-	walk_groups(pane, set, order);
-	pfree(set);
-}
-
-/* The order comes from the hash table, or from hashing again: groups don't hold their positions. */
 ScGroupAt *
-sc_pane_begin_write(ScEngine *engine, ScPane *pane, bool all, uint32 *n)
+sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n)
 {
-	uint32		count = all ? pane->ngroups : sc_pane_nchanged(pane);
-	ScGroupAt  *order = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(ScGroupAt));
+	uint32		nchanged = sc_pane_nchanged(pane);
+	Order		order = {.size = Max(nchanged, FEW_GROUPS)};
 
-	if (count == pane->ngroups)
-		walk_groups(pane, NULL, order);
+	order.groups = MemoryContextAllocHuge(CurrentMemoryContext, order.size * sizeof(ScGroupAt));
+	if (nchanged == pane->ngroups)
+		walk_groups(pane, (ScPositions) {0, SC_POSITIONS}, NULL, &order);
+	else if (all.first == all.end && !engine->keys_general && nchanged < pane->ngroups / MANY_GROUPS)
+		hash_changed(engine, pane, &order);
 	else
-		list_changed(engine, pane, order, count);
-	sort_by_position(order, count);
+	{
+		uint8	   *set = changed_set(pane);
+
+		walk_groups(pane, all, set, &order);
+		pfree(set);
+	}
+	sort_by_position(order.groups, order.n);
 	engine->aggstate->curaggcontext = pane->aggcontext;
-	*n = count;
-	return order;
+	*n = order.n;
+	return order.groups;
 }
 
 ScGroup *

@@ -67,19 +67,40 @@ extern int64 sc_pane_key(const ScPane *pane);	/* window/assigner.h */
 extern uint32 sc_pane_nchanged(const ScPane *pane); /* groups changed since it was written */
 extern bool sc_pane_is_whole(const ScPane *pane);	/* must all of it be written? */
 
+/* How far a pane is being written whole, in pieces. */
+typedef struct ScSweep
+{
+	int64		age;			/* of the run in which it began; 0: it isn't */
+	uint64		at;				/* groups at lower positions are through */
+	int64		bytes;			/* of its runs since then */
+} ScSweep;
+
+/* The engine keeps it for the state layer. */
+extern ScSweep *sc_pane_sweep(ScPane *pane);
+
 /* Bytes of its chunks, 0: none was ever written; the engine keeps it for the state layer. */
 extern int64 sc_pane_live_bytes(const ScPane *pane);
 extern void sc_pane_set_live_bytes(ScEngine *engine, ScPane *pane, int64 bytes);
 
 /* What writing all of it would take, by the average of an entry without kept inputs. */
 extern int64 sc_pane_full_bytes(const ScPane *pane);
+extern int64 sc_pane_entry_bytes(const ScPane *pane);
 extern void sc_pane_set_entry_bytes(ScPane *pane, int64 bytes);
 
+/* Positions from "first" to below "end"; SC_POSITIONS: all of them. */
+typedef struct ScPositions
+{
+	uint64		first;
+	uint64		end;
+} ScPositions;
+
+#define SC_POSITIONS	(UINT64CONST(1) << 32)
+
 /*
- * Its groups ("all") or the changed ones, in order of position; palloc'd.  Makes it the pane
- * in which sc_group_encode works.
+ * The changed groups and those at these positions, in order of position; palloc'd.  Makes it the
+ * pane in which sc_group_encode works.
  */
-extern ScGroupAt *sc_pane_begin_write(ScEngine *engine, ScPane *pane, bool all, uint32 *n);
+extern ScGroupAt *sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n);
 extern ScGroup *sc_pane_nth(const ScEngine *engine, const ScPane *pane, uint32 number);
 /* All of these are written. */
 extern void sc_pane_written(ScEngine *engine, ScPane *pane);

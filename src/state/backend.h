@@ -20,8 +20,8 @@ typedef struct ScChunk
 	int16		key_group;		/* the first one of the writer's */
 	uint32		position;		/* of its first entry */
 	int32		seq;			/* 0.. in the run */
-	bool		full;			/* first chunk of a whole pane: replaces all older runs of the
-								 * writer's (set on seq 0 only) */
+	int64		replaces;		/* the writer's runs of lower ages aren't needed any more (0: all
+								 * are; on seq 0 only) */
 	bool		alone;			/* the writer has all key groups */
 	const char *data;			/* not aligned */
 	Size		len;
@@ -45,8 +45,8 @@ typedef struct ScBackend ScBackend;
  */
 extern ScBackend *sc_backend_begin(void);
 /*
- * full: drops the writer's older runs of the pane first, and old chunks if it is alone.  The
- * chunk's bytes are copied.
+ * Drops what the chunk replaces first, and old chunks if it does so and is alone.  The chunk's
+ * bytes are copied.
  */
 extern void sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk);
 /* Whatever there is of a pane, or of a query; each of its tasks may ask for it. */
@@ -63,9 +63,9 @@ extern void sc_backend_flush(ScBackend *backend);
 extern void sc_backend_end(ScBackend *backend);
 
 /*
- * Reads a query's chunks, in order of (pane_key, age, born, key_group, position, seq).  "full" and
- * "alone" aren't kept and are false here: older chunks of such a pane are gone.  The chunk is
- * valid during the call only.  Needs an active snapshot.
+ * Reads a query's chunks, in order of (pane_key, age, born, key_group, position, seq).  "replaces" and
+ * "alone" aren't kept and are 0 here: what was replaced is gone.  The chunk is valid during the
+ * call only.  Needs an active snapshot.
  */
 typedef void (*ScReadChunk) (void *arg, const ScChunk *chunk);
 extern void sc_backend_read(int64 query_id, ScReadChunk read, void *arg);

@@ -13,26 +13,78 @@
 /* Live chunks beyond twice the full size by less than this stay */
 #define COMPACT_SLACK	(64 * 1024)
 
-/* Have the pane's chunks grown so far past its size that it is written whole? */
-static bool
-wants_compaction(const ScPane *pane)
+/* Bytes beside the changes that one call writes of panes that have grown so far, or twice the changes */
+#define SWEEP_BYTES		(256 * 1024)
+
+/* The task's positions */
+static ScPositions
+own_positions(const ScEngine *engine)
 {
-	return sc_pane_is_whole(pane) ||
-		sc_pane_live_bytes(pane) > 2 * sc_pane_full_bytes(pane) + COMPACT_SLACK;
+	ScPositions result;
+	int			first;
+	int			last;
+
+	sc_engine_key_groups(engine, &first, &last);
+	result.first = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * first;
+	result.end = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * (last + 1);
+	return result;
 }
 
-/* Writes a pane's run; returns its bytes. */
-static Size
-write_pane(ScEngine *engine, ScPane *pane, int64 age, const ScChangelogSink *sink)
+/*
+ * Which of a pane's groups are written that haven't changed: all, if that must be; else, if its chunks have
+ * grown past twice its size, the next ones, about as many as take "budget", until all of them are through.
+ * *sweep: as it is after that.
+ */
+static ScRunPlan
+plan_run(const ScEngine *engine, ScPane *pane, int64 age, int64 budget, ScSweep *sweep)
 {
-	bool		full = wants_compaction(pane);
+	ScPositions own = own_positions(engine);
+	ScRunPlan	plan = {.age = age};
+	double		step;
+
+	*sweep = *sc_pane_sweep(pane);
+	if (sc_pane_is_whole(pane))
+		sweep->age = 0;
+	else if (sweep->age == 0 &&
+			 sc_pane_live_bytes(pane) <= 2 * sc_pane_full_bytes(pane) + COMPACT_SLACK)
+		return plan;
+	if (sweep->age == 0)
+	{
+		sweep->age = age;
+		sweep->at = own.first;
+		sweep->bytes = 0;
+	}
+	step = (double) (own.end - own.first) * budget / Max(sc_pane_full_bytes(pane), 1);
+	plan.all.first = sweep->at;
+	plan.all.end = own.end;
+	if (!sc_pane_is_whole(pane) && step < own.end - sweep->at)
+		plan.all.end = sweep->at + Max((uint64) step, 1);
+	sweep->at = plan.all.end;
+	if (sweep->at == own.end)
+		plan.replaces = sweep->age;
+	return plan;
+}
+
+/* Writes a pane's run; returns its bytes.  "*left": of SWEEP_BYTES. */
+static Size
+write_pane(ScEngine *engine, ScPane *pane, int64 age, int64 *left, const ScChangelogSink *sink)
+{
+	int64		changed = sc_pane_nchanged(pane) * sc_pane_entry_bytes(pane);
+	ScSweep		sweep;
+	ScRunPlan	plan = plan_run(engine, pane, age, Max(*left, 2 * changed), &sweep);
 	uint32		entries;
 	Size		inputs;
-	Size		bytes = sc_run_write(engine, pane, age, full, sink->chunk, sink->arg,
-										 &entries, &inputs);
+	Size		bytes = sc_run_write(engine, pane, &plan, sink->chunk, sink->arg, &entries, &inputs);
 
+	if (sweep.age > 0)
+		*left = Max(*left - (int64) bytes, 0);
+	sweep.bytes += bytes;
 	sc_pane_set_entry_bytes(pane, (bytes - inputs) / entries);
-	sc_pane_set_live_bytes(engine, pane, bytes + (full ? 0 : sc_pane_live_bytes(pane)));
+	sc_pane_set_live_bytes(engine, pane, plan.replaces > 0 ? sweep.bytes :
+						   sc_pane_live_bytes(pane) + bytes);
+	if (plan.replaces > 0)
+		sweep.age = 0;
+	*sc_pane_sweep(pane) = sweep;
 	sc_pane_written(engine, pane);
 	return bytes;
 }
@@ -45,6 +97,7 @@ sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink)
 	int			nclosed;
 	ScPane	   *pane;
 	Size		bytes = 0;
+	int64		left = SWEEP_BYTES;
 
 	sc_engine_begin_write(engine);
 	closed = sc_engine_closed_panes(engine, &nclosed);
@@ -55,7 +108,7 @@ sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink)
 	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
 	{
 		if (sc_pane_nchanged(pane) > 0)
-			bytes += write_pane(engine, pane, age, sink);
+			bytes += write_pane(engine, pane, age, &left, sink);
 	}
 	sc_engine_end_write(engine);
 	return bytes;

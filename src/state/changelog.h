@@ -5,8 +5,8 @@
  * At a barrier each changed pane (one window of one query) appends its
  * changed groups, in order of position, as a run, which is cut into chunks of
  * at most SC_CHUNK_BYTES; a pane whose live chunks have grown past twice
- * its full size (plus a constant) writes itself whole instead ("full": older
- * chunks of the pane are dropped by whoever stores this one).  Aggregates
+ * its full size (plus a constant) is written whole, too, in pieces: a range of positions at each
+ * checkpoint.  With the last of them go the runs that were there before ("replaces").  Aggregates
  * whose inputs are kept write only the inputs added since the last checkpoint.
  *
  * Chunk bytes begin with a versioned header with a checksum (CRC-32C): run.h.

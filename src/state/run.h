@@ -95,11 +95,19 @@ sc_chunk_crc(const char *header, Size header_len, const char *payload, Size len)
 }
 
 /*
- * run_write.c: writes a pane's groups, all or the changed ones, as a run.  Returns its bytes;
- * "inputs": those of kept inputs among them.
+ * run_write.c: writes a pane's changed groups, and all of those at the positions "all" whole, as
+ * a run of this age.  "replaces": runs of lower ages aren't needed any more then, 0: all are.
+ * Returns the run's bytes; "inputs": those of kept inputs among them.
  */
 typedef void (*ScPutChunk) (void *arg, const ScChunk *chunk);
-extern Size sc_run_write(ScEngine *engine, ScPane *pane, int64 age, bool full, ScPutChunk put,
+typedef struct ScRunPlan
+{
+	int64		age;
+	int64		replaces;
+	ScPositions all;
+} ScRunPlan;
+
+extern Size sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk put,
 						 void *arg, uint32 *entries, Size *inputs);
 
 /*

@@ -20,7 +20,7 @@ typedef struct Writer
 	ScPutChunk	put;
 	void	   *arg;
 	ScRunHeader header;			/* what is the same in all chunks, and of the one being filled */
-	bool		full;
+	const ScRunPlan *plan;
 	bool		alone;
 	uint32		last_position;	/* of the last entry begun in the buffer */
 	Size		len;			/* in the buffer, header included */
@@ -63,7 +63,7 @@ flush_chunk(Writer *writer, bool last)
 	chunk.key_group = out.key_group;
 	chunk.position = out.position;
 	chunk.seq = out.seq;
-	chunk.full = writer->full && out.seq == 0;
+	chunk.replaces = out.seq == 0 ? writer->plan->replaces : 0;
 	chunk.alone = writer->alone;
 	chunk.data = writer->buffer;
 	chunk.len = writer->len;
@@ -139,7 +139,8 @@ write_group(Writer *writer, ScGroup *group, uint32 position, StringInfo head)
 {
 	ScEngine   *engine = writer->engine;
 	int			kept = sc_engine_kept_inputs(engine);
-	bool		whole = writer->full || sc_group_is_unwritten(engine, group);
+	bool		whole = (position >= writer->plan->all.first && position < writer->plan->all.end) ||
+		sc_group_is_unwritten(engine, group);
 	Size		inputs = 0;
 	const char *data;
 
@@ -163,7 +164,7 @@ write_group(Writer *writer, ScGroup *group, uint32 position, StringInfo head)
 
 /* A writer, palloc'd, at the run's first chunk. */
 static Writer *
-begin_run(ScEngine *engine, ScPane *pane, int64 age, bool full)
+begin_run(ScEngine *engine, ScPane *pane, const ScRunPlan *plan)
 {
 	Writer	   *writer = palloc(sizeof(Writer));
 	int			first;
@@ -171,7 +172,7 @@ begin_run(ScEngine *engine, ScPane *pane, int64 age, bool full)
 
 	sc_engine_key_groups(engine, &first, &last);
 	writer->engine = engine;
-	writer->full = full;
+	writer->plan = plan;
 	writer->alone = last - first + 1 == SC_MAX_PARALLELISM;
 	writer->last_position = 0;
 	memset(&writer->header, 0, sizeof(ScRunHeader));
@@ -180,7 +181,7 @@ begin_run(ScEngine *engine, ScPane *pane, int64 age, bool full)
 	writer->header.signature = sc_engine_signature(engine, SC_FORMAT_VERSION);
 	writer->header.key_signature = sc_engine_key_signature(engine);
 	writer->header.pane_key = sc_pane_key(pane);
-	writer->header.age = writer->header.born = age;
+	writer->header.age = writer->header.born = plan->age;
 	writer->header.key_group = first;
 	writer->header.more_key_groups = last - first;
 	begin_chunk(writer, false, 0);
@@ -189,12 +190,12 @@ begin_run(ScEngine *engine, ScPane *pane, int64 age, bool full)
 
 /* One chunk in memory at a time; kept inputs go from where they are. */
 Size
-sc_run_write(ScEngine *engine, ScPane *pane, int64 age, bool full, ScPutChunk put, void *arg,
+sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk put, void *arg,
 			 uint32 *entries, Size *inputs)
 {
 	MemoryContext context = sc_engine_row_context(engine);
-	Writer	   *writer = begin_run(engine, pane, age, full);
-	ScGroupAt  *order = sc_pane_begin_write(engine, pane, full, entries);
+	Writer	   *writer = begin_run(engine, pane, plan);
+	ScGroupAt  *order = sc_pane_begin_write(engine, pane, plan->all, entries);
 	StringInfoData head;
 	Size		bytes;
 

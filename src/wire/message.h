@@ -75,11 +75,12 @@ typedef struct ScMessageChunk
 	int64		pane_key;
 	int64		age;
 	int64		born;
+	int64		replaces;
 	uint32		position;
 	int32		seq;
 	int16		key_group;
-	bool		full;
 	bool		alone;
+	uint8		unused;
 	uint32		len;
 	/* bytes */
 } ScMessageChunk;

@@ -212,7 +212,7 @@ delete_chunks(ScBackend *backend, const ScCatalog *table, int nkeys, ScanKey key
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Deletes the runs of a pane, or, if "newer" isn't NULL, those of its writer that are older. */
+/* Deletes the runs of a pane, or, if "newer" isn't NULL, those that it replaces. */
 static void
 delete_runs(ScBackend *backend, int64 query_id, int64 pane_key, const ScChunk *newer)
 {
@@ -223,7 +223,7 @@ delete_runs(ScBackend *backend, int64 query_id, int64 pane_key, const ScChunk *n
 	if (newer != NULL)
 	{
 		ScanKeyInit(&keys[2], Anum_run_age, BTLessStrategyNumber, F_INT8LT,
-					Int64GetDatum(newer->age));
+					Int64GetDatum(newer->replaces));
 		ScanKeyInit(&keys[3], Anum_run_key_group, BTEqualStrategyNumber, F_INT2EQ,
 					Int16GetDatum(newer->key_group));
 	}
@@ -270,7 +270,7 @@ sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk)
 
 	forget_aborted_batch(backend);
 
-	if (chunk->full)
+	if (chunk->replaces > 0)
 	{
 		flush_pane(backend, query_id, chunk->pane_key);
 		delete_runs(backend, query_id, chunk->pane_key, chunk);

@@ -38,7 +38,7 @@ write_chunk(ScStore *store, const ScMessage *message)
 	chunk.key_group = head->key_group;
 	chunk.position = head->position;
 	chunk.seq = head->seq;
-	chunk.full = head->full;
+	chunk.replaces = head->replaces;
 	chunk.alone = head->alone;
 	chunk.data = (const char *) (head + 1);
 	chunk.len = head->len;

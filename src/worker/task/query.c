@@ -513,7 +513,7 @@ add_chunk(void *arg, const ScChunk *chunk)
 	head.key_group = chunk->key_group;
 	head.position = chunk->position;
 	head.seq = chunk->seq;
-	head.full = chunk->full;
+	head.replaces = chunk->replaces;
 	head.alone = chunk->alone;
 	head.len = chunk->len;
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_CHUNK, query->query->query_id, 0,
