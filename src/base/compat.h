@@ -273,11 +273,15 @@ typedef bool ScUpdateIndexes;
 #define sc_table_beginscan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
 #define sc_table_tuple_delete(rel, tid, cid, snapshot, wait, failure) \
 	table_tuple_delete((rel), (tid), (cid), (snapshot), InvalidSnapshot, (wait), (failure), false)
+#define sc_table_tuple_update(rel, tid, slot, cid, snapshot, wait, failure, mode, which) \
+	table_tuple_update((rel), (tid), (slot), (cid), (snapshot), InvalidSnapshot, (wait), (failure), (mode), (which))
 #else
 #define sc_table_beginscan(rel, snapshot) \
 	table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
 #define sc_table_tuple_delete(rel, tid, cid, snapshot, wait, failure) \
 	table_tuple_delete((rel), (tid), (cid), 0, (snapshot), InvalidSnapshot, (wait), (failure))
+#define sc_table_tuple_update(rel, tid, slot, cid, snapshot, wait, failure, mode, which) \
+	table_tuple_update((rel), (tid), (slot), (cid), 0, (snapshot), InvalidSnapshot, (wait), (failure), (mode), (which))
 #endif
 
 #if PG_VERSION_NUM < 160000

@@ -4,7 +4,7 @@
  *	  checks that it is still what the query writes, and chooses the way.
  *
  *		direct		a plain table that nothing hangs on: tuples and index entries
- *					are written here (sink_insert.c, sink_upsert.c), as COPY and
+ *					are written here (sink_insert.c, sink_upsert.c, sink_lookup.c), as COPY and
  *					logical replication do
  *		plans		everything else (triggers, rules, row security, partitions,
  *					columns of the user's own...): prepared statements, so that
@@ -357,10 +357,8 @@ put_directly(ScSink *sink, char op, Size len)
 	switch (op)
 	{
 		case SC_RESULT_INSERT:
-			sc_sink_direct_insert(sink, len);
-			break;
 		case SC_RESULT_UPSERT:
-			sc_sink_direct_upsert(sink);
+			sc_sink_direct_add(sink, op, len);
 			break;
 		case SC_RESULT_DELETE:
 			sc_sink_direct_delete(sink);

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  * sink_insert.c
- *	  The direct way into a result table: executor state, and inserts by
- *	  multi-insert as COPY's.  sink_upsert.c adds updates and deletes.
+ *	  The direct way into a result table: executor state, rows that are collected
+ *	  to be written together, and inserts by multi-insert as COPY's.
+ *	  sink_upsert.c adds updates and deletes.
  *
  * Only for tables that writes_directly() of sink.c accepts.  What the executor
  * would do beyond writing tuples and index entries is done here: constraints.
@@ -13,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
+#include "exec/engine.h"
 #include "executor/executor.h"
 #include "parser/parse_relation.h"
 #include "sink/sink_internal.h"
@@ -60,8 +62,8 @@ sc_sink_has_index_code(const ScSink *sink)
  * Puts the current row into "slot" (of the table's row type), checks the table's
  * constraints, and makes the slot independent of the row.
  */
-void
-sc_sink_fill_slot(ScSink *sink, TupleTableSlot *slot)
+static void
+fill_slot(ScSink *sink, TupleTableSlot *slot)
 {
 	SinkDirect *direct = sink->direct;
 	TupleConstr *constr = RelationGetDescr(sink->rel)->constr;
@@ -85,59 +87,82 @@ sc_sink_fill_slot(ScSink *sink, TupleTableSlot *slot)
 	ExecMaterializeSlot(slot);
 }
 
-/* Adds the current row ("len" bytes) to the batch. */
+/*
+ * Adds the current row ("len" bytes) to the batch, to be inserted or upserted.  Rows that came before for the other
+ * operation are written first.
+ */
 void
-sc_sink_direct_insert(ScSink *sink, Size len)
+sc_sink_direct_add(ScSink *sink, char op, Size len)
 {
 	SinkDirect *direct = sink->direct;
-	TupleTableSlot **slot = &direct->batch[direct->batch_rows];
+	TupleTableSlot **slot;
 
+	if (direct->batch_op != op)
+		sc_sink_direct_flush(sink);
+	direct->batch_op = op;
+	if (op == SC_RESULT_UPSERT && direct->upserts == NULL)
+		sc_sink_upserts_begin(sink);
+
+	slot = &direct->batch[direct->batch_rows];
 	if (*slot == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(sink->context);
 
-		*slot = table_slot_create(sink->rel, NULL);
+		/* a copy isn't counted: a resource owner is slow with many references to one */
+		if (direct->desc == NULL)
+			direct->desc = CreateTupleDescCopy(RelationGetDescr(sink->rel));
+		*slot = MakeSingleTupleTableSlot(direct->desc, table_slot_callbacks(sink->rel));
 		MemoryContextSwitchTo(oldcontext);
 	}
-	sc_sink_fill_slot(sink, *slot);
+	fill_slot(sink, *slot);
 	direct->batch_rows++;
 	direct->batch_bytes += len;
 
-	if (direct->batch_rows == SINK_BATCH_ROWS ||
+	if (direct->batch_rows == (op == SC_RESULT_UPSERT ? direct->most_upserts : SINK_BATCH_ROWS) ||
 		direct->batch_bytes >= SINK_BATCH_BYTES)
 		sc_sink_direct_flush(sink);
 }
 
-/* Writes the batch: tuples together, then the index entries of each. */
+/* Inserts rows: tuples together, then the index entries of each. */
 void
-sc_sink_direct_flush(ScSink *sink)
+sc_sink_multi_insert(ScSink *sink, TupleTableSlot **slots, int n, BulkInsertState bulk)
 {
 	SinkDirect *direct = sink->direct;
 	MemoryContext oldcontext;
 
-	if (direct->batch_rows == 0)
-		return;
-	if (direct->bulk == NULL)
-	{
-		oldcontext = MemoryContextSwitchTo(sink->context);
-		direct->bulk = GetBulkInsertState();
-		MemoryContextSwitchTo(oldcontext);
-	}
-
 	/* table_multi_insert may leak */
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(direct->estate));
-	table_multi_insert(sink->rel, direct->batch, direct->batch_rows,
-					   GetCurrentCommandId(true), 0, direct->bulk);
+	table_multi_insert(sink->rel, slots, n, GetCurrentCommandId(true), 0, bulk);
 	MemoryContextSwitchTo(oldcontext);
 
-	for (int i = 0; i < direct->batch_rows; i++)
-	{
-		if (direct->result_rel->ri_NumIndices > 0)
-			list_free(sc_insert_index_tuples(direct->result_rel, direct->batch[i],
-											 direct->estate));
-		ExecClearTuple(direct->batch[i]);
-	}
+	for (int i = 0; i < n && direct->result_rel->ri_NumIndices > 0; i++)
+		list_free(sc_insert_index_tuples(direct->result_rel, slots[i], direct->estate));
 	ResetPerTupleExprContext(direct->estate);
+}
+
+/* Writes the batch. */
+void
+sc_sink_direct_flush(ScSink *sink)
+{
+	SinkDirect *direct = sink->direct;
+
+	if (direct->batch_rows == 0)
+		return;
+	if (direct->batch_op == SC_RESULT_UPSERT)
+		sc_sink_upserts_write(sink);
+	else
+	{
+		if (direct->bulk == NULL)
+		{
+			MemoryContext oldcontext = MemoryContextSwitchTo(sink->context);
+
+			direct->bulk = GetBulkInsertState();
+			MemoryContextSwitchTo(oldcontext);
+		}
+		sc_sink_multi_insert(sink, direct->batch, direct->batch_rows, direct->bulk);
+	}
+	for (int i = 0; i < direct->batch_rows; i++)
+		ExecClearTuple(direct->batch[i]);
 	direct->batch_rows = 0;
 	direct->batch_bytes = 0;
 
@@ -160,7 +185,8 @@ sc_sink_direct_end(ScSink *sink)
 	for (int i = 0; i < SINK_BATCH_ROWS && direct->batch[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(direct->batch[i]);
 
-	sc_sink_lookup_end(sink);
+	if (direct->lookup != NULL)
+		sc_sink_lookup_end(direct->lookup);
 	ExecCloseIndices(direct->result_rel);
 	FreeExecutorState(direct->estate);
 }

@@ -13,9 +13,9 @@
 #include "sink/sink.h"
 #include "utils/rel.h"
 
-/* Rows and bytes that a multi-insert takes at most, as COPY's. */
+/* Rows and bytes that are written together at most: COPY's rows, and more bytes. */
 #define SINK_BATCH_ROWS		1000
-#define SINK_BATCH_BYTES	(64 * 1024)
+#define SINK_BATCH_BYTES	(256 * 1024)
 
 /* How the rows of the result table are identified: its unique index. */
 typedef struct SinkKey
@@ -28,22 +28,47 @@ typedef struct SinkKey
 	Oid			collations[INDEX_MAX_KEYS];
 } SinkKey;
 
+/* A row to upsert, and what is in the table. */
+typedef enum SinkFound
+{
+	SINK_NONE,					/* no row with its key */
+	SINK_OTHER,					/* that at "tid" */
+	SINK_SAME,					/* the same row, byte by byte: nothing to write */
+	SINK_REPLACED				/* a later row of the batch has its key */
+} SinkFound;
+
+typedef struct SinkUpsert
+{
+	TupleTableSlot *slot;		/* of the batch, which owns it */
+	Datum	   *keys;			/* in the index's order; by reference they are the slot's */
+	bool	   *nulls;
+	bool		has_null;
+	int			number;			/* in the order in which the rows came */
+	SinkFound	found;
+	ItemPointerData tid;
+} SinkUpsert;
+
+/* Finding rows by the key's index: sink_lookup.c. */
+typedef struct SinkLookup SinkLookup;
+
 /* Writing without SPI: sink_insert.c, sink_upsert.c. */
 typedef struct SinkDirect
 {
 	EState	   *estate;
 	ResultRelInfo *result_rel;	/* indexes open */
 
-	BulkInsertState bulk;		/* NULL until the first flush */
+	/* Rows to be written together, all by one operation: SC_RESULT_INSERT or SC_RESULT_UPSERT */
 	TupleTableSlot *batch[SINK_BATCH_ROWS]; /* NULL: not made yet */
+	TupleDesc	desc;			/* of theirs */
 	int			batch_rows;
 	Size		batch_bytes;
+	char		batch_op;
+	BulkInsertState bulk;		/* NULL until the first inserts */
 
 	/* NULL until the first upsert or delete */
-	IndexScanDesc key_scan;
-	SnapshotData dirty;			/* of key_scan */
-	TupleTableSlot *found;		/* the row that a lookup found */
-	TupleTableSlot *slot;		/* the row to write */
+	SinkLookup *lookup;
+	SinkUpsert *upserts;		/* SINK_BATCH_ROWS of them */
+	int			most_upserts;	/* that may be written together */
 } SinkDirect;
 
 struct ScSink
@@ -70,15 +95,22 @@ extern const SinkKey *sc_sink_key(ScSink *sink, bool missing_ok);
 /* sink_insert.c */
 extern void sc_sink_direct_begin(ScSink *sink);
 extern bool sc_sink_has_index_code(const ScSink *sink);
-extern void sc_sink_fill_slot(ScSink *sink, TupleTableSlot *slot);
-extern void sc_sink_direct_insert(ScSink *sink, Size len);
+extern void sc_sink_direct_add(ScSink *sink, char op, Size len);
 extern void sc_sink_direct_flush(ScSink *sink);
+extern void sc_sink_multi_insert(ScSink *sink, TupleTableSlot **slots, int n, BulkInsertState bulk);
 extern void sc_sink_direct_end(ScSink *sink);
 
 /* sink_upsert.c */
-extern void sc_sink_direct_upsert(ScSink *sink);
+extern void sc_sink_upserts_begin(ScSink *sink);
+extern void sc_sink_upserts_write(ScSink *sink);
 extern void sc_sink_direct_delete(ScSink *sink);
-extern void sc_sink_lookup_end(ScSink *sink);
+
+/* sink_lookup.c */
+extern SinkLookup *sc_sink_lookup_begin(ScSink *sink);
+extern int	sc_sink_compare_keys(const SinkUpsert *a, const SinkUpsert *b, SinkLookup *lookup);
+extern void sc_sink_lookup_batch(SinkLookup *lookup, SinkUpsert *upserts, int n);
+extern bool sc_sink_lookup_row(SinkLookup *lookup, const Datum *keys, const bool *nulls, ItemPointer tid);
+extern void sc_sink_lookup_end(SinkLookup *lookup);
 
 /* sink_plan.c */
 extern void sc_sink_plans_begin(ScSink *sink);

@@ -1,17 +1,19 @@
 /*-------------------------------------------------------------------------
  * sink_upsert.c
- *	  The direct way to update and delete result rows: looked up by the unique
- *	  index of the result table, changed by tuple id, as logical replication's
- *	  apply does.
+ *	  The direct way to update and delete result rows: found by the unique
+ *	  index of the result table (sink_lookup.c), changed by tuple id, as logical
+ *	  replication's apply does.
  *
- * A lookup uses a dirty snapshot, which sees what this transaction wrote a
- * moment ago; so the same key may come several times in one checkpoint.  To be
- * changed again, a row must also be of an earlier command: the command counter
- * moves after each row written.
+ * Upserts are collected, looked up together in the order of the key, and written: rows that
+ * are there are updated, unless they are the same; the others are inserted.  All of them
+ * are one command, so a key comes once: of several rows with one key the last counts.
+ * That order is another than that in which the rows came, and nothing may depend on it: where the
+ * table has code of the user's own, or another constraint over several rows, each upsert is a batch of its own.
  *
  * Normally nobody else writes a result table.  Where a user does, his open
  * transaction is waited for (at most lock_timeout); a row that he changed between our
- * lookup and our write is an error, and the checkpoint is tried again.
+ * lookup and our write is an error, and the checkpoint is tried again.  A tuple id stays
+ * its row's in between, because the caller's snapshot keeps rows that were alive in it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,11 +21,28 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
+#include "base/debug.h"
 #include "executor/executor.h"
 #include "sink/sink_internal.h"
-#include "storage/lmgr.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+
+/* Has the table a constraint over several rows beside its key? */
+static bool
+has_other_constraint(ScSink *sink)
+{
+	const ResultRelInfo *rel = sink->direct->result_rel;
+	Oid			key = sc_sink_key(sink, false)->index;
+
+	for (int i = 0; i < rel->ri_NumIndices; i++)
+	{
+		Relation	index = rel->ri_IndexRelationDescs[i];
+
+		if (RelationGetRelid(index) != key &&
+			(index->rd_index->indisunique || index->rd_index->indisexclusion))
+			return true;
+	}
+	return false;
+}
 
 /*
  * Prepares lookups.  Also refuses what the executor would: changing a published
@@ -32,142 +51,128 @@
 static void
 lookup_begin(ScSink *sink)
 {
-	SinkDirect *direct = sink->direct;
-	const SinkKey *key = sc_sink_key(sink, false);
-	ResultRelInfo *result_rel = direct->result_rel;
-	MemoryContext oldcontext;
-
+	if (sink->direct->lookup != NULL)
+		return;
 	CheckCmdReplicaIdentity(sink->rel, CMD_UPDATE);
 	CheckCmdReplicaIdentity(sink->rel, CMD_DELETE);
-
-	oldcontext = MemoryContextSwitchTo(sink->context);
-	direct->slot = table_slot_create(sink->rel, NULL);
-	direct->found = table_slot_create(sink->rel, NULL);
-	InitDirtySnapshot(direct->dirty);
-	for (int i = 0; i < result_rel->ri_NumIndices; i++)
-	{
-		Relation	index = result_rel->ri_IndexRelationDescs[i];
-
-		if (index != NULL && RelationGetRelid(index) == key->index)
-			direct->key_scan = sc_index_beginscan(sink->rel, index, &direct->dirty,
-												  key->ncolumns);
-	}
-	MemoryContextSwitchTo(oldcontext);
-	if (direct->key_scan == NULL)
-		elog(ERROR, "index %u of table \"%s\" is not open", key->index,
-			 RelationGetRelationName(sink->rel));
+	sink->direct->lookup = sc_sink_lookup_begin(sink);
 }
 
-/* Ends lookups, if there were any. */
+/* Prepares upserts. */
 void
-sc_sink_lookup_end(ScSink *sink)
+sc_sink_upserts_begin(ScSink *sink)
 {
 	SinkDirect *direct = sink->direct;
+	MemoryContext oldcontext = MemoryContextSwitchTo(sink->context);
+	Datum	   *keys;
+	bool	   *nulls;
+	int			n;
 
-	if (direct->key_scan == NULL)
-		return;
-	index_endscan(direct->key_scan);
-	ExecDropSingleTupleTableSlot(direct->found);
-	ExecDropSingleTupleTableSlot(direct->slot);
+	lookup_begin(sink);
+	n = sc_sink_runs_user_code(sink) || has_other_constraint(sink) ? 1 : SINK_BATCH_ROWS;
+	keys = palloc(n * sink->key.ncolumns * sizeof(Datum));
+	nulls = palloc(n * sink->key.ncolumns * sizeof(bool));
+	direct->most_upserts = n;
+	direct->upserts = palloc(n * sizeof(SinkUpsert));
+	for (int i = 0; i < n; i++)
+	{
+		direct->upserts[i].keys = keys + i * sink->key.ncolumns;
+		direct->upserts[i].nulls = nulls + i * sink->key.ncolumns;
+	}
+	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Fills the scan keys for the current row. */
+/* Fills in a row of the batch, to be looked up. */
 static void
-make_scan_keys(ScSink *sink, ScanKey keys)
+fill_upsert(ScSink *sink, SinkUpsert *upsert, int number)
 {
-	const SinkKey *key = &sink->key;
-
-	for (int i = 0; i < key->ncolumns; i++)
+	upsert->slot = sink->direct->batch[number];
+	upsert->number = number;
+	upsert->found = SINK_NONE;
+	upsert->has_null = false;
+	for (int i = 0; i < sink->key.ncolumns; i++)
 	{
-		int			column = key->columns[i];
-
-		if (sink->row->tts_isnull[column])
-			ScanKeyEntryInitialize(&keys[i], SK_ISNULL | SK_SEARCHNULL, i + 1,
-								   InvalidStrategy, InvalidOid, InvalidOid,
-								   InvalidOid, (Datum) 0);
-		else
-			ScanKeyEntryInitialize(&keys[i], 0, i + 1, BTEqualStrategyNumber,
-								   InvalidOid, key->collations[i],
-								   get_opcode(key->eq_operators[i]),
-								   sink->row->tts_values[column]);
+		upsert->keys[i] = slot_getattr(upsert->slot, sink->key.attnos[i], &upsert->nulls[i]);
+		upsert->has_null |= upsert->nulls[i];
 	}
+}
+
+/* Key order; rows with one key in the order in which they came. */
+static int
+compare_upserts(const void *a, const void *b, void *lookup)
+{
+	const SinkUpsert *x = a;
+	const SinkUpsert *y = b;
+	int			result = sc_sink_compare_keys(x, y, lookup);
+
+	return result != 0 ? result : x->number - y->number;
+}
+
+/* Raises an error unless a row could be changed; one that passes when the checkpoint is tried again. */
+static void
+check_result(ScSink *sink, TM_Result result)
+{
+	if (result == TM_Ok)
+		return;
+	if (result != TM_Updated && result != TM_Deleted)
+		elog(ERROR, "row of result table \"%s\" can't be changed: status %d",
+			 RelationGetRelationName(sink->rel), result);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("a row of result table \"%s\" was changed by another transaction",
+					RelationGetRelationName(sink->rel))));
+}
+
+/* Updates the row at the upsert's tuple id. */
+static void
+update_row(ScSink *sink, SinkUpsert *upsert)
+{
+	SinkDirect *direct = sink->direct;
+	ScUpdateIndexes update_indexes;
+	TM_FailureData failure;
+	LockTupleMode mode;
+
+	check_result(sink, sc_table_tuple_update(sink->rel, &upsert->tid, upsert->slot, GetCurrentCommandId(true),
+											 InvalidSnapshot, true, &failure, &mode, &update_indexes));
+	if (sc_updates_indexes(update_indexes))
+		list_free(sc_update_index_tuples(direct->result_rel, upsert->slot,
+										 direct->estate, update_indexes));
+	ResetPerTupleExprContext(direct->estate);
 }
 
 /*
- * Finds the row with the current row's key; its tuple id is then in
- * direct->found.  Waits for a transaction that is inserting or deleting it.
+ * Writes the batch: updates the rows that are there, in the order of the key, and inserts
+ * the others.
  */
-static bool
-lookup(ScSink *sink)
-{
-	SinkDirect *direct = sink->direct;
-	ScanKeyData keys[INDEX_MAX_KEYS];
-
-	if (direct->key_scan == NULL)
-		lookup_begin(sink);
-	make_scan_keys(sink, keys);
-
-	for (;;)
-	{
-		TransactionId xwait;
-		ItemPointerData tid;
-
-		index_rescan(direct->key_scan, keys, sink->key.ncolumns, NULL, 0);
-		if (!index_getnext_slot(direct->key_scan, ForwardScanDirection, direct->found))
-			return false;
-
-		xwait = TransactionIdIsValid(direct->dirty.xmin) ? direct->dirty.xmin :
-			direct->dirty.xmax;
-		if (!TransactionIdIsValid(xwait))
-			return true;
-
-		/* no buffer stays pinned while waiting */
-		tid = direct->found->tts_tid;
-		ExecClearTuple(direct->found);
-		index_rescan(direct->key_scan, keys, sink->key.ncolumns, NULL, 0);
-		XactLockTableWait(xwait, sink->rel, &tid, XLTW_Update);
-	}
-}
-
-/* Makes what was written visible to the next row's write. */
-static void
-row_done(ScSink *sink)
-{
-	ExecClearTuple(sink->direct->found);
-	ResetPerTupleExprContext(sink->direct->estate);
-	CommandCounterIncrement();
-}
-
-/* Updates the row with the current row's key, or inserts it. */
 void
-sc_sink_direct_upsert(ScSink *sink)
+sc_sink_upserts_write(ScSink *sink)
 {
 	SinkDirect *direct = sink->direct;
-	bool		found;
+	TupleTableSlot *inserts[SINK_BATCH_ROWS];
+	int			n = direct->batch_rows;
+	int			ninserts = 0;
 
-	sc_sink_direct_flush(sink);
-	found = lookup(sink);
-	sc_sink_fill_slot(sink, direct->slot);
-
-	if (found)
+	for (int i = 0; i < n; i++)
+		fill_upsert(sink, &direct->upserts[i], i);
+	if (n > 1)
+		qsort_arg(direct->upserts, n, sizeof(SinkUpsert), compare_upserts, direct->lookup);
+	for (int i = 0; i < n - 1; i++)
 	{
-		ItemPointerData tid = direct->found->tts_tid;
-		ScUpdateIndexes update_indexes;
+		if (sc_sink_compare_keys(&direct->upserts[i], &direct->upserts[i + 1], direct->lookup) == 0)
+			direct->upserts[i].found = SINK_REPLACED;
+	}
+	sc_sink_lookup_batch(direct->lookup, direct->upserts, n);
+	SC_DEBUG_POINT("sink_looked_up");
 
-		simple_table_tuple_update(sink->rel, &tid, direct->slot, InvalidSnapshot,
-								  &update_indexes);
-		if (sc_updates_indexes(update_indexes))
-			list_free(sc_update_index_tuples(direct->result_rel, direct->slot,
-											 direct->estate, update_indexes));
-	}
-	else
+	for (int i = 0; i < n; i++)
 	{
-		simple_table_tuple_insert(sink->rel, direct->slot);
-		list_free(sc_insert_index_tuples(direct->result_rel, direct->slot,
-										 direct->estate));
+		if (direct->upserts[i].found == SINK_OTHER)
+			update_row(sink, &direct->upserts[i]);
+		else if (direct->upserts[i].found == SINK_NONE)
+			inserts[ninserts++] = direct->upserts[i].slot;
 	}
-	ExecClearTuple(direct->slot);
-	row_done(sink);
+	if (ninserts > 0)
+		sc_sink_multi_insert(sink, inserts, ninserts, NULL);
 }
 
 /* Deletes the row with the current row's key, if there is one; all of them, if its type has made
@@ -175,13 +180,24 @@ sc_sink_direct_upsert(ScSink *sink)
 void
 sc_sink_direct_delete(ScSink *sink)
 {
-	sc_sink_direct_flush(sink);
-	while (lookup(sink))
-	{
-		ItemPointerData tid = sink->direct->found->tts_tid;
+	Datum		keys[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+	ItemPointerData tid;
 
-		simple_table_tuple_delete(sink->rel, &tid, InvalidSnapshot);
-		row_done(sink);
+	sc_sink_direct_flush(sink);
+	lookup_begin(sink);
+	for (int i = 0; i < sink->key.ncolumns; i++)
+	{
+		keys[i] = sink->row->tts_values[sink->key.columns[i]];
+		nulls[i] = sink->row->tts_isnull[sink->key.columns[i]];
 	}
-	row_done(sink);
+	while (sc_sink_lookup_row(sink->direct->lookup, keys, nulls, &tid))
+	{
+		TM_FailureData failure;
+
+		check_result(sink, sc_table_tuple_delete(sink->rel, &tid, GetCurrentCommandId(true), InvalidSnapshot,
+												 true, &failure));
+		ResetPerTupleExprContext(sink->direct->estate);
+		CommandCounterIncrement();
+	}
 }
