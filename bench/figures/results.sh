@@ -1,14 +1,45 @@
 # shellcheck shell=bash
 #
-# results.sh - figures of large results: what they cost the reader, and others.  Sourced by run.
+# results.sh - figures of large results: what they cost the coordinator, the reader, and others.  Sourced by run.
 #
-# Environment: RESULT_ROWS (1000000), MANY_RESULT_ROWS (5000000), TASK_MEMORY (see state.sh).
+# Environment: EMIT_ROWS (1000000), RESULT_ROWS (1000000), MANY_RESULT_ROWS (5000000), TASK_MEMORY (see state.sh).
 
+EMIT_ROWS=${EMIT_ROWS:-1000000}
 RESULT_ROWS=${RESULT_ROWS:-1000000}
 MANY_RESULT_ROWS=${MANY_RESULT_ROWS:-5000000}
 
 # CPU seconds of one process so far.
 cpu_of() { awk '{ printf "%.6f\n", $1 / 1e9 }' "/proc/$1/schedstat"; }
+
+# One window, left open, whose groups come in one transaction: all of them are inserted, and then updated three times.
+bench_emit() {
+	local what coordinator cpu
+	sql -c "ALTER SYSTEM SET autovacuum = off" -c "SELECT pg_reload_conf()" >/dev/null
+	for _ in $(seq "$REPEATS"); do
+		pipeline start
+		sql >/dev/null <<-SQL
+			CREATE TABLE emit (ts timestamptz, a int8, b int8, v int4);
+			SELECT stream_ckpt.attach_stream('emit', event_time => 'ts');
+			SELECT stream_ckpt.create_query('emit_result', \$q\$
+				SELECT w.window_start, w.window_end, a, b, count(*) AS n, sum(v) AS total
+				FROM emit, stream_ckpt.tumble(ts, '1 hour') w
+				GROUP BY w.window_start, w.window_end, a, b \$q\$, emit => 'update');
+			SELECT stream_ckpt.sync('1 minute');
+		SQL
+		quiesce
+		coordinator=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'stream_ckpt coordinator'")
+		for what in insert upsert upsert upsert; do
+			cpu=$(cpu_of "$coordinator")
+			sql >/dev/null -c "INSERT INTO emit SELECT '2024-01-01 00:00+00', i::int8 * 7368787 % 1000003, i % 1000, i % 100
+				FROM generate_series(1, $EMIT_ROWS) i" -c "SELECT stream_ckpt.sync('30 minutes')"
+			cpu=$(awk -v a="$(cpu_of "$coordinator")" -v b="$cpu" 'BEGIN { printf "%.4f\n", a - b }')
+			note "emit_$what" "$(awk -v c="$cpu" -v n="$EMIT_ROWS" 'BEGIN { printf "%.3f\n", c * 1e6 / n }')" "$cpu s"
+		done
+		check_result emit
+		drop_all emit
+	done
+	sql -c "ALTER SYSTEM RESET autovacuum" -c "SELECT pg_reload_conf()" >/dev/null
+}
 
 # The same rows for both, of RESULT_ROWS groups or of a thousandth.  The second sync() returns when the reader is
 # past what the first one wrote.
