@@ -220,26 +220,29 @@ walk_groups(const ScPane *pane, ScPositions all, const uint8 *set, Order *order)
 {
 	for (uint32 i = 0; i <= pane->bucket_mask; i++)
 	{
-		uint32		number = pane->buckets[i].number;
 		uint32		position = pane->buckets[i].hash;
+		uint32		number = pane->buckets[i].number;
+		bool		in_range = (uint64) position - all.first < all.end - all.first;
 
-		if (number-- == 0)
+		/* in this order, because few are in a range, and nobody can guess which places are empty */
+		if (!in_range && set == NULL)
 			continue;
-		if ((position >= all.first && position < all.end) ||
-			(set != NULL && (set[number / 8] & (1 << number % 8))))
+		if (number-- > 0 && (in_range || (set[number / 8] & (1 << number % 8))))
 			add_group_at(order, position, number);
 	}
 }
 
-/* Adds the changed groups, by hashing them again. */
+/* Adds the changed groups at other positions than these, by hashing them again. */
 static void
-hash_changed(ScEngine *engine, const ScPane *pane, Order *order)
+hash_changed(ScEngine *engine, const ScPane *pane, ScPositions except, Order *order)
 {
 	for (uint32 i = 0; i < sc_pane_nchanged(pane); i++)
 	{
 		uint32		number = sc_pane_changed(pane, i);
+		uint32		position = sc_keys_hash_of(engine, sc_pane_group(engine, pane, number));
 
-		add_group_at(order, sc_keys_hash_of(engine, sc_pane_group(engine, pane, number)), number);
+		if (position < except.first || position >= except.end)
+			add_group_at(order, position, number);
 	}
 }
 
@@ -272,8 +275,12 @@ sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n)
 	order.groups = MemoryContextAllocHuge(CurrentMemoryContext, order.size * sizeof(ScGroupAt));
 	if (nchanged == pane->ngroups)
 		walk_groups(pane, (ScPositions) {0, SC_POSITIONS}, NULL, &order);
-	else if (all.first == all.end && !engine->keys_general && nchanged < pane->ngroups / MANY_GROUPS)
-		hash_changed(engine, pane, &order);
+	else if (!engine->keys_general && nchanged < pane->ngroups / MANY_GROUPS)
+	{
+		hash_changed(engine, pane, all, &order);
+		if (all.first < all.end)
+			walk_groups(pane, all, NULL, &order);
+	}
 	else
 	{
 		uint8	   *set = changed_set(pane);
@@ -285,6 +292,14 @@ sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n)
 	engine->aggstate->curaggcontext = pane->aggcontext;
 	*n = order.n;
 	return order.groups;
+}
+
+void
+sc_pane_prefetch(const ScEngine *engine, const ScPane *pane, uint32 number)
+{
+#ifdef __GNUC__
+	__builtin_prefetch(sc_pane_group(engine, pane, number));
+#endif
 }
 
 ScGroup *

@@ -101,6 +101,8 @@ typedef struct ScPositions
  * pane in which sc_group_encode works.
  */
 extern ScGroupAt *sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n);
+/* It is needed soon: groups that follow each other by position are anywhere in memory. */
+extern void sc_pane_prefetch(const ScEngine *engine, const ScPane *pane, uint32 number);
 extern ScGroup *sc_pane_nth(const ScEngine *engine, const ScPane *pane, uint32 number);
 /* All of these are written. */
 extern void sc_pane_written(ScEngine *engine, ScPane *pane);

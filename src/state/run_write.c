@@ -14,6 +14,9 @@
 
 #define MAX_VARINT	10
 
+/* So many ahead groups are fetched from memory */
+#define PREFETCH_GROUPS	16
+
 typedef struct Writer
 {
 	ScEngine   *engine;
@@ -209,6 +212,8 @@ sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk p
 		ScGroup    *group = sc_pane_nth(engine, pane, sc_at_number(order[i]));
 
 		CHECK_FOR_INTERRUPTS();
+		if (*entries - i > PREFETCH_GROUPS)
+			sc_pane_prefetch(engine, pane, sc_at_number(order[i + PREFETCH_GROUPS]));
 		if (i % SC_LIMIT_GROUPS == SC_LIMIT_GROUPS - 1)
 			sc_limit_add(SC_LIMIT_GROUPS);
 		*inputs += write_group(writer, group, sc_at_position(order[i]), &head);
