@@ -5,7 +5,7 @@
  * What equals what isn't the engine's to say: a type can get an attribute or lose one, a
  * function can be replaced, a collation can have another version.  Then two groups can be
  * one.  The rule: the rows of both count, whatever was written or emitted of them.
- * sc_pane_regroup (pane.c) finds such groups, here they are combined.
+ * sc_bucket_regroup (bucket.c) finds such groups, here they are combined.
  *
  * A query that is compiled again gets a new engine, which takes over all that the old one
  * has, and hashes it by the new functions.
@@ -26,19 +26,19 @@
 
 /* The inputs of "from" are added behind those of "state". */
 static void
-append_inputs(ScPane *pane, Datum *state, Datum from)
+append_inputs(ScBucket *bucket, Datum *state, Datum from)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(from);
 
 	if (inputs == NULL)
 		return;
-	sc_inputs_append(pane, state, inputs->rows, inputs->data, inputs->len);
-	sc_inputs_free(pane, from);
+	sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
+	sc_inputs_free(bucket, from);
 }
 
 /* A state that is a value is advanced by what another group has kept, which is freed. */
 static void
-advance_by_inputs(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state,
+advance_by_inputs(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state,
 				  uint8 *flags, Datum from)
 {
 	MemoryContext context = engine->outcontext->ecxt_per_tuple_memory;
@@ -51,7 +51,7 @@ advance_by_inputs(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state,
 	sc_inputs_advance(engine, trans, (ScInputs *) DatumGetPointer(from), state, flags);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
-	sc_inputs_free(pane, from);
+	sc_inputs_free(bucket, from);
 }
 
 /*
@@ -60,7 +60,7 @@ advance_by_inputs(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state,
  * the inputs come after.
  */
 static void
-combine_states(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state, uint8 *flags,
+combine_states(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *flags,
 			   Datum from, uint8 from_flags)
 {
 	Datum		inputs;
@@ -68,15 +68,15 @@ combine_states(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state, uin
 	if (!((*flags | from_flags) & SC_STATE_INPUTS))
 		sc_state_combine(engine, trans, state, flags, from, from_flags);
 	else if (*flags & from_flags & SC_STATE_INPUTS)
-		append_inputs(pane, state, from);
+		append_inputs(bucket, state, from);
 	else if (from_flags & SC_STATE_INPUTS)
-		advance_by_inputs(engine, pane, trans, state, flags, from);
+		advance_by_inputs(engine, bucket, trans, state, flags, from);
 	else if (!(from_flags & SC_STATE_UNSET))	/* else it had no rows */
 	{
 		inputs = *state;
 		*state = from;
 		*flags = from_flags;
-		advance_by_inputs(engine, pane, trans, state, flags, inputs);
+		advance_by_inputs(engine, bucket, trans, state, flags, inputs);
 	}
 }
 
@@ -86,11 +86,11 @@ combine_states(ScEngine *engine, ScPane *pane, ScTrans *trans, Datum *state, uin
  * context is a short one.
  */
 void
-sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group, ScGroup *other)
+sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
 {
-	engine->aggstate->curaggcontext = pane->aggcontext;
+	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
-		combine_states(engine, pane, &engine->trans[t], &sc_group_states(engine, group)[t],
+		combine_states(engine, bucket, &engine->trans[t], &sc_group_states(engine, group)[t],
 					   &sc_group_state_flags(engine, group)[t],
 					   sc_group_states(engine, other)[t],
 					   sc_group_state_flags(engine, other)[t]);
@@ -104,16 +104,18 @@ sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group, ScGroup *other)
 static void
 copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 {
+	ScBucket   *bucket = pane->bucket;
+
 	pane->whole |= from->whole;
-	if (pane->whole || from->all_changed)
+	if (pane->whole || from->bucket->all_changed)
 		return;
-	pane->all_changed = false;
-	for (uint32 n = 0; n < pane->ngroups; n++)
+	bucket->all_changed = false;
+	for (uint32 n = 0; n < bucket->ngroups; n++)
 	{
-		ScGroup    *group = sc_pane_group(engine, pane, n);
+		ScGroup    *group = sc_bucket_group(engine, bucket, n);
 
 		if (group->flags & SC_GROUP_LISTED)
-			sc_pane_list_changed(pane, group, n);
+			sc_bucket_list_changed(bucket, group, n);
 	}
 }
 
@@ -125,26 +127,27 @@ static void
 take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 {
 	ScPane	   *pane = sc_pane_open(engine, taken->key);
+	ScBucket   *bucket = pane->bucket;
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	pane->emitted = taken->emitted;
-	from->aggstate->curaggcontext = taken->aggcontext;
-	for (uint32 n = 0; n < taken->ngroups; n++)
+	from->aggstate->curaggcontext = taken->bucket->aggcontext;
+	for (uint32 n = 0; n < taken->bucket->ngroups; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		(void) sc_group_take(engine, pane, from, sc_pane_group(from, taken, n));
+		(void) sc_group_take(engine, bucket, from, sc_bucket_group(from, taken->bucket, n));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
-	sc_pane_make_states(engine, pane);
-	sc_pane_regroup(engine, pane);
+	sc_bucket_make_states(engine, bucket);
+	sc_bucket_regroup(engine, bucket);
 	copy_changes(engine, pane, taken);
 	pane->live_bytes = taken->live_bytes;
 	pane->entry_bytes = taken->entry_bytes;
-	sc_pane_account_children(engine, pane);
+	sc_bucket_account_children(engine, bucket);
 }
 
 void

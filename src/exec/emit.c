@@ -37,7 +37,7 @@ typedef struct EmitItem
 typedef struct EmitOrder
 {
 	ScEngine   *engine;
-	ScPane	   *pane;
+	ScBucket   *bucket;
 	uint32		ncompared;
 } EmitOrder;
 
@@ -132,8 +132,8 @@ compare_items(const void *a, const void *b, void *arg)
 	if (result != 0 || engine->nkeys == 1)
 		return result;
 
-	gx = sc_pane_group(engine, order->pane, x->number);
-	gy = sc_pane_group(engine, order->pane, y->number);
+	gx = sc_bucket_group(engine, order->bucket, x->number);
+	gy = sc_bucket_group(engine, order->bucket, y->number);
 	for (int i = 1; i < engine->nkeys && result == 0; i++)
 		result = ApplySortComparator(sc_group_keys(engine, gx)[i], gx->nulls[i],
 									 sc_group_keys(engine, gy)[i], gy->nulls[i],
@@ -143,7 +143,7 @@ compare_items(const void *a, const void *b, void *arg)
 
 /* Fills the group slot's columns but leaves NULL for the aggregates. */
 static void
-load_group(ScEngine *engine, ScPane *pane, ScGroup *group)
+load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
 	TupleTableSlot *slot = engine->group_slot;
 	Datum	   *values = slot->tts_values;
@@ -153,7 +153,7 @@ load_group(ScEngine *engine, ScPane *pane, ScGroup *group)
 
 	ExecClearTuple(slot);
 	memset(nulls, false, natts);
-	sc_window_values(&pane->window, values);
+	sc_window_values(&bucket->pane->window, values);
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		values[SC_WINDOW_COLUMNS + i] = keys[i];
@@ -189,15 +189,15 @@ deletion_row(ScEngine *engine)
 
 /* The group's row or its deletion, where one is due. */
 static void
-emit_group(ScEngine *engine, ScPane *pane, ScGroup *group)
+emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
 	TupleTableSlot *slot = engine->group_slot;
 	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
-	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !pane->emitted);
+	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !bucket->pane->emitted);
 	ScResultOp	op = first ? SC_RESULT_INSERT : SC_RESULT_UPSERT;
 	TupleTableSlot *row;
 
-	load_group(engine, pane, group);
+	load_group(engine, bucket, group);
 	for (int i = 0; i < engine->naggs; i++)
 		slot->tts_values[first_agg + i] =
 			sc_aggregate_result(engine, &engine->aggs[i], group,
@@ -237,16 +237,16 @@ emit_group(ScEngine *engine, ScPane *pane, ScGroup *group)
  * their number.
  */
 static uint32
-sorted_items(ScEngine *engine, ScPane *pane, bool all, EmitItem *items)
+sorted_items(ScEngine *engine, ScBucket *bucket, bool all, EmitItem *items)
 {
-	uint32		candidates = all ? pane->ngroups : sc_pane_nchanged(pane);
-	EmitOrder	order = {.engine = engine,.pane = pane};
+	uint32		candidates = all ? bucket->ngroups : sc_bucket_nchanged(bucket);
+	EmitOrder	order = {.engine = engine,.bucket = bucket};
 	uint32		n = 0;
 
 	for (uint32 i = 0; i < candidates; i++)
 	{
-		uint32		number = all ? i : sc_pane_changed(pane, i);
-		ScGroup    *group = sc_pane_group(engine, pane, number);
+		uint32		number = all ? i : sc_bucket_changed(bucket, i);
+		ScGroup    *group = sc_bucket_group(engine, bucket, number);
 
 		if (!all && !(group->flags & SC_GROUP_CHANGED))
 			continue;
@@ -265,16 +265,16 @@ sorted_items(ScEngine *engine, ScPane *pane, bool all, EmitItem *items)
 
 /* Chooses what is to be emitted; it stays chosen through an error. */
 static void
-begin_emission(ScEngine *engine, ScPane *pane, bool all)
+begin_emission(ScEngine *engine, ScBucket *bucket, bool all)
 {
 	ScEmission *emission = &engine->emission;
-	uint32		candidates = all ? pane->ngroups : sc_pane_nchanged(pane);
+	uint32		candidates = all ? bucket->ngroups : sc_bucket_nchanged(bucket);
 
 	emission->items = MemoryContextAllocHuge(engine->context,
 											 sizeof(EmitItem) * Max(candidates, 1));
-	emission->n = sorted_items(engine, pane, all, emission->items);
+	emission->n = sorted_items(engine, bucket, all, emission->items);
 	emission->at = 0;
-	emission->pane = pane;
+	emission->pane = bucket->pane;
 }
 
 static ScGroup *
@@ -282,7 +282,7 @@ group_at(ScEngine *engine)
 {
 	const ScEmission *emission = &engine->emission;
 
-	return sc_pane_group(engine, emission->pane,
+	return sc_bucket_group(engine, emission->pane->bucket,
 						 emission->items[emission->at].number);
 }
 
@@ -323,7 +323,7 @@ TupleTableSlot *
 sc_engine_failed_group(ScEngine *engine)
 {
 	const ScEmission *emission = &engine->emission;
-	const ScGroup *group = sc_pane_group(engine, emission->pane,
+	const ScGroup *group = sc_bucket_group(engine, emission->pane->bucket,
 										 emission->items[emission->at - 1].number);
 	TupleTableSlot *slot = engine->failed_slot;
 
@@ -355,14 +355,15 @@ static void
 emit_groups(ScEngine *engine, ScPane *pane, bool all)
 {
 	ScEmission *emission = &engine->emission;
+	ScBucket   *bucket = pane->bucket;
 	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
 
 	/* what comes before the pane that an error left has been emitted */
 	if (emission->pane != NULL && emission->pane != pane)
 		return;
 	if (emission->pane == NULL)
-		begin_emission(engine, pane, all);
-	engine->aggstate->curaggcontext = pane->aggcontext;
+		begin_emission(engine, bucket, all);
+	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (; emission->at < emission->n; emission->at++)
 	{
 		ScGroup    *group = group_at(engine);
@@ -373,7 +374,7 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all)
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
-		emit_group(engine, pane, group);
+		emit_group(engine, bucket, group);
 		group->flags &= ~SC_GROUP_CHANGED;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(outcontext);
@@ -401,6 +402,6 @@ sc_emit_pane(ScEngine *engine, ScPane *pane)
 void
 sc_emit_changes(ScEngine *engine, ScPane *pane)
 {
-	if (engine->emission.pane == pane || sc_pane_nchanged(pane) > 0)
+	if (engine->emission.pane == pane || sc_bucket_nchanged(pane->bucket) > 0)
 		emit_groups(engine, pane, false);
 }

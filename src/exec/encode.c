@@ -311,12 +311,12 @@ decode_keys(ScEngine *engine, Entry *entry, const char *bitmap)
 
 /* Frees what a group had of a state before an entry. */
 static void
-free_state(ScPane *pane, ScTrans *trans, Datum state, uint8 flags)
+free_state(ScBucket *bucket, ScTrans *trans, Datum state, uint8 flags)
 {
 	bool		serial = (trans->kind == SC_TRANS_SERIAL);
 
 	if (flags & SC_STATE_INPUTS)
-		sc_inputs_free(pane, state);
+		sc_inputs_free(bucket, state);
 	else if ((serial && (flags & SC_STATE_BYTES)) ||
 			 (!serial && !trans->byval && !(flags & SC_STATE_NULL)))
 		pfree(DatumGetPointer(state));
@@ -328,17 +328,17 @@ free_state(ScPane *pane, ScTrans *trans, Datum state, uint8 flags)
  * which couldn't be freed.
  */
 static void
-decode_value(ScPane *pane, ScTrans *trans, Entry *entry, uint8 flag,
+decode_value(ScBucket *bucket, ScTrans *trans, Entry *entry, uint8 flag,
 			 Datum *state, uint8 *state_flags)
 {
 	MemoryContext old;
 
-	free_state(pane, trans, *state, *state_flags);
+	free_state(bucket, trans, *state, *state_flags);
 	*state = (Datum) 0;
 	*state_flags = flag;
 	if (flag & SC_STATE_NULL)
 		return;
-	old = MemoryContextSwitchTo(pane->context);
+	old = MemoryContextSwitchTo(bucket->context);
 	*state = decode_datum(entry, &trans->type);
 	if (trans->kind == SC_TRANS_SERIAL)
 		*state_flags |= SC_STATE_BYTES;
@@ -347,20 +347,20 @@ decode_value(ScPane *pane, ScTrans *trans, Entry *entry, uint8 flag,
 
 /* The state is kept inputs from this entry on; decode_inputs reads them. */
 static void
-begin_inputs(ScPane *pane, ScTrans *trans, Datum *state, uint8 *state_flags)
+begin_inputs(ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *state_flags)
 {
 	if (*state_flags & SC_STATE_INPUTS)
 		return;
 	if (trans->input_types == NULL)
 		sc_reader_fail();
-	free_state(pane, trans, *state, *state_flags);
+	free_state(bucket, trans, *state, *state_flags);
 	*state = (Datum) 0;
 	*state_flags = SC_STATE_INPUTS;
 }
 
 /* The inputs of an entry: behind those that the group has, or instead of them ("whole"). */
 static void
-decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
+decode_inputs(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScReader *reader,
 			  bool whole)
 {
 	Datum	   *states = sc_group_states(engine, group);
@@ -383,11 +383,11 @@ decode_inputs(ScEngine *engine, ScPane *pane, ScGroup *group, ScReader *reader,
 			continue;
 		if (whole && inputs != NULL)
 		{
-			pane->inputs_bytes -= inputs->len;
+			bucket->inputs_bytes -= inputs->len;
 			inputs->len = inputs->rows = 0;
 		}
 		if (rows[t] > 0)
-			sc_inputs_append(pane, &states[t], rows[t],
+			sc_inputs_append(bucket, &states[t], rows[t],
 							 sc_read_bytes(reader, bytes[t]), bytes[t]);
 	}
 }
@@ -431,7 +431,7 @@ begin_entry(ScEngine *engine, Entry *entry, int version, const char *data, Size 
 
 /* The rest of the entry becomes what "group" has. */
 static void
-finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
+finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group)
 {
 	if (entry->flags & ENTRY_EMITTED)
 		group->flags |= SC_GROUP_EMITTED;
@@ -440,7 +440,7 @@ finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
 	if (entry->flags & ENTRY_SEVERAL)
 		group->flags |= SC_GROUP_SEVERAL;
 
-	engine->aggstate->curaggcontext = pane->aggcontext;
+	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		uint8		flag = (entry->state_bitmap[t / STATES_PER_BYTE] >>
@@ -450,12 +450,12 @@ finish_entry(ScEngine *engine, ScPane *pane, Entry *entry, ScGroup *group)
 		uint8	   *state_flags = &sc_group_state_flags(engine, group)[t];
 
 		if (flag == ENTRY_INPUTS || trans->kind == SC_TRANS_INPUTS)
-			begin_inputs(pane, trans, state, state_flags);
+			begin_inputs(bucket, trans, state, state_flags);
 		else
-			decode_value(pane, trans, entry, flag, state, state_flags);
+			decode_value(bucket, trans, entry, flag, state, state_flags);
 	}
 	if (engine->has_inputs)
-		decode_inputs(engine, pane, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
+		decode_inputs(engine, bucket, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
 	if (entry->reader.at != entry->reader.end)
 		sc_reader_fail();
 	sc_group_written(engine, group);
@@ -481,10 +481,10 @@ is_ours(ScEngine *engine, uint32 hash)
  * is read.  The current context is a short one.
  */
 int64
-sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len, bool *ours)
+sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len, bool *ours)
 {
 	Entry		entry;
-	int64		inputs_bytes = pane->inputs_bytes;
+	int64		inputs_bytes = bucket->inputs_bytes;
 	uint32		hash;
 	bool		isnew;
 
@@ -492,9 +492,9 @@ sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, S
 	hash = sc_keys_hash(engine);
 	*ours = is_ours(engine, hash);
 	if (*ours)
-		finish_entry(engine, pane, &entry,
-					 sc_pane_lookup(engine, pane, hash, &isnew));
-	return pane->inputs_bytes - inputs_bytes;
+		finish_entry(engine, bucket, &entry,
+					 sc_bucket_lookup(engine, bucket, hash, &isnew));
+	return bucket->inputs_bytes - inputs_bytes;
 }
 
 /* What of the inputs is in the changelog, as it was in another engine. */
@@ -519,12 +519,12 @@ copy_written(ScEngine *engine, ScGroup *group, ScEngine *from, ScGroup *other)
 
 /*
  * A copy of a group of another engine, which has the same signature, as a new group: until
- * sc_pane_regroup nothing finds it.  States go as they would into a changelog, since one
+ * sc_bucket_regroup nothing finds it.  States go as they would into a changelog, since one
  * that isn't of an SQL type may point into the memory of the functions that made it.  The
  * current context is a short one.
  */
 ScGroup *
-sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group)
+sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group)
 {
 	StringInfoData head;
 	ScGroup    *copy;
@@ -548,8 +548,8 @@ sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group)
 		len += bytes;
 	}
 	begin_entry(engine, &entry, SC_FORMAT_VERSION, buffer, len);
-	copy = sc_pane_append(engine, pane);
-	finish_entry(engine, pane, &entry, copy);
+	copy = sc_bucket_append(engine, bucket);
+	finish_entry(engine, bucket, &entry, copy);
 	copy_written(engine, copy, from, group);
 	copy->flags = group->flags;
 	pfree(buffer);
@@ -558,15 +558,15 @@ sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group)
 
 /* Makes states of serialised ones: all entries are read.  Deserialisation functions run. */
 void
-sc_pane_make_states(ScEngine *engine, ScPane *pane)
+sc_bucket_make_states(ScEngine *engine, ScBucket *bucket)
 {
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	engine->aggstate->curaggcontext = pane->aggcontext;
-	for (uint32 n = 0; n < pane->ngroups; n++)
+	engine->aggstate->curaggcontext = bucket->aggcontext;
+	for (uint32 n = 0; n < bucket->ngroups; n++)
 	{
-		ScGroup    *group = sc_pane_group(engine, pane, n);
+		ScGroup    *group = sc_bucket_group(engine, bucket, n);
 
 		for (int t = 0; t < engine->ntrans; t++)
 		{
@@ -595,15 +595,17 @@ sc_pane_make_states(ScEngine *engine, ScPane *pane)
 void
 sc_pane_loaded(ScEngine *engine, ScPane *pane)
 {
-	sc_pane_make_states(engine, pane);
-	sc_pane_unchanged(engine, pane);
-	for (uint32 n = 0; pane->emitted && n < pane->ngroups; n++)
-		sc_pane_group(engine, pane, n)->flags |= SC_GROUP_EMITTED;
+	ScBucket   *bucket = pane->bucket;
+
+	sc_bucket_make_states(engine, bucket);
+	sc_bucket_unchanged(engine, bucket);
+	for (uint32 n = 0; pane->emitted && n < bucket->ngroups; n++)
+		sc_bucket_group(engine, bucket, n)->flags |= SC_GROUP_EMITTED;
 	if (engine->keys_general)
 	{
 		engine->loading = false;
-		sc_pane_regroup(engine, pane);
+		sc_bucket_regroup(engine, bucket);
 		engine->loading = true;
 	}
-	sc_pane_account_children(engine, pane);
+	sc_bucket_account_children(engine, bucket);
 }

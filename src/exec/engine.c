@@ -154,10 +154,11 @@ enter_pane(ScEngine *engine, int64 ts)
 
 	if (!sc_assigner_pane(assigner, ts, &engine->span))
 		return false;
-	if (engine->current)
-		sc_pane_account(engine, engine->current);
+	if (engine->at)
+		sc_bucket_account(engine, engine->at);
 	engine->window = sc_assigner_first_window(assigner, engine->span.key);
 	engine->current = sc_pane_find(engine, engine->span.key);
+	engine->at = engine->current ? engine->current->bucket : NULL;
 	set_window_slot(engine, false);
 	return true;
 }
@@ -243,6 +244,7 @@ drop_late(ScEngine *engine, bool cut)
 static pg_attribute_always_inline void
 add_row(ScEngine *engine, bool cut)
 {
+	ScBucket   *bucket;
 	ScGroup    *group;
 	uint32		hash;
 	bool		isnew;
@@ -259,13 +261,17 @@ add_row(ScEngine *engine, bool cut)
 	hash = sc_keys_load(engine);
 	/* whoever's the row is: all tasks of the query have the same panes open */
 	if (unlikely(engine->current == NULL))
+	{
 		engine->current = sc_pane_open(engine, engine->span.key);
+		engine->at = engine->current->bucket;
+	}
 	if (!sc_is_ours(engine, hash))
 		return;
-	group = sc_pane_lookup(engine, engine->current, hash, &isnew);
+	bucket = engine->at;
+	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
-		sc_undo_save(engine, engine->current, group, hash, isnew);
-	sc_transitions_advance(engine, engine->current, group);
+		sc_undo_save(engine, bucket, group, hash, isnew);
+	sc_transitions_advance(engine, bucket, group);
 }
 
 /* "rows" rows, whose values took "bytes", may have made the state grow. */
@@ -274,9 +280,9 @@ watch_memory(ScEngine *engine, int rows, Size bytes)
 {
 	Size		memory;
 
-	if (engine->current == NULL)
+	if (engine->at == NULL)
 		return;
-	sc_pane_account_rows(engine, engine->current, rows, bytes);
+	sc_bucket_account_rows(engine, engine->at, rows, bytes);
 	memory = sc_engine_memory(engine);
 	if (memory < engine->memory_told + MEMORY_STEP)
 	{
@@ -434,8 +440,8 @@ static void
 advance(ScEngine *engine, int64 max_event_time)
 {
 	engine->running = true;
-	if (engine->current)
-		sc_pane_account(engine, engine->current);
+	if (engine->at)
+		sc_bucket_account(engine, engine->at);
 	if (max_event_time > engine->time.max_event_time)
 	{
 		set_max_event_time(engine, max_event_time);
@@ -492,8 +498,8 @@ sc_engine_reset(ScEngine *engine, int64 event_time)
 	if (!engine->closing && watermark < engine->watermark)
 	{
 		engine->running = true;
-		if (engine->current)
-			sc_pane_account(engine, engine->current);
+		if (engine->at)
+			sc_bucket_account(engine, engine->at);
 		finish_ahead(engine, watermark);
 		set_max_event_time(engine, event_time);
 		engine->running = false;
@@ -593,12 +599,12 @@ sc_engine_counters(ScEngine *engine)
 Size
 sc_engine_memory(const ScEngine *engine)
 {
-	Size		bytes = engine->panes_bytes;
+	Size		bytes = engine->buckets_bytes;
 
-	/* the pane that rows are in isn't accounted yet */
-	if (engine->current)
-		bytes += engine->current->context->mem_allocated -
-			Min(engine->current->bytes, engine->current->context->mem_allocated);
+	/* the bucket that rows go into isn't accounted yet */
+	if (engine->at)
+		bytes += engine->at->context->mem_allocated -
+			Min(engine->at->bytes, engine->at->context->mem_allocated);
 	return bytes;
 }
 

@@ -5,7 +5,7 @@
  * Memory contexts, by lifetime:
  *
  *	  engine		compiled expressions, FmgrInfos, the list of panes
- *	  pane			groups, hash, by-reference keys and states of one window
+ *	  bucket		groups, hash, by-reference keys and states of one window
  *	  row			arguments and results of transition functions ("tmpcontext")
  *	  output		final functions and projection of one group ("outcontext")
  *	  replay		states rebuilt from kept inputs, one group ("replaycontext")
@@ -145,17 +145,18 @@ typedef struct ScInputs
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } ScInputs;
 
-typedef struct ScBucket
+typedef struct ScCell
 {
 	uint32		hash;			/* the group's position (keys.c) */
 	uint32		number;			/* of the group, plus 1; 0: empty */
-} ScBucket;
+} ScCell;
 
-/* One window of one query. */
-struct ScPane
+typedef struct ScBucket ScBucket;
+
+/* Groups of one pane in memory. */
+struct ScBucket
 {
-	int64		key;			/* window/assigner.h */
-	ScWindow	window;
+	ScPane	   *pane;
 	MemoryContext context;
 	ExprContext *aggcontext;	/* what aggregates see; its memory is "context" */
 	Size		bytes;			/* as last accounted */
@@ -170,31 +171,40 @@ struct ScPane
 	uint32		nblocks;
 	uint32		max_blocks;
 
-	ScBucket   *buckets;
-	uint32		bucket_mask;
-	int			bucket_shift;	/* 32 - log2(number of buckets) */
+	ScCell	   *cells;
+	uint32		cell_mask;
+	int			cell_shift;		/* 32 - log2(number of cells) */
 	uint32		grow_at;
+
+	/*
+	 * Groups changed since the last checkpoint.  A bucket that was never
+	 * written keeps no list: all of them.
+	 */
+	bool		all_changed;
+	uint32	   *changed;
+	uint32		nchanged;
+	uint32		max_changed;
+
+	int64		inputs_bytes;	/* kept inputs of all groups */
+};
+
+/* One window of one query. */
+struct ScPane
+{
+	int64		key;			/* window/assigner.h */
+	ScWindow	window;
+	ScBucket   *bucket;			/* all its groups */
 
 	/*
 	 * emit close: its window's rows were emitted, as the watermark has passed
 	 * its end; it is open for rows within the allowed lateness only.
 	 */
 	bool		emitted;
-
-	/*
-	 * Groups changed since the last checkpoint.  A pane that was never
-	 * written keeps no list: all of them.
-	 */
-	bool		all_changed;
 	bool		whole;			/* what is written next replaces all older chunks */
-	uint32	   *changed;
-	uint32		nchanged;
-	uint32		max_changed;
 
 	/* kept for the state layer */
 	int64		live_bytes;		/* of its chunks; 0: none was ever written */
 	ScSweep		sweep;
-	int64		inputs_bytes;	/* kept inputs of all groups */
 	int64		entry_bytes;	/* average of an entry without kept inputs */
 };
 
@@ -276,11 +286,12 @@ struct ScEngine
 	ScPaneSpan	span;			/* of the pane that rows are in */
 	ScWindow	window;			/* and its window */
 	ScPane	   *current;		/* that pane, or NULL: not open */
+	ScBucket   *at;				/* the bucket that rows go into, whose growth isn't accounted yet, or NULL */
 
 	ScPane	  **panes;			/* by key, ascending */
 	int			npanes;
 	int			max_panes;
-	Size		panes_bytes;
+	Size		buckets_bytes;
 	Size		memory_told;	/* sc_engine_memory() as memory_grew knows it */
 	int64		ngroups;
 
@@ -302,11 +313,11 @@ struct ScEngine
 	((group)->nulls + (engine)->nkeys)
 
 static inline ScGroup *
-sc_pane_group(const ScEngine *engine, const ScPane *pane, uint32 number)
+sc_bucket_group(const ScEngine *engine, const ScBucket *bucket, uint32 number)
 {
 	uint32		mask = (1U << engine->block_shift) - 1;
 
-	return (ScGroup *) (pane->blocks[number >> engine->block_shift] +
+	return (ScGroup *) (bucket->blocks[number >> engine->block_shift] +
 						(number & mask) * engine->record_size);
 }
 
@@ -388,7 +399,7 @@ extern void sc_aggregates_compile(ScEngine *engine);
 extern void sc_combine_compile(ScEngine *engine, ScTrans *trans);
 extern void sc_state_init(ScTrans *trans, MemoryContext context, Datum *state,
 						  uint8 *flags);
-extern void sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group);
+extern void sc_transitions_advance(ScEngine *engine, ScBucket *bucket, ScGroup *group);
 extern void sc_transition_call(ScEngine *engine, ScTrans *trans, Datum *state,
 							   uint8 *flags);
 extern Datum sc_aggregate_result(ScEngine *engine, ScAgg *agg, ScGroup *group,
@@ -402,32 +413,37 @@ extern void sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uin
 
 /* inputs.c */
 extern void sc_inputs_compile(ScEngine *engine, ScTrans *trans);
-extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPane *pane,
+extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket,
 						   Datum *state);
-extern void sc_inputs_append(ScPane *pane, Datum *state, uint64 rows,
+extern void sc_inputs_append(ScBucket *bucket, Datum *state, uint64 rows,
 							 const char *data, Size len);
 extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							 Datum *state, uint8 *flags);
 extern void sc_inputs_advance(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							  Datum *state, uint8 *flags);
-extern void sc_inputs_free(ScPane *pane, Datum state);
+extern void sc_inputs_free(ScBucket *bucket, Datum state);
+
+/* bucket.c */
+extern ScBucket *sc_bucket_create(ScEngine *engine, ScPane *pane);
+extern void sc_bucket_free(ScEngine *engine, ScBucket *bucket);
+extern ScGroup *sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash,
+								 bool *isnew);
+extern ScGroup *sc_bucket_append(ScEngine *engine, ScBucket *bucket);
+extern void sc_bucket_regroup(ScEngine *engine, ScBucket *bucket);
+extern void sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash);
+extern void sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group,
+							 uint32 number);
+extern void sc_bucket_list_changed(ScBucket *bucket, ScGroup *group, uint32 number);
+extern uint32 sc_bucket_nchanged(const ScBucket *bucket);
+extern uint32 sc_bucket_changed(const ScBucket *bucket, uint32 i);
+extern void sc_bucket_unchanged(ScEngine *engine, ScBucket *bucket);
+extern void sc_bucket_account(ScEngine *engine, ScBucket *bucket);
+extern void sc_bucket_account_rows(ScEngine *engine, ScBucket *bucket, int rows, Size bytes);
+extern void sc_bucket_account_children(ScEngine *engine, ScBucket *bucket);
 
 /* pane.c */
 extern ScPane *sc_pane_find(ScEngine *engine, int64 key);
 extern ScPane *sc_pane_open(ScEngine *engine, int64 key);
-extern ScGroup *sc_pane_lookup(ScEngine *engine, ScPane *pane, uint32 hash,
-							   bool *isnew);
-extern ScGroup *sc_pane_append(ScEngine *engine, ScPane *pane);
-extern void sc_pane_regroup(ScEngine *engine, ScPane *pane);
-extern void sc_pane_remove_last(ScEngine *engine, ScPane *pane, uint32 hash);
-extern void sc_group_changed(ScEngine *engine, ScPane *pane, ScGroup *group,
-							 uint32 number);
-extern void sc_pane_list_changed(ScPane *pane, ScGroup *group, uint32 number);
-extern uint32 sc_pane_changed(const ScPane *pane, uint32 i);
-extern void sc_pane_unchanged(ScEngine *engine, ScPane *pane);
-extern void sc_pane_account(ScEngine *engine, ScPane *pane);
-extern void sc_pane_account_rows(ScEngine *engine, ScPane *pane, int rows, Size bytes);
-extern void sc_pane_account_children(ScEngine *engine, ScPane *pane);
 extern void sc_panes_close(ScEngine *engine, int first, int n);
 extern void sc_panes_remember_closed(ScEngine *engine, int64 key);
 extern void sc_panes_shutdown(ScEngine *engine);
@@ -438,7 +454,7 @@ extern void sc_engine_restore_window(ScEngine *engine);
 /* undo.c */
 extern void sc_undo_compile(ScEngine *engine);
 extern void sc_undo_begin_row(ScEngine *engine);
-extern void sc_undo_save(ScEngine *engine, ScPane *pane, ScGroup *group, uint32 hash,
+extern void sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash,
 						 bool isnew);
 extern void sc_undo_end_row(ScEngine *engine);
 
@@ -450,11 +466,11 @@ extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
 
 /* encode.c: a group as an entry of the changelog (group.h) */
 extern uint32 sc_signature(const ScEngine *engine, int version);
-extern ScGroup *sc_group_take(ScEngine *engine, ScPane *pane, ScEngine *from, ScGroup *group);
-extern void sc_pane_make_states(ScEngine *engine, ScPane *pane);
+extern ScGroup *sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group);
+extern void sc_bucket_make_states(ScEngine *engine, ScBucket *bucket);
 
 /* combine.c */
-extern void sc_group_combine(ScEngine *engine, ScPane *pane, ScGroup *group,
+extern void sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group,
 							 ScGroup *other);
 
 #endif							/* SC_EXEC_INTERNAL_H */

@@ -111,6 +111,18 @@ sc_pane_key(const ScPane *pane)
 	return pane->key;
 }
 
+ScBucket *
+sc_pane_bucket(const ScPane *pane)
+{
+	return pane->bucket;
+}
+
+uint32
+sc_pane_nchanged(const ScPane *pane)
+{
+	return sc_bucket_nchanged(pane->bucket);
+}
+
 bool
 sc_pane_is_whole(const ScPane *pane)
 {
@@ -139,7 +151,7 @@ sc_pane_set_live_bytes(ScEngine *engine, ScPane *pane, int64 bytes)
 int64
 sc_pane_full_bytes(const ScPane *pane)
 {
-	return pane->ngroups * pane->entry_bytes + pane->inputs_bytes;
+	return pane->bucket->ngroups * pane->entry_bytes + pane->bucket->inputs_bytes;
 }
 
 int64
@@ -216,12 +228,12 @@ add_group_at(Order *order, uint32 position, uint32 number)
 
 /* Adds the groups at these positions, or in the set of bits, as the hash table has them. */
 static void
-walk_groups(const ScPane *pane, ScPositions all, const uint8 *set, Order *order)
+walk_groups(const ScBucket *bucket, ScPositions all, const uint8 *set, Order *order)
 {
-	for (uint32 i = 0; i <= pane->bucket_mask; i++)
+	for (uint32 i = 0; i <= bucket->cell_mask; i++)
 	{
-		uint32		position = pane->buckets[i].hash;
-		uint32		number = pane->buckets[i].number;
+		uint32		position = bucket->cells[i].hash;
+		uint32		number = bucket->cells[i].number;
 		bool		in_range = (uint64) position - all.first < all.end - all.first;
 
 		/* in this order, because few are in a range, and nobody can guess which places are empty */
@@ -234,12 +246,12 @@ walk_groups(const ScPane *pane, ScPositions all, const uint8 *set, Order *order)
 
 /* Adds the changed groups at other positions than these, by hashing them again. */
 static void
-hash_changed(ScEngine *engine, const ScPane *pane, ScPositions except, Order *order)
+hash_changed(ScEngine *engine, const ScBucket *bucket, ScPositions except, Order *order)
 {
-	for (uint32 i = 0; i < sc_pane_nchanged(pane); i++)
+	for (uint32 i = 0; i < sc_bucket_nchanged(bucket); i++)
 	{
-		uint32		number = sc_pane_changed(pane, i);
-		uint32		position = sc_keys_hash_of(engine, sc_pane_group(engine, pane, number));
+		uint32		number = sc_bucket_changed(bucket, i);
+		uint32		position = sc_keys_hash_of(engine, sc_bucket_group(engine, bucket, number));
 
 		if (position < except.first || position >= except.end)
 			add_group_at(order, position, number);
@@ -248,14 +260,14 @@ hash_changed(ScEngine *engine, const ScPane *pane, ScPositions except, Order *or
 
 /* The set of the changed groups' numbers, palloc'd. */
 static uint8 *
-changed_set(const ScPane *pane)
+changed_set(const ScBucket *bucket)
 {
-	uint8	   *set = MemoryContextAllocExtended(CurrentMemoryContext, pane->ngroups / 8 + 1,
+	uint8	   *set = MemoryContextAllocExtended(CurrentMemoryContext, bucket->ngroups / 8 + 1,
 												 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
-	for (uint32 i = 0; i < sc_pane_nchanged(pane); i++)
+	for (uint32 i = 0; i < sc_bucket_nchanged(bucket); i++)
 	{
-		uint32		number = sc_pane_changed(pane, i);
+		uint32		number = sc_bucket_changed(bucket, i);
 
 		set[number / 8] |= 1 << number % 8;
 	}
@@ -267,53 +279,53 @@ changed_set(const ScPane *pane)
  * and that runs nobody's code, from hashing them again.
  */
 ScGroupAt *
-sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n)
+sc_bucket_begin_write(ScEngine *engine, ScBucket *bucket, ScPositions all, uint32 *n)
 {
-	uint32		nchanged = sc_pane_nchanged(pane);
+	uint32		nchanged = sc_bucket_nchanged(bucket);
 	Order		order = {.size = Max(nchanged, FEW_GROUPS)};
 
 	order.groups = MemoryContextAllocHuge(CurrentMemoryContext, order.size * sizeof(ScGroupAt));
-	if (nchanged == pane->ngroups)
-		walk_groups(pane, (ScPositions) {0, SC_POSITIONS}, NULL, &order);
-	else if (!engine->keys_general && nchanged < pane->ngroups / MANY_GROUPS)
+	if (nchanged == bucket->ngroups)
+		walk_groups(bucket, (ScPositions) {0, SC_POSITIONS}, NULL, &order);
+	else if (!engine->keys_general && nchanged < bucket->ngroups / MANY_GROUPS)
 	{
-		hash_changed(engine, pane, all, &order);
+		hash_changed(engine, bucket, all, &order);
 		if (all.first < all.end)
-			walk_groups(pane, all, NULL, &order);
+			walk_groups(bucket, all, NULL, &order);
 	}
 	else
 	{
-		uint8	   *set = changed_set(pane);
+		uint8	   *set = changed_set(bucket);
 
-		walk_groups(pane, all, set, &order);
+		walk_groups(bucket, all, set, &order);
 		pfree(set);
 	}
 	sort_by_position(order.groups, order.n);
-	engine->aggstate->curaggcontext = pane->aggcontext;
+	engine->aggstate->curaggcontext = bucket->aggcontext;
 	*n = order.n;
 	return order.groups;
 }
 
 void
-sc_pane_prefetch(const ScEngine *engine, const ScPane *pane, uint32 number)
+sc_bucket_prefetch(const ScEngine *engine, const ScBucket *bucket, uint32 number)
 {
 #ifdef __GNUC__
-	__builtin_prefetch(sc_pane_group(engine, pane, number));
+	__builtin_prefetch(sc_bucket_group(engine, bucket, number));
 #endif
 }
 
 ScGroup *
-sc_pane_nth(const ScEngine *engine, const ScPane *pane, uint32 number)
+sc_bucket_nth(const ScEngine *engine, const ScBucket *bucket, uint32 number)
 {
-	return sc_pane_group(engine, pane, number);
+	return sc_bucket_group(engine, bucket, number);
 }
 
 void
 sc_pane_written(ScEngine *engine, ScPane *pane)
 {
 	pane->whole = false;
-	sc_pane_unchanged(engine, pane);
-	sc_pane_account_children(engine, pane);
+	sc_bucket_unchanged(engine, pane->bucket);
+	sc_bucket_account_children(engine, pane->bucket);
 }
 
 ScPane *
@@ -327,5 +339,5 @@ sc_pane_begin_load(ScEngine *engine, int64 key)
 void
 sc_pane_rewrite(ScPane *pane)
 {
-	pane->all_changed = pane->whole = true;
+	pane->bucket->all_changed = pane->whole = true;
 }

@@ -13,6 +13,7 @@
 #include "lib/stringinfo.h"
 
 typedef struct ScPane ScPane;
+typedef struct ScBucket ScBucket;
 typedef struct ScGroup ScGroup;
 
 /* Format versions: of runs (state/run.h), and the last one of old chunks (state/old_chunks.c) */
@@ -64,6 +65,7 @@ extern int64 sc_engine_live_bytes(const ScEngine *engine);
 /* ---------- panes ---------- */
 
 extern int64 sc_pane_key(const ScPane *pane);	/* window/assigner.h */
+extern ScBucket *sc_pane_bucket(const ScPane *pane);	/* has all its groups */
 extern uint32 sc_pane_nchanged(const ScPane *pane); /* groups changed since it was written */
 extern bool sc_pane_is_whole(const ScPane *pane);	/* must all of it be written? */
 
@@ -97,13 +99,13 @@ typedef struct ScPositions
 #define SC_POSITIONS	(UINT64CONST(1) << 32)
 
 /*
- * The changed groups and those at these positions, in order of position; palloc'd.  Makes it the
- * pane in which sc_group_encode works.
+ * The changed groups of the bucket and those at these positions, in order of position; palloc'd.  Makes its
+ * pane the one in which sc_group_encode works.
  */
-extern ScGroupAt *sc_pane_begin_write(ScEngine *engine, ScPane *pane, ScPositions all, uint32 *n);
+extern ScGroupAt *sc_bucket_begin_write(ScEngine *engine, ScBucket *bucket, ScPositions all, uint32 *n);
 /* It is needed soon: groups that follow each other by position are anywhere in memory. */
-extern void sc_pane_prefetch(const ScEngine *engine, const ScPane *pane, uint32 number);
-extern ScGroup *sc_pane_nth(const ScEngine *engine, const ScPane *pane, uint32 number);
+extern void sc_bucket_prefetch(const ScEngine *engine, const ScBucket *bucket, uint32 number);
+extern ScGroup *sc_bucket_nth(const ScEngine *engine, const ScBucket *bucket, uint32 number);
 /* All of these are written. */
 extern void sc_pane_written(ScEngine *engine, ScPane *pane);
 
@@ -128,9 +130,9 @@ extern void sc_group_written(ScEngine *engine, ScGroup *group);
 
 /*
  * Applies an entry as a format version has it, if no other task has its group (*ours).  Returns by how
- * much the pane's kept inputs have grown.
+ * much the bucket's kept inputs have grown.
  */
-extern int64 sc_group_decode(ScEngine *engine, ScPane *pane, int version, const char *data, Size len,
+extern int64 sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len,
 							 bool *ours);
 
 #endif							/* SC_EXEC_GROUP_H */

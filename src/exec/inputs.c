@@ -85,7 +85,7 @@ sc_inputs_compile(ScEngine *engine, ScTrans *trans)
  * for single rows and when loading.
  */
 void
-sc_inputs_append(ScPane *pane, Datum *state, uint64 rows, const char *data, Size len)
+sc_inputs_append(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(*state);
 
@@ -93,7 +93,7 @@ sc_inputs_append(ScPane *pane, Datum *state, uint64 rows, const char *data, Size
 	{
 		Size		size = Max(len, FIRST_INPUTS_SIZE);
 
-		inputs = MemoryContextAllocHuge(pane->context, offsetof(ScInputs, data) + size);
+		inputs = MemoryContextAllocHuge(bucket->context, offsetof(ScInputs, data) + size);
 		inputs->rows = inputs->rows_written = 0;
 		inputs->len = inputs->written = 0;
 		inputs->size = size;
@@ -111,13 +111,13 @@ sc_inputs_append(ScPane *pane, Datum *state, uint64 rows, const char *data, Size
 	memcpy(inputs->data + inputs->len, data, len);
 	inputs->len += len;
 	inputs->rows += rows;
-	pane->inputs_bytes += len;
+	bucket->inputs_bytes += len;
 	*state = PointerGetDatum(inputs);
 }
 
 /* Keeps the current row's inputs.  The current context is the row's. */
 void
-sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPane *pane, Datum *state)
+sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket, Datum *state)
 {
 	StringInfo	buf = &engine->scratch;
 	int			nbitmap = (trans->ninputs + 7) / 8;
@@ -139,7 +139,7 @@ sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScPane *pane, Datum *state)
 		else
 			buf->data[i / 8] |= 1 << (i % 8);
 	}
-	sc_inputs_append(pane, state, 1, buf->data, buf->len);
+	sc_inputs_append(bucket, state, 1, buf->data, buf->len);
 }
 
 /* Decodes the next row; by-reference values go to the current context. */
@@ -269,13 +269,13 @@ replay_sorted(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 
 /* Kept inputs that no group has any more. */
 void
-sc_inputs_free(ScPane *pane, Datum state)
+sc_inputs_free(ScBucket *bucket, Datum state)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
 
 	if (inputs == NULL)
 		return;
-	pane->inputs_bytes -= inputs->len;
+	bucket->inputs_bytes -= inputs->len;
 	pfree(inputs);
 }
 

@@ -136,13 +136,13 @@ sc_transition_call(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags)
 
 /* Advances all states of "group" by the current row.  The context is the row's. */
 void
-sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group)
+sc_transitions_advance(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
 	ExprContext *econtext = engine->tmpcontext;
 	Datum	   *states = sc_group_states(engine, group);
 	uint8	   *flags = sc_group_state_flags(engine, group);
 
-	engine->aggstate->curaggcontext = pane->aggcontext;
+	engine->aggstate->curaggcontext = bucket->aggcontext;
 
 	for (int t = 0; t < engine->ntrans; t++)
 	{
@@ -158,7 +158,7 @@ sc_transitions_advance(ScEngine *engine, ScPane *pane, ScGroup *group)
 		}
 		if (flags[t] & SC_STATE_INPUTS)
 		{
-			sc_inputs_keep(engine, trans, pane, &states[t]);
+			sc_inputs_keep(engine, trans, bucket, &states[t]);
 			continue;
 		}
 		for (int i = 0; i < trans->nargs; i++)

@@ -35,7 +35,7 @@ struct ScUndo
 {
 	MemoryContext context;		/* copies; reset for each row */
 	bool		in_row;
-	ScPane	   *pane;			/* NULL: the row has changed nothing yet */
+	ScBucket   *bucket;			/* NULL: the row has changed nothing yet */
 	ScGroup    *group;
 	uint32		hash;
 	bool		isnew;			/* the row has made the group */
@@ -57,7 +57,7 @@ void
 sc_undo_begin_row(ScEngine *engine)
 {
 	engine->undo->in_row = true;
-	engine->undo->pane = NULL;
+	engine->undo->bucket = NULL;
 }
 
 void
@@ -96,12 +96,12 @@ save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedStat
 
 /* The row is about to advance the states of "group". */
 void
-sc_undo_save(ScEngine *engine, ScPane *pane, ScGroup *group, uint32 hash, bool isnew)
+sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bool isnew)
 {
 	ScUndo	   *undo = engine->undo;
 	MemoryContext old;
 
-	undo->pane = pane;
+	undo->bucket = bucket;
 	undo->group = group;
 	undo->hash = hash;
 	undo->isnew = isnew;
@@ -110,7 +110,7 @@ sc_undo_save(ScEngine *engine, ScPane *pane, ScGroup *group, uint32 hash, bool i
 		return;
 	MemoryContextReset(undo->context);
 	old = MemoryContextSwitchTo(undo->context);
-	engine->aggstate->curaggcontext = pane->aggcontext;
+	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		save_state(engine, &engine->trans[t], sc_group_states(engine, group)[t],
@@ -134,13 +134,13 @@ free_state(ScTrans *trans, Datum state, uint8 flags)
 }
 
 static void
-restore_inputs(ScPane *pane, Datum state, const SavedState *saved)
+restore_inputs(ScBucket *bucket, Datum state, const SavedState *saved)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
 
 	if (!inputs)
 		return;
-	pane->inputs_bytes -= inputs->len - saved->len;
+	bucket->inputs_bytes -= inputs->len - saved->len;
 	inputs->len = saved->len;
 	inputs->rows = saved->rows;
 }
@@ -150,12 +150,12 @@ static void
 restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 			  const SavedState *saved)
 {
-	ScPane	   *pane = engine->undo->pane;
+	ScBucket   *bucket = engine->undo->bucket;
 	MemoryContext old;
 
 	if (saved->flags & SC_STATE_INPUTS)
 	{
-		restore_inputs(pane, *state, saved);
+		restore_inputs(bucket, *state, saved);
 		return;
 	}
 	free_state(trans, *state, *flags);
@@ -169,7 +169,7 @@ restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 	}
 	else if (!trans->byval && !(saved->flags & SC_STATE_NULL))
 	{
-		old = MemoryContextSwitchTo(pane->context);
+		old = MemoryContextSwitchTo(bucket->context);
 		*state = sc_datum_keep(saved->value, &trans->type);
 		MemoryContextSwitchTo(old);
 	}
@@ -184,11 +184,11 @@ restore_group(ScEngine *engine)
 
 	if (undo->isnew)
 	{
-		sc_pane_remove_last(engine, undo->pane, undo->hash);
+		sc_bucket_remove_last(engine, undo->bucket, undo->hash);
 		return;
 	}
 	old = MemoryContextSwitchTo(undo->context);
-	engine->aggstate->curaggcontext = undo->pane->aggcontext;
+	engine->aggstate->curaggcontext = undo->bucket->aggcontext;
 	for (int t = 0; t < undo->nsaved; t++)
 		restore_state(engine, &engine->trans[t], &sc_group_states(engine, undo->group)[t],
 					  &sc_group_state_flags(engine, undo->group)[t], &undo->states[t]);
@@ -215,9 +215,9 @@ sc_engine_after_error(ScEngine *engine)
 	if (!undo->in_row)
 		return SC_FAULT_ENGINE;
 	undo->in_row = false;
-	if (undo->pane)
+	if (undo->bucket)
 		restore_group(engine);
-	undo->pane = NULL;
+	undo->bucket = NULL;
 	engine->running = false;
 	return SC_FAULT_ROW;
 }

@@ -200,7 +200,7 @@ apply_entries(Loader *loader, const char *data, Size len)
 	while (whole_entry(data + done, len - done, &field, &entry))
 	{
 		bool		ours;
-		int64		inputs = sc_group_decode(engine, loader->pane, loader->version,
+		int64		inputs = sc_group_decode(engine, sc_pane_bucket(loader->pane), loader->version,
 											 data + done + field, entry, &ours);
 
 		done += field + entry;

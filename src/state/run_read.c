@@ -161,7 +161,7 @@ apply_entry(Loader *loader, const char *data, Size len)
 	MemoryContext context = sc_engine_row_context(loader->engine);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	bool		ours;
-	int64		inputs = sc_group_decode(loader->engine, loader->pane, SC_FORMAT_VERSION, data, len, &ours);
+	int64		inputs = sc_group_decode(loader->engine, sc_pane_bucket(loader->pane), SC_FORMAT_VERSION, data, len, &ours);
 
 	loader->moved |= ours != (loader->run.key_group == loader->first_key_group);
 	loader->entries++;

@@ -197,8 +197,9 @@ sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk p
 			 uint32 *entries, Size *inputs)
 {
 	MemoryContext context = sc_engine_row_context(engine);
+	ScBucket   *bucket = sc_pane_bucket(pane);
 	Writer	   *writer = begin_run(engine, pane, plan);
-	ScGroupAt  *order = sc_pane_begin_write(engine, pane, plan->all, entries);
+	ScGroupAt  *order = sc_bucket_begin_write(engine, bucket, plan->all, entries);
 	StringInfoData head;
 	Size		bytes;
 
@@ -209,11 +210,11 @@ sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk p
 	for (uint32 i = 0; i < *entries; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
-		ScGroup    *group = sc_pane_nth(engine, pane, sc_at_number(order[i]));
+		ScGroup    *group = sc_bucket_nth(engine, bucket, sc_at_number(order[i]));
 
 		CHECK_FOR_INTERRUPTS();
 		if (*entries - i > PREFETCH_GROUPS)
-			sc_pane_prefetch(engine, pane, sc_at_number(order[i + PREFETCH_GROUPS]));
+			sc_bucket_prefetch(engine, bucket, sc_at_number(order[i + PREFETCH_GROUPS]));
 		if (i % SC_LIMIT_GROUPS == SC_LIMIT_GROUPS - 1)
 			sc_limit_add(SC_LIMIT_GROUPS);
 		*inputs += write_group(writer, group, sc_at_position(order[i]), &head);
