@@ -393,6 +393,7 @@ compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	trans->kind = info->kind;
 	trans->combinefn = info->combinefn;
 	trans->owner = info->owner;
+	trans->exact = sc_combines_exactly(info->aggref->aggfnoid, info->transfn, info->combinefn);
 	trans->pertrans = &engine->aggstate->pertrans[trans - engine->trans];
 
 	compile_inputs(engine, trans, info);

@@ -267,6 +267,8 @@ sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
 	}
 	group = add_group(engine, bucket);
 	init_states(engine, bucket, group);
+	if (unlikely(bucket->partial))
+		group->flags |= SC_GROUP_DELTA;
 	bucket->cells[at].hash = hash;
 	bucket->cells[at].number = bucket->ngroups;
 	sc_group_changed(engine, bucket, group, bucket->ngroups - 1);

@@ -150,6 +150,22 @@ take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 	sc_bucket_account_children(engine, bucket);
 }
 
+/* The new engine goes on with the runs of a spilled pane, once they have what has changed. */
+static void
+take_spilled(ScEngine *engine, ScEngine *from, ScPane *taken)
+{
+	ScPane	   *pane;
+
+	sc_spilled_write(from, taken);
+	pane = sc_pane_open_spilled(engine, taken->key, taken->live_bytes);
+	pane->emitted = taken->emitted;
+	pane->runs = taken->runs;
+	pane->live_bytes = taken->live_bytes;
+	pane->entry_bytes = taken->entry_bytes;
+	sc_pane_set_stored_groups(engine, pane, taken->stored_groups);
+	taken->runs = NULL;
+}
+
 void
 sc_engine_take_state(ScEngine *engine, ScEngine *from)
 {
@@ -169,7 +185,12 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 		int			n = Min(from->npanes, TAKE_PANES);
 
 		for (int i = 0; i < n; i++)
-			take_pane(engine, from, from->panes[i]);
+		{
+			if (from->panes[i]->bucket != NULL)
+				take_pane(engine, from, from->panes[i]);
+			else
+				take_spilled(engine, from, from->panes[i]);
+		}
 		sc_panes_close(from, 0, n);
 	}
 	engine->running = from->running = false;

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * emit.c
- *	  The upper part: from the groups of a pane to result rows, in key order.
+ *	  The upper part: from the groups of a pane to result rows, in key order; those of a spilled
+ *	  pane bucket by bucket.
  *
  * With emit close a pane's groups are emitted as a whole when its window
  * closes (engine.c), and those that late rows change afterwards again; with emit
@@ -263,18 +264,70 @@ sorted_items(ScEngine *engine, ScBucket *bucket, bool all, EmitItem *items)
 	return n;
 }
 
-/* Chooses what is to be emitted; it stays chosen through an error. */
+/* Chooses the groups of the bucket that are to be emitted; they stay chosen through an error. */
 static void
-begin_emission(ScEngine *engine, ScBucket *bucket, bool all)
+begin_bucket(ScEngine *engine, ScBucket *bucket)
 {
 	ScEmission *emission = &engine->emission;
-	uint32		candidates = all ? bucket->ngroups : sc_bucket_nchanged(bucket);
+	uint32		candidates = emission->all ? bucket->ngroups : sc_bucket_nchanged(bucket);
 
 	emission->items = MemoryContextAllocHuge(engine->context,
 											 sizeof(EmitItem) * Max(candidates, 1));
-	emission->n = sorted_items(engine, bucket, all, emission->items);
+	emission->n = sorted_items(engine, bucket, emission->all, emission->items);
 	emission->at = 0;
-	emission->pane = bucket->pane;
+	/* last: an error before it isn't a group's */
+	emission->bucket = bucket;
+}
+
+/* Its groups are emitted. */
+static void
+end_bucket(ScEngine *engine)
+{
+	ScEmission *emission = &engine->emission;
+
+	pfree(emission->items);
+	if (emission->loaded)
+		sc_bucket_free(engine, emission->bucket);
+	emission->bucket = NULL;
+}
+
+/* Goes on with the next bucket of the pane that may have something to emit; false: there is none. */
+static bool
+next_bucket(ScEngine *engine)
+{
+	ScEmission *emission = &engine->emission;
+	ScPane	   *pane = emission->pane;
+
+	while (emission->next < sc_pane_nbuckets(pane))
+	{
+		uint32		number = emission->next++;
+		ScBucket   *bucket = pane->bucket;
+
+		emission->loaded = false;
+		if (bucket == NULL && emission->all)
+			bucket = sc_spilled_take_bucket(engine, pane, number, &emission->loaded);
+		else if (bucket == NULL)
+			bucket = pane->directory[number];
+		if (bucket == NULL || (!emission->all && sc_bucket_nchanged(bucket) == 0))
+			continue;
+		begin_bucket(engine, bucket);
+		return true;
+	}
+	return false;
+}
+
+/* What is to be emitted is all, or what has changed. */
+static void
+begin_emission(ScEngine *engine, ScPane *pane, bool all)
+{
+	ScEmission *emission = &engine->emission;
+
+	/* what is partial has to be combined with what the runs have */
+	if (all && pane->bucket == NULL && engine->partial_states)
+		sc_spilled_write(engine, pane);
+	emission->all = all;
+	emission->next = 0;
+	emission->pane = pane;
 }
 
 static ScGroup *
@@ -282,7 +335,7 @@ group_at(ScEngine *engine)
 {
 	const ScEmission *emission = &engine->emission;
 
-	return sc_bucket_group(engine, emission->pane->bucket,
+	return sc_bucket_group(engine, emission->bucket,
 						 emission->items[emission->at].number);
 }
 
@@ -323,7 +376,7 @@ TupleTableSlot *
 sc_engine_failed_group(ScEngine *engine)
 {
 	const ScEmission *emission = &engine->emission;
-	const ScGroup *group = sc_bucket_group(engine, emission->pane->bucket,
+	const ScGroup *group = sc_bucket_group(engine, emission->bucket,
 										 emission->items[emission->at - 1].number);
 	TupleTableSlot *slot = engine->failed_slot;
 
@@ -347,23 +400,14 @@ sc_engine_failed_group(ScEngine *engine)
 	return ExecStoreVirtualTuple(slot);
 }
 
-/*
- * Emits groups, which then count as unchanged as far as emitting goes; after an
- * error, the rest of them.
- */
+/* Emits the bucket's groups from the one on that the emission is at. */
 static void
-emit_groups(ScEngine *engine, ScPane *pane, bool all)
+emit_bucket(ScEngine *engine)
 {
 	ScEmission *emission = &engine->emission;
-	ScBucket   *bucket = pane->bucket;
 	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
 
-	/* what comes before the pane that an error left has been emitted */
-	if (emission->pane != NULL && emission->pane != pane)
-		return;
-	if (emission->pane == NULL)
-		begin_emission(engine, bucket, all);
-	engine->aggstate->curaggcontext = bucket->aggcontext;
+	engine->aggstate->curaggcontext = emission->bucket->aggcontext;
 	for (; emission->at < emission->n; emission->at++)
 	{
 		ScGroup    *group = group_at(engine);
@@ -374,16 +418,36 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all)
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
-		emit_group(engine, bucket, group);
+		emit_group(engine, emission->bucket, group);
 		group->flags &= ~SC_GROUP_CHANGED;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(outcontext);
 		if (engine->has_inputs)
 			ReScanExprContext(engine->replaycontext);
 	}
+}
+
+/*
+ * Emits groups, which then count as unchanged as far as emitting goes; after an
+ * error, the rest of them.
+ */
+static void
+emit_groups(ScEngine *engine, ScPane *pane, bool all)
+{
+	ScEmission *emission = &engine->emission;
+
+	/* what comes before the pane that an error left has been emitted */
+	if (emission->pane != NULL && emission->pane != pane)
+		return;
+	if (emission->pane == NULL)
+		begin_emission(engine, pane, all);
+	while (emission->bucket != NULL || next_bucket(engine))
+	{
+		emit_bucket(engine);
+		end_bucket(engine);
+	}
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
-	pfree(emission->items);
 	emission->pane = NULL;
 }
 
@@ -402,6 +466,6 @@ sc_emit_pane(ScEngine *engine, ScPane *pane)
 void
 sc_emit_changes(ScEngine *engine, ScPane *pane)
 {
-	if (engine->emission.pane == pane || sc_bucket_nchanged(pane->bucket) > 0)
+	if (engine->emission.pane == pane || sc_pane_nchanged(pane) > 0)
 		emit_groups(engine, pane, false);
 }

@@ -5,7 +5,7 @@
  * state/run_write.c frames entries, orders them and cuts them into chunks.  An
  * entry is:
  *
- *	  byte		kind (0: value), and flags ENTRY_EMITTED, ENTRY_WHOLE, ENTRY_SEVERAL
+ *	  byte		kind (0: value, 1: delta), and flags ENTRY_EMITTED, ENTRY_WHOLE, ENTRY_SEVERAL
  *	  varint	0 (a later version: rows of the group plus 1)
  *	  bytes		a bit per key (1: NULL), lowest first, ceil(nkeys / 8) bytes
  *	  values	the keys that aren't NULL (sc_datum_pack)
@@ -34,6 +34,8 @@
 #include "utils/memutils.h"
 
 #define ENTRY_KIND		0x0F
+#define ENTRY_VALUE		0x00
+#define ENTRY_DELTA		0x01
 #define ENTRY_EMITTED	0x10
 #define ENTRY_WHOLE		0x20
 #define ENTRY_SEVERAL	0x40
@@ -220,9 +222,12 @@ encode_keys(ScEngine *engine, ScGroup *group, StringInfo head)
 void
 sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head)
 {
-	appendStringInfoCharMacro(head, (group->flags & SC_GROUP_EMITTED ? ENTRY_EMITTED : 0) |
+	bool		open = (group->flags & (SC_GROUP_DELTA | SC_GROUP_OPEN)) != 0;
+
+	appendStringInfoCharMacro(head, (group->flags & SC_GROUP_DELTA ? ENTRY_DELTA : ENTRY_VALUE) |
+							  (group->flags & SC_GROUP_EMITTED ? ENTRY_EMITTED : 0) |
 							  (group->flags & SC_GROUP_SEVERAL ? ENTRY_SEVERAL : 0) |
-							  (whole ? ENTRY_WHOLE : 0));
+							  (whole && !open ? ENTRY_WHOLE : 0));
 	sc_write_varint(head, 0);
 	encode_keys(engine, group, head);
 	encode_states(engine, group, append_zeros(head, state_bitmap_bytes(engine)), head);
@@ -420,7 +425,8 @@ begin_entry(ScEngine *engine, Entry *entry, int version, const char *data, Size 
 		return;
 	}
 	entry->flags = (uint8) *sc_read_bytes(reader, 1);
-	if ((entry->flags & (ENTRY_KIND | ENTRY_UNKNOWN)) || sc_read_varint(reader) != 0)
+	if ((entry->flags & ENTRY_KIND) > ENTRY_DELTA || (entry->flags & ENTRY_UNKNOWN) ||
+		sc_read_varint(reader) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
@@ -429,17 +435,80 @@ begin_entry(ScEngine *engine, Entry *entry, int version, const char *data, Size 
 	entry->state_bitmap = sc_read_bytes(reader, state_bitmap_bytes(engine));
 }
 
-/* The rest of the entry becomes what "group" has. */
+/* A state that is still the bytes of serialfn becomes one. */
 static void
-finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group)
+make_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags)
 {
+	Datum		bytes = *state;
+
+	if (!(*flags & SC_STATE_BYTES))
+		return;
+	sc_state_deserialize(engine, trans, bytes, state, flags);
+	pfree(DatumGetPointer(bytes));
+}
+
+/* A state of a delta is combined with the one that the group has, whose rows came before. */
+static void
+combine_value(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Entry *entry, uint8 flag,
+			  Datum *state, uint8 *state_flags)
+{
+	MemoryContext old;
+	Datum		value;
+
+	if (*state_flags & SC_STATE_INPUTS)
+		sc_reader_fail();
+	if (trans->kind == SC_TRANS_SERIAL)
+		make_state(engine, trans, state, state_flags);
+	if (flag & SC_STATE_NULL)
+	{
+		if (trans->kind == SC_TRANS_DATUM)
+			sc_state_combine(engine, trans, state, state_flags, (Datum) 0, flag);
+		return;
+	}
+	old = MemoryContextSwitchTo(bucket->context);
+	value = decode_datum(entry, &trans->type);
+	MemoryContextSwitchTo(old);
+	if (trans->kind == SC_TRANS_SERIAL)
+		sc_state_combine_bytes(engine, trans, value, state, state_flags);
+	else
+		sc_state_combine(engine, trans, state, state_flags, value, flag);
+	if (trans->kind == SC_TRANS_SERIAL || (!trans->byval && *state != value))
+		pfree(DatumGetPointer(value));
+}
+
+/* What the entry says of the group beside its states; "isnew": nothing was known of it. */
+static void
+set_group_flags(ScEngine *engine, const Entry *entry, ScGroup *group, bool isnew)
+{
+	bool		delta = (entry->flags & ENTRY_KIND) == ENTRY_DELTA;
+
 	if (entry->flags & ENTRY_EMITTED)
 		group->flags |= SC_GROUP_EMITTED;
-	else
+	else if (!delta)
 		group->flags &= ~SC_GROUP_EMITTED;
 	if (entry->flags & ENTRY_SEVERAL)
 		group->flags |= SC_GROUP_SEVERAL;
 
+	if (!delta)
+		group->flags &= ~SC_GROUP_DELTA;
+	else if (isnew)
+		group->flags |= SC_GROUP_DELTA;
+	if (entry->flags & ENTRY_WHOLE)
+		group->flags &= ~SC_GROUP_OPEN;
+	else if (isnew && engine->has_inputs)
+		group->flags |= SC_GROUP_OPEN;
+}
+
+/*
+ * The rest of the entry becomes what "group" has; that of a delta is added to it.  "isnew": it had
+ * nothing.
+ */
+static void
+finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, bool isnew)
+{
+	bool		combine = (entry->flags & ENTRY_KIND) == ENTRY_DELTA && !isnew;
+
+	set_group_flags(engine, entry, group, isnew);
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
@@ -451,6 +520,8 @@ finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group)
 
 		if (flag == ENTRY_INPUTS || trans->kind == SC_TRANS_INPUTS)
 			begin_inputs(bucket, trans, state, state_flags);
+		else if (combine)
+			combine_value(engine, bucket, trans, entry, flag, state, state_flags);
 		else
 			decode_value(bucket, trans, entry, flag, state, state_flags);
 	}
@@ -486,14 +557,17 @@ sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *dat
 	Entry		entry;
 	int64		inputs_bytes = bucket->inputs_bytes;
 	uint32		hash;
+	ScGroup    *group;
 	bool		isnew;
 
 	begin_entry(engine, &entry, version, data, len);
 	hash = sc_keys_hash(engine);
 	*ours = is_ours(engine, hash);
 	if (*ours)
-		finish_entry(engine, bucket, &entry,
-					 sc_bucket_lookup(engine, bucket, hash, &isnew));
+	{
+		group = sc_bucket_lookup(engine, bucket, hash, &isnew);
+		finish_entry(engine, bucket, &entry, group, isnew);
+	}
 	return bucket->inputs_bytes - inputs_bytes;
 }
 
@@ -549,7 +623,7 @@ sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group
 	}
 	begin_entry(engine, &entry, SC_FORMAT_VERSION, buffer, len);
 	copy = sc_bucket_append(engine, bucket);
-	finish_entry(engine, bucket, &entry, copy);
+	finish_entry(engine, bucket, &entry, copy, true);
 	copy_written(engine, copy, from, group);
 	copy->flags = group->flags;
 	pfree(buffer);
@@ -560,7 +634,7 @@ sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group
 void
 sc_bucket_make_states(ScEngine *engine, ScBucket *bucket)
 {
-	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
+	MemoryContext context = engine->groupcontext;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	engine->aggstate->curaggcontext = bucket->aggcontext;
@@ -570,14 +644,8 @@ sc_bucket_make_states(ScEngine *engine, ScBucket *bucket)
 
 		for (int t = 0; t < engine->ntrans; t++)
 		{
-			Datum	   *state = &sc_group_states(engine, group)[t];
-			uint8	   *flags = &sc_group_state_flags(engine, group)[t];
-			Datum		bytes = *state;
-
-			if (!(*flags & SC_STATE_BYTES))
-				continue;
-			sc_state_deserialize(engine, &engine->trans[t], bytes, state, flags);
-			pfree(DatumGetPointer(bytes));
+			make_state(engine, &engine->trans[t], &sc_group_states(engine, group)[t],
+					   &sc_group_state_flags(engine, group)[t]);
 			MemoryContextReset(context);
 		}
 	}
@@ -585,27 +653,40 @@ sc_bucket_make_states(ScEngine *engine, ScBucket *bucket)
 }
 
 /*
- * All entries of a pane are read: everything counts as unchanged, but groups that have
- * become equal since they were written.
+ * All entries of a bucket are read: everything counts as unchanged.  "complete": from the oldest run on, so
+ * that nothing is missing.
  *
  * Groups of a window that was emitted when it closed may have been written before
  * that, so their entries don't tell whether they have a row: it is assumed, and a
  * deletion that finds none does no harm.
  */
 void
-sc_pane_loaded(ScEngine *engine, ScPane *pane)
+sc_bucket_loaded(ScEngine *engine, ScBucket *bucket, bool complete)
 {
-	ScBucket   *bucket = pane->bucket;
-
 	sc_bucket_make_states(engine, bucket);
 	sc_bucket_unchanged(engine, bucket);
-	for (uint32 n = 0; pane->emitted && n < bucket->ngroups; n++)
-		sc_bucket_group(engine, bucket, n)->flags |= SC_GROUP_EMITTED;
+	for (uint32 n = 0; n < bucket->ngroups; n++)
+	{
+		ScGroup    *group = sc_bucket_group(engine, bucket, n);
+
+		if (bucket->pane->emitted)
+			group->flags |= SC_GROUP_EMITTED;
+		if (complete)
+			group->flags &= ~(SC_GROUP_DELTA | SC_GROUP_OPEN);
+	}
+	sc_bucket_account_children(engine, bucket);
+}
+
+/* The same of a pane that was read whole; groups that have become equal since they were written are combined. */
+void
+sc_pane_loaded(ScEngine *engine, ScPane *pane)
+{
+	sc_bucket_loaded(engine, pane->bucket, true);
 	if (engine->keys_general)
 	{
 		engine->loading = false;
-		sc_bucket_regroup(engine, bucket);
+		sc_bucket_regroup(engine, pane->bucket);
 		engine->loading = true;
+		sc_bucket_account_children(engine, pane->bucket);
 	}
-	sc_bucket_account_children(engine, bucket);
 }

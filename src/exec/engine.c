@@ -65,6 +65,25 @@ make_window_slot(const ScDefinition *def)
 	return ExecStoreAllNullTuple(slot);
 }
 
+/*
+ * Can states of some rows be kept by themselves, to be combined with those of earlier rows later?  Not if an error
+ * has to be told of its row, or if results are due before the window closes.
+ */
+static bool
+states_are_partial(const ScEngine *engine)
+{
+	if (engine->options.undo || engine->options.emit != SC_EMIT_CLOSE)
+		return false;
+	for (int t = 0; t < engine->ntrans; t++)
+	{
+		const ScTrans *trans = &engine->trans[t];
+
+		if (!trans->exact && trans->kind != SC_TRANS_INPUTS)
+			return false;
+	}
+	return true;
+}
+
 /* All that the definition asks for, in the current memory context, which must be the engine's. */
 static void
 compile(ScEngine *engine)
@@ -76,6 +95,8 @@ compile(ScEngine *engine)
 	engine->tmpcontext = CreateStandaloneExprContext();
 	engine->outcontext = CreateStandaloneExprContext();
 	engine->replaycontext = CreateStandaloneExprContext();
+	engine->groupcontext = AllocSetContextCreate(engine->context, "stream_ckpt group",
+												 ALLOCSET_DEFAULT_SIZES);
 	engine->window_slot = make_window_slot(def);
 	engine->tmpcontext->ecxt_outertuple = engine->window_slot;
 	initStringInfo(&engine->scratch);
@@ -88,6 +109,7 @@ compile(ScEngine *engine)
 	for (int version = 1; version <= SC_FORMAT_VERSION; version++)
 		engine->signatures[version] = sc_signature(engine, version);
 	engine->key_signature = sc_keys_signature(engine);
+	engine->partial_states = states_are_partial(engine);
 	if (engine->options.undo)
 		sc_undo_compile(engine);
 }
@@ -267,7 +289,9 @@ add_row(ScEngine *engine, bool cut)
 	}
 	if (!sc_is_ours(engine, hash))
 		return;
-	bucket = engine->at;
+	bucket = engine->current->bucket;
+	if (unlikely(bucket == NULL))
+		bucket = sc_spilled_bucket(engine, engine->current, hash);
 	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_save(engine, bucket, group, hash, isnew);
@@ -611,5 +635,5 @@ sc_engine_memory(const ScEngine *engine)
 int64
 sc_engine_groups(const ScEngine *engine)
 {
-	return engine->ngroups;
+	return engine->ngroups + engine->stored_groups;
 }

@@ -55,6 +55,22 @@ typedef void (*ScLateRowDropped) (void *arg, TupleTableSlot *row, int64 window_s
  */
 typedef void (*ScMemoryGrew) (void *arg);
 
+/*
+ * Where buckets of panes that are larger than memory are (state/spilled.h).  "write" and "load" are called
+ * where sc_engine_row is; what they raise is none of a row's errors.
+ */
+typedef struct ScPane ScPane;
+typedef struct ScBucket ScBucket;
+typedef struct ScSpillWays
+{
+	/* Fills an empty bucket by sc_group_decode; "number": of the pane's directory. */
+	void		(*load) (void *arg, ScEngine *engine, ScPane *pane, ScBucket *bucket, uint32 number);
+	/* Writes the changed groups of a pane as a run; all of a pane that isn't spilled yet, which it becomes then. */
+	void		(*write) (void *arg, ScEngine *engine, ScPane *pane);
+	/* The pane, which is spilled, is about to be freed: its window is over. */
+	void		(*close) (void *arg, ScEngine *engine, ScPane *pane);
+} ScSpillWays;
+
 typedef struct ScEngineOptions
 {
 	ScEmit		emit;
@@ -67,6 +83,9 @@ typedef struct ScEngineOptions
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
 	void	   *late_arg;
 	bool		undo;			/* sc_engine_after_error can go on */
+	const ScSpillWays *spill;	/* NULL: all is in memory */
+	void	   *spill_arg;
+	Size		bucket_bytes;	/* what a bucket of a spilled pane should take; 0: the usual */
 	ScMemoryGrew memory_grew;
 	void	   *memory_arg;
 } ScEngineOptions;
@@ -155,7 +174,16 @@ extern int64 sc_engine_next_due(const ScEngine *engine);
 
 extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
 
-/* Bytes of all panes (contexts included), and groups; cheap. */
+/*
+ * Makes room: panes become spilled, what has changed of spilled ones is written, and buckets are evicted until the
+ * state takes no more than "goal" bytes, if that can be.  To be called between two rows, when
+ * sc_engine_emit_changed has emitted what changed.
+ */
+extern void sc_engine_shrink(ScEngine *engine, Size goal);
+/* Can it?  Not if equality of keys can change, or if options.spill is NULL. */
+extern bool sc_engine_can_spill(const ScEngine *engine);
+
+/* Bytes of all panes (contexts included), and groups (of spilled panes at most so many); cheap. */
 extern Size sc_engine_memory(const ScEngine *engine);
 extern int64 sc_engine_groups(const ScEngine *engine);
 

@@ -70,6 +70,7 @@ typedef struct ScTrans
 	ScTransKind kind;
 	bool		strict;			/* transition function */
 	bool		keeps;			/* a new group keeps its inputs; INPUTS: always */
+	bool		exact;			/* states of some rows can be combined later: gives the same, and can't fail */
 	bool		byval;			/* state type */
 	int16		nargs;			/* inputs of the transition function */
 	int16		ninputs;		/* nargs, and columns that only sort */
@@ -115,6 +116,8 @@ typedef struct ScAgg
 #define SC_GROUP_EMITTED	0x02	/* its row is, or may be, in the result */
 #define SC_GROUP_LISTED		0x04	/* in its pane's list of changes */
 #define SC_GROUP_SEVERAL	0x08	/* the result may have several rows of its key */
+#define SC_GROUP_DELTA		0x10	/* states of some rows only: older runs may have it, too */
+#define SC_GROUP_OPEN		0x20	/* older runs may have kept inputs before these */
 
 /*
  * A group: a record of engine->record_size bytes, which never moves once its
@@ -157,6 +160,8 @@ typedef struct ScBucket ScBucket;
 struct ScBucket
 {
 	ScPane	   *pane;
+	bool		partial;		/* of a spilled pane: what its runs have isn't here; new groups are deltas */
+	bool		used;			/* since sc_engine_shrink came by */
 	MemoryContext context;
 	ExprContext *aggcontext;	/* what aggregates see; its memory is "context" */
 	Size		bytes;			/* as last accounted */
@@ -193,7 +198,11 @@ struct ScPane
 {
 	int64		key;			/* window/assigner.h */
 	ScWindow	window;
-	ScBucket   *bucket;			/* all its groups */
+	ScBucket   *bucket;			/* all its groups; NULL: the pane is spilled */
+
+	/* spilled: a bucket for each value of the positions' upper bits; NULL: not in memory */
+	ScBucket  **directory;
+	int			depth;			/* so many bits */
 
 	/*
 	 * emit close: its window's rows were emitted, as the watermark has passed
@@ -206,12 +215,18 @@ struct ScPane
 	int64		live_bytes;		/* of its chunks; 0: none was ever written */
 	ScSweep		sweep;
 	int64		entry_bytes;	/* average of an entry without kept inputs */
+	int64		stored_groups;	/* spilled: groups in its runs, at most */
+	struct ScRuns *runs;		/* of a spilled pane */
 };
 
 /* Result rows being emitted; "items" in the engine's context. */
 typedef struct ScEmission
 {
 	ScPane	   *pane;			/* NULL: none is */
+	ScBucket   *bucket;			/* of it; NULL: between two of them */
+	bool		all;			/* all its groups, not only the changed ones */
+	bool		loaded;			/* the bucket is here for its emission only */
+	uint32		next;			/* bucket of the directory */
 	struct EmitItem *items;		/* in key order */
 	uint32		n;
 	uint32		at;				/* the group being emitted */
@@ -239,6 +254,7 @@ struct ScEngine
 	Bitmapset  *where_attnos;	/* the stream attributes that it reads; 0: the whole row */
 	Bitmapset  *group_attnos;	/* those that keys and aggregates read */
 	ExprContext *tmpcontext;
+	MemoryContext groupcontext; /* for the state layer: bytes of one group */
 	int			rows_since_reset;
 	TupleTableSlot *window_slot;
 
@@ -249,6 +265,8 @@ struct ScEngine
 	bool		keys_can_change;	/* two that differ can become equal */
 	bool		keys_can_fail;	/* their expressions may raise an error */
 	bool		loading;		/* keys are told apart by their bytes */
+	bool		in_load;		/* a bucket is being loaded, written or closed: an error in it is nobody's row's */
+	bool		partial_states; /* all states combine exactly, or are kept inputs */
 	Datum	   *key_values;		/* of the current row */
 	uint8	   *key_nulls;
 
@@ -293,7 +311,8 @@ struct ScEngine
 	int			max_panes;
 	Size		buckets_bytes;
 	Size		memory_told;	/* sc_engine_memory() as memory_grew knows it */
-	int64		ngroups;
+	int64		ngroups;		/* in memory */
+	int64		stored_groups;	/* in the runs of spilled panes, at most */
 
 	/* kept for the state layer */
 	int64	   *closed;			/* panes closed that have chunks */
@@ -408,8 +427,13 @@ extern Datum sc_state_serialize(ScEngine *engine, ScTrans *trans, Datum state,
 								uint8 flags, bool *isnull);
 extern void sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes,
 								 Datum *state, uint8 *flags);
+extern void sc_state_combine_bytes(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state,
+								   uint8 *flags);
 extern void sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 							 Datum from, uint8 from_flags);
+
+/* exact.c */
+extern bool sc_combines_exactly(Oid aggregate, Oid transfn, Oid combinefn);
 
 /* inputs.c */
 extern void sc_inputs_compile(ScEngine *engine, ScTrans *trans);
@@ -424,8 +448,6 @@ extern void sc_inputs_advance(ScEngine *engine, ScTrans *trans, ScInputs *inputs
 extern void sc_inputs_free(ScBucket *bucket, Datum state);
 
 /* bucket.c */
-extern ScBucket *sc_bucket_create(ScEngine *engine, ScPane *pane);
-extern void sc_bucket_free(ScEngine *engine, ScBucket *bucket);
 extern ScGroup *sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash,
 								 bool *isnew);
 extern ScGroup *sc_bucket_append(ScEngine *engine, ScBucket *bucket);
@@ -441,9 +463,21 @@ extern void sc_bucket_account(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_account_rows(ScEngine *engine, ScBucket *bucket, int rows, Size bytes);
 extern void sc_bucket_account_children(ScEngine *engine, ScBucket *bucket);
 
+/* spilled.c: panes whose buckets come and go */
+extern ScBucket *sc_spilled_bucket(ScEngine *engine, ScPane *pane, uint32 hash);
+extern ScBucket *sc_spilled_take_bucket(ScEngine *engine, ScPane *pane, uint32 number, bool *loaded);
+extern void sc_spilled_close(ScEngine *engine, ScPane *pane);
+
+static inline uint32
+sc_pane_nbuckets(const ScPane *pane)
+{
+	return (uint32) 1 << pane->depth;
+}
+
 /* pane.c */
 extern ScPane *sc_pane_find(ScEngine *engine, int64 key);
 extern ScPane *sc_pane_open(ScEngine *engine, int64 key);
+extern ScPane *sc_pane_open_empty(ScEngine *engine, int64 key);
 extern void sc_panes_close(ScEngine *engine, int first, int n);
 extern void sc_panes_remember_closed(ScEngine *engine, int64 key);
 extern void sc_panes_shutdown(ScEngine *engine);

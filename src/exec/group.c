@@ -69,7 +69,7 @@ sc_engine_keys_can_move(const ScEngine *engine)
 MemoryContext
 sc_engine_row_context(const ScEngine *engine)
 {
-	return engine->tmpcontext->ecxt_per_tuple_memory;
+	return engine->groupcontext;
 }
 
 int
@@ -120,7 +120,35 @@ sc_pane_bucket(const ScPane *pane)
 uint32
 sc_pane_nchanged(const ScPane *pane)
 {
-	return sc_bucket_nchanged(pane->bucket);
+	uint32		result = 0;
+
+	if (pane->bucket != NULL)
+		return sc_bucket_nchanged(pane->bucket);
+	for (uint32 i = 0; i < sc_pane_nbuckets(pane); i++)
+	{
+		if (pane->directory[i] != NULL)
+			result += sc_bucket_nchanged(pane->directory[i]);
+	}
+	return result;
+}
+
+struct ScRuns *
+sc_pane_runs(const ScPane *pane)
+{
+	return pane->runs;
+}
+
+void
+sc_pane_set_runs(ScPane *pane, struct ScRuns *runs)
+{
+	pane->runs = runs;
+}
+
+void
+sc_pane_set_stored_groups(ScEngine *engine, ScPane *pane, int64 n)
+{
+	engine->stored_groups += n - pane->stored_groups;
+	pane->stored_groups = n;
 }
 
 bool
@@ -286,7 +314,7 @@ sc_bucket_begin_write(ScEngine *engine, ScBucket *bucket, ScPositions all, uint3
 
 	order.groups = MemoryContextAllocHuge(CurrentMemoryContext, order.size * sizeof(ScGroupAt));
 	if (nchanged == bucket->ngroups)
-		walk_groups(bucket, (ScPositions) {0, SC_POSITIONS}, NULL, &order);
+		walk_groups(bucket, SC_ALL_POSITIONS, NULL, &order);
 	else if (!engine->keys_general && nchanged < bucket->ngroups / MANY_GROUPS)
 	{
 		hash_changed(engine, bucket, all, &order);

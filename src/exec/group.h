@@ -12,8 +12,6 @@
 #include "exec/engine.h"
 #include "lib/stringinfo.h"
 
-typedef struct ScPane ScPane;
-typedef struct ScBucket ScBucket;
 typedef struct ScGroup ScGroup;
 
 /* Format versions: of runs (state/run.h), and the last one of old chunks (state/old_chunks.c) */
@@ -65,7 +63,7 @@ extern int64 sc_engine_live_bytes(const ScEngine *engine);
 /* ---------- panes ---------- */
 
 extern int64 sc_pane_key(const ScPane *pane);	/* window/assigner.h */
-extern ScBucket *sc_pane_bucket(const ScPane *pane);	/* has all its groups */
+extern ScBucket *sc_pane_bucket(const ScPane *pane);	/* has all its groups; NULL: the pane is spilled */
 extern uint32 sc_pane_nchanged(const ScPane *pane); /* groups changed since it was written */
 extern bool sc_pane_is_whole(const ScPane *pane);	/* must all of it be written? */
 
@@ -97,6 +95,7 @@ typedef struct ScPositions
 } ScPositions;
 
 #define SC_POSITIONS	(UINT64CONST(1) << 32)
+#define SC_ALL_POSITIONS	((ScPositions) {0, SC_POSITIONS})
 
 /*
  * The changed groups of the bucket and those at these positions, in order of position; palloc'd.  Makes its
@@ -114,6 +113,35 @@ extern ScPane *sc_pane_begin_load(ScEngine *engine, int64 key);
 extern void sc_pane_loaded(ScEngine *engine, ScPane *pane);
 /* All of it must be written next. */
 extern void sc_pane_rewrite(ScPane *pane);
+
+/* ---------- spilled panes (exec/spilled.c) ---------- */
+
+/* Kept for the state layer; those of a pane live as long as the query, not as the engine. */
+extern struct ScRuns *sc_pane_runs(const ScPane *pane);
+extern void sc_pane_set_runs(ScPane *pane, struct ScRuns *runs);
+/* How many groups its runs have at most, for sc_engine_groups. */
+extern void sc_pane_set_stored_groups(ScEngine *engine, ScPane *pane, int64 n);
+
+/* Opens a spilled pane whose runs have so many bytes; NULL if the engine has it already. */
+extern ScPane *sc_pane_open_spilled(ScEngine *engine, int64 key, int64 stored_bytes);
+/* The positions of its number-th bucket. */
+extern ScPositions sc_pane_positions(const ScPane *pane, uint32 number);
+/*
+ * The pane's buckets that have changed, in order of position: the next one from *number on, which goes behind it
+ * and is 0 at first; NULL: there are no more.
+ */
+extern ScBucket *sc_pane_next_changed(const ScPane *pane, uint32 *number);
+/* Has options.spill write what has changed of a spilled pane. */
+extern void sc_spilled_write(ScEngine *engine, ScPane *pane);
+
+/*
+ * An empty bucket beside the pane's own, for what runs have at some positions; to be freed by the caller.  After all
+ * entries are applied, sc_bucket_loaded; "complete": the oldest run is among those, so that nothing is
+ * missing.  All its groups are written by sc_bucket_begin_write with SC_ALL_POSITIONS.
+ */
+extern ScBucket *sc_bucket_create(ScEngine *engine, ScPane *pane);
+extern void sc_bucket_loaded(ScEngine *engine, ScBucket *bucket, bool complete);
+extern void sc_bucket_free(ScEngine *engine, ScBucket *bucket);
 
 /* ---------- groups ---------- */
 

@@ -68,12 +68,12 @@ insert_pane(ScEngine *engine, ScPane *pane)
 }
 
 /*
- * Opens a pane without groups.  One whose window's end the watermark has
+ * Opens a pane without a bucket.  One whose window's end the watermark has
  * passed already (a row within the allowed lateness, or a restored state) counts
  * as emitted.
  */
 ScPane *
-sc_pane_open(ScEngine *engine, int64 key)
+sc_pane_open_empty(ScEngine *engine, int64 key)
 {
 	MemoryContext old = MemoryContextSwitchTo(engine->context);
 	ScPane	   *pane = palloc0(sizeof(ScPane));
@@ -82,9 +82,18 @@ sc_pane_open(ScEngine *engine, int64 key)
 	pane->window = sc_assigner_first_window(&engine->def->window, key);
 	pane->emitted = (engine->options.emit == SC_EMIT_CLOSE &&
 					 pane->window.end <= engine->watermark);
-	pane->bucket = sc_bucket_create(engine, pane);
 	insert_pane(engine, pane);
 	MemoryContextSwitchTo(old);
+	return pane;
+}
+
+/* The same, resident, without groups. */
+ScPane *
+sc_pane_open(ScEngine *engine, int64 key)
+{
+	ScPane	   *pane = sc_pane_open_empty(engine, key);
+
+	pane->bucket = sc_bucket_create(engine, pane);
 	return pane;
 }
 
@@ -109,9 +118,13 @@ static void
 free_pane(ScEngine *engine, ScPane *pane)
 {
 	engine->live_bytes -= pane->live_bytes;
+	engine->stored_groups -= pane->stored_groups;
 	if (pane->live_bytes > 0)
 		sc_panes_remember_closed(engine, pane->key);
-	sc_bucket_free(engine, pane->bucket);
+	if (pane->bucket != NULL)
+		sc_bucket_free(engine, pane->bucket);
+	else
+		sc_spilled_close(engine, pane);
 	pfree(pane);
 }
 
@@ -135,5 +148,15 @@ void
 sc_panes_shutdown(ScEngine *engine)
 {
 	for (int i = 0; i < engine->npanes; i++)
-		ReScanExprContext(engine->panes[i]->bucket->aggcontext);
+	{
+		const ScPane *pane = engine->panes[i];
+
+		for (uint32 n = 0; n < sc_pane_nbuckets(pane); n++)
+		{
+			ScBucket   *bucket = pane->bucket ? pane->bucket : pane->directory[n];
+
+			if (bucket != NULL)
+				ReScanExprContext(bucket->aggcontext);
+		}
+	}
 }

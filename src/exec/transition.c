@@ -299,8 +299,8 @@ call_combine(ScEngine *engine, ScTrans *trans, Datum partial, bool partial_null,
 }
 
 /* Combines what sc_state_serialize gave: deserialfn's result is only promised to combinefn. */
-static void
-combine_bytes(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state, uint8 *flags)
+void
+sc_state_combine_bytes(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state, uint8 *flags)
 {
 	FunctionCallInfo fcinfo = trans->pertrans->deserialfn_fcinfo;
 	Datum		partial;
@@ -325,7 +325,7 @@ sc_state_deserialize(ScEngine *engine, ScTrans *trans, Datum bytes, Datum *state
 {
 	sc_state_init(trans, engine->aggstate->curaggcontext->ecxt_per_tuple_memory,
 				  state, flags);
-	combine_bytes(engine, trans, bytes, state, flags);
+	sc_state_combine_bytes(engine, trans, bytes, state, flags);
 }
 
 /*
@@ -351,7 +351,7 @@ sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 	if (trans->kind == SC_TRANS_SERIAL)
 		from = sc_state_serialize(engine, trans, from, from_flags, &from_null);
 	if (trans->kind == SC_TRANS_SERIAL && !from_null)
-		combine_bytes(engine, trans, from, state, flags);
+		sc_state_combine_bytes(engine, trans, from, state, flags);
 	else
 		call_combine(engine, trans, from, from_null, state, flags);
 }

@@ -200,13 +200,13 @@ sc_engine_after_error(ScEngine *engine)
 {
 	ScUndo	   *undo = engine->undo;
 
-	if (!undo)
+	if (!undo || engine->in_load)
 		return SC_FAULT_ENGINE;
 	engine->aggstate->curperagg = NULL;
 	MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
 	engine->rows_since_reset = 0;
 	sc_engine_restore_window(engine);
-	if (engine->emission.pane)
+	if (engine->emission.bucket)
 	{
 		sc_emit_skip_group(engine);
 		engine->running = false;
