@@ -71,6 +71,37 @@ $bytes = checkpoint_bytes();
 cmp_ok($bytes, '<', 300_000, 'nor are their values out of line');
 $node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('wide')));
 
+# Many tables in one transaction, of which the reader has read the first piece of a first value: that it left out, so it
+# leaves out the rest of it, however many tables follow meanwhile.
+$node->safe_psql('postgres', q(SELECT count(stream_ckpt.create_query('wide' || n, $$
+	SELECT w.window_start, w.window_end, k, repeat(md5(count(*)::text), 100) AS long
+	FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k $$, emit => 'update'))
+	FROM generate_series(1, 34) n));
+$node->safe_psql('postgres', join ';', map { "ALTER TABLE wide$_ ALTER long SET STORAGE EXTERNAL" } 1 .. 34);
+sync_pipelines($node);
+my $attempt = $node->safe_psql('postgres', q(SELECT attempt FROM stream_ckpt.pipelines));
+$node->safe_psql('postgres', q(INSERT INTO t SELECT '2024-01-01 00:01:30 UTC', i, i, 1 FROM generate_series(1, 150) i));
+decoded();
+arm($node, 'coordinator_after_rows', 'wait', 3);
+arm($node, 'reader_own_row', 'wait');
+my $many = $node->background_psql('postgres');
+$many->query_until(qr/asked/, "\\echo asked\nSELECT stream_ckpt.checkpoint();\n");
+wait_reached($node, 'coordinator_after_rows');
+wait_reached($node, 'reader_own_row');
+disarm($node, 'coordinator_after_rows');
+$many->quit;
+disarm($node, 'reader_own_row');
+sync_pipelines($node);
+is($node->safe_psql('postgres', q(SELECT attempt FROM stream_ckpt.pipelines)), $attempt,
+	'the reader goes on behind more tables than it can be told of');
+is($node->safe_psql('postgres', q(SELECT count(*), sum(length(long)) FROM wide34)), '150|480000', 'and writes all rows');
+$node->safe_psql('postgres', q(SELECT count(stream_ckpt.drop_query('wide' || n)) FROM generate_series(1, 30) n));
+$node->safe_psql('postgres', q(INSERT INTO t SELECT '2024-01-01 00:01:30 UTC', i, i, 1 FROM generate_series(1, 1000) i));
+$bytes = checkpoint_bytes();
+# the first hundred rows of each table are decoded
+cmp_ok($bytes, '<', 2_000_000, 'after that it is told again');
+$node->safe_psql('postgres', q(SELECT count(stream_ckpt.drop_query('wide' || n)) FROM generate_series(31, 34) n));
+
 # A result table that is a stream.
 create_query($node, 'chained', 't');
 $node->safe_psql('postgres', q(SELECT stream_ckpt.attach_stream('chained', event_time => 'window_start',

@@ -40,6 +40,7 @@
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
 #include "worker/frame/loop.h"
+#include "worker/frame/own_rows.h"
 #include "worker/frame/queues.h"
 #include "worker/frame/start.h"
 #include "worker/frame/workers.h"
@@ -265,6 +266,7 @@ begin_attempt(void)
 	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets, placements);
 	sc_commit_transaction();
 
+	sc_own_rows_end();
 	pending = sc_collect_create(attempt);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sc_my_pipeline->attempt = attempt;

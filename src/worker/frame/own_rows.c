@@ -9,6 +9,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/debug.h"
 #include "catalog/pg_class.h"
 #include "model/catalog.h"
 #include "model/catalog_write.h"
@@ -44,6 +45,22 @@ belongs_to_no_stream(Relation relation)
 		sc_stream_by_relid(RelationGetRelid(relation), true) == NULL;
 }
 
+/*
+ * A place that is free: never taken, or of a transaction that the reader has read to its end.  -1: none.  Call with
+ * the mutex held.
+ */
+static int
+free_place(const ScOwnRows *own, XLogRecPtr decoded)
+{
+	for (int i = 0; i < SC_OWN_ROWS; i++)
+	{
+		if (!TransactionIdIsValid(own->places[i].xid) ||
+			(!XLogRecPtrIsInvalid(own->places[i].until) && own->places[i].until <= decoded))
+			return i;
+	}
+	return -1;
+}
+
 void
 sc_own_rows_begin(Relation relation)
 {
@@ -51,7 +68,8 @@ sc_own_rows_begin(Relation relation)
 	TransactionId xid = GetCurrentTransactionId();
 	RelFileLocator toast;
 	XLogRecPtr	from;
-	uint32		place;
+	XLogRecPtr	decoded = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
+	int			place;
 
 	if (!belongs_to_no_stream(relation))
 		return;
@@ -59,14 +77,18 @@ sc_own_rows_begin(Relation relation)
 	from = GetXLogInsertRecPtr();
 
 	SpinLockAcquire(&sc_my_pipeline->mutex);
-	place = own->next++ % SC_OWN_ROWS;
-	own->places[place].xid = xid;
-	own->places[place].files[0] = relation->rd_locator;
-	own->places[place].files[1] = toast;
-	own->places[place].from = from;
-	own->places[place].until = InvalidXLogRecPtr;
+	place = free_place(own, decoded);
+	if (place >= 0)
+	{
+		own->places[place].xid = xid;
+		own->places[place].files[0] = relation->rd_locator;
+		own->places[place].files[1] = toast;
+		own->places[place].from = from;
+		own->places[place].until = InvalidXLogRecPtr;
+	}
 	SpinLockRelease(&sc_my_pipeline->mutex);
-	pg_atomic_fetch_add_u64(&own->changes, 1);
+	if (place >= 0)
+		pg_atomic_fetch_add_u64(&own->changes, 1);
 }
 
 void
@@ -122,6 +144,7 @@ sc_own_rows_contain(TransactionId xid, const RelFileLocator *file, XLogRecPtr ls
 			RelFileLocatorEquals(copy.places[i].files[1], *file))
 		{
 			last = i;
+			SC_DEBUG_POINT("reader_own_row");
 			return true;
 		}
 	}

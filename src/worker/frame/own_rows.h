@@ -11,7 +11,9 @@
  * with which it can't become a partition or get other files, and the lock on the stream of that name, with
  * which it can't be attached.  And nobody else's rows are ever left out.
  *
- * The reader that comes late finds the places taken by others, and decodes: that costs time only.
+ * What is left out is left out from a transaction's first row to its last: half of a value out of line can't be
+ * decoded.  So a place is taken from nobody whom the reader hasn't read to the end.  If none is free, because the
+ * reader is far behind or the tables are many, it isn't told, and decodes: that costs time only.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_FRAME_OWN_ROWS_H
@@ -29,7 +31,6 @@
 typedef struct ScOwnRows
 {
 	pg_atomic_uint64 changes;	/* how often the rest changed */
-	uint32		next;			/* the place that is written next */
 	struct
 	{
 		TransactionId xid;		/* (sub)transaction; invalid: free */
@@ -45,7 +46,7 @@ typedef struct ScOwnRows
  */
 extern void sc_own_rows_begin(Relation relation);
 
-/* Coordinator: its transaction has ended. */
+/* Coordinator: its transaction has ended, or that of the one before it. */
 extern void sc_own_rows_end(void);
 
 /* Reader: has the transaction "xid" written a record at "lsn" about these files that no stream has? */
