@@ -124,6 +124,145 @@ is( sql("SELECT count(DISTINCT pane) FROM stream_ckpt.state_run JOIN stream_ckpt
 	'1', 'closed windows have no state');
 
 #
+# Runs made here: which there are, and their entries at a range of positions
+#
+sub crc32c
+{
+	my ($bytes) = @_;
+	my $crc = 0xFFFFFFFF;
+
+	for my $byte (unpack 'C*', $bytes)
+	{
+		$crc ^= $byte;
+		$crc = $crc & 1 ? ($crc >> 1) ^ 0x82F63B78 : $crc >> 1 for 1 .. 8;
+	}
+	return $crc ^ 0xFFFFFFFF;
+}
+
+my ($FIRST, $LAST, $CONTINUES, $APART) = (1, 2, 4, 8);
+
+sub varint { my ($n) = @_; my $bytes = ''; for (; $n >= 0x80; $n >>= 7) { $bytes .= chr(0x80 | $n & 0x7F); } return $bytes . chr $n; }
+
+# The chunks of a run of these entries ([position, bytes]), none longer than "size": [position, seq, bytes].
+sub make_run
+{
+	my ($run, $size, @entries) = @_;
+	my (@chunks, $payload, $first_entry, $position, $begun, $continues, $last);
+	my $begin = sub { ($payload, $first_entry, $position, $begun, $continues) = ('', 0xFFFF, $_[0], 0, $_[1]); };
+	my $total = 0;
+	my $end = sub {
+		my ($is_last) = @_;
+		my $seq = @chunks;
+
+		$total += 84 + length $payload;
+		my $header = pack 'LSSLLLCCSqqqLsSLLQQ', 0x53434C34, 4,
+		  ($seq == 0 ? $FIRST : 0) | ($is_last ? $LAST : 0) | ($continues ? $CONTINUES : 0) | ($run->{apart} ? $APART : 0),
+		  $seq, 0, 0, $run->{level} // 0, 0, $first_entry, @$run{qw(pane age born)}, $position,
+		  $run->{key_group}, $run->{more} // 127, $begun, length $payload, $is_last ? (scalar @entries, $total) : (0, 0);
+		push @chunks, [ $position, $seq, $header . pack('L', crc32c($header . $payload)) . $payload ];
+	};
+
+	$begin->(0, 0);
+	for my $entry (@entries)
+	{
+		my ($at, $bytes) = @$entry;
+
+		if (84 + length($payload) + 20 > $size)
+		{
+			$end->(0);
+			$begin->($at, 0);
+		}
+		($first_entry, $position, $last) = (length $payload, $at, $at) if $begun++ == 0;
+		$payload .= varint($at - $last) . varint(length $bytes);
+		$last = $at;
+		while (length $bytes)
+		{
+			if (84 + length($payload) == $size)
+			{
+				$end->(0);
+				$begin->($at, 1);
+			}
+			$payload .= substr $bytes, 0, $size - 84 - length $payload, '';
+		}
+	}
+	# the last chunk may come without an entry
+	if ($run->{trailer})
+	{
+		$end->(0);
+		$begin->($last, 0);
+	}
+	$end->(!$run->{incomplete});
+	return @chunks;
+}
+
+sub insert_run
+{
+	my ($query, $run, @chunks) = @_;
+
+	return "INSERT INTO stream_ckpt.state_run VALUES " . join ', ',
+	  map { "($query, $run->{pane}, $run->{age}, $run->{born}, $run->{key_group}, $_->[0], $_->[1], '\\x" . unpack('H*', $_->[2]) . "')" } @chunks;
+}
+
+sql(q(CREATE FUNCTION debug_runs(bigint, bigint, OUT pane bigint, OUT age bigint, OUT born bigint, OUT key_group smallint, OUT more int, OUT level int,
+	OUT has_first bool, OUT complete bool, OUT last_seq int, OUT last_position bigint, OUT entries bigint, OUT bytes bigint) RETURNS SETOF record
+	LANGUAGE C AS '$libdir/stream_ckpt', 'stream_ckpt_debug_runs'));
+sql(q(CREATE FUNCTION debug_range(bigint, bigint, bigint, bigint, bigint, OUT pos bigint, OUT data bytea) RETURNS SETOF record
+	LANGUAGE C STRICT AS '$libdir/stream_ckpt', 'stream_ckpt_debug_range'));
+
+# Positions that come again and again, at chunks' ends, too, and entries longer than several chunks.
+my $made = 1_000_000_000;
+my %runs;
+for my $n (1 .. 30)
+{
+	my %run = (pane => $n % 4 - 2, age => 1 + $n % 3, born => $n, key_group => $n % 5, level => $n % 3, apart => $n % 2, trailer => rand() < 0.3, incomplete => rand() < 0.2);
+	my $most = pick(3, 100, 0xFFFFFFFF);
+	my @entries = map { [ int rand($most + 1), join '', map { chr int rand 256 } 1 .. int rand pick(3, 50, 50, 1000) ] } 1 .. pick(1, 3, 40, 200);
+
+	$entries[0][0] = pick(0, 0xFFFFFFFF) if rand() < 0.3;
+	@entries = sort { $a->[0] <=> $b->[0] } @entries;
+	my @chunks = make_run(\%run, pick(150, 200, 400), @entries);
+	sql(insert_run($made, \%run, @chunks));
+	$runs{"$run{pane}/$run{age}/$run{born}"} = { %run, entries => \@entries, chunks => \@chunks };
+}
+my @by_name = sort { $a->{pane} <=> $b->{pane} || $a->{age} <=> $b->{age} || $a->{born} <=> $b->{born} } values %runs;
+sub listed
+{
+	return join "\n", map {
+		my $last = $_->{chunks}[-1];
+		join '|', @$_{qw(pane age born key_group)}, 127, $_->{level}, 't', $_->{incomplete} ? ('f', @$last[ 1, 0 ], 0) : ('t', @$last[ 1, 0 ], scalar @{ $_->{entries} })
+	} @_;
+}
+my $columns = 'pane, age, born, key_group, more, level, has_first, complete, last_seq, last_position, entries';
+is(sql("SELECT $columns FROM debug_runs($made, NULL)"), listed(@by_name), 'all runs of a query are listed');
+for my $pane (-3 .. 2)
+{
+	is(sql("SELECT $columns FROM debug_runs($made, $pane)"), listed(grep { $_->{pane} == $pane } @by_name), "those of the pane $pane");
+}
+is( sql("SELECT count(*) FROM debug_runs($made, NULL) d WHERE complete AND bytes <> (SELECT sum(length(data)) FROM stream_ckpt.state_run r
+		WHERE query_id = $made AND (r.pane, r.age, r.born) = (d.pane, d.age, d.born))"),
+	'0', 'with their sizes');
+is(sql("SELECT count(*) FROM debug_runs(-1, NULL)"), '0', 'a query without runs');
+for my $run (@by_name)
+{
+	my (@sql, @expected);
+	my @at = (0, 0xFFFFFFFF, 1 << 32, map { $_->[0], $_->[0] + 1 } @{ $run->{entries} }, @{ $run->{chunks} });
+
+	@at = sort { $a <=> $b } @at;
+	for (1 .. 20)
+	{
+		my ($first, $end) = sort { $a <=> $b } pick(@at), pick(@at);
+		# of all runs of the pane and age
+		push @sql, "SELECT coalesce(string_agg(pos || ':' || encode(data, 'hex'), ',' ORDER BY n), '') FROM debug_range($made, $run->{pane}, $run->{age}, $first, $end) WITH ORDINALITY AS r (pos, data, n)";
+		push @expected, join ',', map {
+			my $r = $_;
+			map { "$_->[0]:" . unpack 'H*', $_->[1] } grep { $_->[0] >= $first && $_->[0] < $end } @{ $r->{entries} }
+		} grep { $_->{pane} == $run->{pane} && $_->{age} == $run->{age} } @by_name;
+	}
+	is_deeply([ split /\n/, sql(join ";\n", @sql), -1 ], \@expected, "ranges of the run $run->{born} have their entries");
+}
+sql("DELETE FROM stream_ckpt.state_run WHERE query_id = $made");
+
+#
 # A large pane that goes on changing is written whole in pieces
 #
 sql('CREATE TABLE large_t (ts timestamptz, k int, v int)');
@@ -175,19 +314,6 @@ results_ok($node, 'large', 'a large pane', table => 'large_t');
 #
 # Damaged chunks
 #
-sub crc32c
-{
-	my ($bytes) = @_;
-	my $crc = 0xFFFFFFFF;
-
-	for my $byte (unpack 'C*', $bytes)
-	{
-		$crc ^= $byte;
-		$crc = $crc & 1 ? ($crc >> 1) ^ 0x82F63B78 : $crc >> 1 for 1 .. 8;
-	}
-	return $crc ^ 0xFFFFFFFF;
-}
-
 # The last run of query "many" that has several chunks; the first chunk of it.
 my ($query_id, $pane, $age) = split /\|/,
   sql("SELECT query_id, pane, max(age) FROM stream_ckpt.state_run JOIN stream_ckpt.query USING (query_id)
@@ -249,10 +375,26 @@ for my $damage (@damages)
 	sql("BEGIN; DELETE FROM stream_ckpt.state_run WHERE $this_run; INSERT INTO stream_ckpt.state_run SELECT * FROM undamaged WHERE $this_run; COMMIT");
 	sql('SELECT stream_ckpt.resume_query(\'many\')');
 }
+#
+# Runs that aren't complete: what a task leaves that ends before its part is written, and what is being deleted.
+# With them the query goes on as without, and they go, in more than one transaction.
+#
+my %left = (pane => $pane, age => $age, born => $age + 1, key_group => 0, apart => 1, incomplete => 1);
+my $garbage = join '', map { chr } 0 .. 255;
+sql(insert_run($query_id, \%left, make_run(\%left, 300, map { [ $_, $garbage ] } 1 .. 50)));
+# of a pane that the query has nothing of
+my %other = (%left, pane => $pane + 1000 * 3600 * 1000000);
+sql(insert_run($query_id, \%other, make_run(\%other, 300, [ 7, $garbage ])));
+# without the flag, and without its first chunk
+my %retired = (%left, born => $age + 2, apart => 0);
+my @rest = make_run(\%retired, 300, map { [ $_, $garbage ] } 1 .. 3);
+sql(insert_run($query_id, \%retired, @rest[ 1 .. $#rest ]));
+
 sql('SELECT stream_ckpt.start_pipeline(\'default\')');
 wait_running($node);
 sql(insert_rows());
 results_equal('as they were');
+is(sql("SELECT count(*) FROM debug_runs($query_id, NULL) WHERE NOT complete OR NOT has_first"), '0', 'runs that are not complete go');
 
 # all that a query has goes with it
 sql('SELECT stream_ckpt.drop_query(\'many\')');

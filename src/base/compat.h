@@ -112,6 +112,15 @@ typedef RepOriginId ReplOriginId;
 #define sc_xact_origin replorigin_xact_state.origin
 #endif
 
+/* 19: heap_delete's options are bits (access/heapam.h) */
+#if PG_VERSION_NUM < 190000
+#define sc_heap_delete(rel, tid, cid, wait, failure) \
+	heap_delete((rel), (tid), (cid), InvalidSnapshot, (wait), (failure), false)
+#else
+#define sc_heap_delete(rel, tid, cid, wait, failure) \
+	heap_delete((rel), (tid), (cid), 0, InvalidSnapshot, (wait), (failure))
+#endif
+
 /* 19: the times of a decoded transaction are its own fields */
 #if PG_VERSION_NUM < 190000
 #define sc_txn_commit_time(txn) ((txn)->xact_time.commit_time)

@@ -98,11 +98,14 @@ sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink)
 	ScPane	   *pane;
 	Size		bytes = 0;
 	int64		left = SWEEP_BYTES;
+	int			first;
+	int			last;
 
+	sc_engine_key_groups(engine, &first, &last);
 	sc_engine_begin_write(engine);
 	closed = sc_engine_closed_panes(engine, &nclosed);
 	for (int i = 0; i < nclosed; i++)
-		sink->drop(sink->arg, closed[i]);
+		sink->drop(sink->arg, closed[i], age, first);
 	sc_engine_forget_closed_panes(engine);
 
 	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)

@@ -22,9 +22,9 @@ typedef struct ScChangelogSink
 {
 	void	   *arg;
 	void		(*chunk) (void *arg, const ScChunk *chunk);
-	/* the pane closed: all its chunks are obsolete.  Called only for
-	 * panes that have chunks in an earlier checkpoint. */
-	void		(*drop) (void *arg, int64 pane_key);
+	/* the pane closed: its chunks of lower ages are obsolete, of the writer that begins at this key group.
+	 * Called only for panes that have chunks in an earlier checkpoint. */
+	void		(*drop) (void *arg, int64 pane_key, int64 age, int16 key_group);
 } ScChangelogSink;
 
 /*
@@ -42,6 +42,12 @@ extern Size sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSin
  * Raises ERRCODE_DATA_CORRUPTED for damaged chunks, and a definition whose types don't match.
  */
 extern void sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled);
+
+/*
+ * Deletes what incomplete runs have left that the engine's task has written, or one of its key groups: up to "limit"
+ * chunks; returns how many.  To be called before the task writes any, in transactions of its own, until there are fewer.
+ */
+extern int	sc_changelog_clean(const ScEngine *engine, int64 query_id, int limit);
 
 /* Bytes of the chunks that are live now: what a full set of chunks holds. */
 extern int64 sc_changelog_live_bytes(const ScEngine *engine);

@@ -10,7 +10,8 @@
  *	  0			4		magic "SCL4", which tells a foreign byte order
  *	  4			2		format version: 4
  *	  6			2		flags: FIRST, LAST of its run; CONTINUES: its first bytes belong to the
- *						entry before
+ *						entry before; APART: the run and its last chunk are written in different
+ *						transactions
  *	  8			4		seq
  *	  12		4		signature of the definition (exec/encode.c)
  *	  16		4		signature of the keys (exec/keys.c)
@@ -48,6 +49,7 @@
 #define SC_RUN_FIRST		0x0001
 #define SC_RUN_LAST			0x0002
 #define SC_RUN_CONTINUES	0x0004
+#define SC_RUN_APART		0x0008
 #define SC_RUN_NO_ENTRY		0xFFFF
 
 /* How often the time limit is told of groups; bytes that count as one */
@@ -110,9 +112,52 @@ typedef struct ScRunPlan
 extern Size sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk put,
 						 void *arg, uint32 *entries, Size *inputs);
 
+/* What state_run has of a run. */
+typedef struct ScRunInfo
+{
+	ScRunName	name;
+	int			more_key_groups;
+	int			level;
+	bool		has_first;
+	bool		complete;
+	bool		apart;			/* may be incomplete, while it is being written */
+	ScRunPlace	last;			/* of its last chunk */
+	uint64		entries;		/* of a complete one */
+	uint64		bytes;
+} ScRunInfo;
+
+/* run_read.c: the chunk's header, if the chunk is what its place and its checksum say; else an error. */
+extern ScRunHeader sc_chunk_check(const ScChunk *chunk);
+pg_noreturn extern void sc_chunk_fail(const ScChunk *chunk, const char *what);
+
 /*
- * run_read.c: applies all runs of the query, as far as they can hold groups of the engine's key groups, to an engine that is
- * being loaded; opens all panes.  True: a group belongs to another task than the one that wrote it.
+ * run_read.c: reads the entries of one run at a time, all of them or a range of positions.  Entries' bytes needn't
+ * be aligned, and are valid during the call only.
+ */
+typedef struct ScRunReader ScRunReader;
+typedef void (*ScTakeEntry) (void *arg, uint32 position, const char *data, Size len);
+
+/* "signature": of the definition; 0: any */
+extern ScRunReader *sc_run_reader_create(uint32 signature, ScTakeEntry take, void *arg);
+extern void sc_run_reader_begin(ScRunReader *reader, ScPositions range);
+/*
+ * Takes the run's next chunk; the first one of a range may be any that begins before it.  False: the range is
+ * read.
+ */
+extern bool sc_run_reader_chunk(ScRunReader *reader, const ScChunk *chunk);
+/* There are no more chunks: an error if the run had to have more than those up to "last_seq". */
+pg_noreturn extern void sc_run_missing_fail(const ScRunName *name);
+extern void sc_run_reader_end(ScRunReader *reader, const ScRunName *name, int32 last_seq);
+/* Reads a range of a run from the table: all of this, but for create and free. */
+extern void sc_run_reader_range(ScRunReader *reader, int64 query_id, const ScRunInfo *run, ScPositions range);
+extern void sc_run_reader_free(ScRunReader *reader);
+
+/* run_list.c: all of the query's, or of one pane's, in order of their names; palloc'd. */
+extern ScRunInfo *sc_runs_list(int64 query_id, const int64 *pane_key, int *n);
+
+/*
+ * run_load.c: applies the query's complete runs, as far as they can hold groups of the engine's key groups, to an
+ * engine that is being loaded; opens all panes.  True: a group belongs to another task than the one that wrote it.
  */
 extern bool sc_runs_load(ScEngine *engine, int64 query_id);
 

@@ -11,7 +11,7 @@
  *	      beginning at a multiple of 8 (the last one may end anywhere).  Sent as windows close, and
  *	      at barriers
  *	 'K'  ScMessageChunk and the chunk's bytes
- *	 'D'  ScMessageDrop: the pane closed, its chunks are obsolete
+ *	 'D'  ScMessageDrop: the pane closed, its chunks of lower ages and the task's are obsolete
  *	 'Z'  ScMessageRescaled: the query runs on another number of tasks than before, and each has written all it
  *	      has at this barrier: older chunks are obsolete
  *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
@@ -88,6 +88,9 @@ typedef struct ScMessageChunk
 typedef struct ScMessageDrop
 {
 	int64		pane_key;
+	int64		age;			/* of this part */
+	int16		key_group;		/* the first one of the task's */
+	int16		unused[3];
 } ScMessageDrop;
 
 typedef struct ScMessageRescaled

@@ -3,6 +3,8 @@
  *	  The state backend "table" (state/backend.h): chunks in stream_ckpt.state_run,
  *	  written in batches; old chunks, which are only read and deleted, in state_chunk.
  *
+ * read.c reads them.
+ *
  * The rule: every record that writes a chunk or deletes one carries
  * DoNotReplicateId as its origin, so that decoding drops it before looking at
  * it, and nothing else does.  The transaction's origin is therefore set around
@@ -15,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -25,7 +28,7 @@
 #include "model/catalog_table.h"
 #include "model/extension.h"
 #include "replication/origin.h"
-#include "state/backend.h"
+#include "state/table/table_internal.h"
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -184,24 +187,72 @@ add_to_batch(ScBackend *backend, int64 query_id, const ScChunk *chunk)
 	backend->batch_rows++;
 }
 
-/* Deletes the rows of a table that the keys select, in the primary key's order. */
+/*
+ * Deletes a chunk, unless another transaction has done so: nothing else ever happens to one.  A task deletes what
+ * it doesn't need any more (sc_backend_drop_run) while the coordinator drops its pane; it doesn't wait for him, so
+ * that they can't wait for each other.
+ */
 static void
-delete_chunks(ScBackend *backend, const ScCatalog *table, int nkeys, ScanKey keys)
+delete_chunk(const ScCatalog *table, HeapTuple tuple, bool wait)
+{
+	TM_FailureData failure;
+	TM_Result	result = sc_heap_delete(table->rel, &tuple->t_self, GetCurrentCommandId(true), wait, &failure);
+
+	if (result != TM_Ok && result != TM_Deleted && (wait || result != TM_BeingModified))
+		elog(ERROR, "a chunk of state was changed");
+}
+
+/* Which rows are deleted, and how. */
+typedef struct Deletion
+{
+	const ScCatalog *table;
+	int			limit;			/* so many at most; 0: all */
+	bool		backward;
+	bool		wait;
+	ScRunPlace	last;			/* of state_run */
+} Deletion;
+
+/* Deletes the rows that the scan finds, up to the limit; returns how many. */
+static int
+delete_found(ScCatalogScan *scan, Deletion *deletion)
+{
+	ScanDirection direction = deletion->backward ? BackwardScanDirection : ForwardScanDirection;
+	HeapTuple	tuple = NULL;
+	int			n = 0;
+
+	while ((deletion->limit == 0 || n < deletion->limit) &&
+		   (tuple = systable_getnext_ordered(scan->scan, direction)) != NULL)
+	{
+		if (deletion->limit > 0)
+		{
+			ScCatalogRow row;
+
+			sc_row_read(&row, deletion->table, tuple);
+			deletion->last = sc_run_row_place(&row);
+		}
+		delete_chunk(deletion->table, tuple, deletion->wait);
+		n++;
+	}
+	return n;
+}
+
+/* Deletes the rows of a table that the keys select, in the primary key's order; returns how many. */
+static int
+delete_rows(ScBackend *backend, Deletion *deletion, int nkeys, ScanKey keys)
 {
 	ReplOriginId save_origin = sc_xact_origin;
 	MemoryContext oldcontext = MemoryContextSwitchTo(backend->context);
 	ScCatalogScan scan;
-	HeapTuple	tuple;
+	volatile int n = 0;
 
 	/* what this transaction deleted already must be invisible */
 	CommandCounterIncrement();
 
-	sc_catalog_scan(&scan, table, nkeys, keys);
+	sc_catalog_scan(&scan, deletion->table, nkeys, keys);
 	PG_TRY();
 	{
 		sc_xact_origin = DoNotReplicateId;
-		while ((tuple = sc_catalog_next(&scan)) != NULL)
-			sc_catalog_delete(table, tuple);
+		n = delete_found(&scan, deletion);
 	}
 	PG_FINALLY();
 	{
@@ -210,24 +261,29 @@ delete_chunks(ScBackend *backend, const ScCatalog *table, int nkeys, ScanKey key
 	PG_END_TRY();
 	sc_catalog_scan_end(&scan);
 	MemoryContextSwitchTo(oldcontext);
+	return n;
 }
 
-/* Deletes the runs of a pane, or, if "newer" isn't NULL, those that it replaces. */
+/* All that the keys select. */
 static void
-delete_runs(ScBackend *backend, int64 query_id, int64 pane_key, const ScChunk *newer)
+delete_chunks(ScBackend *backend, const ScCatalog *table, int nkeys, ScanKey keys)
+{
+	Deletion	all = {.table = table,.wait = true};
+
+	(void) delete_rows(backend, &all, nkeys, keys);
+}
+
+/* Deletes the pane's runs of lower ages of the writer that begins at this key group. */
+static void
+delete_runs(ScBackend *backend, int64 query_id, int64 pane_key, int64 age, int16 key_group)
 {
 	ScanKeyData keys[4];
 
 	sc_key_int8(&keys[0], Anum_run_query_id, query_id);
 	sc_key_int8(&keys[1], Anum_run_pane, pane_key);
-	if (newer != NULL)
-	{
-		ScanKeyInit(&keys[2], Anum_run_age, BTLessStrategyNumber, F_INT8LT,
-					Int64GetDatum(newer->replaces));
-		ScanKeyInit(&keys[3], Anum_run_key_group, BTEqualStrategyNumber, F_INT2EQ,
-					Int16GetDatum(newer->key_group));
-	}
-	delete_chunks(backend, &backend->table, newer != NULL ? 4 : 2, keys);
+	ScanKeyInit(&keys[2], Anum_run_age, BTLessStrategyNumber, F_INT8LT, Int64GetDatum(age));
+	ScanKeyInit(&keys[3], Anum_run_key_group, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(key_group));
+	delete_chunks(backend, &backend->table, 4, keys);
 }
 
 /* The same of old chunks. */
@@ -273,7 +329,7 @@ sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk)
 	if (chunk->replaces > 0)
 	{
 		flush_pane(backend, query_id, chunk->pane_key);
-		delete_runs(backend, query_id, chunk->pane_key, chunk);
+		delete_runs(backend, query_id, chunk->pane_key, chunk->replaces, chunk->key_group);
 		if (chunk->alone)
 			delete_old_chunks(backend, query_id, chunk->pane_key);
 	}
@@ -289,11 +345,11 @@ sc_backend_put(ScBackend *backend, int64 query_id, const ScChunk *chunk)
  * anew; one whose chunks are still in the batch has them written first.
  */
 void
-sc_backend_drop_pane(ScBackend *backend, int64 query_id, int64 pane_key)
+sc_backend_drop_pane(ScBackend *backend, int64 query_id, int64 pane_key, int64 age, int16 key_group)
 {
 	forget_aborted_batch(backend);
 	flush_pane(backend, query_id, pane_key);
-	delete_runs(backend, query_id, pane_key, NULL);
+	delete_runs(backend, query_id, pane_key, age, key_group);
 	delete_old_chunks(backend, query_id, pane_key);
 }
 
@@ -326,6 +382,41 @@ sc_backend_drop_older(ScBackend *backend, int64 query_id, int64 age)
 	delete_chunks(backend, &backend->old, 1, keys);
 }
 
+/* A run of one chunk is gone then. */
+void
+sc_backend_retire_run(ScBackend *backend, int64 query_id, const ScRunName *run)
+{
+	Deletion	one = {.table = &backend->table,.limit = 1,.wait = true};
+	ScanKeyData keys[SC_RUN_KEYS];
+
+	forget_aborted_batch(backend);
+	flush_pane(backend, query_id, run->pane_key);
+	sc_run_keys(keys, query_id, run);
+	(void) delete_rows(backend, &one, SC_RUN_KEYS, keys);
+	one.backward = true;
+	(void) delete_rows(backend, &one, SC_RUN_KEYS, keys);
+}
+
+/* The place to go on saves passing over what earlier calls have deleted. */
+int
+sc_backend_drop_run(ScBackend *backend, int64 query_id, const ScRunName *run, ScRunPlace *from, int limit)
+{
+	Deletion	deletion = {.table = &backend->table,.limit = limit};
+	ScanKeyData keys[SC_RUN_KEYS + 1];
+	ScanKeyData place[SC_PLACE_KEYS];
+	int			n;
+
+	forget_aborted_batch(backend);
+	flush_pane(backend, query_id, run->pane_key);
+	sc_run_keys(keys, query_id, run);
+	sc_key_from(&keys[SC_RUN_KEYS], place, from);
+	n = delete_rows(backend, &deletion, SC_RUN_KEYS + 1, keys);
+	if (n > 0)
+		*from = deletion.last;
+	sc_limit_add(n);
+	return n;
+}
+
 void
 sc_backend_end(ScBackend *backend)
 {
@@ -334,109 +425,4 @@ sc_backend_end(ScBackend *backend)
 	if (backend->old.rel != NULL)
 		sc_catalog_close(&backend->old);
 	MemoryContextDelete(backend->context);
-}
-
-/* ---------- reading ---------- */
-
-/* Whom a scan hands its rows to. */
-typedef struct Reading
-{
-	ScReadChunk read;			/* NULL: read_old */
-	ScReadOldChunk read_old;
-	void	   *arg;
-} Reading;
-
-/* The bytes of a row's chunk, which stay the tuple's, or are in "context". */
-static const char *
-row_data(const ScCatalogRow *row, AttrNumber attno, MemoryContext context, Size *len)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	/* plain as we store it; after a dump and restore it may not be */
-	bytea	   *data = DatumGetByteaPP(sc_row_get(row, attno));
-
-	MemoryContextSwitchTo(old);
-	*len = VARSIZE_ANY_EXHDR(data);
-	return VARDATA_ANY(data);
-}
-
-/* Hands over a row of state_run. */
-static void
-read_run_row(const Reading *reading, const ScCatalogRow *row, MemoryContext context)
-{
-	ScChunk		chunk = {0};
-
-	chunk.pane_key = DatumGetInt64(sc_row_get(row, Anum_run_pane));
-	chunk.age = DatumGetInt64(sc_row_get(row, Anum_run_age));
-	chunk.born = DatumGetInt64(sc_row_get(row, Anum_run_born));
-	chunk.key_group = DatumGetInt16(sc_row_get(row, Anum_run_key_group));
-	chunk.position = (uint32) DatumGetInt64(sc_row_get(row, Anum_run_position));
-	chunk.seq = DatumGetInt32(sc_row_get(row, Anum_run_seq));
-	chunk.data = row_data(row, Anum_run_data, context, &chunk.len);
-	sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
-	reading->read(reading->arg, &chunk);
-}
-
-/* Hands over a row of state_chunk. */
-static void
-read_old_row(const Reading *reading, const ScCatalogRow *row, MemoryContext context)
-{
-	ScOldChunk	chunk = {0};
-
-	chunk.pane_key = DatumGetInt64(sc_row_get(row, Anum_chunk_partition_key));
-	chunk.checkpoint_id = DatumGetInt64(sc_row_get(row, Anum_chunk_checkpoint_id));
-	chunk.seq = DatumGetInt32(sc_row_get(row, Anum_chunk_seq));
-	chunk.data = row_data(row, Anum_chunk_data, context, &chunk.len);
-	sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
-	reading->read_old(reading->arg, &chunk);
-}
-
-/*
- * Hands over all rows of a query, whose id is the first column, in the primary key's order.  One chunk in
- * memory at a time.
- */
-static void
-read_rows(const char *name, int64 query_id, const Reading *reading)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "stream_ckpt chunk",
-												  ALLOCSET_DEFAULT_SIZES);
-	ScCatalog	table;
-	ScanKeyData key;
-	ScCatalogScan scan;
-	HeapTuple	tuple;
-
-	sc_catalog_open(&table, name, AccessShareLock);
-	sc_key_int8(&key, 1, query_id);
-	sc_catalog_scan(&scan, &table, 1, &key);
-	while ((tuple = sc_catalog_next(&scan)) != NULL)
-	{
-		ScCatalogRow row;
-
-		sc_row_read(&row, &table, tuple);
-		if (reading->read != NULL)
-			read_run_row(reading, &row, context);
-		else
-			read_old_row(reading, &row, context);
-		MemoryContextReset(context);
-		CHECK_FOR_INTERRUPTS();
-	}
-	sc_catalog_scan_end(&scan);
-	sc_catalog_close(&table);
-	MemoryContextDelete(context);
-}
-
-void
-sc_backend_read(int64 query_id, ScReadChunk read, void *arg)
-{
-	Reading		reading = {.read = read,.arg = arg};
-
-	read_rows("state_run", query_id, &reading);
-}
-
-void
-sc_backend_read_old(int64 query_id, ScReadOldChunk read, void *arg)
-{
-	Reading		reading = {.read_old = read,.arg = arg};
-
-	read_rows("state_chunk", query_id, &reading);
 }

@@ -47,6 +47,15 @@ write_chunk(ScStore *store, const ScMessage *message)
 }
 
 static void
+drop_pane(ScStore *store, const ScMessage *message)
+{
+	const ScMessageDrop *drop = (const ScMessageDrop *) SC_MESSAGE_BODY(message);
+
+	sc_backend_drop_pane(sc_store_backend(store), message->query_id, drop->pane_key, drop->age,
+						 drop->key_group);
+}
+
+static void
 write_late_row(ScLateWriter *writer, const ScMessage *message)
 {
 	const ScMessageLate *head = (const ScMessageLate *) SC_MESSAGE_BODY(message);
@@ -140,8 +149,7 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				bytes += write_chunk(store, message);
 				break;
 			case SC_MESSAGE_DROP:
-				sc_backend_drop_pane(sc_store_backend(store), message->query_id,
-								   ((const ScMessageDrop *) SC_MESSAGE_BODY(message))->pane_key);
+				drop_pane(store, message);
 				break;
 			case SC_MESSAGE_RESCALED:
 				sc_backend_drop_older(sc_store_backend(store), message->query_id,

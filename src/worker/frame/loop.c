@@ -193,6 +193,13 @@ sc_commit_transaction(void)
 	CommitTransactionCommand();
 }
 
+void
+sc_commit_lazily(void)
+{
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
+							 true, 0, false);
+}
+
 /* True where the text was too long. */
 static bool
 clip(char *text)

@@ -59,6 +59,8 @@ extern void sc_wait_until_visible(TransactionId xid, void (*wait) (long timeout_
  */
 extern void sc_begin_transaction(void);
 extern void sc_commit_transaction(void);
+/* The transaction in progress won't wait for its commit's flush, nor for standbys: what it writes comes again if it is lost. */
+extern void sc_commit_lazily(void);
 
 /*
  * In the handler of an error that code of a query's owner raised: logs it and

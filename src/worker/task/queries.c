@@ -33,6 +33,13 @@
 #include "worker/frame/loop.h"
 #include "worker/task/task_internal.h"
 
+/* So many chunks are deleted in one transaction; few where tests look at that */
+#ifdef SC_DEBUG
+#define CLEAN_CHUNKS	20
+#else
+#define CLEAN_CHUNKS	10000
+#endif
+
 static List *queries;			/* ScTaskQuery *, in TopMemoryContext */
 static ScOutbox *outbox;
 static int	my_task;			/* number of this task, */
@@ -47,6 +54,7 @@ typedef struct Step
 	ScTaskQuery *query;
 	MemoryContext context;		/* of a query that is being loaded */
 	const ScOffset *offset;		/* of a query that is restored */
+	bool		more;			/* has to be done again */
 	const char *data;			/* of a message */
 	Size		len;
 	int64		checkpoint_id;
@@ -210,6 +218,32 @@ load_step(Step *step)
 		sc_task_query_restore(query, step->offset);
 }
 
+/* What incomplete runs have left; it is committed at once, and comes again if that is lost. */
+static void
+clean_step(Step *step)
+{
+	int			n = sc_changelog_clean(step->query->engine, step->query_id, CLEAN_CHUNKS);
+
+	if (n > 0)
+	{
+		sc_commit_lazily();
+		commit_step();
+	}
+	step->more = n == CLEAN_CHUNKS;
+}
+
+/* The rest of the loading of a query that is restored; false if it fails. */
+static bool
+clean(Step *step)
+{
+	do
+	{
+		if (!guard(clean_step, step))
+			return false;
+	} while (step->more);
+	return true;
+}
+
 /* Loads a query and puts it into the list; NULL where it failed or is gone. */
 static ScTaskQuery *
 load(Step *step, bool *failed)
@@ -218,7 +252,7 @@ load(Step *step, bool *failed)
 
 	step->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
 										  ALLOCSET_DEFAULT_SIZES);
-	*failed = !guard(load_step, step);
+	*failed = !guard(load_step, step) || (step->query && step->offset && !clean(step));
 	if (*failed && step->query)
 		sc_task_query_free(step->query);	/* with "context" */
 	else if (!step->query)

@@ -29,7 +29,7 @@ static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
 static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
 static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
 static void add_chunk(void *arg, const ScChunk *chunk);
-static void add_drop(void *arg, int64 pane_key);
+static void add_drop(void *arg, int64 pane_key, int64 age, int16 key_group);
 
 ScTaskQuery *
 sc_task_query_load(int64 query_id, ScPlace place, MemoryContext context, ScOutbox *outbox)
@@ -521,12 +521,11 @@ add_chunk(void *arg, const ScChunk *chunk)
 }
 
 static void
-add_drop(void *arg, int64 pane_key)
+add_drop(void *arg, int64 pane_key, int64 age, int16 key_group)
 {
 	ScTaskQuery *query = arg;
-	ScMessageDrop drop;
+	ScMessageDrop drop = {.pane_key = pane_key,.age = age,.key_group = key_group};
 
-	drop.pane_key = pane_key;
 	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DROP, query->query->query_id, 0,
 				  &drop, sizeof(drop), NULL, 0);
 }
