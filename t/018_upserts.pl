@@ -118,9 +118,15 @@ sub meanwhile
 
 meanwhile('rows deleted after they were looked up', 'DELETE FROM r; VACUUM r');
 meanwhile('rows moved after they were looked up', 'UPDATE r SET total = -1');
+sql('CREATE TABLE saved AS SELECT * FROM r; DELETE FROM r');
+meanwhile('rows inserted after they were looked up', 'INSERT INTO r SELECT * FROM saved');
 
 # A constraint of the user's over several rows: row by row.
 sql('CREATE UNIQUE INDEX ON r (window_start, name, total) NULLS NOT DISTINCT');
 after('with a constraint more');
+
+# Code of the user's: the query is written by itself, in one try.
+sql('ALTER TABLE r ADD CHECK (n > 0); TRUNCATE saved; INSERT INTO saved SELECT * FROM r; DELETE FROM r');
+meanwhile('a row inserted after it was looked up, by itself', 'INSERT INTO r SELECT * FROM saved');
 
 done_testing();

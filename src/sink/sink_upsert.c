@@ -11,7 +11,7 @@
  * table has code of the user's own, or another constraint over several rows, each upsert is a batch of its own.
  *
  * Normally nobody else writes a result table.  Where a user does, his open
- * transaction is waited for (at most lock_timeout); a row that he changed between our
+ * transaction is waited for (at most lock_timeout); a row that he changed, or inserted, between our
  * lookup and our write is an error, and the checkpoint is tried again.  A tuple id stays
  * its row's in between, because the caller's snapshot keeps rows that were alive in it.
  *-------------------------------------------------------------------------
@@ -22,8 +22,10 @@
 #include "access/xact.h"
 #include "base/compat.h"
 #include "base/debug.h"
+#include "catalog/namespace.h"
 #include "executor/executor.h"
 #include "sink/sink_internal.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 /* Has the table a constraint over several rows beside its key? */
@@ -108,7 +110,17 @@ compare_upserts(const void *a, const void *b, void *lookup)
 	return result != 0 ? result : x->number - y->number;
 }
 
-/* Raises an error unless a row could be changed; one that passes when the checkpoint is tried again. */
+/* Raises an error that passes when the checkpoint is tried again. */
+pg_noreturn static void
+report_changed(const ScSink *sink)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("a row of result table \"%s\" was changed by another transaction",
+					RelationGetRelationName(sink->rel))));
+}
+
+/* Raises an error unless a row could be changed. */
 static void
 check_result(ScSink *sink, TM_Result result)
 {
@@ -117,10 +129,46 @@ check_result(ScSink *sink, TM_Result result)
 	if (result != TM_Updated && result != TM_Deleted)
 		elog(ERROR, "row of result table \"%s\" can't be changed: status %d",
 			 RelationGetRelationName(sink->rel), result);
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("a row of result table \"%s\" was changed by another transaction",
-					RelationGetRelationName(sink->rel))));
+	report_changed(sink);
+}
+
+/* Is it the key that was violated, and no other constraint? */
+static bool
+is_key_violation(ScSink *sink, const ErrorData *error)
+{
+	char	   *index = get_rel_name(sc_sink_key(sink, false)->index);
+
+	return error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && error->constraint_name != NULL &&
+		error->schema_name != NULL && index != NULL &&
+		strcmp(error->constraint_name, index) == 0 &&
+		get_namespace_oid(error->schema_name, true) == RelationGetNamespace(sink->rel);
+}
+
+/*
+ * Inserts rows whose keys weren't there when they were looked up.  If one is there by now, somebody else wrote it
+ * meanwhile, and another try finds it.
+ */
+static void
+insert_rows(ScSink *sink, TupleTableSlot **slots, int n)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		sc_sink_multi_insert(sink, slots, n, NULL);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (!is_key_violation(sink, error))
+			PG_RE_THROW();
+		FlushErrorState();
+		report_changed(sink);
+	}
+	PG_END_TRY();
 }
 
 /* Updates the row at the upsert's tuple id. */
@@ -172,7 +220,7 @@ sc_sink_upserts_write(ScSink *sink)
 			inserts[ninserts++] = direct->upserts[i].slot;
 	}
 	if (ninserts > 0)
-		sc_sink_multi_insert(sink, inserts, ninserts, NULL);
+		insert_rows(sink, inserts, ninserts);
 }
 
 /* Deletes the row with the current row's key, if there is one; all of them, if its type has made
