@@ -11,7 +11,7 @@
  * first, then an entry for each.  The walk begins at the first entry that isn't less than a row's key, by a row
  * comparison.  No row is missed: the entries are all of those from there on whose first column isn't NULL, and
  * what others insert meanwhile the index's own check of uniqueness finds.  Such a comparison has no meaning for NULL, so
- * rows with a NULL in the key are looked up one by one; so are all if the index isn't as we make it.
+ * rows with a NULL in the key are looked up one by one, beside the walk; so are all if the index isn't as we make it.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -165,6 +165,15 @@ writer(const SinkLookup *lookup)
 	return TransactionIdIsValid(lookup->dirty.xmin) ? lookup->dirty.xmin : lookup->dirty.xmax;
 }
 
+/* Ends the walk; nothing stays pinned. */
+static void
+walk_end(SinkLookup *lookup)
+{
+	if (lookup->walking)
+		index_rescan(lookup->walk, NULL, 1, NULL, 0);
+	lookup->walking = false;
+}
+
 /*
  * Finds the row with a key; it is then in lookup->found.  Waits for a transaction that is inserting or
  * deleting it.
@@ -202,6 +211,7 @@ find_row(SinkLookup *lookup, const Datum *keys, const bool *nulls)
 		/* no buffer stays pinned while waiting */
 		tid = lookup->found->tts_tid;
 		ExecClearTuple(lookup->found);
+		walk_end(lookup);
 		index_rescan(lookup->scan, scan_keys, lookup->nkeys, NULL, 0);
 		XactLockTableWait(xwait, lookup->rel, &tid, XLTW_Update);
 	}
@@ -253,15 +263,6 @@ walk_from(SinkLookup *lookup, const Datum *keys)
 	lookup->walking = true;
 	lookup->served = 0;
 	walk_on(lookup);
-}
-
-/* Ends the walk; nothing stays pinned. */
-static void
-walk_end(SinkLookup *lookup)
-{
-	if (lookup->walking)
-		index_rescan(lookup->walk, NULL, 1, NULL, 0);
-	lookup->walking = false;
 }
 
 /* The order of the current entry and a key. */
@@ -351,16 +352,18 @@ look_up(SinkLookup *lookup, SinkUpsert *upsert)
 		{
 			/* looked up again, it is waited for */
 			ExecClearTuple(lookup->found);
-			walk_end(lookup);
 			found = find_row(lookup, upsert->keys, upsert->nulls);
 		}
 	}
 	else
 	{
-		walk_end(lookup);
-		found = find_row(lookup, upsert->keys, upsert->nulls);
+		/* a row with a NULL leaves the walk where it is, for those behind it */
 		if (lookup->pause > 0)
+		{
+			walk_end(lookup);
 			lookup->pause--;
+		}
+		found = find_row(lookup, upsert->keys, upsert->nulls);
 	}
 	if (found)
 	{
