@@ -299,6 +299,10 @@ CREATE FUNCTION stream_ckpt.uncounted_hint(late bigint, timeless bigint, ignored
 RETURNS text LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_uncounted_hint';
 COMMENT ON FUNCTION stream_ckpt.uncounted_hint(bigint, bigint, bigint, bigint)
 	IS 'what to do about them; NULL where there are none';
+CREATE FUNCTION stream_ckpt.writing_message(pipeline_id integer, query_id bigint)
+RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_writing_message';
+COMMENT ON FUNCTION stream_ckpt.writing_message(integer, bigint)
+	IS 'how far a process of its own is that writes a large result of the query, in words; NULL where there is none';
 CREATE FUNCTION stream_ckpt.task_lag(pipeline_id integer, task integer)
 RETURNS float8 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_task_lag';
 COMMENT ON FUNCTION stream_ckpt.task_lag(integer, integer)
@@ -340,7 +344,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
 		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
 		 ELSE p.status END AS status,
-	COALESCE(f.message, p.message,
+	COALESCE(f.message, p.message, stream_ckpt.writing_message(q.pipeline_id, q.query_id),
 		stream_ckpt.uncounted_message(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) || ' in the last checkpoint with rows') AS message,
 	q.emit,
 	stream_ckpt.watermark(o.max_event_time, o.watermark_delay) AS watermark, n.lsn, n.checkpoint_id,
@@ -353,7 +357,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	COALESCE(o.groups, 0) AS groups, COALESCE(o.state_bytes, 0) AS state_bytes,
 	q.query_id, q.created_at,
 	f.sqlstate, f.detail,
-	COALESCE(f.hint, p.hint, CASE WHEN COALESCE(f.message, p.message) IS NULL
+	COALESCE(f.hint, p.hint, CASE WHEN COALESCE(f.message, p.message, stream_ckpt.writing_message(q.pipeline_id, q.query_id)) IS NULL
 		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,

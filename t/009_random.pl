@@ -33,6 +33,7 @@ sub choose
 }
 
 my $tasks = pick(1, 2, 4);
+my $large = pick(1, 30, 100000);    # rows from which on a part has a writer of its own
 my $delay = pick('0', '10 seconds', '5 minutes');
 
 my @keys = (
@@ -95,13 +96,13 @@ sub instance
 	return $text;
 }
 
-my $node = new_node('main', "max_parallel_workers_per_gather = 0\n");
+my $node = new_node('main', "max_parallel_workers_per_gather = 0\nstream_ckpt.debug_large_part = $large\n");
 $node->safe_psql('postgres',
 	'CREATE TABLE t (ts timestamptz, k int, s text, n numeric, d date, b bool, j jsonb, v int, txn int)'
 );
 attach($node, 't', delay => $delay);
 $node->safe_psql('postgres', "SELECT stream_ckpt.alter_pipeline('default', parallelism => $tasks)");
-note "$tasks tasks";
+note "$tasks tasks, a writer from $large rows on";
 
 # The watermark before each transaction; late is what lies behind it.
 $node->safe_psql(

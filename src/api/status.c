@@ -31,6 +31,7 @@ PG_FUNCTION_INFO_V1(stream_ckpt_watermark);
 PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_message);
 PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_hint);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_lag);
+PG_FUNCTION_INFO_V1(stream_ckpt_writing_message);
 PG_FUNCTION_INFO_V1(stream_ckpt_checkpoint_progress);
 
 #define PIPELINE_COLUMNS 14
@@ -299,6 +300,28 @@ stream_ckpt_task_lag(PG_FUNCTION_ARGS)
 	if (task->commit_time != 0)
 		lag = Min(lag, Max(GetCurrentTimestamp() - task->commit_time, 0) / 1000000.0);
 	PG_RETURN_FLOAT8(lag);
+}
+
+/* writing_message(pipeline_id, query_id): NULL if no writer has a part of the query */
+Datum
+stream_ckpt_writing_message(PG_FUNCTION_ARGS)
+{
+	ScPipelineShared *pipeline = sc_shared_find(MyDatabaseId, PG_GETARG_INT32(0));
+	bool		writes;
+	int64		rows;
+	int64		done;
+
+	if (!pipeline)
+		PG_RETURN_NULL();
+	SpinLockAcquire(&pipeline->mutex);
+	writes = pipeline->writing_query == PG_GETARG_INT64(1);
+	rows = pipeline->writing_rows;
+	done = pipeline->writing_done;
+	SpinLockRelease(&pipeline->mutex);
+	if (!writes)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("a large result is being written: " INT64_FORMAT " of " INT64_FORMAT " rows",
+											  Min(done, rows), rows)));
 }
 
 /* checkpoint_progress(pipeline_id): acknowledged, tasks, slowest_task; all NULL if none is in progress */

@@ -19,6 +19,9 @@
 /* Microseconds; 0: never. */
 typedef int64 ScMoment;
 
+/* As when something is due: it isn't, until somebody says so */
+#define SC_MOMENT_UNKNOWN PG_INT64_MAX
+
 static inline ScMoment
 sc_moment_now(void)
 {

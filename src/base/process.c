@@ -37,6 +37,8 @@ activity(void)
 			return "stream_ckpt: decoding the WAL";
 		case SC_PROCESS_TASK:
 			return "stream_ckpt: processing rows";
+		case SC_PROCESS_WRITER:
+			return "stream_ckpt: writing a large result";
 		case SC_PROCESS_NONE:
 			break;
 	}

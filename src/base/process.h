@@ -12,7 +12,8 @@ typedef enum ScProcess
 	SC_PROCESS_LAUNCHER,
 	SC_PROCESS_COORDINATOR,
 	SC_PROCESS_READER,
-	SC_PROCESS_TASK
+	SC_PROCESS_TASK,
+	SC_PROCESS_WRITER			/* of a coordinator's */
 } ScProcess;
 
 extern ScProcess sc_my_process;

@@ -23,6 +23,7 @@ int			sc_max_query_wal = -1;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 int			sc_debug_retry_second = 1000;
+int			sc_debug_large_part = SC_LARGE_PART_DEFAULT;
 int			sc_debug_share_period = 10000;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
@@ -118,6 +119,11 @@ sc_settings_init(void)
 							"Bytes from which on a table's row is cut (debug builds only).",
 							NULL,
 							&sc_debug_cut_row_bytes, SC_ROW_BYTES_LIMIT, 0, SC_ROW_BYTES_LIMIT,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_large_part",
+							"Result rows from which on a query's part of a checkpoint has a writer of its own (debug builds only).",
+							NULL,
+							&sc_debug_large_part, SC_LARGE_PART_DEFAULT, 0, 1000000000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.debug_result_row_bytes",
 							"Bytes from which on a result row is an error of its query (debug builds only).",

@@ -27,12 +27,15 @@ extern int	sc_debug_cut_row_bytes; /* in place of SC_CUT_ROW_BYTES */
 #define SC_CUT_ROW_BYTES ((Size) sc_debug_cut_row_bytes)
 extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
 #define SC_RESULT_ROW_BYTES ((Size) sc_debug_result_row_bytes)
+extern int	sc_debug_large_part;	/* in place of SC_LARGE_PART_ROWS */
+#define SC_LARGE_PART_ROWS sc_debug_large_part
 #else
 #define SC_SHARE_PERIOD_MS 10000	/* over which a task looks at what each owner takes */
 #define SC_RETRY_SECOND_MS 1000	/* a second, where something is tried again (backoff.h) */
 #define SC_NOTIFY_PERCENT 50	/* fill of the notification queue that stops code of owners */
 #define SC_CUT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #define SC_RESULT_ROW_BYTES SC_ROW_BYTES_LIMIT
+#define SC_LARGE_PART_ROWS SC_LARGE_PART_DEFAULT
 #endif
 
 /*
@@ -40,6 +43,13 @@ extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
  * row must fit into 1 GB.
  */
 #define SC_ROW_BYTES_LIMIT (1024 * 1024 * 1023)
+
+/*
+ * Result rows from which on a query's part of a checkpoint is written by a process of its own, or as many times
+ * SC_LARGE_PART_WIDTH bytes: half a second, about.
+ */
+#define SC_LARGE_PART_DEFAULT 100000
+#define SC_LARGE_PART_WIDTH 160
 
 /* stream_ckpt.max_query_wal in bytes, as it is in force; 0: no limit. */
 extern int64 sc_query_wal_limit(void);

@@ -4,7 +4,8 @@
  *
  * Messages stand in blocks of memory until the limit is reached; from then on
  * every further message goes to a temporary file, so that their order is simply
- * memory first, file second.  In both a message is
+ * memory first, file second.  If another process is to read the part, what is in memory is moved to the file's end,
+ * and still comes first.  In both a message is
  *
  *		Size	len			bytes of data, native byte order
  *		char	data[len]	in memory padded to MAXALIGN, in the file not
@@ -13,7 +14,7 @@
  * read inside the checkpoint's, and must read the same after that one aborted;
  * so the file is an inter-transaction one, without a resource owner, and only
  * sc_part_free closes it.  Nothing of it is buffered here: a message is in the file when
- * sc_part_append returns, and closing the file can't fail.
+ * sc_part_append returns, and closing the file can't fail.  Who reads it in another process opens it by its name.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -51,11 +52,14 @@ struct ScPart
 	/* The file, 0 while everything is in memory. */
 	File		file;
 	off_t		file_end;		/* where the next message is written */
+	off_t		first_from;		/* the messages between these come first: they were in memory */
+	off_t		first_to;
 
 	/* The read position. */
 	PartBlock  *block;			/* NULL: past the blocks */
 	Size		block_pos;
 	off_t		file_pos;
+	bool		in_first;		/* between first_from and first_to */
 	char	   *buffer;			/* of a message from the file */
 	Size		buffer_size;
 };
@@ -169,13 +173,25 @@ sc_part_append(ScPart *part, const void *data, Size len)
 	part->bytes += len;
 }
 
+void
+sc_part_append_all(ScPart *part, ScPart *other)
+{
+	const char *message;
+	Size		len;
+
+	sc_part_rewind(other);
+	while ((message = sc_part_next(other, &len)) != NULL)
+		sc_part_append(part, message, len);
+}
+
 /* Starts reading from the first message. */
 void
 sc_part_rewind(ScPart *part)
 {
 	part->block = part->first;
 	part->block_pos = 0;
-	part->file_pos = 0;
+	part->in_first = part->first_to > part->first_from;
+	part->file_pos = part->in_first ? part->first_from : 0;
 }
 
 /* Reads exactly "len" bytes from the file. */
@@ -205,6 +221,13 @@ read_file(ScPart *part, char *to, Size len)
 static const char *
 next_from_file(ScPart *part, Size *len)
 {
+	if (part->in_first && part->file_pos >= part->first_to)
+	{
+		part->in_first = false;
+		part->file_pos = 0;
+	}
+	if (!part->in_first && part->file_pos == part->first_from)
+		part->file_pos = part->first_to;
 	if (part->file_pos >= part->file_end)
 		return NULL;
 
@@ -263,4 +286,74 @@ sc_part_free(ScPart *part)
 	if (part->file != 0)
 		FileClose(part->file);
 	MemoryContextDelete(part->context);
+}
+
+/* Writes the messages of a block at "offset", and returns where they end. */
+static off_t
+write_block(ScPart *part, const PartBlock *block, off_t offset)
+{
+	Size		pos = 0;
+
+	while (pos < block->used)
+	{
+		const char *message = BLOCK_DATA(block) + pos;
+		Size		len = *(const Size *) message;
+
+		write_file(part, message, sizeof(len), offset);
+		write_file(part, message + MESSAGE_HEADER, len, offset + sizeof(len));
+		offset += sizeof(len) + len;
+		pos += MESSAGE_HEADER + MAXALIGN(len);
+	}
+	return offset;
+}
+
+/* From now on all of it is in the file. */
+static void
+move_to_file(ScPart *part)
+{
+	off_t		end = part->file_end;
+
+	if (part->file == 0)
+		open_file(part);
+	for (PartBlock *block = part->first; block != NULL; block = block->next)
+		end = write_block(part, block, end);
+	part->first_from = part->file_end;
+	part->first_to = part->file_end = end;
+	while (part->first != NULL)
+	{
+		PartBlock  *block = part->first;
+
+		part->first = block->next;
+		part->memory -= BLOCK_HEADER + block->size;
+		pfree(block);
+	}
+	part->last = NULL;
+}
+
+void
+sc_part_share(ScPart *part, ScPartPlace *place)
+{
+	if (part->first != NULL || part->file == 0)
+		move_to_file(part);
+	strlcpy(place->path, FilePathName(part->file), sizeof(place->path));
+	place->first_from = part->first_from;
+	place->first_to = part->first_to;
+	place->end = part->file_end;
+}
+
+ScPart *
+sc_part_open(MemoryContext parent, const ScPartPlace *place)
+{
+	ScPart	   *part = sc_part_create(parent, 0);
+
+	part->file = PathNameOpenFile(place->path, O_RDONLY | PG_BINARY);
+	if (part->file <= 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open temporary file \"%s\" of a checkpoint part: %m", place->path)));
+	part->first_from = place->first_from;
+	part->first_to = place->first_to;
+	part->file_end = place->end;
+	part->bytes = place->end;
+	return part;
 }

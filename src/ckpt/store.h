@@ -21,6 +21,12 @@ typedef struct ScStore ScStore;
  * sc_store_end there, too.  After an abort of the transaction the result is simply forgotten.
  */
 extern ScStore *sc_store_begin(int32 pipeline_id, int64 attempt, int64 checkpoint_id);
+/*
+ * The same for one query's part in a transaction of its own, beside the checkpoints', which go on: nothing is locked,
+ * and sc_store_end_part closes it.
+ */
+extern ScStore *sc_store_begin_part(int32 pipeline_id, int64 attempt, int64 checkpoint_id);
+extern void sc_store_end_part(ScStore *store);
 extern int64 sc_store_checkpoint_id(const ScStore *store);
 extern ScBackend *sc_store_backend(ScStore *store);
 extern void sc_store_offset(ScStore *store, const ScOffset *offset);	/* sc_offset_put */

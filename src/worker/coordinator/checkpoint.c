@@ -22,6 +22,8 @@
  * where its table is locked.  After one that isn't written, for whatever reason, it is the turn of the
  * others: no suspect is in the next checkpoint, so that however many fail, nobody is held
  * for longer than one of them takes.
+ *
+ * A large part isn't written here: it is kept, and once the checkpoint is committed a writer gets it (handing.h).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -37,12 +39,14 @@
 #include "worker/coordinator/collect.h"
 #include "worker/coordinator/lost.h"
 #include "worker/coordinator/progress.h"
+#include "worker/coordinator/handing.h"
 #include "worker/frame/loop.h"
 
 /* Of the checkpoint that is being written */
 static MemoryContext failure_context;	/* for failures until it is committed */
 static int64 alone;				/* the only query whose code may run, or one of these */
 static ScMoment began;			/* what waits for longer isn't tried */
+static const ScCollectedQuery *for_writer;	/* whose part a writer gets; NULL: nobody's */
 
 #define EVERYBODY	0
 #define NOBODY		(-1)
@@ -55,6 +59,7 @@ static bool others_turn = true; /* a suspect wasn't written in the checkpoint be
 #define MAX_WAITING_BYTES(checkpoint_memory) ((Size) (checkpoint_memory) * 16 * 1024 * 1024)
 
 static void begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record);
+static const ScCollectedQuery *choose_for_writer(const ScPendingCheckpoint *pending);
 static int64 choose_alone(const ScPendingCheckpoint *pending);
 static bool is_written(ScStore *store, ScCollectedQuery *collected);
 static bool can_share(const ScCollectedQuery *collected);
@@ -99,10 +104,11 @@ sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 	failure_context = pending->context;
 	began = sc_moment_now();
 	begin_progress(pending, record);
+	for_writer = choose_for_writer(pending);
 	alone = choose_alone(pending);
 	begin_round(record->checkpoint_id);
-	record->result_rows = 0;
-	record->checkpointed_bytes = 0;
+	record->result_rows = pending->written_rows;
+	record->checkpointed_bytes = pending->written_bytes;
 	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
@@ -201,13 +207,44 @@ keep_place(ScStore *store, const ScCollectedQuery *collected)
 		sc_store_offset(store, &collected->first);
 }
 
+/* Is the part large, and to be written in this checkpoint? */
+static bool
+wants_writer(const ScCollectedQuery *collected)
+{
+	const ScProgress *progress = sc_progress_get(collected->query_id);
+
+	return !collected->failure && !collected->refused && !collected->incomplete && !progress->life.is_void &&
+		sc_query_part_due(&progress->life) <= began && sc_writer_takes(collected);
+}
+
+/* Who has waited for longest, if the writer has nothing to do. */
+static const ScCollectedQuery *
+choose_for_writer(const ScPendingCheckpoint *pending)
+{
+	const ScCollectedQuery *chosen = NULL;
+	ListCell   *lc;
+
+	if (sc_writer_is_busy())
+		return NULL;
+	foreach(lc, pending->queries)
+	{
+		const ScCollectedQuery *collected = lfirst(lc);
+
+		if (wants_writer(collected) &&
+			(chosen == NULL || (collected->queued_at != 0 &&
+								(chosen->queued_at == 0 || collected->queued_at < chosen->queued_at))))
+			chosen = collected;
+	}
+	return chosen;
+}
+
 static bool
 is_tried(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
 	return collected->has_rows && !collected->failure && !collected->refused &&
-		!progress->life.is_void && sc_query_part_due(&progress->life) <= began;
+		!progress->life.is_void && sc_query_part_due(&progress->life) <= began && !wants_writer(collected);
 }
 
 /*
@@ -226,7 +263,8 @@ choose_alone(const ScPendingCheckpoint *pending)
 		const ScCollectedQuery *collected = lfirst(lc);
 		const ScProgress *progress = sc_progress_get(collected->query_id);
 
-		if (collected->blamed)
+		/* a writer's commit held up nobody */
+		if (collected->blamed && !collected->by_writer)
 			return NOBODY;
 		if (progress->suspect && is_tried(collected) &&
 			(chosen == NULL || sc_query_part_due(&progress->life) < sc_query_part_due(&chosen->life)))
@@ -270,6 +308,12 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 
 	collected->why = NULL;
 	collected->user_code = collected->failed_now = false;
+	/* whatever is to be said of it, a writer may be saying something else of it just then */
+	if (sc_writer_has(collected->query_id))
+	{
+		collected->outcome = SC_OUTCOME_HELD;
+		return false;
+	}
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);
 	if (!collected->query)
 	{
@@ -290,6 +334,11 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 		leave_out(store, collected);
 	else if (collected->incomplete)
 		elog(FATAL, "the tasks of query " INT64_FORMAT " are at different places", collected->query_id);
+	else if (wants_writer(collected))
+	{
+		collected->outcome = collected == for_writer ? SC_OUTCOME_HANDED : SC_OUTCOME_QUEUED;
+		keep_place(store, collected);
+	}
 	else if (sc_query_part_due(&progress->life) > began || must_be_held(collected))
 	{
 		collected->outcome = SC_OUTCOME_HELD;

@@ -253,7 +253,10 @@ sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpoi
 	}
 	if (!failure)
 	{
-		SC_DEBUG_POINT("coordinator_after_rows");
+		if (sc_my_process == SC_PROCESS_WRITER)
+			SC_DEBUG_POINT("writer_after_rows");
+		else
+			SC_DEBUG_POINT("coordinator_after_rows");
 		failure = sc_checkpoint_try(try_state, &lone);
 	}
 	if (!failure)

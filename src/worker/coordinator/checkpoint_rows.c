@@ -94,6 +94,8 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_co
 		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
 		{
 			nrows += ((const ScMessage *) message)->nrows;
+			if (sc_my_process == SC_PROCESS_WRITER)
+				sc_my_pipeline->writing_done = nrows;
 			if (!told && nrows >= MANY_ROWS && !written->user_code)
 			{
 				sc_own_rows_begin(sc_sink_relation(sink));

@@ -102,6 +102,7 @@ empty_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 	sc_part_free(query->part);
 	query->part = new_part(pending);
 	query->has_rows = false;
+	query->nrows = 0;
 	query->lsn = InvalidXLogRecPtr;
 	query->offset.query_id = 0;
 	query->has_news = false;
@@ -151,6 +152,29 @@ largest(const ScPendingCheckpoint *pending)
 	return result;
 }
 
+/* Its part is void, for this reason, which is kept as long as the query is collected. */
+static void
+lose(ScPendingCheckpoint *pending, ScCollectedQuery *query, ScFailure *failure)
+{
+	MemoryContext old;
+	StringInfoData buf;
+
+	if (query->lost)
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (failure->hint == NULL)
+		failure->hint = "What a checkpoint has of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.checkpoint_memory\".";
+	empty_part(pending, query);
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	query->lost_data = buf.data;
+	query->lost_why = sc_failure_read(buf.data, buf.len);
+	MemoryContextSwitchTo(old);
+	query->lost = true;
+	query->refused = query->lost_why;
+	pending->urgent = true;
+}
+
 /*
  * Keeps a message in its query's part.  If there is no room for it, whoever takes most of it loses his part,
  * not who comes last.
@@ -166,12 +190,7 @@ keep(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *data, Si
 
 		if (sc_part_bytes(query->part) + len >= sc_part_bytes(victim->part))
 			victim = query;
-		if (failure->hint == NULL)
-			failure->hint = "What a checkpoint has of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.checkpoint_memory\".";
-		empty_part(pending, victim);
-		victim->lost = true;
-		victim->refused = failure;
-		pending->urgent = true;
+		lose(pending, victim, failure);
 	}
 }
 
@@ -257,7 +276,11 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 			/* it has failed in another task */
 			if (query->failure)
 				break;
-			query->has_rows |= message->kind == SC_MESSAGE_ROWS && !query->lost;
+			if (message->kind == SC_MESSAGE_ROWS && !query->lost)
+			{
+				query->has_rows = true;
+				query->nrows += message->nrows;
+			}
 			keep(pending, query, data, len);
 			break;
 	}
@@ -272,7 +295,60 @@ free_query(ScCollectedQuery *query)
 		pfree(query->failure);
 		pfree(query->failure_data);
 	}
+	if (query->lost)
+	{
+		pfree(query->lost_why);
+		pfree(query->lost_data);
+	}
 	pfree(query);
+}
+
+ScPart *
+sc_collect_take_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
+{
+	ScPart	   *part = query->part;
+
+	query->part = new_part(pending);
+	query->has_rows = false;
+	query->nrows = 0;
+	return part;
+}
+
+typedef struct Parts
+{
+	ScPart	   *part;
+	ScPart	   *behind;
+} Parts;
+
+static void
+append_all_step(void *arg)
+{
+	Parts	   *parts = arg;
+
+	sc_part_append_all(parts->part, parts->behind);
+}
+
+void
+sc_collect_return_part(ScPendingCheckpoint *pending, ScCollectedQuery *query, ScPart *part, int64 nrows)
+{
+	Parts		parts = {.part = part,.behind = query->part};
+	MemoryContext old = MemoryContextSwitchTo(pending->context);
+	ScFailure  *failure = NULL;
+
+	/* what came since then is void, and so all of it */
+	if (query->failure || query->lost)
+		sc_part_free(part);
+	else
+	{
+		failure = sc_checkpoint_try(append_all_step, &parts);
+		sc_part_free(query->part);
+		query->part = part;
+		query->has_rows |= nrows > 0;
+		query->nrows += nrows;
+	}
+	MemoryContextSwitchTo(old);
+	if (failure)
+		lose(pending, query, failure);
 }
 
 /* All parts are here: where each query is that has news. */
@@ -345,9 +421,10 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 	{
 		ScCollectedQuery *query = lfirst(lc);
 
-		query->refused = NULL;	/* the pending checkpoint's */
+		query->refused = query->lost_why;	/* any other one was the pending checkpoint's */
 		query->why = NULL;
 		query->blamed = false;
+		query->no_writer = query->by_writer = false;
 		query->has_news = false;
 		if (sc_outcome_keeps_part(query->outcome))
 			waiting = lappend(waiting, query);
@@ -367,4 +444,6 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 	pending->sync_us = 0;
 	pending->rows_in = 0;
 	pending->full_bytes = 0;
+	pending->written_rows = 0;
+	pending->written_bytes = 0;
 }

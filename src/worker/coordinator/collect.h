@@ -21,10 +21,13 @@ typedef struct ScCollectedQuery
 {
 	int64		query_id;
 	ScPart	   *part;			/* outlives the checkpoint if it waits */
-	bool		has_rows;		/* result rows among it */
+	bool		has_rows;		/* result rows among it, */
+	int64		nrows;			/* so many */
 	bool		forget;			/* the query was dropped */
 	bool		paused;			/* this is its last part, of all its tasks */
 	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */
+	ScFailure  *lost_why;		/* while it is lost */
+	char	   *lost_data;		/* what that points into */
 	ScFailure  *failure;		/* of a task, the first one that told; NULL: none */
 	char	   *failure_data;	/* what it points into */
 	bool		has_news;		/* a task has sent an offset */
@@ -39,6 +42,11 @@ typedef struct ScCollectedQuery
 	const ScFailure *why;		/* the failure by which it isn't in the checkpoint; NULL: there is none */
 	bool		user_code;		/* code of its owner's may have run */
 	bool		failed_now;		/* and then its rows could not be written */
+
+	/* with a writer (handing.h) */
+	ScMoment	queued_at;		/* it waits for one since then; 0: it doesn't */
+	bool		no_writer;		/* the coordinator writes it, in the next checkpoint */
+	bool		by_writer;		/* a writer says that it is "refused" */
 
 	/* for further tries to commit the same checkpoint */
 	ScFailure  *refused;		/* why it isn't in it; NULL: it is tried */
@@ -77,6 +85,10 @@ typedef struct ScPendingCheckpoint
 	int64		full_bytes;
 	TransactionId *xids;
 	int			nxids;
+
+	/* what writers have committed since the last checkpoint: its record counts it */
+	int64		written_rows;
+	int64		written_bytes;
 } ScPendingCheckpoint;
 
 extern ScPendingCheckpoint *sc_collect_create(int64 attempt);
@@ -93,6 +105,11 @@ extern bool sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_i
 
 /* What arrived for the query, or nothing yet. */
 extern ScCollectedQuery *sc_collect_query(ScPendingCheckpoint *pending, int64 query_id);
+
+/* Takes what is collected of the query, which goes on with nothing.  The caller frees it. */
+extern ScPart *sc_collect_take_part(ScPendingCheckpoint *pending, ScCollectedQuery *query);
+/* Gives it back, with so many result rows: it comes before what was collected since then.  It is the query's again. */
+extern void sc_collect_return_part(ScPendingCheckpoint *pending, ScCollectedQuery *query, ScPart *part, int64 nrows);
 
 /* The checkpoint is committed: what waits stays for the next one. */
 extern void sc_collect_reset(ScPendingCheckpoint *pending);

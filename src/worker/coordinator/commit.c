@@ -29,6 +29,7 @@
 #include "worker/coordinator/lost.h"
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
+#include "worker/coordinator/handing.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/strikes.h"
 #include "worker/frame/workers.h"
@@ -251,11 +252,46 @@ log_standby_snapshot(const ScCheckpointRecord *record)
 	last_standby_lsn = record->lsn;
 }
 
+/*
+ * Requests for a checkpoint up to the one with number "requests" are served by what is committed: they are done when
+ * a large part of that is, too.  Those that came first have their turn first, others share one.  Returns up to which
+ * one all are done.
+ */
+static uint64
+requests_done(uint64 requests, XLogRecPtr lsn)
+{
+	static struct
+	{
+		uint64		requests;
+		XLogRecPtr	lsn;
+	}			first, others;	/* "requests" 0: none */
+	uint64		done = sc_my_pipeline->checkpoints_done;
+
+	if (requests > Max(done, Max(first.requests, others.requests)))
+	{
+		others.requests = requests;
+		others.lsn = lsn;
+	}
+	for (;;)
+	{
+		if (first.requests == 0)
+		{
+			first = others;
+			others.requests = 0;
+		}
+		if (first.requests == 0 || sc_progress_waits_for_writer(first.lsn))
+			return done;
+		done = first.requests;
+		first.requests = 0;
+	}
+}
+
 /* Tells everybody that the checkpoint is committed. */
 static void
 publish_commit(const ScPendingCheckpoint *pending, const ScCheckpointRecord *record, uint64 requests)
 {
 	XLogRecPtr	commit_end = XactLastCommitEnd;
+	uint64		done;
 	ListCell   *lc;
 
 	SC_DEBUG_POINT("coordinator_after_commit");
@@ -272,7 +308,8 @@ publish_commit(const ScPendingCheckpoint *pending, const ScCheckpointRecord *rec
 			sc_progress_review(sc_my_pipeline->pipeline_id);
 		sc_commit_transaction();
 	}
-	if (requests > sc_my_pipeline->checkpoints_done)
+	done = requests_done(requests, record->lsn);
+	if (done > sc_my_pipeline->checkpoints_done)
 		XLogFlush(commit_end);
 	if (sc_my_pipeline->message[0] != '\0')
 		sc_status_set(sc_my_pipeline, SC_STATUS_RUNNING, NULL, NULL);
@@ -281,7 +318,7 @@ publish_commit(const ScPendingCheckpoint *pending, const ScCheckpointRecord *rec
 	sc_my_pipeline->committed_lsn = sc_progress_committed(record->lsn);
 	sc_my_pipeline->confirm_lsn = sc_progress_held(record->lsn);
 	sc_my_pipeline->commit_end = commit_end;
-	sc_my_pipeline->checkpoints_done = requests;
+	sc_my_pipeline->checkpoints_done = done;
 	sc_my_pipeline->triggered_at = 0;
 	sc_my_pipeline->failures = 0;
 	SpinLockRelease(&sc_my_pipeline->mutex);
@@ -320,6 +357,7 @@ sc_commit_checkpoint(ScPendingCheckpoint *pending, const char *kind, uint64 requ
 	publish_commit(pending, &record, requests);
 	pfree(record.tasks);
 	sc_collect_reset(pending);
+	sc_writer_hand(pending);
 	sc_worker_context.checkpoint_id = 0;
 	/* a wait in between may have swallowed what woke us for something else */
 	SetLatch(MyLatch);

@@ -39,6 +39,7 @@
 #include "worker/coordinator/idle.h"
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
+#include "worker/coordinator/handing.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/own_rows.h"
 #include "worker/frame/queues.h"
@@ -55,7 +56,7 @@ static ScMoment began;			/* the attempt */
 static XLogRecPtr catch_up_to;	/* where the query is that has got furthest */
 static ScMoment caught_up;		/* when the reader was there; 0: not yet */
 static ScMoment last_trigger;
-static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves */
+static uint64 requests_taken;	/* manual requests that the checkpoint in flight serves, or the last one did */
 static const char *kind;		/* of the checkpoint in flight; NULL: none */
 static int	ntasks;				/* of the attempt */
 static bool rescale;			/* the catalogs want other tasks, or queries on other ones */
@@ -108,6 +109,7 @@ coordinator_main(void)
 			proc_exit(1);
 		if (sc_my_pipeline->catalog_changed)
 			read_catalog_again();
+		sc_writer_look(pending);
 		if (sc_collect_pump(pending))
 		{
 			sc_commit_checkpoint(pending, kind, requests_taken);
@@ -126,7 +128,7 @@ wait_for_former_workers(void)
 {
 	for (;;)
 	{
-		bool		any = sc_my_pipeline->reader.pid != 0;
+		bool		any = sc_my_pipeline->reader.pid != 0 || sc_my_pipeline->writer.pid != 0;
 
 		for (int i = 0; i < SC_MAX_TASKS; i++)
 			any |= sc_my_pipeline->tasks[i].place.pid != 0;
@@ -233,6 +235,23 @@ give_up_slot(void)
 	sc_commit_transaction();
 }
 
+/*
+ * The attempt has a number from now on, and nobody writes for the one before any more: a writer that comes late fails,
+ * and one that was in time has ended.
+ */
+static void
+count_attempt(void)
+{
+	ScPipelineState state;
+
+	sc_begin_transaction();
+	state = sc_pipeline_state_read(sc_my_pipeline->pipeline_id);
+	attempt = sc_pipeline_state_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
+	sc_commit_transaction();
+	wait_for_former_workers();
+	sc_own_rows_end_all();
+}
+
 /* Everything of the attempt: its number, what shared memory says, its workers. */
 static void
 begin_attempt(void)
@@ -245,6 +264,7 @@ begin_attempt(void)
 	XLogRecPtr	start;
 	dsm_segment *segment;
 
+	count_attempt();
 	sc_begin_transaction();
 	sc_start_accept_gaps(sc_my_pipeline->pipeline_id);
 	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
@@ -252,7 +272,6 @@ begin_attempt(void)
 	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_pipeline_state_read(sc_my_pipeline->pipeline_id);
 	began = sc_moment_now();
-	attempt = sc_pipeline_state_begin_attempt(sc_my_pipeline->pipeline_id, state.checkpoint_id > 0);
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
 	ntasks = Min(pipeline->parallelism, SC_MAX_TASKS);
@@ -266,7 +285,6 @@ begin_attempt(void)
 	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets, placements);
 	sc_commit_transaction();
 
-	sc_own_rows_end();
 	pending = sc_collect_create(attempt);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sc_my_pipeline->attempt = attempt;
@@ -277,6 +295,8 @@ begin_attempt(void)
 	sc_my_pipeline->confirm_lsn = sc_progress_held(start);
 	sc_my_pipeline->commit_end = InvalidXLogRecPtr;
 	sc_my_pipeline->triggered_at = 0;
+	sc_my_pipeline->writing_query = 0;
+	requests_taken = sc_my_pipeline->checkpoints_done;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	pg_atomic_write_u64(&sc_my_pipeline->trigger, state.checkpoint_id);
 	pg_atomic_write_u64(&sc_my_pipeline->committed, state.checkpoint_id);
@@ -401,8 +421,8 @@ restart_if_due(void)
 	ScMoment	earliest = earliest_restart();
 
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
-	if (kind != NULL)
-		return;					/* the end of the checkpoint in flight wakes us */
+	if (kind != NULL || sc_writer_is_busy())
+		return;					/* the end of the checkpoint in flight, or of the writer, wakes us */
 	if (sc_progress_wants_attempt() || rescale)
 		retry_at = earliest;
 	else if (retry_at == 0)
@@ -464,7 +484,7 @@ due_kind(long *timeout)
 	long		wait;
 
 	SpinLockAcquire(&sc_my_pipeline->mutex);
-	requested = sc_my_pipeline->checkpoints_requested > sc_my_pipeline->checkpoints_done;
+	requested = sc_my_pipeline->checkpoints_requested > requests_taken;
 	sync_lsn = sc_my_pipeline->sync_lsn;
 	checkpoint_lsn = sc_my_pipeline->checkpoint_lsn;
 	SpinLockRelease(&sc_my_pipeline->mutex);

@@ -27,7 +27,8 @@ stays_behind(const ScProgress *progress)
 	if (progress->life.state == SC_QUERY_LOST || progress->placed || (progress->with_others && !progress->left))
 		return false;
 	return !XLogRecPtrIsInvalid(progress->lsn) &&
-		(!sc_query_runs(&progress->life) || sc_query_part_due(&progress->life) != 0);
+		(!sc_query_runs(&progress->life) ||
+		 (sc_query_part_due(&progress->life) != 0 && !progress->life.with_writer));
 }
 
 /* False: the query's row of query_failure is somebody else's, so it isn't lost yet. */

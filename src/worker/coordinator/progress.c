@@ -193,6 +193,30 @@ sc_progress_held(XLogRecPtr lsn)
 	return smallest(lsn, true);
 }
 
+bool
+sc_progress_waits_for_writer(XLogRecPtr lsn)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		const ScProgress *entry = lfirst(lc);
+
+		if (entry->life.with_writer && sc_progress_lsn(entry) < lsn)
+			return true;
+	}
+	return false;
+}
+
+void
+sc_progress_release(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+		sc_query_release(((ScProgress *) lfirst(lc))->query_id, &((ScProgress *) lfirst(lc))->life);
+}
+
 static inline ScMoment
 earlier(ScMoment a, ScMoment b)
 {
@@ -230,7 +254,7 @@ resume_waiting(ScProgress *entry)
 {
 	ScMoment	now = sc_moment_now();
 
-	if (!sc_moment_is_past(entry->resumed_at, RESUME_MS))
+	if (entry->life.with_writer || !sc_moment_is_past(entry->resumed_at, RESUME_MS))
 		return;
 	entry->resumed_at = now;
 	entry->failures = sc_strikes_of(entry->query_id);

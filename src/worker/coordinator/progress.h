@@ -74,6 +74,10 @@ extern bool sc_progress_is_active(int64 query_id);
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
+/* Is a query behind "lsn" because of a writer?  And: none writes now, so all that wait for one are due. */
+extern bool sc_progress_waits_for_writer(XLogRecPtr lsn);
+extern void sc_progress_release(void);
+
 /* When the next checkpoint, and the next attempt, is due for the sake of a query; 0: none is. */
 extern ScMoment sc_progress_checkpoint_due(void);
 extern ScMoment sc_progress_attempt_due(void);

@@ -23,7 +23,7 @@ static const struct
 	int			ways;			/* TO(...) */
 }			states[] = {
 	[SC_QUERY_HEALTHY] = {"healthy", true, FROM_RUNNING | TO(HELD)},
-	[SC_QUERY_HELD] = {"held", true, FROM_RUNNING | TO(LOST)},
+	[SC_QUERY_HELD] = {"held", true, FROM_RUNNING | TO(HELD) | TO(LOST)},
 	[SC_QUERY_WAITING] = {"waiting", true, FROM_RUNNING | TO(RECOVERING) | TO(LOST)},
 	[SC_QUERY_RECOVERING] = {"recovering", true, FROM_RUNNING | TO(RECOVERING)},
 	/* only the next attempt begins them again */
@@ -65,6 +65,14 @@ sc_query_move(int64 query_id, ScQueryLife *life, ScQueryState state, ScMoment du
 	life->due = due;
 	life->is_void = is_void;
 	life->wanted = false;
+	life->with_writer = false;
+}
+
+void
+sc_query_release(int64 query_id, ScQueryLife *life)
+{
+	if (life->with_writer)
+		sc_query_move(query_id, life, life->state, sc_moment_now());
 }
 
 void
@@ -106,7 +114,7 @@ sc_query_part_due(const ScQueryLife *life)
 ScMoment
 sc_query_checkpoint_due(const ScQueryLife *life)
 {
-	return life->state == SC_QUERY_RETRYING ? 0 : life->due;
+	return life->state == SC_QUERY_RETRYING || life->with_writer ? 0 : life->due;
 }
 
 ScMoment
@@ -155,7 +163,8 @@ sc_outcome_is_written(ScOutcome outcome)
 bool
 sc_outcome_keeps_part(ScOutcome outcome)
 {
-	return outcome == SC_OUTCOME_HELD || outcome == SC_OUTCOME_WAITING;
+	return outcome == SC_OUTCOME_HELD || outcome == SC_OUTCOME_WAITING ||
+		outcome == SC_OUTCOME_HANDED || outcome == SC_OUTCOME_QUEUED;
 }
 
 /* One that was held is tried at once; one that waits, in its own time. */
@@ -164,6 +173,15 @@ after_holding(int64 query_id, ScQueryLife *life, ScMoment now)
 {
 	if (sc_query_part_due(life) == 0)
 		sc_query_move(query_id, life, sc_query_is_failing(life) ? SC_QUERY_WAITING : SC_QUERY_HELD, now);
+}
+
+/* One whose part is large: until the writer has ended that is written just then. */
+static void
+after_handing(int64 query_id, ScQueryLife *life)
+{
+	sc_query_move(query_id, life, sc_query_is_failing(life) ? SC_QUERY_WAITING : SC_QUERY_HELD,
+				  SC_MOMENT_UNKNOWN);
+	life->with_writer = true;
 }
 
 void
@@ -191,6 +209,10 @@ sc_query_after_checkpoint(int64 query_id, ScQueryLife *life, ScOutcome outcome, 
 			break;
 		case SC_OUTCOME_HELD:
 			after_holding(query_id, life, now);
+			return;
+		case SC_OUTCOME_HANDED:
+		case SC_OUTCOME_QUEUED:
+			after_handing(query_id, life);
 			return;
 		case SC_OUTCOME_WAITING:
 			next = SC_QUERY_WAITING;

@@ -46,10 +46,16 @@
  *		the attempt ends, and the next one is without it; resume_query() as above.
  *	  If the part gets too large, it is void, and the query RETRYING.
  *
+ *	  A large part (handing.h):
+ *		HEALTHY		it is handed to a writer, or waits for one: "with_writer", and due when that is known
+ *		-> HELD		what comes meanwhile is kept (WAITING, if it was failing before)
+ *		the writer ends: due at once, with what came; what it couldn't write has come back, and goes on as above
+ *
  * Facts beside the state, which say nothing of what it does:
  *	  is_void	(RETRYING, FAILED, LOST) its task goes on with it: what that sends has a gap before it
  *	  wanted	(those that the tasks don't run) the catalogs say that it should run: the next attempt does.
  *				It goes when the query is paused again
+ *	  with_writer (HELD, WAITING)
  *	  suspect, user_code (progress.h): what its owner's code may leave for the commit
  *-------------------------------------------------------------------------
  */
@@ -82,6 +88,8 @@ typedef enum ScOutcome
 	SC_OUTCOME_PAUSED,			/* written, and it was the last one */
 	SC_OUTCOME_HELD,			/* kept, and nobody tried to write it */
 	SC_OUTCOME_WAITING,			/* kept, to be tried again */
+	SC_OUTCOME_HANDED,			/* kept, for a writer, who is there now */
+	SC_OUTCOME_QUEUED,			/* kept, for a writer, who writes another one */
 	SC_OUTCOME_RETRYING,		/* void; the query goes on from its last checkpoint */
 	SC_OUTCOME_UNNOTED,			/* the same, but its row of query_failure is another transaction's */
 	SC_OUTCOME_FAILED,			/* void, until resume_query() */
@@ -97,6 +105,7 @@ typedef struct ScQueryLife
 	ScMoment	due;			/* see above; 0: nothing is */
 	bool		is_void;
 	bool		wanted;
+	bool		with_writer;	/* its part is a writer's, or is to be: due is SC_MOMENT_UNKNOWN */
 } ScQueryLife;
 
 /* An entry is made, in the state that the catalogs say. */
@@ -108,6 +117,9 @@ extern void sc_query_begin(ScQueryLife *life, ScQueryState state);
  * the attempt ends, unless its task has forgotten it.
  */
 extern void sc_query_move(int64 query_id, ScQueryLife *life, ScQueryState state, ScMoment due);
+
+/* The writer has ended, or there is none: what is kept of a query that is "with_writer" is due at once. */
+extern void sc_query_release(int64 query_id, ScQueryLife *life);
 
 /* All its tasks have forgotten it, so nothing more comes. */
 extern void sc_query_task_ended(ScQueryLife *life);

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  * children.c
- *	  A coordinator's reader and tasks: starting, watching and ending them.
+ *	  A coordinator's reader, tasks and writer: starting, watching and ending them.
  *
- * Any worker's death ends the attempt.  Whatever way the coordinator goes, its
- * exit terminates the others.
+ * Any worker's death ends the attempt; but a writer, which has one part to write, goes when that is done.
+ * Whatever way the coordinator goes, its exit terminates the others.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,12 +16,39 @@
 
 static BackgroundWorkerHandle *children[1 + SC_MAX_TASKS];
 static int	nchildren;
+static BackgroundWorkerHandle *writer;	/* NULL: there is none */
 
+/* Terminates all that run. */
 static void
 terminate_children(int code, Datum arg)
 {
 	for (int i = 0; i < nchildren; i++)
 		TerminateBackgroundWorker(children[i]);
+	if (writer)
+		TerminateBackgroundWorker(writer);
+}
+
+/* What all workers of an attempt have in common; *arg goes with it. */
+static void
+describe_child(BackgroundWorker *worker, const char *function, const char *type,
+			   ScPipelineShared *pipeline, const ScWorkerArg *arg)
+{
+	sc_worker_describe(worker, function, SC_PIPELINE_INDEX(pipeline));
+	snprintf(worker->bgw_type, BGW_MAXLEN, "stream_ckpt %s", type);
+	snprintf(worker->bgw_name, BGW_MAXLEN, "stream_ckpt %s %d of pipeline %d", type, arg->task,
+			 pipeline->pipeline_id);
+	memcpy(worker->bgw_extra, arg, sizeof(*arg));
+}
+
+/* False if no background worker is free. */
+static bool
+register_child(BackgroundWorker *worker, BackgroundWorkerHandle **handle)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	bool		result = RegisterDynamicBackgroundWorker(worker, handle);
+
+	MemoryContextSwitchTo(old);
+	return result;
 }
 
 /*
@@ -33,24 +60,15 @@ start_child(const char *function, const char *type, ScPipelineShared *pipeline,
 			int64 attempt, int task)
 {
 	BackgroundWorker worker;
-	ScWorkerArg arg;
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ScWorkerArg arg = {.attempt = attempt,.task = task};
 
-	memset(&arg, 0, sizeof(arg));
-	arg.attempt = attempt;
-	arg.task = task;
-	sc_worker_describe(&worker, function, SC_PIPELINE_INDEX(pipeline));
-	snprintf(worker.bgw_type, BGW_MAXLEN, "stream_ckpt %s", type);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "stream_ckpt %s %d of pipeline %d", type, task,
-			 pipeline->pipeline_id);
-	memcpy(worker.bgw_extra, &arg, sizeof(arg));
-	if (!RegisterDynamicBackgroundWorker(&worker, &children[nchildren]))
+	describe_child(&worker, function, type, pipeline, &arg);
+	if (!register_child(&worker, &children[nchildren]))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no background worker is free for the pipeline's %s", type),
 				 errhint("Increase \"max_worker_processes\": a pipeline takes 2 workers and one for each task.")));
 	nchildren++;
-	MemoryContextSwitchTo(old);
 }
 
 void
@@ -75,11 +93,37 @@ sc_children_alive(void)
 	return true;
 }
 
+bool
+sc_child_writer_start(ScPipelineShared *pipeline, int64 attempt, dsm_handle job)
+{
+	BackgroundWorker worker;
+	ScWorkerArg arg = {.attempt = attempt,.job = job};
+
+	Assert(!writer);
+	describe_child(&worker, "stream_ckpt_writer_main", "writer", pipeline, &arg);
+	return register_child(&worker, &writer);
+}
+
+bool
+sc_child_writer_ended(void)
+{
+	pid_t		pid;
+
+	if (GetBackgroundWorkerPid(writer, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(writer);
+	writer = NULL;
+	return true;
+}
+
 void
 sc_children_stop(void)
 {
 	terminate_children(0, (Datum) 0);
 	for (int i = 0; i < nchildren; i++)
 		(void) WaitForBackgroundWorkerShutdown(children[i]);
+	if (writer)
+		(void) WaitForBackgroundWorkerShutdown(writer);
 	nchildren = 0;
+	writer = NULL;
 }

@@ -81,7 +81,7 @@ any_worker(Oid database)
 	sc_foreach_pipeline(pipeline, database)
 	{
 		/* a reader that is ending leaves its place before it lets go of its slot */
-		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0 ||
+		if (pipeline->coordinator.pid != 0 || pipeline->reader.pid != 0 || pipeline->writer.pid != 0 ||
 			sc_slot_info(database, pipeline->pipeline_id).active_pid != 0)
 			return true;
 		for (int t = 0; t < SC_MAX_TASKS; t++)

@@ -11,11 +11,12 @@
 #include "postmaster/bgworker.h"
 #include "worker/frame/shared.h"
 
-/* Passed to reader and tasks in bgw_extra. */
+/* Passed to reader, tasks and writer in bgw_extra. */
 typedef struct ScWorkerArg
 {
 	int64		attempt;
 	int			task;
+	uint32		job;			/* of a writer: the handle of its memory segment */
 } ScWorkerArg;
 
 /* The pipeline that this worker serves, NULL in the launcher. */

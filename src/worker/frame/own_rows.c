@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * own_rows.c
- *	  Result rows that a coordinator is writing, for its reader to pass over
+ *	  Result rows that a coordinator or its writer is writing, for the reader to pass over
  *	  (own_rows.h).
  *-------------------------------------------------------------------------
  */
@@ -11,6 +11,7 @@
 #include "access/xlog.h"
 #include "base/debug.h"
 #include "catalog/pg_class.h"
+#include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/catalog_write.h"
 #include "utils/rel.h"
@@ -81,6 +82,7 @@ sc_own_rows_begin(Relation relation)
 	if (place >= 0)
 	{
 		own->places[place].xid = xid;
+		own->places[place].pid = MyProcPid;
 		own->places[place].files[0] = relation->rd_locator;
 		own->places[place].files[1] = toast;
 		own->places[place].from = from;
@@ -91,8 +93,9 @@ sc_own_rows_begin(Relation relation)
 		pg_atomic_fetch_add_u64(&own->changes, 1);
 }
 
-void
-sc_own_rows_end(void)
+/* Ends the places of transactions that run, of this process or of all. */
+static void
+end_places(bool all)
 {
 	ScOwnRows  *own = &sc_my_pipeline->own_rows;
 	XLogRecPtr	until = GetXLogInsertRecPtr();
@@ -102,7 +105,8 @@ sc_own_rows_end(void)
 	for (int i = 0; i < SC_OWN_ROWS; i++)
 	{
 		if (TransactionIdIsValid(own->places[i].xid) &&
-			XLogRecPtrIsInvalid(own->places[i].until))
+			XLogRecPtrIsInvalid(own->places[i].until) &&
+			(all || own->places[i].pid == MyProcPid))
 		{
 			own->places[i].until = until;
 			changed = true;
@@ -111,6 +115,18 @@ sc_own_rows_end(void)
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	if (changed)
 		pg_atomic_fetch_add_u64(&own->changes, 1);
+}
+
+void
+sc_own_rows_end(void)
+{
+	end_places(false);
+}
+
+void
+sc_own_rows_end_all(void)
+{
+	end_places(true);
 }
 
 /*

@@ -86,6 +86,7 @@ typedef struct ScPipelineShared
 
 	ScWorkerPlace coordinator;
 	ScWorkerPlace reader;
+	ScWorkerPlace writer;		/* of a large part; often not there */
 	int			ntasks;			/* of the attempt */
 	ScTaskShared tasks[SC_MAX_TASKS];
 	dsm_handle	queues;			/* of the attempt; see queues.h */
@@ -118,7 +119,12 @@ typedef struct ScPipelineShared
 	/* reader -> writers: its latch wants to be set at a commit */
 	pg_atomic_uint32 reader_sleeps;
 
-	ScOwnRows	own_rows;		/* coordinator -> reader */
+	ScOwnRows	own_rows;		/* coordinator, writer -> reader */
+
+	/* for the views: the query whose part a writer has (0: none), and its result rows; the coordinator's */
+	int64		writing_query;
+	int64		writing_rows;
+	int64		writing_done;	/* so many of them; the writer's only, torn reads are harmless */
 
 	/* the coordinator's own, for those that follow it: no lock */
 	ScStrikes	strikes[SC_MAX_STRIKES];

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * workers.h
  *	  Entry points of the background workers, and how a coordinator starts and ends its
- *	  reader and tasks.
+ *	  reader, tasks and writer.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_FRAME_WORKERS_H
@@ -15,6 +15,7 @@ extern PGDLLEXPORT void stream_ckpt_launcher_main(Datum arg);
 extern PGDLLEXPORT void stream_ckpt_coordinator_main(Datum arg);
 extern PGDLLEXPORT void stream_ckpt_reader_main(Datum arg);
 extern PGDLLEXPORT void stream_ckpt_task_main(Datum arg);
+extern PGDLLEXPORT void stream_ckpt_writer_main(Datum arg);
 
 /* At preloading: registers the launcher. */
 extern void sc_launcher_register(void);
@@ -36,6 +37,14 @@ extern void sc_children_start(ScPipelineShared *pipeline, int64 attempt, int nta
 
 /* False where one of them has ended. */
 extern bool sc_children_alive(void);
+
+/*
+ * Starts a writer, of which there may be one at a time, and hands it the job, a memory segment.  False if no background
+ * worker is free.  sc_children_stop, and the calling process's exit, end it, too; sc_children_alive doesn't know it.
+ */
+extern bool sc_child_writer_start(ScPipelineShared *pipeline, int64 attempt, dsm_handle job);
+/* Has it ended?  Then it is forgotten. */
+extern bool sc_child_writer_ended(void);
 
 /* Terminates them and waits until they are gone. */
 extern void sc_children_stop(void);

@@ -1,0 +1,201 @@
+/*-------------------------------------------------------------------------
+ * handing.c
+ *	  Handing large parts to a writer, and hearing what became of them (handing.h).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "base/debug.h"
+#include "base/settings.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "worker/coordinator/checkpoint_internal.h"
+#include "worker/coordinator/progress.h"
+#include "worker/coordinator/handing.h"
+#include "worker/coordinator/writer_job.h"
+#include "worker/frame/loop.h"
+#include "worker/frame/workers.h"
+
+/* If no background worker was free, none is asked for, for so long. */
+#define NO_WORKER_MS	60000
+
+static ScPart *part;			/* the writer's; NULL: there is none */
+static int64 nrows;				/* result rows in it */
+static dsm_segment *segment;
+static ScWriterJob *job;
+static ScMoment refused_at;		/* no background worker was free; 0: never */
+
+bool
+sc_writer_is_busy(void)
+{
+	return part != NULL;
+}
+
+bool
+sc_writer_has(int64 query_id)
+{
+	return part && job->query_id == query_id;
+}
+
+bool
+sc_writer_takes(const ScCollectedQuery *collected)
+{
+	int64		size = Max(collected->nrows, sc_part_bytes(collected->part) / SC_LARGE_PART_WIDTH);
+
+	return size > 0 && size >= SC_LARGE_PART_ROWS && !collected->no_writer && !collected->forget &&
+		collected->offset.query_id != 0 && sc_moment_is_past(refused_at, NO_WORKER_MS);
+}
+
+/* Nobody has a part any more. */
+static void
+forget_job(void)
+{
+	part = NULL;
+	if (segment)
+		dsm_detach(segment);
+	segment = NULL;
+	job = NULL;
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->writing_query = 0;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+}
+
+typedef struct Handing
+{
+	const ScPendingCheckpoint *pending;
+	const ScCollectedQuery *collected;
+} Handing;
+
+/* Describes the part in a segment of its own, and puts it into a file wholly.  Fails if there is no room for either. */
+static void
+make_job(void *arg)
+{
+	const ScPendingCheckpoint *pending = ((Handing *) arg)->pending;
+	const ScCollectedQuery *collected = ((Handing *) arg)->collected;
+
+	segment = dsm_create(sizeof(ScWriterJob), 0);
+	job = dsm_segment_address(segment);
+	memset(job, 0, sizeof(ScWriterJob));
+	job->query_id = collected->query_id;
+	job->checkpoint_id = pending->checkpoint_id;
+	job->lsn = collected->lsn;
+	job->has_rows = collected->has_rows;
+	job->offset = collected->offset;
+	part = collected->part;
+	nrows = collected->nrows;
+	sc_part_share(part, &job->place);
+}
+
+/* False: the coordinator has to write it. */
+static bool
+start_writer(ScPendingCheckpoint *pending, ScCollectedQuery *collected)
+{
+	Handing		handing = {.pending = pending,.collected = collected};
+
+	if (sc_checkpoint_try(make_job, &handing) != NULL)
+	{
+		collected->no_writer = true;
+		return false;
+	}
+	SC_DEBUG_POINT("coordinator_before_handing");
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	sc_my_pipeline->writing_query = collected->query_id;
+	sc_my_pipeline->writing_rows = nrows;
+	sc_my_pipeline->writing_done = 0;
+	SpinLockRelease(&sc_my_pipeline->mutex);
+	if (!sc_child_writer_start(sc_my_pipeline, pending->attempt, dsm_segment_handle(segment)))
+	{
+		refused_at = sc_moment_now();
+		ereport(LOG,
+				(errmsg("no background worker is free to write a large result of pipeline %d: its checkpoints do it, and hold the other queries",
+						sc_my_pipeline->pipeline_id),
+				 errhint("Increase \"max_worker_processes\".")));
+		return false;
+	}
+	return true;
+}
+
+void
+sc_writer_hand(ScPendingCheckpoint *pending)
+{
+	ListCell   *lc;
+
+	foreach(lc, pending->queries)
+	{
+		ScCollectedQuery *collected = lfirst(lc);
+
+		if (collected->outcome == SC_OUTCOME_QUEUED && collected->queued_at == 0)
+			collected->queued_at = sc_moment_now();
+		if (collected->outcome != SC_OUTCOME_HANDED || part)
+			continue;
+		collected->queued_at = 0;
+		if (start_writer(pending, collected))
+		{
+			(void) sc_collect_take_part(pending, collected);
+			SC_DEBUG_POINT("coordinator_after_handing");
+		}
+		else
+			forget_job();
+	}
+	if (!part)
+		sc_progress_release();
+}
+
+/* The part is committed. */
+static void
+note_committed(ScPendingCheckpoint *pending)
+{
+	ScProgress *progress = sc_progress_get(job->query_id);
+
+	progress->lsn = job->lsn;
+	progress->with_others = false;
+	if (job->has_rows)
+	{
+		progress->suspect = false;
+		progress->user_code = job->user_code;
+	}
+	pending->written_rows += job->result_rows;
+	pending->written_bytes += job->bytes;
+	sc_part_free(part);
+}
+
+/* The part isn't written: it is the coordinator's again. */
+static void
+take_back(ScPendingCheckpoint *pending)
+{
+	ScCollectedQuery *collected = sc_collect_query(pending, job->query_id);
+	MemoryContext old;
+
+	sc_collect_return_part(pending, collected, part, nrows);
+	if (job->result == SC_WRITER_GAVE_UP)
+		collected->no_writer = true;
+	else if (!collected->refused)
+	{
+		old = MemoryContextSwitchTo(pending->context);
+		collected->refused = sc_failure_read(memcpy(palloc(job->failure_len), job->failure, job->failure_len),
+											 job->failure_len);
+		MemoryContextSwitchTo(old);
+		collected->by_writer = true;
+		collected->blamed = job->result == SC_WRITER_BLAMED;
+		sc_progress_get(job->query_id)->user_code = job->user_code;
+		sc_progress_get(job->query_id)->suspect |= collected->blamed;
+	}
+}
+
+void
+sc_writer_look(ScPendingCheckpoint *pending)
+{
+	if (!part || !sc_child_writer_ended())
+		return;
+	SC_DEBUG_POINT("coordinator_writer_ended");
+	if (job->result == SC_WRITER_NOTHING)
+		proc_exit(1);			/* it didn't even get that far */
+	if (job->result == SC_WRITER_COMMITTED)
+		note_committed(pending);
+	else
+		take_back(pending);
+	forget_job();
+	sc_progress_release();
+}
