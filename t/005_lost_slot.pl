@@ -125,5 +125,19 @@ is( $node->safe_psql(
 	'running',
 	'and is running');
 
+# a query that no worker has seen begins at the gap's end, on as many tasks as it wants
+$node->safe_psql('postgres', q(SELECT stream_ckpt.alter_pipeline('default', parallelism => 2)));
+sync_pipelines($node);
+stop_pipeline();
+create_query($node, 'shared', 't', options => 'parallelism => 2');
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$slot')");
+my $attempt = $node->safe_psql('postgres', q(SELECT attempt FROM stream_ckpt.pipelines));
+$node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
+wait_running($node);
+insert_hour($node, 10);
+wait_until($node, q(SELECT EXISTS (SELECT FROM stream_ckpt.checkpoint_offset o JOIN stream_ckpt.query q USING (query_id)
+	WHERE q.relid = 'shared'::regclass AND o.tasks = 2)), 'it runs on two tasks');
+is($node->safe_psql('postgres', q(SELECT attempt FROM stream_ckpt.pipelines)), $attempt + 1, 'in the first attempt');
+
 $node->stop;
 done_testing();

@@ -253,7 +253,11 @@ $node->safe_psql('postgres', "INSERT INTO t SELECT timestamptz '2024-01-02 00:02
 	FROM generate_series(0, 99) i");
 sync_pipelines($node);
 is(value('SELECT sum(n) FROM nervous'), '101', 'paused in all tasks');
+my $attempt = value('SELECT attempt FROM stream_ckpt.pipelines');
 value("SELECT stream_ckpt.alter_query('nervous', parallelism => 3)");
+insert_rows(1);
+sync_pipelines($node);
+is(value('SELECT attempt FROM stream_ckpt.pipelines'), $attempt, 'tasks that do not run it are not restarted for its sake');
 value("SELECT stream_ckpt.resume_query('nervous')");
 nervous_ok('resumed on fewer tasks');
 value("SELECT stream_ckpt.drop_query('$_')") for qw(calm nervous);

@@ -79,6 +79,7 @@ begin_query(const ScQuery *query)
 	control.event_time_attno = stream->event_time_attno;
 	control.has_options = true;
 	control.options = stream->options;
+	control.parallelism = query->parallelism;
 	(void) sc_control_log(&control);
 }
 

@@ -29,6 +29,7 @@ find(int64 query_id)
 	return reports ? hash_search(reports, &query_id, HASH_FIND, NULL) : NULL;
 }
 
+/* What is known of the query; made if there is nothing. */
 static Report *
 get(int64 query_id)
 {
@@ -123,7 +124,7 @@ sc_reports_ntasks(int64 query_id)
 {
 	const Report *report = find(query_id);
 
-	return report ? report->ntasks : 0;
+	return report && !sc_reports_ended(query_id) ? report->ntasks : 0;
 }
 
 /* What each task has counted, and holds. */
