@@ -28,7 +28,19 @@ int			sc_debug_share_period = 10000;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
 int			sc_debug_result_row_bytes = SC_ROW_BYTES_LIMIT;
+int			sc_debug_task_memory = 0;
+int			sc_debug_bucket_bytes = SC_BUCKET_BYTES_USUAL;
 #endif
+
+size_t
+sc_task_memory_bytes(void)
+{
+#ifdef SC_DEBUG
+	if (sc_debug_task_memory > 0)
+		return (size_t) sc_debug_task_memory * 1024;
+#endif
+	return (size_t) sc_task_memory * 1024 * 1024;
+}
 
 int64
 sc_query_wal_limit(void)
@@ -129,6 +141,16 @@ sc_settings_init(void)
 							"Bytes from which on a result row is an error of its query (debug builds only).",
 							NULL,
 							&sc_debug_result_row_bytes, SC_ROW_BYTES_LIMIT, 0, SC_ROW_BYTES_LIMIT,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_task_memory",
+							"Memory of a task's states in place of stream_ckpt.task_memory (debug builds only).",
+							"0: as that says.",
+							&sc_debug_task_memory, 0, 0, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_bucket_bytes",
+							"What a bucket of a pane that is larger than memory should take (debug builds only).",
+							NULL,
+							&sc_debug_bucket_bytes, SC_BUCKET_BYTES_USUAL, 1, 1024 * 1024 * 1024,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #endif
 	if (process_shared_preload_libraries_in_progress)

@@ -29,6 +29,9 @@ extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
 #define SC_RESULT_ROW_BYTES ((Size) sc_debug_result_row_bytes)
 extern int	sc_debug_large_part;	/* in place of SC_LARGE_PART_ROWS */
 #define SC_LARGE_PART_ROWS sc_debug_large_part
+extern int	sc_debug_task_memory;	/* kB, in place of sc_task_memory; 0: that */
+extern int	sc_debug_bucket_bytes;	/* in place of SC_BUCKET_BYTES */
+#define SC_BUCKET_BYTES ((Size) sc_debug_bucket_bytes)
 #else
 #define SC_SHARE_PERIOD_MS 10000	/* over which a task looks at what each owner takes */
 #define SC_RETRY_SECOND_MS 1000	/* a second, where something is tried again (backoff.h) */
@@ -36,6 +39,7 @@ extern int	sc_debug_large_part;	/* in place of SC_LARGE_PART_ROWS */
 #define SC_CUT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #define SC_RESULT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #define SC_LARGE_PART_ROWS SC_LARGE_PART_DEFAULT
+#define SC_BUCKET_BYTES SC_BUCKET_BYTES_USUAL
 #endif
 
 /*
@@ -50,6 +54,11 @@ extern int	sc_debug_large_part;	/* in place of SC_LARGE_PART_ROWS */
  */
 #define SC_LARGE_PART_DEFAULT 100000
 #define SC_LARGE_PART_WIDTH 160
+/* What a bucket of a pane that is larger than memory should take in memory (exec/spilled.c) */
+#define SC_BUCKET_BYTES_USUAL (64 * 1024)
+
+/* stream_ckpt.task_memory in bytes */
+extern size_t sc_task_memory_bytes(void);
 
 /* stream_ckpt.max_query_wal in bytes, as it is in force; 0: no limit. */
 extern int64 sc_query_wal_limit(void);

@@ -249,7 +249,8 @@ next_from_file(ScPart *part, Size *len)
 }
 
 /*
- * See part.h.  After an append, reading starts with sc_part_rewind again.
+ * See part.h.  After an append, reading starts with sc_part_rewind again, unless the memory limit is 0: then it goes
+ * on with what was appended.
  */
 const char *
 sc_part_next(ScPart *part, Size *len)

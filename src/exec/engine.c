@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "base/compat.h"
+#include "base/settings.h"
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -29,7 +30,10 @@
 /* Rows, and bytes of their context, after which it is reset */
 #define RESET_ROWS	32
 #define RESET_BYTES	(64 * 1024)
-#define MEMORY_STEP	(1024 * 1024)
+
+/* memory_grew is told of this, or of a part of what a task may have */
+#define MEMORY_STEP	((Size) 1024 * 1024)
+#define MEMORY_PART	16
 
 /* Groups to a block: a power of two that makes blocks of 16 kB or a little more */
 #define BLOCK_BYTES (16 * 1024)
@@ -308,7 +312,7 @@ watch_memory(ScEngine *engine, int rows, Size bytes)
 		return;
 	sc_bucket_account_rows(engine, engine->at, rows, bytes);
 	memory = sc_engine_memory(engine);
-	if (memory < engine->memory_told + MEMORY_STEP)
+	if (memory < engine->memory_told + Min(MEMORY_STEP, sc_task_memory_bytes() / MEMORY_PART))
 	{
 		engine->memory_told = Min(engine->memory_told, memory);
 		return;

@@ -50,7 +50,7 @@ typedef void (*ScLateRowDropped) (void *arg, TupleTableSlot *row, int64 window_s
 								  int64 window_end, int64 watermark);
 
 /*
- * The state takes about a megabyte more than the last time: called at the end of a row, so the
+ * The state has grown by about a megabyte, or a part of stream_ckpt.task_memory, since the last time: called at the end of a row, so the
  * caller may let the rows behind it wait.  Must not raise errors.
  */
 typedef void (*ScMemoryGrew) (void *arg);
@@ -85,7 +85,6 @@ typedef struct ScEngineOptions
 	bool		undo;			/* sc_engine_after_error can go on */
 	const ScSpillWays *spill;	/* NULL: all is in memory */
 	void	   *spill_arg;
-	Size		bucket_bytes;	/* what a bucket of a spilled pane should take; 0: the usual */
 	ScMemoryGrew memory_grew;
 	void	   *memory_arg;
 } ScEngineOptions;

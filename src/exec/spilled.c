@@ -16,11 +16,10 @@
  */
 #include "postgres.h"
 
+#include "base/settings.h"
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
-/* What a bucket of a spilled pane should take in memory, unless options.bucket_bytes says it */
-#define BUCKET_BYTES		(64 * 1024)
 #define MAX_DEPTH			16
 
 /* A group takes so many times as much in memory as in a run, or less */
@@ -43,12 +42,11 @@ static int
 depth_for(const ScEngine *engine, double bytes)
 {
 	int			key_groups = engine->options.last_key_group - engine->options.first_key_group + 1;
-	Size		bucket_bytes = engine->options.bucket_bytes ? engine->options.bucket_bytes : BUCKET_BYTES;
 	int			depth = 0;
 
 	/* positions of other tasks have no buckets */
 	bytes = bytes * SC_MAX_PARALLELISM / key_groups;
-	while (depth < MAX_DEPTH && bytes > ((double) bucket_bytes) * (1 << depth))
+	while (depth < MAX_DEPTH && bytes > ((double) SC_BUCKET_BYTES) * (1 << depth))
 		depth++;
 	return depth;
 }

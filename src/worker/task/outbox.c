@@ -2,7 +2,8 @@
  * outbox.c
  *	  A task's outbox (outbox.h).
  *
- * Messages wait in a list, each allocated on its own in the outbox's context.
+ * Messages wait in a list, each allocated on its own in the outbox's context.  When the list is long, as while
+ * a large window is emitted, all further ones go to a temporary file (ckpt/part.h), until that has been read.
  * shm_mq wants an interrupted send to be repeated with the same bytes, so the
  * message being sent stays at the head until it is through.
  *
@@ -16,6 +17,7 @@
 #include "access/htup_details.h"
 #include "base/compat.h"
 #include "base/settings.h"
+#include "ckpt/part.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "storage/ipc.h"
@@ -23,6 +25,10 @@
 #include "worker/task/outbox.h"
 
 #define ROWS_BYTES (32 * 1024)	/* a row message is closed at that size */
+
+/* So much of stream_ckpt.task_memory is for the list; so many bytes are read from the file at a time */
+#define LIST_SHARE	8
+#define READ_BYTES	(256 * 1024)
 
 typedef struct OutMessage
 {
@@ -40,7 +46,9 @@ struct ScOutbox
 	shm_mq_handle *queue;
 	int64		attempt;
 	dlist_head	messages;
-	Size		bytes;			/* waiting */
+	Size		bytes;			/* of the messages in the list */
+	ScPart	   *overflow;		/* those that come after them, or NULL */
+	Size		overflow_bytes;
 };
 
 ScOutbox *
@@ -81,32 +89,76 @@ fill_header(ScMessage *header, ScOutbox *outbox, ScMessageKind kind, int64 query
 	header->kind = (uint8) kind;
 }
 
+/* Behind all that wait, in the temporary file.  An error if that can't be written. */
+static void
+append_to_file(ScOutbox *outbox, const char *message, Size len)
+{
+	if (outbox->overflow == NULL)
+	{
+		outbox->overflow = sc_part_create(outbox->context, 0);
+		sc_part_rewind(outbox->overflow);
+	}
+	sc_part_append(outbox->overflow, message, len);
+	outbox->overflow_bytes += len;
+}
+
 void
 sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows,
 			  const void *head, Size head_len, const void *data, Size len)
 {
+	Size		total = sizeof(ScMessage) + head_len + len;
+	bool		to_file = outbox->overflow != NULL ||
+		outbox->bytes > sc_task_memory_bytes() / LIST_SHARE;
 	char	   *message;
 
-	if (sizeof(ScMessage) + head_len + len > MaxAllocSize)
+	if (total > MaxAllocSize)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a row or a value of the query is too large"),
 				 errdetail("With what goes with it, it takes %zu bytes.", head_len + len)));
-	message = add_message(outbox, sizeof(ScMessage) + head_len + len);
+	message = to_file ? palloc(total) : add_message(outbox, total);
 	fill_header((ScMessage *) message, outbox, kind, query_id, nrows);
 	if (head_len > 0)
 		memcpy(message + sizeof(ScMessage), head, head_len);
 	if (len > 0)
 		memcpy(message + sizeof(ScMessage) + head_len, data, len);
+	if (to_file)
+	{
+		append_to_file(outbox, message, total);
+		pfree(message);
+	}
+}
+
+/* Reads the next messages of the file into the list, which is empty.  False: there are none. */
+static bool
+read_overflow(ScOutbox *outbox)
+{
+	const char *message = NULL;
+	Size		len;
+
+	if (outbox->overflow == NULL)
+		return false;
+	while (outbox->bytes < READ_BYTES &&
+		   (message = sc_part_next(outbox->overflow, &len)) != NULL)
+	{
+		memcpy(add_message(outbox, len), message, len);
+		outbox->overflow_bytes -= len;
+	}
+	if (message == NULL)
+	{
+		sc_part_free(outbox->overflow);
+		outbox->overflow = NULL;
+	}
+	return !dlist_is_empty(&outbox->messages);
 }
 
 bool
 sc_outbox_pump(ScOutbox *outbox)
 {
-	while (!dlist_is_empty(&outbox->messages))
+	while (!dlist_is_empty(&outbox->messages) || read_overflow(outbox))
 	{
 		OutMessage *message = dlist_head_element(OutMessage, node, &outbox->messages);
-		bool		last = !dlist_has_next(&outbox->messages, &message->node);
+		bool		last = !dlist_has_next(&outbox->messages, &message->node) && outbox->overflow == NULL;
 		shm_mq_result result;
 
 		result = shm_mq_send(outbox->queue, message->len, OUT_DATA(message), true, last);
@@ -124,7 +176,7 @@ sc_outbox_pump(ScOutbox *outbox)
 Size
 sc_outbox_bytes(const ScOutbox *outbox)
 {
-	return outbox->bytes;
+	return outbox->bytes + outbox->overflow_bytes;
 }
 
 void

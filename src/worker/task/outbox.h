@@ -2,8 +2,8 @@
  * outbox.h
  *	  What a task has still to send to its coordinator.
  *
- * Filling it is a memory copy and never waits; sc_outbox_pump sends as much as
- * the queue has room for.
+ * Filling it never waits: it is a memory copy, or, if it is long, a write to a temporary file.  sc_outbox_pump
+ * sends as much as the queue has room for.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_TASK_OUTBOX_H
@@ -28,7 +28,7 @@ typedef struct ScRowBuffer
 extern ScOutbox *sc_outbox_create(int64 attempt, shm_mq_handle *queue);
 
 /*
- * Adds a message of two parts; both are copied.  An error if no queue takes so many bytes: what an
+ * Adds a message of two parts; both are copied.  An error if no queue takes so many bytes, or the file can't be written: what an
  * owner's data can make large is added in a step of his query.
  */
 extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
@@ -41,6 +41,7 @@ extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
  */
 extern bool sc_outbox_pump(ScOutbox *outbox);
 
+/* Of all messages that wait. */
 extern Size sc_outbox_bytes(const ScOutbox *outbox);
 
 extern void sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id);

@@ -73,7 +73,7 @@ attach(void)
 static bool
 outbox_full(void)
 {
-	return sc_outbox_bytes(outbox) > (Size) sc_task_memory * 1024 * 1024 / 4;
+	return sc_outbox_bytes(outbox) > sc_task_memory_bytes() / 4;
 }
 
 /* The task's life: never returns.  It ends with the attempt. */
