@@ -396,6 +396,21 @@ sql(insert_rows());
 results_equal('as they were');
 is(sql("SELECT count(*) FROM debug_runs($query_id, NULL) WHERE NOT complete OR NOT has_first"), '0', 'runs that are not complete go');
 
+# an attempt that begins reads its queries' state by the index, and passes over no other: there can be gigabytes
+wait_until($node, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+	'all sessions have told what they read');
+my $read = q(SELECT seq_tup_read FROM pg_stat_all_tables WHERE relid = 'stream_ckpt.state_run'::regclass);
+my $before = sql($read);
+for (1 .. 2)    # the first one tells at its end
+{
+	my $pid = pid_of($node, 'coordinator');
+
+	sql("SELECT pg_terminate_backend($pid)");
+	wait_restarted($node, 'coordinator', $pid);
+	wait_running($node);
+}
+is(sql($read), $before, 'no attempt reads the whole table of states');
+
 # all that a query has goes with it
 sql('SELECT stream_ckpt.drop_query(\'many\')');
 sync_pipelines($node);

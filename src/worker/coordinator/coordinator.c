@@ -173,11 +173,25 @@ prepare(void)
 	return status == SC_STATUS_STARTING;
 }
 
-#define OF_DROPPED_QUERIES \
-	"NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) t.query_id)"
-
 /* a dump that is being restored: its queries may not be there yet */
 #define NOT_RESTORED " AND t.lsn OPERATOR(pg_catalog.<>) '0/1'"
+
+/*
+ * Selects the ids in a table of queries that are gone.  From one id to the next by the table's index: of each there can
+ * be gigabytes, and an attempt begins with this.
+ */
+static char *
+ids_of_dropped_queries(const char *table, const char *except)
+{
+	return psprintf("WITH RECURSIVE ids(id) AS ("
+					"(SELECT t.query_id FROM stream_ckpt.%s t WHERE true%s ORDER BY t.query_id LIMIT 1)"
+					" UNION ALL SELECT (SELECT t.query_id FROM stream_ckpt.%s t"
+					" WHERE t.query_id OPERATOR(pg_catalog.>) ids.id%s ORDER BY t.query_id LIMIT 1)"
+					" FROM ids WHERE ids.id IS NOT NULL)"
+					" SELECT ids.id FROM ids WHERE ids.id IS NOT NULL"
+					" AND NOT EXISTS (SELECT FROM stream_ckpt.query q WHERE q.query_id OPERATOR(pg_catalog.=) ids.id)",
+					table, except, table, except);
+}
 
 /*
  * Removes what is left of queries that no longer exist.  Rows that somebody else is changing aren't
@@ -193,12 +207,12 @@ forget_dropped_queries(void)
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		const char *except = i == 0 ? NOT_RESTORED : "";
-		char	   *left = psprintf("SELECT DISTINCT t.query_id FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES "%s",
-									tables[i], except);
+		char	   *left = ids_of_dropped_queries(tables[i], except);
 		char	   *command =
 			psprintf("DELETE FROM stream_ckpt.%s WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
-					 "SELECT t.ctid FROM stream_ckpt.%s t WHERE " OF_DROPPED_QUERIES "%s FOR UPDATE SKIP LOCKED))",
-					 tables[i], tables[i], except);
+					 "SELECT t.ctid FROM stream_ckpt.%s t WHERE t.query_id OPERATOR(pg_catalog.=) ANY (ARRAY(%s))%s"
+					 " FOR UPDATE SKIP LOCKED))",
+					 tables[i], tables[i], left, except);
 
 		if (SPI_execute(left, false, 1) != SPI_OK_SELECT)
 			elog(ERROR, "could not look for what dropped queries left");
