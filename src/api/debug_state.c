@@ -66,13 +66,15 @@ stream_ckpt_debug_range(PG_FUNCTION_ARGS)
 	int			n;
 	ScRunInfo  *runs = sc_runs_list(query_id, &pane_key, &n);
 	ScRunReader *reader = sc_run_reader_create(0, put_entry, fcinfo->resultinfo);
+	ScLookup   *lookup = sc_backend_begin_lookup(query_id);
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < n; i++)
 	{
 		if (runs[i].name.age == PG_GETARG_INT64(2))
-			sc_run_reader_range(reader, query_id, &runs[i], range);
+			sc_run_reader_range(reader, lookup, &runs[i], range);
 	}
+	sc_backend_end_lookup(lookup);
 	return (Datum) 0;
 }
 

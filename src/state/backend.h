@@ -106,12 +106,12 @@ extern void sc_backend_flush(ScBackend *backend);
 extern void sc_backend_end(ScBackend *backend);
 
 /*
- * Reads a query's chunks, in order of (pane_key, age, born, key_group, position, seq).  "replaces" and
+ * Reads the chunks of a query, or of one of its panes (NULL: of all), in order of (pane_key, age, born, key_group, position, seq).  "replaces" and
  * "alone" aren't kept and are 0 here: what was replaced is gone.  The chunk is valid during the
  * call only.  Needs an active snapshot.
  */
 typedef void (*ScReadChunk) (void *arg, const ScChunk *chunk);
-extern void sc_backend_read(int64 query_id, ScReadChunk read, void *arg);
+extern void sc_backend_read(int64 query_id, const int64 *pane_key, ScReadChunk read, void *arg);
 
 /*
  * Lists the runs of a query, or of one of its panes (NULL: of all), in order of their names: the first chunk and the
@@ -126,8 +126,12 @@ extern void sc_backend_list_runs(int64 query_id, const int64 *pane_key, ScReadRu
  * from the run's first), until "read" returns false.
  */
 typedef bool (*ScReadRange) (void *arg, const ScChunk *chunk);
-extern void sc_backend_read_range(int64 query_id, const ScRunName *run, uint64 first, ScReadRange read,
+typedef struct ScLookup ScLookup;	/* of one command */
+
+extern ScLookup *sc_backend_begin_lookup(int64 query_id);
+extern void sc_backend_read_range(ScLookup *lookup, const ScRunName *run, uint64 first, ScReadRange read,
 								  void *arg);
+extern void sc_backend_end_lookup(ScLookup *lookup);
 
 /* The same of old chunks, in order of (pane_key, checkpoint_id, seq). */
 typedef void (*ScReadOldChunk) (void *arg, const ScOldChunk *chunk);

@@ -8,7 +8,7 @@
 #include "postgres.h"
 
 #include "state/changelog.h"
-#include "state/run.h"
+#include "state/spilled_internal.h"
 
 /* Live chunks beyond twice the full size by less than this stay */
 #define COMPACT_SLACK	(64 * 1024)
@@ -30,16 +30,23 @@ own_positions(const ScEngine *engine)
 	return result;
 }
 
+/* What is written of a pane beside its changes. */
+typedef struct Plan
+{
+	ScPositions all;			/* all groups there, whole */
+	int64		replaces;		/* runs of lower ages aren't needed any more then, 0: all are */
+} Plan;
+
 /*
  * Which of a pane's groups are written that haven't changed: all, if that must be; else, if its chunks have
  * grown past twice its size, the next ones, about as many as take "budget", until all of them are through.
  * *sweep: as it is after that.
  */
-static ScRunPlan
+static Plan
 plan_run(const ScEngine *engine, ScPane *pane, int64 age, int64 budget, ScSweep *sweep)
 {
 	ScPositions own = own_positions(engine);
-	ScRunPlan	plan = {.age = age};
+	Plan		plan = {0};
 	double		step;
 
 	*sweep = *sc_pane_sweep(pane);
@@ -70,28 +77,34 @@ static Size
 write_pane(ScEngine *engine, ScPane *pane, int64 age, int64 *left, const ScChangelogSink *sink)
 {
 	int64		changed = sc_pane_nchanged(pane) * sc_pane_entry_bytes(pane);
+	ScRunName	name = sc_new_run_name(engine, pane, age, age);
 	ScSweep		sweep;
-	ScRunPlan	plan = plan_run(engine, pane, age, Max(*left, 2 * changed), &sweep);
-	uint32		entries;
+	Plan		plan = plan_run(engine, pane, age, Max(*left, 2 * changed), &sweep);
+	ScRunWriter *writer = sc_run_begin(engine, &name, 0, false, plan.replaces);
 	Size		inputs;
-	Size		bytes = sc_run_write(engine, pane, &plan, sink->chunk, sink->arg, &entries, &inputs);
+	ScRunInfo	run;
+
+	sc_run_to(writer, sink->chunk, sink->arg);
+	(void) sc_run_add(writer, engine, sc_pane_bucket(pane), plan.all);
+	(void) sc_run_bytes(writer, &inputs);
+	run = sc_run_end(writer, true);
 
 	if (sweep.age > 0)
-		*left = Max(*left - (int64) bytes, 0);
-	sweep.bytes += bytes;
-	sc_pane_set_entry_bytes(pane, (bytes - inputs) / entries);
+		*left = Max(*left - (int64) run.bytes, 0);
+	sweep.bytes += run.bytes;
+	sc_pane_set_entry_bytes(pane, (run.bytes - inputs) / run.entries);
 	sc_pane_set_live_bytes(engine, pane, plan.replaces > 0 ? sweep.bytes :
-						   sc_pane_live_bytes(pane) + bytes);
+						   sc_pane_live_bytes(pane) + run.bytes);
 	if (plan.replaces > 0)
 		sweep.age = 0;
 	*sc_pane_sweep(pane) = sweep;
 	sc_pane_written(engine, pane);
-	return bytes;
+	return run.bytes;
 }
 
 /* Drops come first: a pane may be there again. */
 Size
-sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink)
+sc_changelog_write(ScEngine *engine, ScSpilled *spilled, int64 age, const ScChangelogSink *sink)
 {
 	const int64 *closed;
 	int			nclosed;
@@ -110,9 +123,13 @@ sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink)
 
 	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
 	{
-		if (sc_pane_nchanged(pane) > 0)
+		if (sc_pane_bucket(pane) == NULL)
+			bytes += sc_spilled_snapshot(spilled, engine, pane, sink);
+		else if (sc_pane_nchanged(pane) > 0)
 			bytes += write_pane(engine, pane, age, &left, sink);
 	}
+	if (spilled != NULL)
+		sc_spilled_set_age(spilled, age + 1);
 	sc_engine_end_write(engine);
 	return bytes;
 }
@@ -131,6 +148,8 @@ rewrite_all(ScEngine *engine, bool rescaled)
 
 	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
 	{
+		if (sc_pane_bucket(pane) == NULL)
+			continue;
 		/* whoever wrote it: they all go in one checkpoint, before the pane can be dropped by itself */
 		if (rescaled)
 			sc_pane_set_live_bytes(engine, pane, 0);
@@ -138,15 +157,33 @@ rewrite_all(ScEngine *engine, bool rescaled)
 	}
 }
 
+/* Spilled panes of other tasks' runs become such of this one's. */
+static void
+take_over(ScEngine *engine, ScSpilled *spilled)
+{
+	ScPane	   *pane;
+
+	sc_engine_begin_write(engine);
+	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
+	{
+		if (sc_pane_runs(pane) != NULL && sc_pane_runs(pane)->others)
+			sc_merge_all(spilled, engine, pane);
+	}
+	sc_engine_end_write(engine);
+}
+
 void
-sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled)
+sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled, ScSpilled *spilled, int64 age, int64 memory)
 {
 	bool		moved;
 
+	if (spilled != NULL)
+		sc_spilled_set_age(spilled, age);
 	sc_engine_begin_load(engine);
 	sc_old_chunks_load(engine, query_id);
-	moved = sc_runs_load(engine, query_id);
+	moved = sc_runs_load(engine, query_id, spilled, memory);
 	if (rescaled || moved)
 		rewrite_all(engine, rescaled);
 	sc_engine_end_load(engine);
+	take_over(engine, spilled);
 }

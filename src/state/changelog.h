@@ -17,6 +17,7 @@
 
 #include "exec/engine.h"
 #include "state/backend.h"
+#include "state/spilled.h"
 
 typedef struct ScChangelogSink
 {
@@ -30,18 +31,20 @@ typedef struct ScChangelogSink
 /*
  * Writes what changed since the last call, and marks everything unchanged.
  * Calls serialisation functions: transaction, snapshot and owner as for the engine.
- * "age": greater than at the last call, and than that of what was loaded.  Returns the bytes
- * handed to the sink.
+ * "age": greater than at the last call, and than that of what was loaded.  "spilled": the
+ * engine's, or NULL.  Returns the bytes of runs that this makes complete.
  */
-extern Size sc_changelog_write(ScEngine *engine, int64 age, const ScChangelogSink *sink);
+extern Size sc_changelog_write(ScEngine *engine, ScSpilled *spilled, int64 age, const ScChangelogSink *sink);
 
 /*
  * Loads what the state backend has of the query into a fresh engine: the groups of its key groups, and all panes.
  * "rescaled": the key groups were shared out otherwise among the query's tasks; each pane is written whole next
- * then, and all that was read is obsolete.  Needs an active snapshot.
+ * then, and all that was read is obsolete.  "spilled": NULL, or the engine's, for panes that are large; "age": of the next part; "memory": bytes for the
+ * states of all queries.  Needs an active snapshot.
  * Raises ERRCODE_DATA_CORRUPTED for damaged chunks, and a definition whose types don't match.
  */
-extern void sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled);
+extern void sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled, ScSpilled *spilled, int64 age,
+							  int64 memory);
 
 /*
  * Deletes what incomplete runs have left that the engine's task has written, or one of its key groups: up to "limit"

@@ -96,35 +96,56 @@ sc_chunk_crc(const char *header, Size header_len, const char *payload, Size len)
 	return crc;
 }
 
-/*
- * run_write.c: writes a pane's changed groups, and all of those at the positions "all" whole, as
- * a run of this age.  "replaces": runs of lower ages aren't needed any more then, 0: all are.
- * Returns the run's bytes; "inputs": those of kept inputs among them.
- */
-typedef void (*ScPutChunk) (void *arg, const ScChunk *chunk);
-typedef struct ScRunPlan
-{
-	int64		age;
-	int64		replaces;
-	ScPositions all;
-} ScRunPlan;
-
-extern Size sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk put,
-						 void *arg, uint32 *entries, Size *inputs);
-
 /* What state_run has of a run. */
 typedef struct ScRunInfo
 {
 	ScRunName	name;
 	int			more_key_groups;
 	int			level;
+	uint32		key_signature;	/* positions are those of this engine's groups if it is the engine's */
 	bool		has_first;
 	bool		complete;
 	bool		apart;			/* may be incomplete, while it is being written */
 	ScRunPlace	last;			/* of its last chunk */
-	uint64		entries;		/* of a complete one */
+	uint32		end;			/* position of its last entry; not known of one that was listed */
+	uint64		entries;		/* of a complete one, or one that was written here */
 	uint64		bytes;
 } ScRunInfo;
+
+/*
+ * run_write.c: writes a run.  Its writer outlives transactions, if its memory context does; sc_run_to says where the
+ * chunks go that are full from now on.
+ */
+typedef void (*ScPutChunk) (void *arg, const ScChunk *chunk);
+typedef struct ScRunWriter ScRunWriter;
+
+/* The name of a run that the engine's task begins. */
+static inline ScRunName
+sc_new_run_name(const ScEngine *engine, const ScPane *pane, int64 age, int64 born)
+{
+	ScRunName	name = {.pane_key = sc_pane_key(pane),.age = age,.born = born};
+	int			first;
+	int			last;
+
+	sc_engine_key_groups(engine, &first, &last);
+	name.key_group = first;
+	return name;
+}
+
+/* "replaces": of its first chunk.  palloc'd */
+extern ScRunWriter *sc_run_begin(ScEngine *engine, const ScRunName *name, int level, bool apart, int64 replaces);
+extern void sc_run_to(ScRunWriter *writer, ScPutChunk put, void *arg);
+/*
+ * Adds the changed groups of a bucket, and all of those at the positions "all" whole.  Buckets come in order of
+ * their positions.  Returns the entries.
+ */
+extern uint32 sc_run_add(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket, ScPositions all);
+/* Bytes so far, and those of kept inputs among them. */
+extern Size sc_run_bytes(const ScRunWriter *writer, Size *inputs);
+/* Hands over the last chunk, as such or not ("complete"), and frees the writer. */
+extern ScRunInfo sc_run_end(ScRunWriter *writer, bool complete);
+/* Hands over a last chunk without entries for a run that was ended without one. */
+extern void sc_run_write_trailer(ScEngine *engine, const ScRunInfo *run, int64 replaces, ScPutChunk put, void *arg);
 
 /* run_read.c: the chunk's header, if the chunk is what its place and its checksum say; else an error. */
 extern ScRunHeader sc_chunk_check(const ScChunk *chunk);
@@ -149,7 +170,7 @@ extern bool sc_run_reader_chunk(ScRunReader *reader, const ScChunk *chunk);
 pg_noreturn extern void sc_run_missing_fail(const ScRunName *name);
 extern void sc_run_reader_end(ScRunReader *reader, const ScRunName *name, int32 last_seq);
 /* Reads a range of a run from the table: all of this, but for create and free. */
-extern void sc_run_reader_range(ScRunReader *reader, int64 query_id, const ScRunInfo *run, ScPositions range);
+extern void sc_run_reader_range(ScRunReader *reader, ScLookup *lookup, const ScRunInfo *run, ScPositions range);
 extern void sc_run_reader_free(ScRunReader *reader);
 
 /* run_list.c: all of the query's, or of one pane's, in order of their names; palloc'd. */
@@ -157,9 +178,11 @@ extern ScRunInfo *sc_runs_list(int64 query_id, const int64 *pane_key, int *n);
 
 /*
  * run_load.c: applies the query's complete runs, as far as they can hold groups of the engine's key groups, to an
- * engine that is being loaded; opens all panes.  True: a group belongs to another task than the one that wrote it.
+ * engine that is being loaded; opens all panes.  Panes whose runs are large become spilled, if "spilled" isn't NULL:
+ * some of what is allowed of "memory" is left for others.  True: a group belongs to another task than the one that wrote it.
  */
-extern bool sc_runs_load(ScEngine *engine, int64 query_id);
+struct ScSpilled;
+extern bool sc_runs_load(ScEngine *engine, int64 query_id, struct ScSpilled *spilled, int64 memory);
 
 /* old_chunks.c: the same of what 0.2 wrote; such panes are to be written whole. */
 extern void sc_old_chunks_load(ScEngine *engine, int64 query_id);

@@ -32,6 +32,8 @@ add_run(void *arg, const ScChunk *first, const ScChunk *last)
 	run->name = sc_chunk_run(first);
 	run->more_key_groups = last_header.more_key_groups;
 	run->level = last_header.level;
+	run->key_signature = last_header.key_signature;
+	run->end = last->position;
 	run->has_first = (first_header.flags & SC_RUN_FIRST) != 0;
 	run->complete = (last_header.flags & SC_RUN_LAST) != 0;
 	run->apart = (last_header.flags & SC_RUN_APART) != 0;

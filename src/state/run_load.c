@@ -8,9 +8,12 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "state/changelog.h"
-#include "state/run.h"
+#include "state/spilled_internal.h"
 #include "utils/memutils.h"
+
+/* A pane whose runs take more isn't read at a task's start; those that are take one in so many of the memory */
+#define RESIDENT_BYTES	(4 * 1024 * 1024)
+#define RESIDENT_SHARE	4
 
 typedef struct Loader
 {
@@ -161,12 +164,72 @@ check_incomplete(const Loader *loader)
 	}
 }
 
+/* Can its groups be looked up by position, and are some of them ours? */
+static bool
+can_look_up(const Loader *loader, const ScRunInfo *run)
+{
+	return run->key_signature == sc_engine_key_signature(loader->engine) &&
+		run->name.key_group <= loader->last_key_group &&
+		run->name.key_group + run->more_key_groups >= loader->first_key_group;
+}
+
+/*
+ * Opens the pane of these runs as spilled if it is large; false: it isn't, or can't be.  *resident: the bytes of runs
+ * that are read whole.
+ */
+static bool
+open_spilled(const Loader *loader, ScSpilled *spilled, const ScRunInfo *runs, int n, int64 memory, int64 *resident)
+{
+	ScRunInfo  *kept = palloc(n * sizeof(ScRunInfo));
+	int			nkept = 0;
+	int64		bytes = 0;
+	bool		result = true;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (!runs[i].complete || !is_read(loader, &runs[i]))
+			continue;
+		if (can_look_up(loader, &runs[i]))
+			kept[nkept++] = runs[i];
+		else if (runs[i].key_signature != sc_engine_key_signature(loader->engine))
+			result = false;
+		bytes += runs[i].bytes;
+	}
+	result &= nkept > 0 && (bytes > RESIDENT_BYTES || *resident + bytes > memory / RESIDENT_SHARE);
+	if (result)
+		sc_spilled_load(spilled, loader->engine, kept, nkept);
+	else
+		*resident += bytes;
+	pfree(kept);
+	return result;
+}
+
+/* Reads the runs of the i-th one's pane, or opens that as spilled; returns where the next pane's are. */
+static int
+load_pane(Loader *loader, int64 query_id, int i, ScSpilled *spilled, int64 memory, int64 *resident)
+{
+	const ScRunInfo *runs = &loader->runs[i];
+	int			n = 1;
+
+	while (i + n < loader->nruns && runs[n].name.pane_key == runs[0].name.pane_key)
+		n++;
+	if (!open_spilled(loader, spilled, runs, n, memory, resident))
+	{
+		sc_backend_read(query_id, &runs[0].name.pane_key, load_chunk, loader);
+		end_run(loader);
+		finish_pane(loader);
+	}
+	return i + n;
+}
+
 /* Reads them a chunk at a time; fails at the first one that isn't what it must be. */
 bool
-sc_runs_load(ScEngine *engine, int64 query_id)
+sc_runs_load(ScEngine *engine, int64 query_id, ScSpilled *spilled, int64 memory)
 {
 	Loader	   *loader = palloc0(sizeof(Loader));
 	ScRunInfo  *runs = sc_runs_list(query_id, NULL, &loader->nruns);
+	int64		resident = 0;
+	int64		bytes = 0;
 	bool		moved;
 
 	loader->engine = engine;
@@ -174,9 +237,23 @@ sc_runs_load(ScEngine *engine, int64 query_id)
 	loader->reader = sc_run_reader_create(sc_engine_signature(engine, SC_FORMAT_VERSION), apply_entry, loader);
 	sc_engine_key_groups(engine, &loader->first_key_group, &loader->last_key_group);
 	check_incomplete(loader);
-	sc_backend_read(query_id, load_chunk, loader);
-	end_run(loader);
-	finish_pane(loader);
+	for (int i = 0; i < loader->nruns; i++)
+	{
+		bytes += runs[i].bytes;
+		if (spilled != NULL)
+			sc_spilled_saw(spilled, &runs[i].name);
+	}
+	if (spilled == NULL || !sc_engine_can_spill(engine) || bytes <= Min(RESIDENT_BYTES, memory / RESIDENT_SHARE))
+	{
+		sc_backend_read(query_id, NULL, load_chunk, loader);
+		end_run(loader);
+		finish_pane(loader);
+	}
+	else
+	{
+		for (int i = 0; i < loader->nruns;)
+			i = load_pane(loader, query_id, i, spilled, memory, &resident);
+	}
 	moved = loader->moved;
 	sc_run_reader_free(loader->reader);
 	pfree(runs);

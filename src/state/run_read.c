@@ -279,9 +279,9 @@ read_chunk(void *arg, const ScChunk *chunk)
 }
 
 void
-sc_run_reader_range(ScRunReader *reader, int64 query_id, const ScRunInfo *run, ScPositions range)
+sc_run_reader_range(ScRunReader *reader, ScLookup *lookup, const ScRunInfo *run, ScPositions range)
 {
 	sc_run_reader_begin(reader, range);
-	sc_backend_read_range(query_id, &run->name, range.first, read_chunk, reader);
+	sc_backend_read_range(lookup, &run->name, range.first, read_chunk, reader);
 	sc_run_reader_end(reader, &run->name, run->last.seq);
 }

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * run_write.c
- *	  A pane's groups as a run: ordered, framed and cut into chunks (run.h).
+ *	  Groups as a run: ordered, framed and cut into chunks (run.h).
  *
  * exec/encode.c makes an entry of a group.
  *-------------------------------------------------------------------------
@@ -17,26 +17,27 @@
 /* So many ahead groups are fetched from memory */
 #define PREFETCH_GROUPS	16
 
-typedef struct Writer
+struct ScRunWriter
 {
-	ScEngine   *engine;
 	ScPutChunk	put;
 	void	   *arg;
 	ScRunHeader header;			/* what is the same in all chunks, and of the one being filled */
-	const ScRunPlan *plan;
+	int64		replaces;		/* of the next chunk */
 	bool		alone;
+	Size		inputs;			/* bytes of kept inputs so far */
 	uint32		last_position;	/* of the last entry begun in the buffer */
 	Size		len;			/* in the buffer, header included */
 	char		buffer[SC_CHUNK_BYTES] pg_attribute_aligned(MAXIMUM_ALIGNOF);
-} Writer;
+};
 
 /* The next chunk, whose first bytes may belong to an entry at "position". */
 static void
-begin_chunk(Writer *writer, bool continues, uint32 position)
+begin_chunk(ScRunWriter *writer, bool continues, uint32 position)
 {
 	ScRunHeader *header = &writer->header;
 
-	header->flags = (header->seq == 0 ? SC_RUN_FIRST : 0) | (continues ? SC_RUN_CONTINUES : 0);
+	header->flags = (header->flags & SC_RUN_APART) | (header->seq == 0 ? SC_RUN_FIRST : 0) |
+		(continues ? SC_RUN_CONTINUES : 0);
 	header->first_entry = SC_RUN_NO_ENTRY;
 	header->position = position;
 	header->entries = 0;
@@ -45,7 +46,7 @@ begin_chunk(Writer *writer, bool continues, uint32 position)
 
 /* Hands the chunk over, with its header; begin_chunk begins the next one. */
 static void
-flush_chunk(Writer *writer, bool last)
+flush_chunk(ScRunWriter *writer, bool last)
 {
 	ScRunHeader *header = &writer->header;
 	ScRunHeader out = *header;
@@ -66,7 +67,8 @@ flush_chunk(Writer *writer, bool last)
 	chunk.key_group = out.key_group;
 	chunk.position = out.position;
 	chunk.seq = out.seq;
-	chunk.replaces = out.seq == 0 ? writer->plan->replaces : 0;
+	chunk.replaces = writer->replaces;
+	writer->replaces = 0;
 	chunk.alone = writer->alone;
 	chunk.data = writer->buffer;
 	chunk.len = writer->len;
@@ -77,7 +79,7 @@ flush_chunk(Writer *writer, bool last)
 
 /* Appends to the entry that was begun; a full chunk is kept back until there is more. */
 static void
-write_bytes(Writer *writer, const char *data, Size len)
+write_bytes(ScRunWriter *writer, const char *data, Size len)
 {
 	while (len > 0)
 	{
@@ -112,7 +114,7 @@ put_varint(char *to, uint64 value)
 
 /* Frames an entry of "len" bytes, which are written next. */
 static void
-begin_entry(Writer *writer, uint32 position, uint64 len)
+begin_entry(ScRunWriter *writer, uint32 position, uint64 len)
 {
 	ScRunHeader *header = &writer->header;
 	char		frame[2 * MAX_VARINT];
@@ -136,17 +138,16 @@ begin_entry(Writer *writer, uint32 position, uint64 len)
 	header->run_entries++;
 }
 
-/* Returns the bytes of the group's kept inputs that went with it. */
-static Size
-write_group(Writer *writer, ScGroup *group, uint32 position, StringInfo head)
+/* A group at this position, whose inputs all go with it ("whole") or those that are new. */
+static void
+write_group(ScRunWriter *writer, ScEngine *engine, ScGroup *group, uint32 position, bool whole,
+			StringInfo head)
 {
-	ScEngine   *engine = writer->engine;
 	int			kept = sc_engine_kept_inputs(engine);
-	bool		whole = (position >= writer->plan->all.first && position < writer->plan->all.end) ||
-		sc_group_is_unwritten(engine, group);
 	Size		inputs = 0;
 	const char *data;
 
+	whole = whole || sc_group_is_unwritten(engine, group);
 	resetStringInfo(head);
 	sc_group_encode(engine, group, whole, head);
 	for (int t = 0; t < kept; t++)
@@ -162,69 +163,128 @@ write_group(Writer *writer, ScGroup *group, uint32 position, StringInfo head)
 	}
 	if (kept > 0)
 		sc_group_written(engine, group);
-	return inputs;
+	writer->inputs += inputs;
 }
 
-/* A writer, palloc'd, at the run's first chunk. */
-static Writer *
-begin_run(ScEngine *engine, ScPane *pane, const ScRunPlan *plan)
+/* What all chunks of a run of this engine's have in common. */
+static ScRunHeader
+run_header(ScEngine *engine, const ScRunName *name, int level, bool apart)
 {
-	Writer	   *writer = palloc(sizeof(Writer));
+	ScRunHeader header = {0};
 	int			first;
 	int			last;
 
 	sc_engine_key_groups(engine, &first, &last);
-	writer->engine = engine;
-	writer->plan = plan;
-	writer->alone = last - first + 1 == SC_MAX_PARALLELISM;
+	header.magic = SC_RUN_MAGIC;
+	header.version = SC_FORMAT_VERSION;
+	header.flags = apart ? SC_RUN_APART : 0;
+	header.signature = sc_engine_signature(engine, SC_FORMAT_VERSION);
+	header.key_signature = sc_engine_key_signature(engine);
+	header.level = level;
+	header.pane_key = name->pane_key;
+	header.age = name->age;
+	header.born = name->born;
+	header.key_group = name->key_group;
+	header.more_key_groups = last - first;
+	return header;
+}
+
+/* At the run's first chunk.  One chunk is in memory at a time; kept inputs go from where they are. */
+ScRunWriter *
+sc_run_begin(ScEngine *engine, const ScRunName *name, int level, bool apart, int64 replaces)
+{
+	ScRunWriter *writer = palloc(sizeof(ScRunWriter));
+
+	writer->header = run_header(engine, name, level, apart);
+	writer->alone = writer->header.more_key_groups + 1 == SC_MAX_PARALLELISM;
+	writer->replaces = replaces;
+	writer->inputs = 0;
 	writer->last_position = 0;
-	memset(&writer->header, 0, sizeof(ScRunHeader));
-	writer->header.magic = SC_RUN_MAGIC;
-	writer->header.version = SC_FORMAT_VERSION;
-	writer->header.signature = sc_engine_signature(engine, SC_FORMAT_VERSION);
-	writer->header.key_signature = sc_engine_key_signature(engine);
-	writer->header.pane_key = sc_pane_key(pane);
-	writer->header.age = writer->header.born = plan->age;
-	writer->header.key_group = first;
-	writer->header.more_key_groups = last - first;
 	begin_chunk(writer, false, 0);
 	return writer;
 }
 
-/* One chunk in memory at a time; kept inputs go from where they are. */
-Size
-sc_run_write(ScEngine *engine, ScPane *pane, const ScRunPlan *plan, ScPutChunk put, void *arg,
-			 uint32 *entries, Size *inputs)
+void
+sc_run_to(ScRunWriter *writer, ScPutChunk put, void *arg)
 {
-	MemoryContext context = sc_engine_row_context(engine);
-	ScBucket   *bucket = sc_pane_bucket(pane);
-	Writer	   *writer = begin_run(engine, pane, plan);
-	ScGroupAt  *order = sc_bucket_begin_write(engine, bucket, plan->all, entries);
-	StringInfoData head;
-	Size		bytes;
-
 	writer->put = put;
 	writer->arg = arg;
-	*inputs = 0;
+}
+
+/* Runs the states' serialisation functions. */
+uint32
+sc_run_add(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket, ScPositions all)
+{
+	MemoryContext context = sc_engine_row_context(engine);
+	uint32		entries;
+	ScGroupAt  *order = sc_bucket_begin_write(engine, bucket, all, &entries);
+	StringInfoData head;
+
 	initStringInfo(&head);
-	for (uint32 i = 0; i < *entries; i++)
+	for (uint32 i = 0; i < entries; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 		ScGroup    *group = sc_bucket_nth(engine, bucket, sc_at_number(order[i]));
+		uint32		position = sc_at_position(order[i]);
 
 		CHECK_FOR_INTERRUPTS();
-		if (*entries - i > PREFETCH_GROUPS)
+		if (entries - i > PREFETCH_GROUPS)
 			sc_bucket_prefetch(engine, bucket, sc_at_number(order[i + PREFETCH_GROUPS]));
 		if (i % SC_LIMIT_GROUPS == SC_LIMIT_GROUPS - 1)
 			sc_limit_add(SC_LIMIT_GROUPS);
-		*inputs += write_group(writer, group, sc_at_position(order[i]), &head);
+		write_group(writer, engine, group, position, position >= all.first && position < all.end, &head);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}
-	flush_chunk(writer, true);
-	bytes = writer->header.run_bytes;
 	pfree(head.data);
 	pfree(order);
+	return entries;
+}
+
+Size
+sc_run_bytes(const ScRunWriter *writer, Size *inputs)
+{
+	*inputs = writer->inputs;
+	return writer->header.run_bytes + writer->len;
+}
+
+/* What is written, after the last chunk. */
+ScRunInfo
+sc_run_end(ScRunWriter *writer, bool complete)
+{
+	const ScRunHeader *header = &writer->header;
+	ScRunInfo	run = {0};
+
+	run.name.pane_key = header->pane_key;
+	run.name.age = header->age;
+	run.name.born = header->born;
+	run.name.key_group = header->key_group;
+	run.more_key_groups = header->more_key_groups;
+	run.level = header->level;
+	run.key_signature = header->key_signature;
+	run.has_first = true;
+	run.complete = complete;
+	run.apart = (header->flags & SC_RUN_APART) != 0;
+	run.last.position = header->position;
+	run.last.seq = header->seq;
+	run.end = writer->last_position;
+	flush_chunk(writer, complete);
+	run.entries = header->run_entries;
+	run.bytes = header->run_bytes;
 	pfree(writer);
-	return bytes;
+	return run;
+}
+
+void
+sc_run_write_trailer(ScEngine *engine, const ScRunInfo *run, int64 replaces, ScPutChunk put, void *arg)
+{
+	ScRunWriter *writer = sc_run_begin(engine, &run->name, run->level, true, replaces);
+
+	sc_run_to(writer, put, arg);
+	writer->header.seq = run->last.seq + 1;
+	writer->header.run_entries = run->entries;
+	writer->header.run_bytes = run->bytes;
+	writer->last_position = run->end;
+	begin_chunk(writer, false, run->end);
+	(void) sc_run_end(writer, true);
 }

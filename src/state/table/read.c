@@ -85,23 +85,25 @@ read_old_row(const Reading *reading, const ScCatalog *table, HeapTuple tuple, Me
 }
 
 /*
- * Hands over all rows of a query, whose id is the first column, in the primary key's order.  One chunk in
- * memory at a time.
+ * Hands over all rows of a query, or of one of its panes, in the primary key's order, whose first columns these are.
+ * One chunk in memory at a time.
  */
 static void
-read_rows(const char *name, int64 query_id, const Reading *reading)
+read_rows(const char *name, int64 query_id, const int64 *pane_key, const Reading *reading)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt chunk",
 												  ALLOCSET_DEFAULT_SIZES);
 	ScCatalog	table;
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	ScCatalogScan scan;
 	HeapTuple	tuple;
 
 	sc_catalog_open(&table, name, AccessShareLock);
-	sc_key_int8(&key, 1, query_id);
-	sc_catalog_scan(&scan, &table, 1, &key);
+	sc_key_int8(&keys[0], 1, query_id);
+	if (pane_key != NULL)
+		sc_key_int8(&keys[1], 2, *pane_key);
+	sc_catalog_scan(&scan, &table, pane_key != NULL ? 2 : 1, keys);
 	while ((tuple = sc_catalog_next(&scan)) != NULL)
 	{
 		if (reading->read != NULL)
@@ -117,11 +119,11 @@ read_rows(const char *name, int64 query_id, const Reading *reading)
 }
 
 void
-sc_backend_read(int64 query_id, ScReadChunk read, void *arg)
+sc_backend_read(int64 query_id, const int64 *pane_key, ScReadChunk read, void *arg)
 {
 	Reading		reading = {.read = read,.arg = arg};
 
-	read_rows("state_run", query_id, &reading);
+	read_rows("state_run", query_id, pane_key, &reading);
 }
 
 void
@@ -129,42 +131,48 @@ sc_backend_read_old(int64 query_id, ScReadOldChunk read, void *arg)
 {
 	Reading		reading = {.read_old = read,.arg = arg};
 
-	read_rows("state_chunk", query_id, &reading);
+	read_rows("state_chunk", query_id, NULL, &reading);
 }
 
 /* ---------- runs ---------- */
 
 /* What looks up runs has open. */
-typedef struct Lookup
+struct ScLookup
 {
+	int64		query_id;
 	ScCatalog	table;
 	Relation	index;
 	Snapshot	snapshot;
 	MemoryContext context;		/* of a chunk's bytes that aren't in its tuple */
-} Lookup;
+};
 
-static void
-begin_lookup(Lookup *lookup)
+ScLookup *
+sc_backend_begin_lookup(int64 query_id)
 {
+	ScLookup   *lookup = palloc(sizeof(ScLookup));
+
+	lookup->query_id = query_id;
 	sc_catalog_open(&lookup->table, "state_run", AccessShareLock);
 	lookup->index = index_open(lookup->table.pkey, AccessShareLock);
 	lookup->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	lookup->context = AllocSetContextCreate(CurrentMemoryContext, "stream_ckpt lookup",
 											ALLOCSET_DEFAULT_SIZES);
+	return lookup;
 }
 
-static void
-end_lookup(Lookup *lookup)
+void
+sc_backend_end_lookup(ScLookup *lookup)
 {
 	MemoryContextDelete(lookup->context);
 	UnregisterSnapshot(lookup->snapshot);
 	index_close(lookup->index, AccessShareLock);
 	sc_catalog_close(&lookup->table);
+	pfree(lookup);
 }
 
 /* A copy of the first or last row that the keys select, or NULL. */
 static HeapTuple
-probe(const Lookup *lookup, int nkeys, ScanKey keys, ScanDirection direction)
+probe(const ScLookup *lookup, int nkeys, ScanKey keys, ScanDirection direction)
 {
 	SysScanDesc scan = systable_beginscan_ordered(lookup->table.rel, lookup->index, lookup->snapshot,
 												  nkeys, keys);
@@ -253,8 +261,7 @@ row_name(const ScCatalog *table, HeapTuple tuple)
 /* Whose runs are listed, and to whom they are handed. */
 typedef struct Listing
 {
-	Lookup		lookup;
-	int64		query_id;
+	ScLookup   *lookup;
 	const int64 *pane_key;		/* NULL: of all */
 	bool		has_name;
 	ScRunName	name;			/* of the last run that was listed */
@@ -265,7 +272,7 @@ typedef struct Listing
 static void
 list_run(Listing *listing, HeapTuple first, HeapTuple last)
 {
-	Lookup	   *lookup = &listing->lookup;
+	ScLookup   *lookup = listing->lookup;
 	ScChunk		first_chunk = row_chunk(&lookup->table, first, lookup->context);
 	ScChunk		last_chunk = row_chunk(&lookup->table, last, lookup->context);
 
@@ -282,7 +289,7 @@ list_run(Listing *listing, HeapTuple first, HeapTuple last)
 static bool
 list_some(Listing *listing)
 {
-	Lookup	   *lookup = &listing->lookup;
+	ScLookup   *lookup = listing->lookup;
 	ScanKeyData keys[3];
 	ScanKeyData members[SC_RUN_KEYS - 1];
 	ScanKeyData run_keys[SC_RUN_KEYS];
@@ -292,7 +299,7 @@ list_some(Listing *listing)
 	HeapTuple	tuple;
 	bool		single = true;
 
-	sc_key_int8(&keys[nkeys++], Anum_run_query_id, listing->query_id);
+	sc_key_int8(&keys[nkeys++], Anum_run_query_id, lookup->query_id);
 	if (listing->pane_key != NULL)
 		sc_key_int8(&keys[nkeys++], Anum_run_pane, *listing->pane_key);
 	if (listing->has_name)
@@ -319,7 +326,7 @@ list_some(Listing *listing)
 	systable_endscan_ordered(scan);
 	if (single)
 		return false;
-	sc_run_keys(run_keys, listing->query_id, &listing->name);
+	sc_run_keys(run_keys, lookup->query_id, &listing->name);
 	tuple = probe(lookup, SC_RUN_KEYS, run_keys, BackwardScanDirection);
 	list_run(listing, first, tuple);
 	heap_freetuple(first);
@@ -330,17 +337,17 @@ list_some(Listing *listing)
 void
 sc_backend_list_runs(int64 query_id, const int64 *pane_key, ScReadRun read, void *arg)
 {
-	Listing		listing = {.query_id = query_id,.pane_key = pane_key,.read = read,.arg = arg};
+	Listing		listing = {.lookup = sc_backend_begin_lookup(query_id),.pane_key = pane_key,.read = read,
+	.arg = arg};
 
-	begin_lookup(&listing.lookup);
 	while (list_some(&listing))
 		;
-	end_lookup(&listing.lookup);
+	sc_backend_end_lookup(listing.lookup);
 }
 
 /* The last place of the run that is before the position; zeros if there is none. */
 static ScRunPlace
-place_before(const Lookup *lookup, int64 query_id, const ScRunName *run, uint64 position)
+place_before(const ScLookup *lookup, const ScRunName *run, uint64 position)
 {
 	ScRunPlace	place = {0};
 	ScanKeyData keys[SC_RUN_KEYS + 1];
@@ -349,7 +356,7 @@ place_before(const Lookup *lookup, int64 query_id, const ScRunName *run, uint64 
 
 	if (position == 0)
 		return place;
-	sc_run_keys(keys, query_id, run);
+	sc_run_keys(keys, lookup->query_id, run);
 	ScanKeyInit(&keys[SC_RUN_KEYS], Anum_run_position, BTLessStrategyNumber, F_INT8LT, Int64GetDatum((int64) position));
 	tuple = probe(lookup, SC_RUN_KEYS + 1, keys, BackwardScanDirection);
 	if (tuple == NULL)
@@ -362,30 +369,26 @@ place_before(const Lookup *lookup, int64 query_id, const ScRunName *run, uint64 
 
 /* One descending probe finds the first chunk, and one scan the others; one chunk in memory at a time. */
 void
-sc_backend_read_range(int64 query_id, const ScRunName *run, uint64 first, ScReadRange read, void *arg)
+sc_backend_read_range(ScLookup *lookup, const ScRunName *run, uint64 first, ScReadRange read, void *arg)
 {
-	Lookup		lookup;
-	ScRunPlace	from;
+	ScRunPlace	from = place_before(lookup, run, first);
 	ScanKeyData keys[SC_RUN_KEYS + 1];
 	ScanKeyData members[SC_PLACE_KEYS];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		goes_on = true;
 
-	begin_lookup(&lookup);
-	from = place_before(&lookup, query_id, run, first);
-	sc_run_keys(keys, query_id, run);
+	sc_run_keys(keys, lookup->query_id, run);
 	sc_key_from(&keys[SC_RUN_KEYS], members, &from);
-	scan = systable_beginscan_ordered(lookup.table.rel, lookup.index, lookup.snapshot, SC_RUN_KEYS + 1, keys);
+	scan = systable_beginscan_ordered(lookup->table.rel, lookup->index, lookup->snapshot, SC_RUN_KEYS + 1, keys);
 	while (goes_on && (tuple = systable_getnext_ordered(scan, ForwardScanDirection)) != NULL)
 	{
-		ScChunk		chunk = row_chunk(&lookup.table, tuple, lookup.context);
+		ScChunk		chunk = row_chunk(&lookup->table, tuple, lookup->context);
 
 		sc_limit_add(chunk.len / SC_LIMIT_UNIT_BYTES + 1);
 		goes_on = read(arg, &chunk);
-		MemoryContextReset(lookup.context);
+		MemoryContextReset(lookup->context);
 		CHECK_FOR_INTERRUPTS();
 	}
 	systable_endscan_ordered(scan);
-	end_lookup(&lookup);
 }

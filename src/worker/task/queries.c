@@ -214,8 +214,12 @@ load_step(Step *step)
 
 	step->query = query;
 	SC_DEBUG_POINT("task_query_compiled");
-	if (query && step->offset)
-		sc_task_query_restore(query, step->offset);
+}
+
+static void
+restore_step(Step *step)
+{
+	sc_task_query_restore(step->query, step->offset);
 }
 
 /* What incomplete runs have left; it is committed at once, and comes again if that is lost. */
@@ -234,14 +238,14 @@ clean_step(Step *step)
 
 /* The rest of the loading of a query that is restored; false if it fails. */
 static bool
-clean(Step *step)
+restore(Step *step)
 {
 	do
 	{
 		if (!guard(clean_step, step))
 			return false;
 	} while (step->more);
-	return true;
+	return guard(restore_step, step);
 }
 
 /* Loads a query and puts it into the list; NULL where it failed or is gone. */
@@ -252,7 +256,7 @@ load(Step *step, bool *failed)
 
 	step->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
 										  ALLOCSET_DEFAULT_SIZES);
-	*failed = !guard(load_step, step) || (step->query && step->offset && !clean(step));
+	*failed = !guard(load_step, step) || (step->query && step->offset && !restore(step));
 	if (*failed && step->query)
 		sc_task_query_free(step->query);	/* with "context" */
 	else if (!step->query)

@@ -235,7 +235,7 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	query->rescaled = offset->ntasks != query->place.ntasks;
-	sc_changelog_load(query->engine, query->query->query_id, query->rescaled);
+	sc_changelog_load(query->engine, query->query->query_id, query->rescaled, NULL, query->age + 1, 0);
 	sc_engine_free_closed(query->engine);
 	sc_env_leave(&env);
 }
@@ -648,7 +648,7 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	sc_task_query_refresh(query);
 	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	bytes = sc_changelog_write(query->engine, ++query->age, &sink);
+	bytes = sc_changelog_write(query->engine, NULL, ++query->age, &sink);
 	sc_env_leave(&env);
 	if (query->rescaled && query->place.number == 0)
 		add_rescaled(query);

@@ -1,0 +1,395 @@
+/*-------------------------------------------------------------------------
+ * merge.c
+ *	  Merging runs of spilled panes, so that few are looked up and what was replaced goes.
+ *
+ * Runs of about the same size, in powers of four, are a tier; an older run that is smaller than a newer one counts as
+ * of the newer one's.  At most MAX_RUNS of a tier stay: of more, the MERGE_RUNS oldest neighbours become one run.
+ * Only runs are merged that are committed, or all of them aren't sent yet, and with one all newer ones of its age: the new
+ * run has the age of its newest source and is born now, so that it comes after all of that age.
+ *
+ * A merge is worked on for a while after each write, range of positions by range: the sources are read into a
+ * bucket as when a bucket is loaded, and that is written.  Until its last chunk is written nobody reads the new run;
+ * in the same transaction the sources lose their first and last chunks, and the rest of them goes in steps.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/debug.h"
+#include "state/spilled_internal.h"
+#include "utils/memutils.h"
+
+#define MAX_RUNS		4
+#define MERGE_RUNS		4
+#define TIER_BYTES		(64 * 1024)
+
+/* What is done in one go: bytes of sources, or so many times those that were written since the last one */
+#define WORK_BYTES		(256 * 1024)
+#define WORK_FACTOR		4
+/* Bytes of sources that are read into one bucket */
+#define RANGE_BYTES		(256 * 1024)
+/* Chunks that are deleted in one go, if not more were written */
+#define LEFT_CHUNKS		64
+
+typedef struct ScMerge
+{
+	int			first;			/* its sources in the pane's list */
+	int			n;
+	uint64		at;				/* positions below it are done */
+	ScRunWriter *writer;
+} ScMerge;
+
+void
+sc_merge_free(ScMerge *merge)
+{
+	pfree(merge->writer);
+	pfree(merge);
+}
+
+/* ---------- what to merge ---------- */
+
+static int
+tier_of(const ScRunInfo *run)
+{
+	int			tier = 0;
+
+	for (uint64 bytes = run->bytes; bytes > TIER_BYTES; bytes /= 4)
+		tier++;
+	return tier;
+}
+
+/* Runs of the same age, of which some are to be merged, all are: returns how many there are then. */
+static int
+with_all_of_age(const struct ScRuns *runs, int first, int n)
+{
+	while (first + n < runs->n && runs->runs[first + n].info.name.age == runs->runs[first + n - 1].info.name.age)
+		n++;
+	return n;
+}
+
+/* Where those begin that aren't sent. */
+static int
+first_unsent(const struct ScRuns *runs)
+{
+	int			i = runs->n;
+
+	while (i > 0 && !runs->runs[i - 1].sent)
+		i--;
+	return i;
+}
+
+/*
+ * The neighbours to be merged of the smallest tier that has too many runs of those from "from" to below "end"; false:
+ * there is none.
+ */
+static bool
+choose(const struct ScRuns *runs, int from, int end, int *first, int *n)
+{
+	int			tier = 0;
+
+	while (end > from)
+	{
+		int			begin = end;
+
+		tier = Max(tier, tier_of(&runs->runs[end - 1].info));
+		while (begin > from && tier_of(&runs->runs[begin - 1].info) <= tier)
+			begin--;
+		if (end - begin > MAX_RUNS)
+		{
+			*first = begin;
+			*n = with_all_of_age(runs, begin, MERGE_RUNS);
+			return true;
+		}
+		end = begin;
+	}
+	return false;
+}
+
+/* Notes whose last chunks are committed. */
+static void
+look_up_complete(const ScSpilled *spilled, struct ScRuns *runs)
+{
+	int64		pane_key = runs->runs[0].info.name.pane_key;
+	int			nlisted;
+	ScRunInfo  *listed = sc_runs_list(spilled->query_id, &pane_key, &nlisted);
+
+	for (int i = 0, at = 0; i < nlisted; i++)
+	{
+		/* both are in the same order */
+		for (int j = at; j < runs->n; j++)
+		{
+			if (!sc_same_run(&listed[i].name, &runs->runs[j].info.name))
+				continue;
+			runs->runs[j].info.complete = listed[i].complete;
+			at = j + 1;
+			break;
+		}
+	}
+	pfree(listed);
+}
+
+static bool
+all_complete(const struct ScRuns *runs, int first, int n)
+{
+	for (int i = first; i < first + n; i++)
+	{
+		if (!runs->runs[i].info.complete)
+			return false;
+	}
+	return true;
+}
+
+/* A merge of these runs into one of this age. */
+static ScMerge *
+begin_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, int first, int n, int64 age)
+{
+	MemoryContext old = MemoryContextSwitchTo(spilled->context);
+	const struct ScRuns *runs = sc_pane_runs(pane);
+	ScMerge    *merge = palloc0(sizeof(ScMerge));
+	ScRunName	name = sc_new_run_name(engine, pane, age, ++spilled->born);
+	int			level = 0;
+
+	for (int i = first; i < first + n; i++)
+		level = Max(level, runs->runs[i].info.level);
+	merge->first = first;
+	merge->n = n;
+	merge->writer = sc_run_begin(engine, &name, Min(level + 1, PG_UINT8_MAX), true, 0);
+	MemoryContextSwitchTo(old);
+	return merge;
+}
+
+/* Begins one if there is anything to merge. */
+static ScMerge *
+find_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
+{
+	struct ScRuns *runs = sc_pane_runs(pane);
+	int			first;
+	int			n;
+
+	if (!choose(runs, 0, first_unsent(runs), &first, &n))
+		return NULL;
+	if (!all_complete(runs, first, n))
+		look_up_complete(spilled, runs);
+	if (!all_complete(runs, first, n))
+		return NULL;
+	return begin_merge(spilled, engine, pane, first, n, runs->runs[first + n - 1].info.name.age);
+}
+
+/* ---------- merging ---------- */
+
+/* Positions that the engine's groups can have. */
+static ScPositions
+own_positions(const ScEngine *engine)
+{
+	ScPositions result;
+	int			first;
+	int			last;
+
+	sc_engine_key_groups(engine, &first, &last);
+	result.first = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * first;
+	result.end = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * (last + 1);
+	return result;
+}
+
+/* The positions that come next: those of RANGE_BYTES of the sources, if groups are spread evenly. */
+static ScPositions
+next_range(const ScEngine *engine, const struct ScRuns *runs, const ScMerge *merge)
+{
+	ScPositions own = own_positions(engine);
+	ScPositions range = {Max(merge->at, own.first), own.end};
+	double		bytes = 0;
+	double		step;
+
+	for (int i = merge->first; i < merge->first + merge->n; i++)
+		bytes += runs->runs[i].info.bytes;
+	step = (own.end - own.first) * (RANGE_BYTES / Max(bytes, 1));
+	if (step < range.end - range.first)
+		range.end = range.first + Max((uint64) step, 1);
+	return range;
+}
+
+/*
+ * Merges the next range; returns the bytes of the sources' entries there.  False in *more: it was the last one.
+ */
+static int64
+merge_range(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScMerge *merge, bool *more)
+{
+	const struct ScRuns *runs = sc_pane_runs(pane);
+	ScPositions range = next_range(engine, runs, merge);
+	ScBucket   *bucket = sc_bucket_create(engine, pane);
+	int64		bytes = sc_stored_runs_apply(spilled, engine, &runs->runs[merge->first], merge->n, range, bucket);
+
+	sc_bucket_loaded(engine, bucket, merge->first == 0);
+	(void) sc_run_add(merge->writer, engine, bucket, SC_ALL_POSITIONS);
+	sc_bucket_free(engine, bucket);
+	merge->at = range.end;
+	*more = range.end < own_positions(engine).end;
+	return bytes;
+}
+
+/* The new run takes the place of its sources in the list. */
+static void
+replace_sources(struct ScRuns *runs, int first, int n, const ScRunInfo *run, bool sent)
+{
+	ScStoredRun *at = &runs->runs[first];
+
+	at->info = *run;
+	at->sent = sent;
+	memmove(at + 1, at + n, (runs->n - first - n) * sizeof(ScStoredRun));
+	runs->n -= n - 1;
+}
+
+/* Ends the new run, and with it its sources, in one transaction. */
+static void
+finish_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScBackend *backend)
+{
+	struct ScRuns *runs = sc_pane_runs(pane);
+	ScMerge    *merge = runs->merge;
+	ScRunInfo	run = sc_run_end(merge->writer, true);
+
+	SC_DEBUG_POINT("merge_ends");
+	for (int i = merge->first; i < merge->first + merge->n; i++)
+	{
+		const ScRunName *source = &runs->runs[i].info.name;
+
+		sc_backend_retire_run(backend, spilled->query_id, source);
+		sc_spilled_leave(spilled, source);
+	}
+	spilled->counters.merged += run.bytes;
+	replace_sources(runs, merge->first, merge->n, &run, true);
+	pfree(merge);
+	runs->merge = NULL;
+	sc_stored_runs_account(engine, pane);
+}
+
+/* Works on the pane's merge, or begins one; returns how much of the budget is left. */
+static int64
+work_on_pane(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScTableTarget *target, int64 budget)
+{
+	struct ScRuns *runs = sc_pane_runs(pane);
+	bool		more = true;
+
+	if (runs->merge == NULL)
+		runs->merge = find_merge(spilled, engine, pane);
+	if (runs->merge == NULL)
+		return budget;
+	if (target->backend == NULL)
+		target->backend = sc_backend_begin();
+	spilled->has_written = true;
+	sc_run_to(runs->merge->writer, sc_put_into_table, target);
+	while (more && budget > 0)
+	{
+		budget -= Max(merge_range(spilled, engine, pane, runs->merge, &more), 1);
+		SC_DEBUG_POINT("merge_range");
+	}
+	if (!more)
+		finish_merge(spilled, engine, pane, target->backend);
+	return budget;
+}
+
+/* Deletes what is left of runs, up to so many chunks; false: nothing is left. */
+static bool
+delete_left(ScSpilled *spilled, ScTableTarget *target, int chunks)
+{
+	while (spilled->nleft > 0 && chunks > 0)
+	{
+		ScLeftRun  *left = &spilled->left[spilled->nleft - 1];
+		int			n;
+
+		if (target->backend == NULL)
+			target->backend = sc_backend_begin();
+		spilled->has_written = true;
+		n = sc_backend_drop_run(target->backend, spilled->query_id, &left->name, &left->from, chunks);
+		if (n < chunks)
+			spilled->nleft--;
+		chunks -= n;
+	}
+	return spilled->nleft > 0;
+}
+
+bool
+sc_spilled_work(ScSpilled *spilled, ScEngine *engine)
+{
+	ScTableTarget target = {.query_id = spilled->query_id};
+	int64		budget = Max(WORK_BYTES, WORK_FACTOR * spilled->work);
+	bool		more;
+	ScPane	   *pane;
+
+	sc_engine_begin_write(engine);
+	more = delete_left(spilled, &target, LEFT_CHUNKS + WORK_FACTOR * spilled->work / SC_CHUNK_BYTES);
+	for (int i = 0; budget > 0 && (pane = sc_engine_pane(engine, i)) != NULL; i++)
+	{
+		if (sc_pane_runs(pane) != NULL)
+			budget = work_on_pane(spilled, engine, pane, &target, budget);
+	}
+	if (target.backend != NULL)
+	{
+		sc_backend_end(target.backend);
+		CommandCounterIncrement();
+	}
+	spilled->work = 0;
+	sc_engine_end_write(engine);
+	return more || budget <= 0;
+}
+
+/* Merges runs at once into one of the next part's age that isn't sent. */
+static ScRunInfo
+merge_now(ScSpilled *spilled, ScEngine *engine, ScPane *pane, int first, int n)
+{
+	ScTableTarget target = {.backend = sc_backend_begin(),.query_id = spilled->query_id};
+	ScMerge    *merge = begin_merge(spilled, engine, pane, first, n, spilled->age);
+	bool		more = true;
+	ScRunInfo	run;
+
+	sc_run_to(merge->writer, sc_put_into_table, &target);
+	while (more)
+		(void) merge_range(spilled, engine, pane, merge, &more);
+	run = sc_run_end(merge->writer, false);
+	sc_backend_end(target.backend);
+	CommandCounterIncrement();
+	spilled->counters.merged += run.bytes;
+	spilled->has_written = true;
+	return run;
+}
+
+/* Puts what merge_now made into the place of its sources. */
+static void
+take_merged(ScEngine *engine, ScPane *pane, int first, int n, const ScRunInfo *run)
+{
+	replace_sources(sc_pane_runs(pane), first, n, run, false);
+	sc_stored_runs_account(engine, pane);
+}
+
+/* The task alone knows of them: what was merged is left to be deleted. */
+void
+sc_merge_unsent(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
+{
+	struct ScRuns *runs = sc_pane_runs(pane);
+	int			first;
+	int			n;
+	ScRunInfo	run;
+
+	/* all of them have the next part's age, so they are merged up to the newest */
+	if (!choose(runs, first_unsent(runs), runs->n, &first, &n))
+		return;
+	run = merge_now(spilled, engine, pane, first, n);
+	for (int i = first; i < first + n; i++)
+		sc_spilled_leave(spilled, &runs->runs[i].info.name);
+	take_merged(engine, pane, first, n, &run);
+}
+
+/*
+ * The new run has the age of the next part, with which all older ones of the query go (SC_MESSAGE_RESCALED): its
+ * trailer goes with that, as that of a pane that was resident.
+ */
+void
+sc_merge_all(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
+{
+	struct ScRuns *runs = sc_pane_runs(pane);
+	int			n = runs->n;
+	ScRunInfo	run = merge_now(spilled, engine, pane, 0, n);
+
+	take_merged(engine, pane, 0, n, &run);
+	runs->replaces = spilled->age;
+	runs->others = false;
+}

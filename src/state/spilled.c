@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ * spilled.c
+ *	  Runs of spilled panes (spilled.h): writing and reading them, and their part of a checkpoint.
+ *
+ * All chunks of a run go into the table in the task's own transaction but for the last one, the trailer, which has no
+ * entries: that goes with the query's part.  So the run is complete if and only if the part is committed.  Until then
+ * this task alone knows of it.
+ *
+ * The rule: the list of a pane is what a row finds.  Whatever is in it has all its chunks in the table, as far as this
+ * transaction sees it.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "state/spilled_internal.h"
+#include "utils/memutils.h"
+
+ScSpilled *
+sc_spilled_create(MemoryContext parent, int64 query_id)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "stream_ckpt runs", ALLOCSET_SMALL_SIZES);
+	ScSpilled  *spilled = MemoryContextAllocZero(context, sizeof(ScSpilled));
+
+	spilled->context = context;
+	spilled->query_id = query_id;
+	return spilled;
+}
+
+/* Runs of resident panes have an age and are born at it: others must not have their names. */
+void
+sc_spilled_set_age(ScSpilled *spilled, int64 age)
+{
+	spilled->age = age;
+	spilled->born = Max(spilled->born, age);
+}
+
+bool
+sc_spilled_has_written(ScSpilled *spilled)
+{
+	bool		result = spilled->has_written;
+
+	spilled->has_written = false;
+	return result;
+}
+
+const ScSpilledCounters *
+sc_spilled_counters(const ScSpilled *spilled)
+{
+	return &spilled->counters;
+}
+
+void
+sc_spilled_saw(ScSpilled *spilled, const ScRunName *run)
+{
+	spilled->born = Max(spilled->born, Max(run->age, run->born));
+}
+
+/* ---------- lists ---------- */
+
+struct ScRuns *
+sc_stored_runs_create(ScSpilled *spilled)
+{
+	struct ScRuns *runs = MemoryContextAllocZero(spilled->context, sizeof(struct ScRuns));
+
+	runs->size = 8;
+	runs->runs = MemoryContextAlloc(spilled->context, runs->size * sizeof(ScStoredRun));
+	return runs;
+}
+
+void
+sc_stored_runs_add(ScSpilled *spilled, struct ScRuns *runs, const ScRunInfo *run, bool sent)
+{
+	if (runs->n == runs->size)
+	{
+		runs->size *= 2;
+		runs->runs = repalloc_huge(runs->runs, runs->size * sizeof(ScStoredRun));
+	}
+	runs->runs[runs->n].info = *run;
+	runs->runs[runs->n].sent = sent;
+	runs->n++;
+	sc_spilled_saw(spilled, &run->name);
+}
+
+void
+sc_stored_runs_account(ScEngine *engine, ScPane *pane)
+{
+	const struct ScRuns *runs = sc_pane_runs(pane);
+	int64		bytes = 0;
+	int64		groups = 0;
+
+	for (int i = 0; i < runs->n; i++)
+	{
+		bytes += runs->runs[i].info.bytes;
+		groups += runs->runs[i].info.entries;
+	}
+	sc_pane_set_live_bytes(engine, pane, bytes);
+	sc_pane_set_stored_groups(engine, pane, groups);
+}
+
+void
+sc_spilled_leave(ScSpilled *spilled, const ScRunName *run)
+{
+	if (spilled->nleft == spilled->max_left)
+	{
+		spilled->max_left = Max(spilled->max_left * 2, 16);
+		if (spilled->left == NULL)
+			spilled->left = MemoryContextAlloc(spilled->context, spilled->max_left * sizeof(ScLeftRun));
+		else
+			spilled->left = repalloc_huge(spilled->left, spilled->max_left * sizeof(ScLeftRun));
+	}
+	memset(&spilled->left[spilled->nleft], 0, sizeof(ScLeftRun));
+	spilled->left[spilled->nleft++].name = *run;
+}
+
+/* ---------- reading ---------- */
+
+/* What entries are applied to. */
+typedef struct Target
+{
+	ScEngine   *engine;
+	ScBucket   *bucket;
+	int64		bytes;
+} Target;
+
+/* An ScTakeEntry. */
+static void
+apply_entry(void *arg, uint32 position, const char *data, Size len)
+{
+	Target	   *target = arg;
+	MemoryContext context = sc_engine_row_context(target->engine);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	bool		ours;
+
+	(void) sc_group_decode(target->engine, target->bucket, SC_FORMAT_VERSION, data, len, &ours);
+	target->bytes += len;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
+int64
+sc_stored_runs_apply(const ScSpilled *spilled, ScEngine *engine, const ScStoredRun *runs, int n,
+					 ScPositions positions, ScBucket *bucket)
+{
+	Target		target = {.engine = engine,.bucket = bucket};
+	ScRunReader *reader = sc_run_reader_create(sc_engine_signature(engine, SC_FORMAT_VERSION), apply_entry, &target);
+	ScLookup   *lookup = sc_backend_begin_lookup(spilled->query_id);
+
+	for (int i = 0; i < n; i++)
+		sc_run_reader_range(reader, lookup, &runs[i].info, positions);
+	sc_backend_end_lookup(lookup);
+	sc_run_reader_free(reader);
+	return target.bytes;
+}
+
+/* ScSpillWays.load */
+static void
+load_bucket(void *arg, ScEngine *engine, ScPane *pane, ScBucket *bucket, uint32 number)
+{
+	ScSpilled  *spilled = arg;
+	const struct ScRuns *runs = sc_pane_runs(pane);
+
+	spilled->counters.loads++;
+	if (runs == NULL)
+		return;
+	spilled->counters.loaded += sc_stored_runs_apply(spilled, engine, runs->runs, runs->n,
+													 sc_pane_positions(pane, number), bucket);
+}
+
+/* ---------- writing ---------- */
+
+void
+sc_put_into_table(void *arg, const ScChunk *chunk)
+{
+	const ScTableTarget *target = arg;
+
+	sc_backend_put(target->backend, target->query_id, chunk);
+}
+
+/* Writes a run of what has changed, or, of a resident pane, of all. */
+static ScRunInfo
+write_run(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
+{
+	ScTableTarget target = {.backend = sc_backend_begin(),.query_id = spilled->query_id};
+	ScRunName	name = sc_new_run_name(engine, pane, spilled->age, spilled->born + 1);
+	ScRunWriter *writer = sc_run_begin(engine, &name, 0, true, 0);
+	ScBucket   *bucket = sc_pane_bucket(pane);
+	uint32		number = 0;
+	ScRunInfo	run;
+
+	sc_run_to(writer, sc_put_into_table, &target);
+	if (bucket != NULL)
+		(void) sc_run_add(writer, engine, bucket, SC_ALL_POSITIONS);
+	else
+	{
+		while ((bucket = sc_pane_next_changed(pane, &number)) != NULL)
+			(void) sc_run_add(writer, engine, bucket, (ScPositions) {0, 0});
+	}
+	run = sc_run_end(writer, false);
+	sc_backend_end(target.backend);
+	/* lookups see it from now on */
+	CommandCounterIncrement();
+	return run;
+}
+
+/* ScSpillWays.write */
+static void
+write_pane(void *arg, ScEngine *engine, ScPane *pane)
+{
+	ScSpilled  *spilled = arg;
+	ScRunInfo	run = write_run(spilled, engine, pane);
+	struct ScRuns *runs = sc_pane_runs(pane);
+
+	if (runs == NULL)
+	{
+		runs = sc_stored_runs_create(spilled);
+		/* it has all there is: the runs that were written while the pane was resident go with its trailer */
+		runs->replaces = spilled->age;
+		sc_pane_set_runs(pane, runs);
+	}
+	sc_stored_runs_add(spilled, runs, &run, false);
+	sc_stored_runs_account(engine, pane);
+	spilled->has_written = true;
+	spilled->work += run.bytes;
+	spilled->counters.written += run.bytes;
+	sc_merge_unsent(spilled, engine, pane);
+}
+
+Size
+sc_spilled_snapshot(ScSpilled *spilled, ScEngine *engine, ScPane *pane, const ScChangelogSink *sink)
+{
+	struct ScRuns *runs;
+	Size		bytes = 0;
+
+	sc_spilled_write(engine, pane);
+	runs = sc_pane_runs(pane);
+	for (int i = 0; runs != NULL && i < runs->n; i++)
+	{
+		ScStoredRun *run = &runs->runs[i];
+
+		if (run->sent)
+			continue;
+		sc_run_write_trailer(engine, &run->info, runs->replaces, sink->chunk, sink->arg);
+		run->sent = true;
+		runs->replaces = 0;
+		bytes += run->info.bytes;
+	}
+	return bytes;
+}
+
+/* ScSpillWays.close: runs of earlier parts go with the next one, as those of any pane (ScChangelogSink). */
+static void
+close_pane(void *arg, ScEngine *engine, ScPane *pane)
+{
+	ScSpilled  *spilled = arg;
+	struct ScRuns *runs = sc_pane_runs(pane);
+
+	for (int i = 0; i < runs->n; i++)
+	{
+		if (!runs->runs[i].sent)
+			sc_spilled_leave(spilled, &runs->runs[i].info.name);
+	}
+	if (runs->merge != NULL)
+		sc_merge_free(runs->merge);
+	pfree(runs->runs);
+	pfree(runs);
+	sc_pane_set_runs(pane, NULL);
+}
+
+const ScSpillWays sc_spill_ways = {.load = load_bucket,.write = write_pane,.close = close_pane};
+
+/* ---------- loading a query ---------- */
+
+void
+sc_spilled_load(ScSpilled *spilled, ScEngine *engine, const ScRunInfo *runs, int n)
+{
+	struct ScRuns *list = sc_stored_runs_create(spilled);
+	int64		bytes = 0;
+	int			first;
+	int			last;
+	ScPane	   *pane;
+
+	sc_engine_key_groups(engine, &first, &last);
+	for (int i = 0; i < n; i++)
+	{
+		list->others |= runs[i].name.key_group != first || runs[i].more_key_groups != last - first;
+		bytes += runs[i].bytes;
+		sc_stored_runs_add(spilled, list, &runs[i], true);
+	}
+	pane = sc_pane_open_spilled(engine, runs[0].name.pane_key, bytes);
+	if (pane == NULL)
+		elog(ERROR, "pane " INT64_FORMAT " is open already", runs[0].name.pane_key);
+	sc_pane_set_runs(pane, list);
+	sc_stored_runs_account(engine, pane);
+}

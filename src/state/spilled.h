@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ * spilled.h
+ *	  Runs of panes that are larger than memory (exec/spilled.c): the task writes them itself, looks groups
+ *	  up in them, and merges them.
+ *
+ * All is called where sc_engine_row is (exec/engine.h), in a transaction with an active snapshot, and outside of
+ * subtransactions if it writes.  A transaction that has written must be committed before what sc_changelog_write handed
+ * to its sink is sent; if that fails, the query has to be loaded again.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_STATE_SPILLED_H
+#define SC_STATE_SPILLED_H
+
+#include "exec/engine.h"
+
+/* Of one query in a task; outlives engines. */
+typedef struct ScSpilled ScSpilled;
+
+/* Bytes of runs since the query was loaded. */
+typedef struct ScSpilledCounters
+{
+	int64		written;		/* of changes */
+	int64		merged;			/* of merges */
+	int64		loaded;			/* entries applied, without merges */
+	int64		loads;			/* buckets */
+} ScSpilledCounters;
+
+/* In a context of its own, child of "parent". */
+extern ScSpilled *sc_spilled_create(MemoryContext parent, int64 query_id);
+
+/* For ScEngineOptions; spill_arg is the ScSpilled. */
+extern const ScSpillWays sc_spill_ways;
+
+/* Has anything been written since the last call? */
+extern bool sc_spilled_has_written(ScSpilled *spilled);
+
+/*
+ * Goes on with merging runs, and with deleting those that aren't needed any more: some of it, by what has been
+ * written since the last call.  True: there is more.  To be called between two rows.
+ */
+extern bool sc_spilled_work(ScSpilled *spilled, ScEngine *engine);
+
+extern const ScSpilledCounters *sc_spilled_counters(const ScSpilled *spilled);
+
+#endif							/* SC_STATE_SPILLED_H */
