@@ -25,6 +25,7 @@
 #include "worker/task/outbox.h"
 
 #define ROWS_BYTES (32 * 1024)	/* a row message is closed at that size */
+#define EARLY_BYTES (1024 * 1024)	/* rows are sent as they come if so much waits */
 
 /* So much of stream_ckpt.task_memory is for the list; so many bytes are read from the file at a time */
 #define LIST_SHARE	8
@@ -263,6 +264,9 @@ sc_rows_flush(ScRowBuffer *rows)
 				  NULL, 0, rows->data.data, rows->data.len);
 	resetStringInfo(&rows->data);
 	rows->nrows = 0;
+	/* a window of millions of rows: the coordinator takes them meanwhile, and they aren't all in memory at once */
+	if (rows->outbox->bytes >= EARLY_BYTES)
+		(void) sc_outbox_pump(rows->outbox);
 }
 
 void
