@@ -129,6 +129,27 @@ others_go_on('while parts are kept');
 disarm($node, 'writer_before_commit');
 exact('after parts that were kept');
 
+# barriers leave the query out meanwhile: what has changed of it again and again is in one part later
+create_query($node, 'live', 't', emit => 'update');
+sync_pipelines($node);
+my $rows = "SELECT sum(result_rows) FROM stream_ckpt.checkpoints";
+my $result_rows = sql($rows);
+arm($node, 'writer_before_commit', 'wait');
+# into a window that stays open, so "live" only has result rows
+sub again { return sql(qq(INSERT INTO t SELECT '2024-01-01 00:00 UTC'::timestamptz + ($minute - 1) * interval '1 minute', i, i, 0 FROM generate_series(1, 500) i)); }
+again();
+wait_reached($node, 'writer_before_commit');
+for (1 .. 4)
+{
+	again();
+	others_go_on('while a result changes again and again');
+}
+disarm($node, 'writer_before_commit');
+sync_pipelines($node);
+is(sql(qq(SELECT count(*) FROM live WHERE n = 5)), '500', 'all changes are in the result');
+is(sql($rows) - $result_rows - 12, 1000, 'each row was written twice, not five times');
+sql(q(SELECT stream_ckpt.drop_query('live')));
+
 # several large parts wait for their turn
 create_query($node, $_, 't') foreach qw(big_2 big_3);
 sync_pipelines($node);
@@ -189,7 +210,7 @@ foreach my $end (qw(pg_terminate_backend pg_cancel_backend))
 	disarm($node, 'writer_before_commit');
 	exact("after $end() of a writer");
 }
-# the server goes down, in both ways, and the database is renamed
+# the server goes down, in both ways
 foreach my $mode (qw(immediate fast))
 {
 	hold();
@@ -290,6 +311,29 @@ others_go_on('after an error');
 sql(q(ALTER TABLE big DROP CONSTRAINT few; SELECT stream_ckpt.resume_query('big')));
 exact('mended and resumed');
 
+# the writer ends while a checkpoint is on its way that leaves the query out
+foreach my $fails (1, 0)
+{
+	sql('ALTER TABLE big ADD CONSTRAINT few CHECK (k < 400) NOT VALID') if $fails;
+	arm($node, 'writer_before_write', 'wait');
+	big_rows();
+	wait_reached($node, 'writer_before_write');
+	big_rows();
+	arm($node, 'reader_before_barrier', 'wait');
+	small_row();
+	wait_reached($node, 'reader_before_barrier');
+	disarm($node, 'writer_before_write');
+	wait_until($node, q(SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'stream_ckpt writer')), 'the writer has ended');
+	disarm($node, 'reader_before_barrier');
+	if ($fails)
+	{
+		is_status('big', 'failed');
+		like(counter($node, 'big', 'message'), qr/violates check constraint "few"/, 'a failure is told by the checkpoint after that');
+		sql(q(ALTER TABLE big DROP CONSTRAINT few; SELECT stream_ckpt.resume_query('big')));
+	}
+	exact('after a writer that ended before a barrier that left its query out');
+}
+
 # in the task, while its part is written
 create_query($node, 'fragile', 't', select => q(SELECT w.window_start, w.window_end, k, sum(100 / (v - 1000)) AS total
 	FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k));
@@ -354,6 +398,14 @@ sync_pipelines($node);
 is(differences($node, 'big', table => 't'), '0', 'exact after a commit that failed');
 is($node->safe_psql('remote', 'SELECT count(*) > 0 AND count(*) = 500 * (count(*) / 500) FROM rows'), 't', 'the other server has each once');
 sql('DROP TRIGGER tell ON big');
+
+# a command that needs the database for itself
+hold();
+$node->safe_psql('remote', 'CREATE DATABASE copy TEMPLATE postgres');
+disarm($node, 'writer_before_commit');
+sync_pipelines($node);
+is(differences($node, 'big', table => 't'), '0', 'exact after the database was copied');
+$node->safe_psql('remote', 'DROP DATABASE copy');
 
 #
 # The reader passes over its rows, beside those of the coordinator

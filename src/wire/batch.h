@@ -145,6 +145,9 @@ typedef struct ScWireControl
 	ScControl	control;
 } ScWireControl;
 
+/* Queries at most that a barrier can leave out */
+#define SC_WIRE_LEFT_OUT 8
+
 typedef struct ScWireBarrier
 {
 	int64		checkpoint_id;
@@ -152,6 +155,7 @@ typedef struct ScWireBarrier
 	TimestampTz triggered_at;
 	uint32		nxids;			/* delivered, but not yet visible when sent */
 	uint32		unused;
+	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries that have no part in the checkpoint; 0: no more of them */
 	/* TransactionId xids[nxids] */
 } ScWireBarrier;
 

@@ -152,6 +152,7 @@ begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
 
+		collected->left_out = sc_collect_is_left_out(pending, collected->query_id);
 		if (sc_collect_is_same(pending, collected->query_id))
 			collected->lsn = record->lsn;
 	}
@@ -213,7 +214,8 @@ wants_writer(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
-	return !collected->failure && !collected->refused && !collected->incomplete && !progress->life.is_void &&
+	return !collected->failure && !collected->refused && !collected->incomplete && !collected->left_out &&
+		!progress->life.is_void &&
 		sc_query_part_due(&progress->life) <= began && sc_writer_takes(collected);
 }
 
@@ -243,7 +245,7 @@ is_tried(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
-	return collected->has_rows && !collected->failure && !collected->refused &&
+	return collected->has_rows && !collected->failure && !collected->refused && !collected->left_out &&
 		!progress->life.is_void && sc_query_part_due(&progress->life) <= began && !wants_writer(collected);
 }
 
@@ -264,7 +266,7 @@ choose_alone(const ScPendingCheckpoint *pending)
 		const ScProgress *progress = sc_progress_get(collected->query_id);
 
 		/* a writer's commit held up nobody */
-		if (collected->blamed && !collected->by_writer)
+		if (collected->blamed && !collected->by_writer && !collected->left_out)
 			return NOBODY;
 		if (progress->suspect && is_tried(collected) &&
 			(chosen == NULL || sc_query_part_due(&progress->life) < sc_query_part_due(&chosen->life)))
@@ -308,8 +310,8 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 
 	collected->why = NULL;
 	collected->user_code = collected->failed_now = false;
-	/* whatever is to be said of it, a writer may be saying something else of it just then */
-	if (sc_writer_has(collected->query_id))
+	/* whatever is to be said of it, a writer may be saying something else of it just then; or it isn't whole */
+	if (sc_writer_has(collected->query_id) || collected->left_out)
 	{
 		collected->outcome = SC_OUTCOME_HELD;
 		return false;

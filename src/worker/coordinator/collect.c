@@ -152,27 +152,53 @@ largest(const ScPendingCheckpoint *pending)
 	return result;
 }
 
-/* Its part is void, for this reason, which is kept as long as the query is collected. */
+/* Keeps the reason longer than the pending checkpoint. */
+static void
+keep_why(ScCollectedQuery *query, const ScFailure *failure)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	query->why_data = buf.data;
+	query->why_kept = sc_failure_read(buf.data, buf.len);
+	MemoryContextSwitchTo(old);
+	query->refused = query->why_kept;
+}
+
+static void
+forget_why(ScCollectedQuery *query)
+{
+	if (!query->why_kept)
+		return;
+	pfree(query->why_kept);
+	pfree(query->why_data);
+	query->why_kept = NULL;
+}
+
+/* Its part is void, for this reason. */
 static void
 lose(ScPendingCheckpoint *pending, ScCollectedQuery *query, ScFailure *failure)
 {
-	MemoryContext old;
-	StringInfoData buf;
-
 	if (query->lost)
 		return;
-	old = MemoryContextSwitchTo(TopMemoryContext);
 	if (failure->hint == NULL)
 		failure->hint = "What a checkpoint has of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.checkpoint_memory\".";
 	empty_part(pending, query);
-	initStringInfo(&buf);
-	sc_failure_write(&buf, failure);
-	query->lost_data = buf.data;
-	query->lost_why = sc_failure_read(buf.data, buf.len);
-	MemoryContextSwitchTo(old);
+	forget_why(query);
+	keep_why(query, failure);
+	query->by_writer = false;
 	query->lost = true;
-	query->refused = query->lost_why;
 	pending->urgent = true;
+}
+
+void
+sc_collect_refuse(ScCollectedQuery *query, const ScFailure *failure)
+{
+	forget_why(query);
+	keep_why(query, failure);
+	query->by_writer = true;
 }
 
 /*
@@ -226,6 +252,17 @@ bool
 sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id)
 {
 	return sc_reports_same(query_id, pending->checkpoint_id);
+}
+
+bool
+sc_collect_is_left_out(const ScPendingCheckpoint *pending, int64 query_id)
+{
+	for (int i = 0; i < SC_WIRE_LEFT_OUT && pending->left_out[i] != 0; i++)
+	{
+		if (pending->left_out[i] == query_id)
+			return true;
+	}
+	return false;
 }
 
 /* Keeps what a task sent with its query's part.  A message of another attempt is dropped. */
@@ -295,11 +332,7 @@ free_query(ScCollectedQuery *query)
 		pfree(query->failure);
 		pfree(query->failure_data);
 	}
-	if (query->lost)
-	{
-		pfree(query->lost_why);
-		pfree(query->lost_data);
-	}
+	forget_why(query);
 	pfree(query);
 }
 
@@ -421,10 +454,14 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 	{
 		ScCollectedQuery *query = lfirst(lc);
 
-		query->refused = query->lost_why;	/* any other one was the pending checkpoint's */
 		query->why = NULL;
-		query->blamed = false;
-		query->no_writer = query->by_writer = false;
+		/* nothing was decided of one that was left out */
+		if (!sc_collect_is_left_out(pending, query->query_id) && !query->lost)
+		{
+			forget_why(query);
+			query->blamed = query->no_writer = query->by_writer = false;
+		}
+		query->refused = query->why_kept;	/* any other one was the pending checkpoint's */
 		query->has_news = false;
 		if (sc_outcome_keeps_part(query->outcome))
 			waiting = lappend(waiting, query);

@@ -12,6 +12,7 @@
 #include "ckpt/offset.h"
 #include "ckpt/part.h"
 #include "storage/shm_mq.h"
+#include "wire/batch.h"
 #include "wire/message.h"
 #include "worker/coordinator/query_state.h"
 #include "worker/frame/shared.h"
@@ -26,8 +27,8 @@ typedef struct ScCollectedQuery
 	bool		forget;			/* the query was dropped */
 	bool		paused;			/* this is its last part, of all its tasks */
 	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */
-	ScFailure  *lost_why;		/* while it is lost */
-	char	   *lost_data;		/* what that points into */
+	ScFailure  *why_kept;		/* why it is lost, or "by_writer": kept as long as nothing was decided by it */
+	char	   *why_data;		/* what that points into */
 	ScFailure  *failure;		/* of a task, the first one that told; NULL: none */
 	char	   *failure_data;	/* what it points into */
 	bool		has_news;		/* a task has sent an offset */
@@ -37,6 +38,7 @@ typedef struct ScCollectedQuery
 	ScOffset	first;			/* where a query begins that is new; else query_id 0 */
 
 	/* set by sc_checkpoint_write */
+	bool		left_out;		/* of this checkpoint (sc_collect_is_left_out) */
 	ScQuery    *query;			/* the transaction's; NULL: it is gone */
 	ScOutcome	outcome;
 	const ScFailure *why;		/* the failure by which it isn't in the checkpoint; NULL: there is none */
@@ -74,6 +76,7 @@ typedef struct ScPendingCheckpoint
 	List	   *queries;		/* ScCollectedQuery *, in order of arrival */
 	ScCollectedQuery *last;		/* of the last message */
 	bool		urgent;			/* a query failed: a checkpoint should say so */
+	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries whose part isn't whole: the barrier says so; 0: no more */
 
 	/* of all tasks' ends */
 	int64		checkpoint_id;
@@ -100,6 +103,9 @@ extern ScPendingCheckpoint *sc_collect_create(int64 attempt);
  */
 extern bool sc_collect_pump(ScPendingCheckpoint *pending);
 
+/* Has the query no part in this checkpoint?  What was collected of it is kept for one that it has a part in. */
+extern bool sc_collect_is_left_out(const ScPendingCheckpoint *pending, int64 query_id);
+
 /* The checkpoint is complete: has every task of the query said that it has nothing new? */
 extern bool sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id);
 
@@ -110,6 +116,8 @@ extern ScCollectedQuery *sc_collect_query(ScPendingCheckpoint *pending, int64 qu
 extern ScPart *sc_collect_take_part(ScPendingCheckpoint *pending, ScCollectedQuery *query);
 /* Gives it back, with so many result rows: it comes before what was collected since then.  It is the query's again. */
 extern void sc_collect_return_part(ScPendingCheckpoint *pending, ScCollectedQuery *query, ScPart *part, int64 nrows);
+/* A writer says why it is "refused", until a checkpoint has decided by that. */
+extern void sc_collect_refuse(ScCollectedQuery *query, const ScFailure *failure);
 
 /* The checkpoint is committed: what waits stays for the next one. */
 extern void sc_collect_reset(ScPendingCheckpoint *pending);

@@ -467,6 +467,7 @@ trigger_if_due(void)
 		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 		return;
 	}
+	sc_writer_leave_out(pending);
 	now = GetCurrentTimestamp();
 	last_trigger = sc_moment_now();
 	next = pg_atomic_read_u64(&sc_my_pipeline->committed) + 1;
@@ -475,6 +476,7 @@ trigger_if_due(void)
 	sc_my_pipeline->triggered_at = now;
 	sc_my_pipeline->triggered = last_trigger;
 	sc_my_pipeline->acknowledged = 0;
+	memcpy(sc_my_pipeline->left_out, pending->left_out, sizeof(pending->left_out));
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	pg_atomic_write_u64(&sc_my_pipeline->trigger, next);
 	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);

@@ -68,6 +68,22 @@ typedef struct Handing
 	const ScCollectedQuery *collected;
 } Handing;
 
+/* Does the pipeline run another query? */
+static bool
+any_other(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_progress_list())
+	{
+		const ScProgress *progress = lfirst(lc);
+
+		if (progress->query_id != query_id && sc_query_runs(&progress->life))
+			return true;
+	}
+	return false;
+}
+
 /* Describes the part in a segment of its own, and puts it into a file wholly.  Fails if there is no room for either. */
 static void
 make_job(void *arg)
@@ -82,6 +98,7 @@ make_job(void *arg)
 	job->checkpoint_id = pending->checkpoint_id;
 	job->lsn = collected->lsn;
 	job->has_rows = collected->has_rows;
+	job->others_wait = any_other(collected->query_id);
 	job->offset = collected->offset;
 	part = collected->part;
 	nrows = collected->nrows;
@@ -115,6 +132,22 @@ start_writer(ScPendingCheckpoint *pending, ScCollectedQuery *collected)
 		return false;
 	}
 	return true;
+}
+
+void
+sc_writer_leave_out(ScPendingCheckpoint *pending)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	memset(pending->left_out, 0, sizeof(pending->left_out));
+	foreach(lc, sc_progress_list())
+	{
+		const ScProgress *progress = lfirst(lc);
+
+		if (progress->life.with_writer && n < SC_WIRE_LEFT_OUT)
+			pending->left_out[n++] = progress->query_id;
+	}
 }
 
 void
@@ -166,18 +199,16 @@ static void
 take_back(ScPendingCheckpoint *pending)
 {
 	ScCollectedQuery *collected = sc_collect_query(pending, job->query_id);
-	MemoryContext old;
+	ScFailure  *failure;
 
 	sc_collect_return_part(pending, collected, part, nrows);
 	if (job->result == SC_WRITER_GAVE_UP)
 		collected->no_writer = true;
 	else if (!collected->refused)
 	{
-		old = MemoryContextSwitchTo(pending->context);
-		collected->refused = sc_failure_read(memcpy(palloc(job->failure_len), job->failure, job->failure_len),
-											 job->failure_len);
-		MemoryContextSwitchTo(old);
-		collected->by_writer = true;
+		failure = sc_failure_read(job->failure, job->failure_len);
+		sc_collect_refuse(collected, failure);
+		pfree(failure);
 		collected->blamed = job->result == SC_WRITER_BLAMED;
 		sc_progress_get(job->query_id)->user_code = job->user_code;
 		sc_progress_get(job->query_id)->suspect |= collected->blamed;

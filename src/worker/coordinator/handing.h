@@ -5,9 +5,9 @@
  * A part with so many result rows, or such large state, that writing it would hold everybody's checkpoint for long is
  * kept in checkpoint k, whose transaction leaves the query apart, where it was.  When that is committed, the part is
  * handed to a writer, which writes its rows, chunks, late rows, dead letters and offset in one transaction: so
- * its query is at k then, still apart.  What comes of it meanwhile is collected in another part, and kept, as the part
- * of a query that waits.  When the writer has ended, the next checkpoint writes that, if it is only the offset, and the
- * query goes with the others again.
+ * its query is at k then, still apart.  The barriers meanwhile leave the query out: its tasks send rows of windows that
+ * close, which are collected in another part and kept, and nothing else.  When the writer has ended, the next checkpoint
+ * is due at once and has a part of the query again; if that isn't large, the query goes with the others again.
  *
  * A pipeline has one writer at a time; other large parts wait for their turn.  If no background worker is free, the
  * coordinator writes the part.
@@ -36,6 +36,13 @@ extern bool sc_writer_takes(const ScCollectedQuery *collected);
 /* Does a writer write just now?  This query's part? */
 extern bool sc_writer_is_busy(void);
 extern bool sc_writer_has(int64 query_id);
+
+/*
+ * A checkpoint is about to be triggered: it leaves out the queries whose part is a writer's, or is to be.  What changes
+ * of them is for the first checkpoint that is triggered when the writer has ended: so it is as much as it is, however
+ * long that takes.
+ */
+extern void sc_writer_leave_out(ScPendingCheckpoint *pending);
 
 /*
  * The checkpoint is committed, and sc_collect_reset was called: hands the part to a writer that is meant for one,

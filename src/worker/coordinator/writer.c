@@ -52,8 +52,8 @@ tell_failure(ScWriterJob *job, const ScFailure *failure, ScWriterResult result)
 }
 
 /*
- * Writes the part in the current transaction, in a subtransaction of its own.  The query has the time that a
- * query alone has: nobody waits for it.
+ * Writes the part in the current transaction, in a subtransaction of its own.  Others can have large parts, too, so the
+ * query's code and locks have the time that they have in a checkpoint.
  */
 static ScWriterResult
 write_part(ScWriterJob *job, int64 attempt)
@@ -73,6 +73,8 @@ write_part(ScWriterJob *job, int64 attempt)
 	collected.part = sc_part_open(TopMemoryContext, &job->place);
 	sc_share_begin();
 	sc_share_add(collected.query->owner);
+	if (job->others_wait)
+		sc_share_add(InvalidOid);
 	sc_lock_time_begin();
 	failure = sc_checkpoint_part(store, &collected, &record, &written);
 	job->result_rows = written.rows.nrows;

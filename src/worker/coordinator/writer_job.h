@@ -30,6 +30,7 @@ typedef struct ScWriterJob
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* where the query is with the part */
 	bool		has_rows;
+	bool		others_wait;	/* the pipeline has other queries, which may need the writer */
 	ScOffset	offset;
 	ScPartPlace place;
 
@@ -39,7 +40,7 @@ typedef struct ScWriterJob
 	int64		bytes;			/* of chunks */
 	bool		user_code;		/* code of the owner's may have run */
 	Size		failure_len;
-	char		failure[SC_FAILURE_BYTES];
+	char		failure[SC_FAILURE_BYTES];	/* behind the length: at a multiple of 8 bytes */
 } ScWriterJob;
 
 #endif							/* SC_WORKER_COORDINATOR_WRITER_JOB_H */

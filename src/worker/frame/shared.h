@@ -23,6 +23,7 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
+#include "wire/batch.h"
 #include "worker/frame/own_rows.h"
 #include "worker/frame/strikes.h"
 
@@ -100,6 +101,7 @@ typedef struct ScPipelineShared
 	pg_atomic_uint64 trigger;	/* id of the checkpoint whose barrier is due */
 	TimestampTz triggered_at;	/* of "trigger"; 0: none in flight */
 	ScMoment	triggered;		/* the same moment */
+	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries that have no part in it; for the barrier */
 	uint32		acknowledged;	/* a bit for each task whose part of it has come; the coordinator's */
 	pg_atomic_uint64 committed;	/* id of the last committed checkpoint */
 	XLogRecPtr	checkpoint_lsn; /* its LSN */

@@ -259,6 +259,9 @@ send_barrier(uint64 checkpoint_id)
 	barrier->triggered_at = sc_my_pipeline->triggered_at;
 	barrier->nxids = nxids;
 	barrier->unused = 0;
+	SpinLockAcquire(&sc_my_pipeline->mutex);
+	memcpy(barrier->left_out, sc_my_pipeline->left_out, sizeof(barrier->left_out));
+	SpinLockRelease(&sc_my_pipeline->mutex);
 	memcpy(barrier + 1, xids, nxids * sizeof(TransactionId));
 	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
 	sc_batch_flush(batch);

@@ -265,7 +265,7 @@ sc_rows_flush(ScRowBuffer *rows)
 	resetStringInfo(&rows->data);
 	rows->nrows = 0;
 	/* a window of millions of rows: the coordinator takes them meanwhile, and they aren't all in memory at once */
-	if (rows->outbox->bytes >= EARLY_BYTES)
+	if (sc_outbox_bytes(rows->outbox) >= EARLY_BYTES)
 		(void) sc_outbox_pump(rows->outbox);
 }
 

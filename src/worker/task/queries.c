@@ -556,12 +556,27 @@ snapshot(Step *step)
 	return false;
 }
 
+/*
+ * Has the query no part in this checkpoint?  What has changed of it is for a later one.  But the last part of a query
+ * that is paused is made now.
+ */
+static bool
+is_left_out(const ScTaskQuery *query, const ScWireBarrier *barrier)
+{
+	for (int i = 0; i < SC_WIRE_LEFT_OUT && barrier->left_out[i] != 0; i++)
+	{
+		if (barrier->left_out[i] == query->query->query_id)
+			return !query->paused;
+	}
+	return false;
+}
+
 /* Those with nothing new are named in one message: what isn't named has a part, or is elsewhere. */
 int64
-sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn, int64 *bytes)
+sc_task_queries_snapshot(const ScWireBarrier *barrier, int64 *bytes)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	ScMessageSame same_head = {.checkpoint_id = checkpoint_id,.lsn = lsn};
+	ScMessageSame same_head = {.checkpoint_id = barrier->checkpoint_id,.lsn = barrier->lsn};
 	StringInfoData ids;
 	int64		state_bytes = 0;
 	int			i = 0;
@@ -579,9 +594,11 @@ sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn, int64 *bytes)
 
 		step.query = list_nth(queries, i);
 		step.query_id = step.query->query->query_id;
-		step.checkpoint_id = checkpoint_id;
-		step.lsn = lsn;
-		if (!sc_task_query_has_no_news(step.query, lsn, &same))
+		step.checkpoint_id = barrier->checkpoint_id;
+		step.lsn = barrier->lsn;
+		if (is_left_out(step.query, barrier))
+			same = false;
+		else if (!sc_task_query_has_no_news(step.query, barrier->lsn, &same))
 		{
 			if (!snapshot(&step))
 				continue;

@@ -275,7 +275,7 @@ process_barrier(const ScWireBarrier *barrier)
 	sc_worker_context.lsn = barrier->lsn;
 	SC_DEBUG_POINT("task_before_snapshot");
 	sc_begin_transaction();
-	end.state_bytes = sc_task_queries_snapshot(barrier->checkpoint_id, barrier->lsn, &end.bytes);
+	end.state_bytes = sc_task_queries_snapshot(barrier, &end.bytes);
 	sc_commit_transaction();
 	INSTR_TIME_SET_CURRENT(stop);
 	INSTR_TIME_SUBTRACT(stop, start);

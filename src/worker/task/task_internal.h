@@ -95,9 +95,9 @@ extern List *sc_task_queries(void); /* of ScTaskQuery * */
 /* Runs one message's rows and transaction ends through all queries. */
 extern void sc_task_queries_run(const char *data, Size len);
 
-/* Puts all queries' parts of a checkpoint into the outbox; returns the bytes of their
- * live chunks; *bytes: of those in the part. */
-extern int64 sc_task_queries_snapshot(int64 checkpoint_id, XLogRecPtr lsn, int64 *bytes);
+/* Puts all queries' parts of a checkpoint into the outbox, but for those that the barrier leaves out; returns the bytes
+ * of all live chunks; *bytes: of those in the part. */
+extern int64 sc_task_queries_snapshot(const ScWireBarrier *barrier, int64 *bytes);
 
 /* Can what a transaction did to the catalogs matter to a query that runs its rows? */
 extern bool sc_task_queries_mind_catalogs(void);
