@@ -136,6 +136,24 @@ load_bucket(ScEngine *engine, ScPane *pane, uint32 number)
 }
 
 /*
+ * One that is larger than all that the task may have would be read again for each of its rows.  Deltas don't have that
+ * problem.
+ */
+static void
+check_size(const ScBucket *bucket)
+{
+	Size		bytes = bucket->bytes;
+
+	if (bytes <= sc_task_memory_bytes())
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("one group of the query, with its neighbours, takes %zu MB, more than \"stream_ckpt.task_memory\" allows (%d MB)",
+					bytes / (1024 * 1024), sc_task_memory),
+			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have smaller groups: shorter windows, more keys.")));
+}
+
+/*
  * The bucket that groups of this hash are in, of a spilled pane: rows go into it now.  The current
  * context is a short one.
  */
@@ -155,7 +173,12 @@ sc_spilled_bucket(ScEngine *engine, ScPane *pane, uint32 hash)
 			bucket->partial = true;
 		}
 		else
+		{
 			bucket = load_bucket(engine, pane, number);
+			engine->in_load = true;
+			check_size(bucket);
+			engine->in_load = false;
+		}
 		pane->directory[number] = bucket;
 	}
 	if (engine->at != NULL)
@@ -237,7 +260,9 @@ spill(ScEngine *engine, ScPane *pane)
 {
 	Size		bytes = pane->bucket->bytes;
 
-	pane->whole = pane->bucket->all_changed = true;
+	/* it writes all of them, whatever has changed */
+	sc_bucket_unchanged(engine, pane->bucket);
+	pane->whole = true;
 	engine->in_load = true;
 	engine->options.spill->write(engine->options.spill_arg, engine, pane);
 	engine->in_load = false;

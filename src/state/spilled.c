@@ -56,6 +56,9 @@ sc_spilled_saw(ScSpilled *spilled, const ScRunName *run)
 	spilled->born = Max(spilled->born, Max(run->age, run->born));
 }
 
+/* Parts in which a large bucket is written */
+#define SLICES	16
+
 /* ---------- lists ---------- */
 
 struct ScRuns *
@@ -177,6 +180,18 @@ sc_put_into_table(void *arg, const ScChunk *chunk)
 	sc_backend_put(target->backend, target->query_id, chunk);
 }
 
+/* All groups of a bucket that has no changes: some positions at a time, as the order of groups takes memory, too. */
+static void
+add_all(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket)
+{
+	for (int i = 0; i < SLICES; i++)
+	{
+		ScPositions slice = {SC_POSITIONS / SLICES * i, SC_POSITIONS / SLICES * (i + 1)};
+
+		(void) sc_run_add(writer, engine, bucket, slice);
+	}
+}
+
 /* Writes a run of what has changed, or, of a resident pane, of all. */
 static ScRunInfo
 write_run(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
@@ -190,7 +205,7 @@ write_run(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 
 	sc_run_to(writer, sc_put_into_table, &target);
 	if (bucket != NULL)
-		(void) sc_run_add(writer, engine, bucket, SC_ALL_POSITIONS);
+		add_all(writer, engine, bucket);
 	else
 	{
 		while ((bucket = sc_pane_next_changed(pane, &number)) != NULL)

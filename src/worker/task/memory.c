@@ -2,7 +2,8 @@
  * memory.c
  *	  The bound of what the states of all queries of a task take: stream_ckpt.task_memory.
  *
- * Past it the largest query of the owner who takes most fails, and so on.
+ * Past it the largest query of the owner who takes most writes what it has and gives memory back
+ * (exec/spilled.c), and so on.  One that can't, fails.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -30,7 +31,7 @@ memory_of(Oid owner)
 bool
 sc_task_queries_are_too_large(void)
 {
-	return memory_of(InvalidOid) > (Size) sc_task_memory * 1024 * 1024;
+	return memory_of(InvalidOid) > sc_task_memory_bytes();
 }
 
 static void
@@ -65,9 +66,28 @@ largest(void)
 	return result;
 }
 
+/* How far the query's state has to come down so that all of them together take three quarters of what they may. */
+static Size
+goal_of(const ScTaskQuery *query)
+{
+	Size		own = sc_engine_memory(query->engine);
+	Size		all = memory_of(InvalidOid);
+	Size		most = sc_task_memory_bytes() / 4 * 3;
+
+	return own - Min(own, all - Min(all, most));
+}
+
 void
 sc_task_queries_bound(void)
 {
 	while (sc_task_queries_are_too_large())
-		sc_task_query_fail(largest(), throw_error);
+	{
+		ScTaskQuery *query = largest();
+		Size		before = sc_engine_memory(query->engine);
+
+		if (sc_engine_can_spill(query->engine) &&
+			(!sc_task_query_make_room(query, goal_of(query)) || sc_engine_memory(query->engine) < before))
+			continue;
+		sc_task_query_fail(query, throw_error);
+	}
 }

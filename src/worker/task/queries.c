@@ -60,6 +60,7 @@ typedef struct Step
 	int64		checkpoint_id;
 	int64		bytes;			/* of the snapshot's chunks */
 	XLogRecPtr	lsn;
+	Size		goal;			/* of one that makes room */
 	void		(*raise) (const ScTaskQuery *query);	/* of one that fails */
 	const ScWireControl *control;
 	void		(*act) (ScTaskQuery *query, const ScWireControl *control);
@@ -133,6 +134,16 @@ runs_user_code(ScTaskQuery *query)
 	return query->user_code;
 }
 
+/* Runs that the step wrote must be there before their last chunks are sent, whatever becomes of other queries. */
+static bool
+wrote_state(ScTaskQuery *query)
+{
+	if (!query || !sc_spilled_has_written(query->spilled))
+		return false;
+	sc_commit_lazily();
+	return true;
+}
+
 /* What comes next is a round (base/share.h) of the queries that there are. */
 static void
 begin_round(void)
@@ -179,7 +190,7 @@ guard(void (*perform) (Step *step), Step *step)
 		perform(step);
 		/* what the owner's code left open would be the next one's, or spoil the commit */
 		PortalHashTableDeleteAll();
-		if (runs_user_code(step->query))
+		if (runs_user_code(step->query) | wrote_state(step->query))
 			commit_step();
 		sc_limit_end();
 		note_time(step->query);
@@ -526,6 +537,23 @@ sc_task_query_fail(ScTaskQuery *query, void (*raise) (const ScTaskQuery *query))
 	step.query_id = query->query->query_id;
 	step.raise = raise;
 	(void) guard(fail_step, &step);
+}
+
+static void
+shrink_step(Step *step)
+{
+	sc_task_query_shrink(step->query, step->goal);
+}
+
+bool
+sc_task_query_make_room(ScTaskQuery *query, Size goal)
+{
+	Step		step = {0};
+
+	step.query = query;
+	step.query_id = query->query->query_id;
+	step.goal = goal;
+	return guard(shrink_step, &step);
 }
 
 static void

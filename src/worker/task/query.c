@@ -13,6 +13,7 @@
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/lock_time.h"
+#include "base/settings.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
 #include "utils/lsyscache.h"
@@ -112,6 +113,7 @@ query_create(ScQuery *catalog, ScPlace place, MemoryContext context, ScOutbox *o
 	query->context = context;
 	query->query = catalog;
 	query->place = place;
+	query->spilled = sc_spilled_create(context, catalog->query_id);
 	query->options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 	sc_task_check_access(query);
@@ -160,6 +162,8 @@ sc_task_query_compile(ScTaskQuery *query)
 	options.emit_arg = query;
 	options.late_arg = query;
 	options.memory_arg = query;
+	options.spill = &sc_spill_ways;
+	options.spill_arg = query->spilled;
 
 	definition = sc_definition_load(catalog);
 	/* the definition was read under this lock: its row type is that */
@@ -235,7 +239,8 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	query->rescaled = offset->ntasks != query->place.ntasks;
-	sc_changelog_load(query->engine, query->query->query_id, query->rescaled, NULL, query->age + 1, 0);
+	sc_changelog_load(query->engine, query->query->query_id, query->rescaled, query->spilled, query->age + 1,
+					  sc_task_memory_bytes());
 	sc_engine_free_closed(query->engine);
 	sc_env_leave(&env);
 }
@@ -632,6 +637,29 @@ emit_changed(ScTaskQuery *query)
 	sc_engine_emit_changed(query->engine);
 }
 
+void
+sc_task_query_shrink(ScTaskQuery *query, Size goal)
+{
+	ScEnv		env;
+
+	run_as_owner(query, emit_changed);
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	sc_engine_shrink(query->engine, goal);
+	sc_env_leave(&env);
+	query->touched = true;
+	sc_task_query_work(query);
+}
+
+void
+sc_task_query_work(ScTaskQuery *query)
+{
+	ScEnv		env;
+
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	(void) sc_spilled_work(query->spilled, query->engine);
+	sc_env_leave(&env);
+}
+
 /*
  * The query's part of checkpoint k, as of the barrier, into the outbox: result rows, changed state,
  * offset.  In a transaction; an error is the query's, and what was sent of the part is void then.
@@ -648,12 +676,13 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 	sc_task_query_refresh(query);
 	run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
-	bytes = sc_changelog_write(query->engine, NULL, ++query->age, &sink);
+	bytes = sc_changelog_write(query->engine, query->spilled, ++query->age, &sink);
 	sc_env_leave(&env);
 	if (query->rescaled && query->place.number == 0)
 		add_rescaled(query);
 	query->rescaled = false;
 	sc_rows_flush(&query->rows);
 	add_offset(query, checkpoint_id, lsn);
+	sc_task_query_work(query);
 	return bytes;
 }

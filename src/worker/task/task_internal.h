@@ -38,6 +38,7 @@ typedef struct ScTaskQuery
 	TupleDesc	compiled_desc;	/* the same when it was compiled */
 	ScStreamOptions options;	/* the stream's, as of this place in the log */
 	ScEngine   *engine;
+	ScSpilled  *spilled;		/* what of its state isn't in memory */
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
 	bool		skipping;		/* the transaction being read is one of those */
@@ -105,6 +106,9 @@ extern bool sc_task_queries_mind_catalogs(void);
 /* Has the query fail, by the error that "raise" throws. */
 extern void sc_task_query_fail(ScTaskQuery *query, void (*raise) (const ScTaskQuery *query));
 
+/* Has the query make room; false: it has failed. */
+extern bool sc_task_query_make_room(ScTaskQuery *query, Size goal);
+
 /* Control messages: what happens to a query, or to those of a stream, at "lsn". */
 extern void sc_task_query_create(const ScWireControl *control);
 extern void sc_task_queries_alter(const ScWireControl *control);
@@ -131,6 +135,10 @@ extern void sc_task_period_break(void);
  */
 extern ScTaskQuery *sc_task_query_load(int64 query_id, ScPlace place, MemoryContext context,
 									   ScOutbox *outbox);
+/* Makes room: its state in memory comes down to so many bytes, or as far as it can. */
+extern void sc_task_query_shrink(ScTaskQuery *query, Size goal);
+/* Goes on with merging what was written. */
+extern void sc_task_query_work(ScTaskQuery *query);
 /* Counters, watermark and state of the last checkpoint. */
 extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
 extern void sc_task_query_free(ScTaskQuery *query);
