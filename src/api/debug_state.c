@@ -12,6 +12,7 @@
 #include "funcapi.h"
 #include "state/run.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_debug_runs);
 PG_FUNCTION_INFO_V1(stream_ckpt_debug_range);
