@@ -8,7 +8,8 @@
  * message being sent stays at the head until it is through.
  *
  * The rule: what is in the list can be sent.  An error of sending would be nobody's, and end the attempt
- * again and again; so a message that is too large for a queue is refused when it is added.
+ * again and again; so a message that is too large for a queue is refused when it is added.  Messages that have to
+ * come, whatever the owners' data do, wait in memory if the file is full.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,6 +17,7 @@
 #include "access/detoast.h"
 #include "access/htup_details.h"
 #include "base/compat.h"
+#include "base/debug.h"
 #include "base/settings.h"
 #include "ckpt/part.h"
 #include "lib/ilist.h"
@@ -50,6 +52,7 @@ struct ScOutbox
 	Size		bytes;			/* of the messages in the list */
 	ScPart	   *overflow;		/* those that come after them, or NULL */
 	Size		overflow_bytes;
+	dlist_head	behind;			/* and those after these, that the file has no room for */
 };
 
 ScOutbox *
@@ -62,21 +65,26 @@ sc_outbox_create(int64 attempt, shm_mq_handle *queue)
 	outbox->queue = queue;
 	outbox->attempt = attempt;
 	dlist_init(&outbox->messages);
+	dlist_init(&outbox->behind);
 	return outbox;
 }
 
-/* A message of "len" bytes at the end of the list; its bytes are to be filled in. */
-static char *
-add_message(ScOutbox *outbox, Size len)
+/* A message of "len" bytes, in no list; its bytes are to be filled in. */
+static OutMessage *
+new_message(ScOutbox *outbox, Size len)
 {
-	OutMessage *message;
+	OutMessage *message = MemoryContextAllocExtended(outbox->context, OUT_HEADER + len,
+													 MCXT_ALLOC_HUGE);
 
-	message = MemoryContextAllocExtended(outbox->context, OUT_HEADER + len,
-										 MCXT_ALLOC_HUGE);
 	message->len = len;
-	dlist_push_tail(&outbox->messages, &message->node);
-	outbox->bytes += len;
-	return OUT_DATA(message);
+	return message;
+}
+
+static void
+push_message(ScOutbox *outbox, dlist_head *list, OutMessage *message)
+{
+	dlist_push_tail(list, &message->node);
+	outbox->bytes += message->len;
 }
 
 static void
@@ -92,15 +100,60 @@ fill_header(ScMessage *header, ScOutbox *outbox, ScMessageKind kind, int64 query
 
 /* Behind all that wait, in the temporary file.  An error if that can't be written. */
 static void
-append_to_file(ScOutbox *outbox, const char *message, Size len)
+append_to_file(ScOutbox *outbox, const OutMessage *message)
 {
 	if (outbox->overflow == NULL)
 	{
 		outbox->overflow = sc_part_create(outbox->context, 0);
 		sc_part_rewind(outbox->overflow);
 	}
-	sc_part_append(outbox->overflow, message, len);
-	outbox->overflow_bytes += len;
+	sc_part_append(outbox->overflow, OUT_DATA(message), message->len);
+	outbox->overflow_bytes += message->len;
+}
+
+/* Does the message have to come, whatever an owner's data do?  Such ones are short. */
+static bool
+must_come(ScMessageKind kind)
+{
+	switch (kind)
+	{
+		case SC_MESSAGE_FAILED:
+		case SC_MESSAGE_PAUSED:
+		case SC_MESSAGE_FORGET:
+		case SC_MESSAGE_FIRST_OFFSET:
+		case SC_MESSAGE_SAME:
+		case SC_MESSAGE_END:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* The message goes into the file; if that is full, behind it, or it is freed, and the error thrown. */
+static void
+put_into_file(ScOutbox *outbox, ScMessageKind kind, OutMessage *message)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (must_come(kind))
+			SC_DEBUG_POINT("outbox_file_full");
+		append_to_file(outbox, message);
+		pfree(message);
+	}
+	PG_CATCH();
+	{
+		if (!must_come(kind))
+		{
+			pfree(message);
+			PG_RE_THROW();
+		}
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		push_message(outbox, &outbox->behind, message);
+	}
+	PG_END_TRY();
 }
 
 void
@@ -108,47 +161,55 @@ sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows
 			  const void *head, Size head_len, const void *data, Size len)
 {
 	Size		total = sizeof(ScMessage) + head_len + len;
-	bool		to_file = outbox->overflow != NULL ||
-		outbox->bytes > sc_task_memory_bytes() / LIST_SHARE;
-	char	   *message;
+	OutMessage *message;
+	char	   *bytes;
 
 	if (total > MaxAllocSize)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a row or a value of the query is too large"),
 				 errdetail("With what goes with it, it takes %zu bytes.", head_len + len)));
-	message = to_file ? palloc(total) : add_message(outbox, total);
-	fill_header((ScMessage *) message, outbox, kind, query_id, nrows);
+	message = new_message(outbox, total);
+	bytes = OUT_DATA(message);
+	fill_header((ScMessage *) bytes, outbox, kind, query_id, nrows);
 	if (head_len > 0)
-		memcpy(message + sizeof(ScMessage), head, head_len);
+		memcpy(bytes + sizeof(ScMessage), head, head_len);
 	if (len > 0)
-		memcpy(message + sizeof(ScMessage) + head_len, data, len);
-	if (to_file)
-	{
-		append_to_file(outbox, message, total);
-		pfree(message);
-	}
+		memcpy(bytes + sizeof(ScMessage) + head_len, data, len);
+
+	if (!dlist_is_empty(&outbox->behind))
+		push_message(outbox, &outbox->behind, message);
+	else if (outbox->overflow != NULL || outbox->bytes > sc_task_memory_bytes() / LIST_SHARE)
+		put_into_file(outbox, kind, message);
+	else
+		push_message(outbox, &outbox->messages, message);
 }
 
 /* Reads the next messages of the file into the list, which is empty.  False: there are none. */
 static bool
 read_overflow(ScOutbox *outbox)
 {
-	const char *message = NULL;
+	const char *bytes = NULL;
 	Size		len;
 
 	if (outbox->overflow == NULL)
 		return false;
 	while (outbox->bytes < READ_BYTES &&
-		   (message = sc_part_next(outbox->overflow, &len)) != NULL)
+		   (bytes = sc_part_next(outbox->overflow, &len)) != NULL)
 	{
-		memcpy(add_message(outbox, len), message, len);
+		OutMessage *message = new_message(outbox, len);
+
+		memcpy(OUT_DATA(message), bytes, len);
+		push_message(outbox, &outbox->messages, message);
 		outbox->overflow_bytes -= len;
 	}
-	if (message == NULL)
+	/* the last message has to be sent as such */
+	if (bytes == NULL || outbox->overflow_bytes == 0)
 	{
 		sc_part_free(outbox->overflow);
 		outbox->overflow = NULL;
+		while (!dlist_is_empty(&outbox->behind))
+			dlist_push_tail(&outbox->messages, dlist_pop_head_node(&outbox->behind));
 	}
 	return !dlist_is_empty(&outbox->messages);
 }
@@ -172,6 +233,12 @@ sc_outbox_pump(ScOutbox *outbox)
 		pfree(message);
 	}
 	return true;
+}
+
+bool
+sc_outbox_has_no_room(const ScOutbox *outbox)
+{
+	return !dlist_is_empty(unconstify(dlist_head *, &outbox->behind));
 }
 
 Size

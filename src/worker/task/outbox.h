@@ -41,6 +41,9 @@ extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
  */
 extern bool sc_outbox_pump(ScOutbox *outbox);
 
+/* Is the file full, so that nothing more should be added before some is sent? */
+extern bool sc_outbox_has_no_room(const ScOutbox *outbox);
+
 /* Of all messages that wait. */
 extern Size sc_outbox_bytes(const ScOutbox *outbox);
 

@@ -73,7 +73,7 @@ attach(void)
 static bool
 outbox_full(void)
 {
-	return sc_outbox_bytes(outbox) > sc_task_memory_bytes() / 4;
+	return sc_outbox_bytes(outbox) > sc_task_memory_bytes() / 4 || sc_outbox_has_no_room(outbox);
 }
 
 /* The task's life: never returns.  It ends with the attempt. */
