@@ -102,12 +102,9 @@ sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *ot
 
 /* The changelog has to write what it had to: the groups are copies, in the same order. */
 static void
-copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
+copy_changes(ScEngine *engine, ScBucket *bucket, const ScBucket *from)
 {
-	ScBucket   *bucket = pane->bucket;
-
-	pane->whole |= from->whole;
-	if (pane->whole || from->bucket->all_changed)
+	if (bucket->pane->whole || from->all_changed)
 		return;
 	bucket->all_changed = false;
 	for (uint32 n = 0; n < bucket->ngroups; n++)
@@ -120,50 +117,70 @@ copy_changes(ScEngine *engine, ScPane *pane, const ScPane *from)
 }
 
 /*
- * Copies one pane's groups into the new engine; groups that it knows to be equal become one.  The old pane
+ * Copies a bucket's groups into one of the new engine; groups that it knows to be equal become one.  The old bucket
  * isn't freed.
  */
 static void
-take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
+take_bucket(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken)
 {
-	ScPane	   *pane = sc_pane_open(engine, taken->key);
-	ScBucket   *bucket = pane->bucket;
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	pane->emitted = taken->emitted;
-	from->aggstate->curaggcontext = taken->bucket->aggcontext;
-	for (uint32 n = 0; n < taken->bucket->ngroups; n++)
+	from->aggstate->curaggcontext = taken->aggcontext;
+	for (uint32 n = 0; n < taken->ngroups; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		(void) sc_group_take(engine, bucket, from, sc_bucket_group(from, taken->bucket, n));
+		(void) sc_group_take(engine, bucket, from, sc_bucket_group(from, taken, n));
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
 	sc_bucket_make_states(engine, bucket);
 	sc_bucket_regroup(engine, bucket);
-	copy_changes(engine, pane, taken);
-	pane->live_bytes = taken->live_bytes;
-	pane->entry_bytes = taken->entry_bytes;
+	copy_changes(engine, bucket, taken);
 	sc_bucket_account_children(engine, bucket);
 }
 
-/* The new engine goes on with the runs of a spilled pane, once they have what has changed. */
+/*
+ * The new engine goes on with the runs of a spilled pane, and with the buckets that have changed if result rows are due
+ * for that; else the runs are given what has changed.
+ */
 static void
-take_spilled(ScEngine *engine, ScEngine *from, ScPane *taken)
+take_spilled(ScEngine *engine, ScEngine *from, ScPane *taken, ScPane *pane)
 {
-	ScPane	   *pane;
-
-	sc_spilled_write(from, taken);
-	pane = sc_pane_open_spilled(engine, taken->key, taken->live_bytes);
-	pane->emitted = taken->emitted;
+	if (from->options.emit == SC_EMIT_CLOSE && !taken->emitted)
+		sc_spilled_write(from, taken);
+	sc_pane_make_directory(engine, pane, taken->depth);
+	for (uint32 i = 0; i < sc_pane_nbuckets(taken); i++)
+	{
+		if (taken->directory[i] == NULL || sc_bucket_nchanged(taken->directory[i]) == 0)
+			continue;
+		pane->directory[i] = sc_bucket_create(engine, pane);
+		take_bucket(engine, pane->directory[i], from, taken->directory[i]);
+	}
 	pane->runs = taken->runs;
+	taken->runs = NULL;
+	sc_pane_set_stored_groups(engine, pane, taken->stored_groups);
+}
+
+/* Copies one pane into the new engine; the old one isn't freed. */
+static void
+take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
+{
+	ScPane	   *pane = sc_pane_open_empty(engine, taken->key);
+
+	pane->emitted = taken->emitted;
+	pane->whole = taken->whole;
+	if (taken->bucket == NULL)
+		take_spilled(engine, from, taken, pane);
+	else
+	{
+		pane->bucket = sc_bucket_create(engine, pane);
+		take_bucket(engine, pane->bucket, from, taken->bucket);
+	}
 	pane->live_bytes = taken->live_bytes;
 	pane->entry_bytes = taken->entry_bytes;
-	sc_pane_set_stored_groups(engine, pane, taken->stored_groups);
-	taken->runs = NULL;
 }
 
 void
@@ -185,12 +202,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 		int			n = Min(from->npanes, TAKE_PANES);
 
 		for (int i = 0; i < n; i++)
-		{
-			if (from->panes[i]->bucket != NULL)
-				take_pane(engine, from, from->panes[i]);
-			else
-				take_spilled(engine, from, from->panes[i]);
-		}
+			take_pane(engine, from, from->panes[i]);
 		sc_panes_close(from, 0, n);
 	}
 	engine->running = from->running = false;

@@ -549,7 +549,7 @@ is_ours(ScEngine *engine, uint32 hash)
  * Applies an entry: the group's newer state replaces the older one, new inputs
  * are added; groups of other tasks are skipped.  The same group is one whose key has the
  * same bytes (engine->loading): others that have become equal are combined when all
- * is read.  The current context is a short one.
+ * is read.
  */
 int64
 sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len, bool *ours)
@@ -559,6 +559,7 @@ sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *dat
 	uint32		hash;
 	ScGroup    *group;
 	bool		isnew;
+	MemoryContext old = MemoryContextSwitchTo(engine->groupcontext);
 
 	begin_entry(engine, &entry, version, data, len);
 	hash = sc_keys_hash(engine);
@@ -568,6 +569,8 @@ sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *dat
 		group = sc_bucket_lookup(engine, bucket, hash, &isnew);
 		finish_entry(engine, bucket, &entry, group, isnew);
 	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(engine->groupcontext);
 	return bucket->inputs_bytes - inputs_bytes;
 }
 
@@ -682,7 +685,7 @@ void
 sc_pane_loaded(ScEngine *engine, ScPane *pane)
 {
 	sc_bucket_loaded(engine, pane->bucket, true);
-	if (engine->keys_general)
+	if (engine->loading)
 	{
 		engine->loading = false;
 		sc_bucket_regroup(engine, pane->bucket);

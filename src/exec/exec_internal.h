@@ -467,6 +467,7 @@ extern void sc_bucket_account_children(ScEngine *engine, ScBucket *bucket);
 extern ScBucket *sc_spilled_bucket(ScEngine *engine, ScPane *pane, uint32 hash);
 extern ScBucket *sc_spilled_take_bucket(ScEngine *engine, ScPane *pane, uint32 number, bool *loaded);
 extern void sc_spilled_close(ScEngine *engine, ScPane *pane);
+extern void sc_pane_make_directory(ScEngine *engine, ScPane *pane, int depth);
 
 static inline uint32
 sc_pane_nbuckets(const ScPane *pane)

@@ -32,7 +32,9 @@ sc_engine_begin_load(ScEngine *engine)
 {
 	if (engine->npanes > 0)
 		elog(ERROR, "state can be loaded into a fresh engine only");
-	engine->running = engine->loading = true;
+	engine->running = true;
+	/* two keys may have been written as different ones that are equal now: they are combined when all is read */
+	engine->loading = engine->keys_can_change;
 }
 
 void
@@ -58,6 +60,16 @@ sc_engine_key_groups(const ScEngine *engine, int *first, int *last)
 {
 	*first = engine->options.first_key_group;
 	*last = engine->options.last_key_group;
+}
+
+ScPositions
+sc_engine_positions(const ScEngine *engine)
+{
+	ScPositions result;
+
+	result.first = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * engine->options.first_key_group;
+	result.end = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * (engine->options.last_key_group + 1);
+	return result;
 }
 
 bool

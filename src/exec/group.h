@@ -23,6 +23,16 @@ typedef uint64 ScGroupAt;
 #define sc_at_position(at)	((uint32) ((at) >> 32))
 #define sc_at_number(at)	((uint32) (at))
 
+/* Positions from "first" to below "end"; SC_POSITIONS: all of them. */
+typedef struct ScPositions
+{
+	uint64		first;
+	uint64		end;
+} ScPositions;
+
+#define SC_POSITIONS	(UINT64CONST(1) << 32)
+#define SC_ALL_POSITIONS	((ScPositions) {0, SC_POSITIONS})
+
 /* ---------- the engine ---------- */
 
 /* Around writing what has changed: an error between leaves the engine unusable. */
@@ -41,6 +51,8 @@ pg_noreturn extern void sc_signature_fail(void);
 
 /* The key groups that it has, the last one included. */
 extern void sc_engine_key_groups(const ScEngine *engine, int *first, int *last);
+/* Positions that groups of its key groups can have. */
+extern ScPositions sc_engine_positions(const ScEngine *engine);
 /* Can groups have other positions than when they were written? */
 extern bool sc_engine_keys_can_move(const ScEngine *engine);
 
@@ -87,16 +99,6 @@ extern int64 sc_pane_full_bytes(const ScPane *pane);
 extern int64 sc_pane_entry_bytes(const ScPane *pane);
 extern void sc_pane_set_entry_bytes(ScPane *pane, int64 bytes);
 
-/* Positions from "first" to below "end"; SC_POSITIONS: all of them. */
-typedef struct ScPositions
-{
-	uint64		first;
-	uint64		end;
-} ScPositions;
-
-#define SC_POSITIONS	(UINT64CONST(1) << 32)
-#define SC_ALL_POSITIONS	((ScPositions) {0, SC_POSITIONS})
-
 /*
  * The changed groups of the bucket and those at these positions, in order of position; palloc'd.  Makes its
  * pane the one in which sc_group_encode works.
@@ -142,6 +144,8 @@ extern void sc_spilled_write(ScEngine *engine, ScPane *pane);
 extern ScBucket *sc_bucket_create(ScEngine *engine, ScPane *pane);
 extern void sc_bucket_loaded(ScEngine *engine, ScBucket *bucket, bool complete);
 extern void sc_bucket_free(ScEngine *engine, ScBucket *bucket);
+/* An error if the bucket, or none, would take more than the task may have with so many bytes. */
+extern void sc_bucket_check_room(const ScBucket *bucket, Size more);
 
 /* ---------- groups ---------- */
 

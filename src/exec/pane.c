@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * pane.c
- *	  Panes: the groups of one window, in buckets (pane.c).
+ *	  Panes: the groups of one window, in buckets (bucket.c).
  *
  * The array of panes is sorted by key, and so by the ends of their windows (window/assigner.h):
  * those to close are its head.

@@ -51,13 +51,13 @@ depth_for(const ScEngine *engine, double bytes)
 	return depth;
 }
 
-/* A directory without buckets for a pane that takes so many bytes in memory when it is all there. */
-static void
-make_directory(ScEngine *engine, ScPane *pane, double bytes)
+/* A directory of so many bits, without buckets. */
+void
+sc_pane_make_directory(ScEngine *engine, ScPane *pane, int depth)
 {
 	if (pane->directory != NULL)
 		pfree(pane->directory);
-	pane->depth = depth_for(engine, bytes);
+	pane->depth = depth;
 	pane->directory = MemoryContextAllocZero(engine->context,
 											 sizeof(ScBucket *) * sc_pane_nbuckets(pane));
 }
@@ -96,13 +96,32 @@ sc_pane_open_spilled(ScEngine *engine, int64 key, int64 stored_bytes)
 	if (sc_pane_find(engine, key) != NULL)
 		return NULL;
 	pane = sc_pane_open_empty(engine, key);
-	make_directory(engine, pane, (double) stored_bytes * MEMORY_OF_STORED);
+	sc_pane_make_directory(engine, pane, depth_for(engine, (double) stored_bytes * MEMORY_OF_STORED));
 	return pane;
 }
 
 /* ---------------------------------------------------------------------
  * Buckets
  * --------------------------------------------------------------------- */
+
+/*
+ * A bucket is small, but for a group that is large by itself: it has to fit into memory when it is needed whole.  If it
+ * were read again for each of its rows, nothing would go on, either.
+ */
+void
+sc_bucket_check_room(const ScBucket *bucket, Size more)
+{
+	Size		limit = (Size) sc_task_memory * 1024 * 1024;
+	Size		bytes = (bucket ? bucket->context->mem_allocated : 0) + more;
+
+	if (bytes <= limit)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("one group of the query, with its neighbours, takes %zu MB, more than \"stream_ckpt.task_memory\" allows (%d MB)",
+					bytes / (1024 * 1024) + 1, sc_task_memory),
+			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have smaller groups: shorter windows, more keys.")));
+}
 
 /* May rows be added to groups of which nothing is known? */
 static bool
@@ -136,24 +155,6 @@ load_bucket(ScEngine *engine, ScPane *pane, uint32 number)
 }
 
 /*
- * One that is larger than all that the task may have would be read again for each of its rows.  Deltas don't have that
- * problem.
- */
-static void
-check_size(const ScBucket *bucket)
-{
-	Size		bytes = bucket->bytes;
-
-	if (bytes <= sc_task_memory_bytes())
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("one group of the query, with its neighbours, takes %zu MB, more than \"stream_ckpt.task_memory\" allows (%d MB)",
-					bytes / (1024 * 1024), sc_task_memory),
-			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have smaller groups: shorter windows, more keys.")));
-}
-
-/*
  * The bucket that groups of this hash are in, of a spilled pane: rows go into it now.  The current
  * context is a short one.
  */
@@ -173,12 +174,7 @@ sc_spilled_bucket(ScEngine *engine, ScPane *pane, uint32 hash)
 			bucket->partial = true;
 		}
 		else
-		{
 			bucket = load_bucket(engine, pane, number);
-			engine->in_load = true;
-			check_size(bucket);
-			engine->in_load = false;
-		}
 		pane->directory[number] = bucket;
 	}
 	if (engine->at != NULL)
@@ -269,7 +265,7 @@ spill(ScEngine *engine, ScPane *pane)
 	pane->whole = false;
 	sc_bucket_free(engine, pane->bucket);
 	pane->bucket = NULL;
-	make_directory(engine, pane, bytes);
+	sc_pane_make_directory(engine, pane, depth_for(engine, bytes));
 }
 
 /* The resident pane that takes most, or NULL. */
@@ -317,16 +313,16 @@ evict_unchanged(ScEngine *engine, Size goal, bool all)
 static void
 renew_directory(ScEngine *engine, ScPane *pane)
 {
-	double		bytes = (double) pane->live_bytes * MEMORY_OF_STORED;
+	int			depth = depth_for(engine, (double) pane->live_bytes * MEMORY_OF_STORED);
 
-	if (depth_for(engine, bytes) <= pane->depth + 1)
+	if (depth <= pane->depth + 1)
 		return;
 	for (uint32 i = 0; i < sc_pane_nbuckets(pane); i++)
 	{
 		if (pane->directory[i] != NULL)
 			return;
 	}
-	make_directory(engine, pane, bytes);
+	sc_pane_make_directory(engine, pane, depth);
 }
 
 /* Writes what has changed of all spilled panes, and evicts. */

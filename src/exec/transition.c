@@ -348,6 +348,13 @@ sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 		return;
 	}
 	sc_combine_compile(engine, trans);
+	/* a state that had only rows which made none, as those of sum(int4) with NULL, is no reason to ignore the others */
+	if (trans->kind != SC_TRANS_SERIAL && (*flags & SC_STATE_NULL) && trans->combine.fn_strict)
+	{
+		*state = from;
+		*flags = from_flags;
+		return;
+	}
 	if (trans->kind == SC_TRANS_SERIAL)
 		from = sc_state_serialize(engine, trans, from, from_flags, &from_null);
 	if (trans->kind == SC_TRANS_SERIAL && !from_null)

@@ -16,20 +16,6 @@
 /* Bytes beside the changes that one call writes of panes that have grown so far, or twice the changes */
 #define SWEEP_BYTES		(256 * 1024)
 
-/* The task's positions */
-static ScPositions
-own_positions(const ScEngine *engine)
-{
-	ScPositions result;
-	int			first;
-	int			last;
-
-	sc_engine_key_groups(engine, &first, &last);
-	result.first = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * first;
-	result.end = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * (last + 1);
-	return result;
-}
-
 /* What is written of a pane beside its changes. */
 typedef struct Plan
 {
@@ -45,7 +31,7 @@ typedef struct Plan
 static Plan
 plan_run(const ScEngine *engine, ScPane *pane, int64 age, int64 budget, ScSweep *sweep)
 {
-	ScPositions own = own_positions(engine);
+	ScPositions own = sc_engine_positions(engine);
 	Plan		plan = {0};
 	double		step;
 
@@ -157,16 +143,19 @@ rewrite_all(ScEngine *engine, bool rescaled)
 	}
 }
 
-/* Spilled panes of other tasks' runs become such of this one's. */
+/*
+ * Spilled panes of other tasks' runs become such of this one's; "rescaled": all do, as what was written before the next
+ * part goes with it.
+ */
 static void
-take_over(ScEngine *engine, ScSpilled *spilled)
+take_over(ScEngine *engine, ScSpilled *spilled, bool rescaled)
 {
 	ScPane	   *pane;
 
 	sc_engine_begin_write(engine);
 	for (int i = 0; (pane = sc_engine_pane(engine, i)) != NULL; i++)
 	{
-		if (sc_pane_runs(pane) != NULL && sc_pane_runs(pane)->others)
+		if (sc_pane_runs(pane) != NULL && (rescaled || sc_pane_runs(pane)->others))
 			sc_merge_all(spilled, engine, pane);
 	}
 	sc_engine_end_write(engine);
@@ -185,5 +174,5 @@ sc_changelog_load(ScEngine *engine, int64 query_id, bool rescaled, ScSpilled *sp
 	if (rescaled || moved)
 		rewrite_all(engine, rescaled);
 	sc_engine_end_load(engine);
-	take_over(engine, spilled);
+	take_over(engine, spilled, rescaled);
 }

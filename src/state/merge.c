@@ -3,7 +3,8 @@
  *	  Merging runs of spilled panes, so that few are looked up and what was replaced goes.
  *
  * Runs of about the same size, in powers of four, are a tier; an older run that is smaller than a newer one counts as
- * of the newer one's.  At most MAX_RUNS of a tier stay: of more, the MERGE_RUNS oldest neighbours become one run.
+ * of the newer one's.  At most MAX_RUNS of a tier stay: of more, the MERGE_RUNS oldest neighbours become one run,
+ * or MANY_RUNS of them, if merging has fallen behind.
  * Only runs are merged that are committed, or all of them aren't sent yet, and with one all newer ones of its age: the new
  * run has the age of its newest source and is born now, so that it comes after all of that age.
  *
@@ -21,11 +22,13 @@
 
 #define MAX_RUNS		4
 #define MERGE_RUNS		4
+/* If there are many, so many are merged at a time */
+#define MANY_RUNS		16
 #define TIER_BYTES		(64 * 1024)
 
 /* What is done in one go: bytes of sources, or so many times those that were written since the last one */
 #define WORK_BYTES		(256 * 1024)
-#define WORK_FACTOR		4
+#define WORK_FACTOR		8
 /* Bytes of sources that are read into one bucket */
 #define RANGE_BYTES		(256 * 1024)
 /* Chunks that are deleted in one go, if not more were written */
@@ -97,7 +100,7 @@ choose(const struct ScRuns *runs, int from, int end, int *first, int *n)
 		if (end - begin > MAX_RUNS)
 		{
 			*first = begin;
-			*n = with_all_of_age(runs, begin, MERGE_RUNS);
+			*n = with_all_of_age(runs, begin, end - begin > MANY_RUNS ? MANY_RUNS : MERGE_RUNS);
 			return true;
 		}
 		end = begin;
@@ -177,25 +180,11 @@ find_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 
 /* ---------- merging ---------- */
 
-/* Positions that the engine's groups can have. */
-static ScPositions
-own_positions(const ScEngine *engine)
-{
-	ScPositions result;
-	int			first;
-	int			last;
-
-	sc_engine_key_groups(engine, &first, &last);
-	result.first = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * first;
-	result.end = (SC_POSITIONS >> SC_KEY_GROUP_BITS) * (last + 1);
-	return result;
-}
-
 /* The positions that come next: those of RANGE_BYTES of the sources, if groups are spread evenly. */
 static ScPositions
 next_range(const ScEngine *engine, const struct ScRuns *runs, const ScMerge *merge)
 {
-	ScPositions own = own_positions(engine);
+	ScPositions own = sc_engine_positions(engine);
 	ScPositions range = {Max(merge->at, own.first), own.end};
 	double		bytes = 0;
 	double		step;
@@ -223,7 +212,7 @@ merge_range(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScMerge *merge, 
 	(void) sc_run_add(merge->writer, engine, bucket, SC_ALL_POSITIONS);
 	sc_bucket_free(engine, bucket);
 	merge->at = range.end;
-	*more = range.end < own_positions(engine).end;
+	*more = range.end < sc_engine_positions(engine).end;
 	return bytes;
 }
 
@@ -262,28 +251,36 @@ finish_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScBackend *back
 	sc_stored_runs_account(engine, pane);
 }
 
-/* Works on the pane's merge, or begins one; returns how much of the budget is left. */
+/* Works on the pane's merges while there is budget; returns how much of it is left. */
 static int64
 work_on_pane(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScTableTarget *target, int64 budget)
 {
 	struct ScRuns *runs = sc_pane_runs(pane);
-	bool		more = true;
 
-	if (runs->merge == NULL)
-		runs->merge = find_merge(spilled, engine, pane);
-	if (runs->merge == NULL)
-		return budget;
-	if (target->backend == NULL)
-		target->backend = sc_backend_begin();
-	spilled->has_written = true;
-	sc_run_to(runs->merge->writer, sc_put_into_table, target);
-	while (more && budget > 0)
+	while (budget > 0)
 	{
-		budget -= Max(merge_range(spilled, engine, pane, runs->merge, &more), 1);
-		SC_DEBUG_POINT("merge_range");
-	}
-	if (!more)
+		bool		more = true;
+
+		if (runs->merge == NULL)
+			runs->merge = find_merge(spilled, engine, pane);
+		if (runs->merge == NULL)
+			break;
+		if (target->backend == NULL)
+			target->backend = sc_backend_begin();
+		spilled->has_written = true;
+		sc_run_to(runs->merge->writer, sc_put_into_table, target);
+		while (more && budget > 0)
+		{
+			budget -= Max(merge_range(spilled, engine, pane, runs->merge, &more), 1);
+			SC_DEBUG_POINT("merge_range");
+		}
+		if (more)
+			break;
 		finish_merge(spilled, engine, pane, target->backend);
+		/* the next one may read it */
+		sc_backend_flush(target->backend);
+		CommandCounterIncrement();
+	}
 	return budget;
 }
 
@@ -313,12 +310,17 @@ sc_spilled_work(ScSpilled *spilled, ScEngine *engine)
 	ScTableTarget target = {.query_id = spilled->query_id};
 	int64		budget = Max(WORK_BYTES, WORK_FACTOR * spilled->work);
 	bool		more;
-	ScPane	   *pane;
+	int			npanes = 0;
 
 	sc_engine_begin_write(engine);
 	more = delete_left(spilled, &target, LEFT_CHUNKS + WORK_FACTOR * spilled->work / SC_CHUNK_BYTES);
-	for (int i = 0; budget > 0 && (pane = sc_engine_pane(engine, i)) != NULL; i++)
+	while (sc_engine_pane(engine, npanes) != NULL)
+		npanes++;
+	/* most rows go to the newest ones */
+	for (int i = npanes - 1; budget > 0 && i >= 0; i--)
 	{
+		ScPane	   *pane = sc_engine_pane(engine, i);
+
 		if (sc_pane_runs(pane) != NULL)
 			budget = work_on_pane(spilled, engine, pane, &target, budget);
 	}

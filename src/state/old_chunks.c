@@ -191,8 +191,6 @@ static Size
 apply_entries(Loader *loader, const char *data, Size len)
 {
 	ScEngine   *engine = loader->engine;
-	MemoryContext context = sc_engine_row_context(engine);
-	MemoryContext old = MemoryContextSwitchTo(context);
 	Size		done = 0;
 	Size		field;
 	uint64		entry;
@@ -207,9 +205,7 @@ apply_entries(Loader *loader, const char *data, Size len)
 		loader->entries++;
 		loader->entry_bytes += field + entry -
 			Min((int64) entry, Max(inputs, 0));
-		MemoryContextReset(context);
 	}
-	MemoryContextSwitchTo(old);
 	return done;
 }
 

@@ -72,16 +72,13 @@ static void
 apply_entry(void *arg, uint32 position, const char *data, Size len)
 {
 	Loader	   *loader = arg;
-	MemoryContext context = sc_engine_row_context(loader->engine);
-	MemoryContext old = MemoryContextSwitchTo(context);
 	bool		ours;
-	int64		inputs = sc_group_decode(loader->engine, sc_pane_bucket(loader->pane), SC_FORMAT_VERSION, data, len, &ours);
+	int64		inputs = sc_group_decode(loader->engine, sc_pane_bucket(loader->pane), SC_FORMAT_VERSION,
+										 data, len, &ours);
 
 	loader->moved |= ours != (loader->runs[loader->next].name.key_group == loader->first_key_group);
 	loader->entries++;
 	loader->entry_bytes += len - Min((int64) len, Max(inputs, 0));
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(context);
 }
 
 /* The run being read has no more chunks. */

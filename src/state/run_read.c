@@ -189,6 +189,8 @@ read_entry(ScRunReader *reader, const ScChunk *chunk, const char *at, const char
 			reader->take(reader->arg, reader->position, at, len);
 		return at + len;
 	}
+	if (reader->wanted)
+		sc_bucket_check_room(NULL, len);
 	reader->missing = len;
 	(void) continue_entry(reader, at, end - at);
 	return end;

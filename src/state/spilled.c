@@ -24,6 +24,7 @@ sc_spilled_create(MemoryContext parent, int64 query_id)
 
 	spilled->context = context;
 	spilled->query_id = query_id;
+	sc_spilled_set_age(spilled, 1);
 	return spilled;
 }
 
@@ -131,14 +132,11 @@ static void
 apply_entry(void *arg, uint32 position, const char *data, Size len)
 {
 	Target	   *target = arg;
-	MemoryContext context = sc_engine_row_context(target->engine);
-	MemoryContext old = MemoryContextSwitchTo(context);
 	bool		ours;
 
+	sc_bucket_check_room(target->bucket, len);
 	(void) sc_group_decode(target->engine, target->bucket, SC_FORMAT_VERSION, data, len, &ours);
 	target->bytes += len;
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(context);
 }
 
 int64
