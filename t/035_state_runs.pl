@@ -72,37 +72,16 @@ sub insert_rows
 		FROM generate_series(1, $rows) i";
 }
 
-sub lose_state
-{
-	my $how = pick('immediate', 'task', 'coordinator', 'fast');
-
-	note "lost by: $how";
-	if ($how eq 'immediate' || $how eq 'fast')
-	{
-		$node->stop($how);
-		$node->start;
-	}
-	else
-	{
-		my $pid = pid_of($node, $how);
-
-		kill 'TERM', $pid;
-		wait_restarted($node, $how, $pid);
-	}
-	wait_running($node);
-	return;
-}
-
 for my $round (1 .. $rounds)
 {
 	for (1 .. pick(2, 3, 5))
 	{
 		sql(insert_rows());
 		checkpoint_all($node) if rand() < 0.7;
-		lose_state() if rand() < 0.4;
+		lose_state($node, pick('immediate', 'task', 'coordinator', 'fast')) if rand() < 0.4;
 	}
 	$hour++ if rand() < 0.4;
-	lose_state();
+	lose_state($node, pick('immediate', 'task', 'coordinator', 'fast'));
 	sql(insert_rows());
 	results_equal("round $round");
 }

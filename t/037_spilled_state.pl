@@ -56,7 +56,7 @@ sub insert_rows
 		FROM generate_series(1, $rows) i";
 }
 
-sub lose_state
+sub disturb
 {
 	my $how = pick('immediate', 'task', 'coordinator', 'fast', 'merge_range', 'merge_ends', 'tasks');
 
@@ -75,18 +75,16 @@ sub lose_state
 		sql("SELECT stream_ckpt.alter_query('$_', parallelism => $tasks)") for 'wide', 'inputs';
 		return;
 	}
-	if ($how eq 'immediate' || $how eq 'fast')
+	if ($how ne 'task')
 	{
-		$node->stop($how);
-		$node->start;
+		lose_state($node, $how);
+		return;
 	}
-	else
-	{
-		my $coordinator = pid_of($node, 'coordinator');
+	# one of two: with it the attempt ends
+	my $coordinator = pid_of($node, 'coordinator');
 
-		kill 'TERM', $how eq 'task' ? sql('SELECT min(pid) FROM stream_ckpt.tasks') : $coordinator;
-		wait_restarted($node, 'coordinator', $coordinator);
-	}
+	kill 'TERM', sql('SELECT min(pid) FROM stream_ckpt.tasks');
+	wait_restarted($node, 'coordinator', $coordinator);
 	wait_running($node);
 	return;
 }
@@ -95,7 +93,7 @@ for my $round (1 .. $rounds)
 {
 	sql(insert_rows(pick(1000, 60000, 100000), pick(2000, 300000)));
 	checkpoint_all($node) if rand() < 0.3;
-	lose_state() if rand() < 0.5;
+	disturb() if rand() < 0.5;
 	if ($round % 5 == 0)
 	{
 		$day++;

@@ -20,7 +20,7 @@ our @EXPORT = qw(
   new_node create_stream_table attach create_query
   arm disarm wait_reached
   wait_until wait_status wait_running wait_up sync_pipelines
-  pid_of all_pids wait_restarted
+  pid_of all_pids wait_restarted lose_state
   differences results_ok counter query_late_rows
   checkpoint_all insert_hour try_psql start_writer finish_writer memory_of
 );
@@ -236,14 +236,44 @@ sub pid_of
 	my ($node, $which) = @_;
 	my $query = "$pid_query{$which} LIMIT 1";
 
-	wait_until($node, "SELECT EXISTS ($query)", "there is a $which");
-	return $node->safe_psql('postgres', $query);
+	my $pid = '';
+
+	# it may end in between
+	while ($pid eq '')
+	{
+		wait_until($node, "SELECT EXISTS ($query)", "there is a $which");
+		$pid = $node->safe_psql('postgres', $query);
+	}
+	return $pid;
 }
 
 sub all_pids
 {
 	my ($node) = @_;
 	return map { $_ => pid_of($node, $_) } qw(reader task coordinator);
+}
+
+# Everything in memory is lost: "how" is immediate or fast, for the server, or the name of a process.  Returns when all
+# runs again.
+sub lose_state
+{
+	my ($node, $how, $signal) = @_;
+
+	note "lost by: $how";
+	if ($how eq 'immediate' || $how eq 'fast')
+	{
+		$node->stop($how);
+		$node->start;
+	}
+	else
+	{
+		my $pid = pid_of($node, $how);
+
+		kill $signal // 'TERM', $pid;
+		wait_restarted($node, $how, $pid);
+	}
+	wait_running($node);
+	return;
 }
 
 # Waits until the process of that kind is another one than "pid".
