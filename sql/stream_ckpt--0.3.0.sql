@@ -453,6 +453,11 @@ CREATE FUNCTION stream_ckpt.checkpoint_progress(pipeline_id integer, OUT acknowl
 RETURNS record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_checkpoint_progress';
 COMMENT ON FUNCTION stream_ckpt.checkpoint_progress(integer)
 	IS 'how many tasks of how many have sent their parts of the checkpoint in progress, and the first of those that have not';
+CREATE FUNCTION stream_ckpt.task_cache(pipeline_id integer, task integer, OUT cache_hits bigint, OUT cache_misses bigint,
+	OUT cache_evictions bigint, OUT loaded_bytes bigint, OUT written_bytes bigint, OUT merged_bytes bigint)
+RETURNS record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_task_cache';
+COMMENT ON FUNCTION stream_ckpt.task_cache(integer, integer)
+	IS 'what a task''s windows that are larger than stream_ckpt.task_memory have taken since its attempt began: how often their groups were in memory, and bytes read, written and merged';
 
 --
 -- What a restore does: it alone inserts here by a command, and fires the triggers.  Watermarks come with the results
@@ -629,10 +634,13 @@ SELECT p.name AS pipeline, t.task, t.pid, t.rows_in, t.late_rows, t.watermark, t
 	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
 		 THEN GREATEST(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.decoded_lsn), 0)::bigint END AS lag_bytes,
 	stream_ckpt.task_lag(t.pipeline_id, t.task) AS lag_seconds,
-	t.groups, t.state_bytes, t.outbox_bytes, t.busy_ms, t.backpressured_ms
+	t.groups, t.state_bytes, t.outbox_bytes, t.busy_ms, t.backpressured_ms,
+	c.cache_hits, c.cache_misses, c.cache_evictions, c.loaded_bytes, c.written_bytes, c.merged_bytes,
+	(c.written_bytes + c.merged_bytes)::float8 / NULLIF(c.written_bytes, 0) AS write_amplification
 FROM stream_ckpt.task_status() t
 JOIN stream_ckpt.pipeline p USING (pipeline_id)
-JOIN stream_ckpt.pipeline_status() s USING (pipeline_id);
+JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
+CROSS JOIN LATERAL stream_ckpt.task_cache(t.pipeline_id, t.task) c;
 COMMENT ON VIEW stream_ckpt.tasks
 	IS 'task workers that run now; counts since their attempt began; lag_seconds: 0 when a task has had everything that was committed';
 

@@ -31,11 +31,13 @@ PG_FUNCTION_INFO_V1(stream_ckpt_watermark);
 PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_message);
 PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_hint);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_lag);
+PG_FUNCTION_INFO_V1(stream_ckpt_task_cache);
 PG_FUNCTION_INFO_V1(stream_ckpt_writing_message);
 PG_FUNCTION_INFO_V1(stream_ckpt_checkpoint_progress);
 
 #define PIPELINE_COLUMNS 14
 #define TASK_COLUMNS 13
+#define CACHE_COLUMNS 6
 
 static inline void
 set(Datum *values, bool *nulls, int column, Datum value, bool isnull)
@@ -272,6 +274,45 @@ stream_ckpt_task_status(PG_FUNCTION_ARGS)
 	PG_RETURN_NULL();
 }
 
+/* The task of that number of a pipeline of this database; NULL if it doesn't run. */
+static ScPipelineShared *
+pipeline_of_task(int32 pipeline_id, int number)
+{
+	ScPipelineShared *pipeline = sc_shared_find(MyDatabaseId, pipeline_id);
+
+	if (!pipeline || number < 0 || number >= SC_MAX_TASKS || pipeline->tasks[number].place.pid == 0)
+		return NULL;
+	return pipeline;
+}
+
+/*
+ * task_cache(pipeline_id, task): what the task's windows larger than memory have taken since its attempt began, as
+ * ScSpillCounters has it; all NULL if there is no such task.
+ */
+Datum
+stream_ckpt_task_cache(PG_FUNCTION_ARGS)
+{
+	int			number = PG_GETARG_INT32(1);
+	ScPipelineShared *pipeline = pipeline_of_task(PG_GETARG_INT32(0), number);
+	TupleDesc	desc;
+	Datum		values[CACHE_COLUMNS] = {0};
+	bool		nulls[CACHE_COLUMNS];
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	memset(nulls, pipeline == NULL, sizeof(nulls));
+	if (pipeline != NULL)
+	{
+		ScSpillCounters counters = pipeline->tasks[number].spill;
+		int64		figures[CACHE_COLUMNS] = {counters.hits, counters.misses, counters.evictions,
+		counters.loaded, counters.written, counters.merged};
+
+		for (int i = 0; i < CACHE_COLUMNS; i++)
+			values[i] = Int64GetDatum(figures[i]);
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
 /* Seconds since something is behind; 0: nothing is. */
 static double
 seconds_since(ScMoment since)
@@ -287,13 +328,12 @@ seconds_since(ScMoment since)
 Datum
 stream_ckpt_task_lag(PG_FUNCTION_ARGS)
 {
-	ScPipelineShared *pipeline = sc_shared_find(MyDatabaseId, PG_GETARG_INT32(0));
 	int			number = PG_GETARG_INT32(1);
+	ScPipelineShared *pipeline = pipeline_of_task(PG_GETARG_INT32(0), number);
 	ScTaskShared *task;
 	double		lag;
 
-	if (!pipeline || number < 0 || number >= SC_MAX_TASKS ||
-		pipeline->tasks[number].place.pid == 0)
+	if (!pipeline)
 		PG_RETURN_NULL();
 	task = &pipeline->tasks[number];
 	lag = Max(seconds_since(pipeline->behind_since), seconds_since(task->behind_since));

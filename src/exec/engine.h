@@ -71,6 +71,20 @@ typedef struct ScSpillWays
 	void		(*close) (void *arg, ScEngine *engine, ScPane *pane);
 } ScSpillWays;
 
+/*
+ * What panes that are larger than memory have taken, of a whole task: its engines and ScSpilleds add to it.
+ * "Needed": by a row, or when a pane's rows are emitted.
+ */
+typedef struct ScSpillCounters
+{
+	int64		hits;			/* a bucket of a spilled pane was needed, and in memory */
+	int64		misses;			/* it wasn't: it was loaded, or opened empty to collect deltas */
+	int64		evictions;		/* buckets that gave back their memory, but for those of panes that are over */
+	int64		loaded;			/* bytes of entries applied in loads, as the next ones without headers of chunks */
+	int64		written;		/* bytes of runs, of panes that became spilled and of changes */
+	int64		merged;			/* bytes of runs that merges have made */
+} ScSpillCounters;
+
 typedef struct ScEngineOptions
 {
 	ScEmit		emit;
@@ -85,6 +99,7 @@ typedef struct ScEngineOptions
 	bool		undo;			/* sc_engine_after_error can go on */
 	const ScSpillWays *spill;	/* NULL: all is in memory */
 	void	   *spill_arg;
+	ScSpillCounters *spill_counters;	/* if spill isn't NULL */
 	ScMemoryGrew memory_grew;
 	void	   *memory_arg;
 } ScEngineOptions;

@@ -154,6 +154,18 @@ load_bucket(ScEngine *engine, ScPane *pane, uint32 number)
 	return bucket;
 }
 
+/* A bucket is needed, which is in memory or (NULL) isn't. */
+static inline void
+count_lookup(ScEngine *engine, const ScBucket *bucket)
+{
+	ScSpillCounters *counters = engine->options.spill_counters;
+
+	if (bucket != NULL)
+		counters->hits++;
+	else
+		counters->misses++;
+}
+
 /*
  * The bucket that groups of this hash are in, of a spilled pane: rows go into it now.  The current
  * context is a short one.
@@ -164,6 +176,7 @@ sc_spilled_bucket(ScEngine *engine, ScPane *pane, uint32 hash)
 	uint32		number = bucket_number(pane, hash);
 	ScBucket   *bucket = pane->directory[number];
 
+	count_lookup(engine, bucket);
 	if (bucket != NULL && bucket == engine->at)
 		return bucket;
 	if (bucket == NULL)
@@ -192,14 +205,22 @@ ScBucket *
 sc_spilled_take_bucket(ScEngine *engine, ScPane *pane, uint32 number, bool *loaded)
 {
 	*loaded = pane->directory[number] == NULL;
+	count_lookup(engine, pane->directory[number]);
 	return *loaded ? load_bucket(engine, pane, number) : pane->directory[number];
+}
+
+static void
+free_bucket(ScEngine *engine, ScPane *pane, uint32 number)
+{
+	sc_bucket_free(engine, pane->directory[number]);
+	pane->directory[number] = NULL;
 }
 
 static void
 evict(ScEngine *engine, ScPane *pane, uint32 number)
 {
-	sc_bucket_free(engine, pane->directory[number]);
-	pane->directory[number] = NULL;
+	free_bucket(engine, pane, number);
+	engine->options.spill_counters->evictions++;
 }
 
 /* Writes what has changed of a spilled pane. */
@@ -234,7 +255,7 @@ sc_spilled_close(ScEngine *engine, ScPane *pane)
 	for (uint32 i = 0; i < sc_pane_nbuckets(pane); i++)
 	{
 		if (pane->directory[i] != NULL)
-			evict(engine, pane, i);
+			free_bucket(engine, pane, i);
 	}
 	pfree(pane->directory);
 }
@@ -265,6 +286,7 @@ spill(ScEngine *engine, ScPane *pane)
 	pane->whole = false;
 	sc_bucket_free(engine, pane->bucket);
 	pane->bucket = NULL;
+	engine->options.spill_counters->evictions++;
 	sc_pane_make_directory(engine, pane, depth_for(engine, bytes));
 }
 

@@ -244,7 +244,7 @@ finish_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScBackend *back
 		sc_backend_retire_run(backend, spilled->query_id, source);
 		sc_spilled_leave(spilled, source);
 	}
-	spilled->counters.merged += run.bytes;
+	spilled->counters->merged += run.bytes;
 	replace_sources(runs, merge->first, merge->n, &run, true);
 	pfree(merge);
 	runs->merge = NULL;
@@ -349,7 +349,7 @@ merge_now(ScSpilled *spilled, ScEngine *engine, ScPane *pane, int first, int n)
 	run = sc_run_end(merge->writer, false);
 	sc_backend_end(target.backend);
 	CommandCounterIncrement();
-	spilled->counters.merged += run.bytes;
+	spilled->counters->merged += run.bytes;
 	spilled->has_written = true;
 	return run;
 }

@@ -17,13 +17,14 @@
 #include "utils/memutils.h"
 
 ScSpilled *
-sc_spilled_create(MemoryContext parent, int64 query_id)
+sc_spilled_create(MemoryContext parent, int64 query_id, ScSpillCounters *counters)
 {
 	MemoryContext context = AllocSetContextCreate(parent, "stream_ckpt runs", ALLOCSET_SMALL_SIZES);
 	ScSpilled  *spilled = MemoryContextAllocZero(context, sizeof(ScSpilled));
 
 	spilled->context = context;
 	spilled->query_id = query_id;
+	spilled->counters = counters;
 	sc_spilled_set_age(spilled, 1);
 	return spilled;
 }
@@ -43,12 +44,6 @@ sc_spilled_has_written(ScSpilled *spilled)
 
 	spilled->has_written = false;
 	return result;
-}
-
-const ScSpilledCounters *
-sc_spilled_counters(const ScSpilled *spilled)
-{
-	return &spilled->counters;
 }
 
 void
@@ -161,11 +156,10 @@ load_bucket(void *arg, ScEngine *engine, ScPane *pane, ScBucket *bucket, uint32 
 	ScSpilled  *spilled = arg;
 	const struct ScRuns *runs = sc_pane_runs(pane);
 
-	spilled->counters.loads++;
 	if (runs == NULL)
 		return;
-	spilled->counters.loaded += sc_stored_runs_apply(spilled, engine, runs->runs, runs->n,
-													 sc_pane_positions(pane, number), bucket);
+	spilled->counters->loaded += sc_stored_runs_apply(spilled, engine, runs->runs, runs->n,
+													  sc_pane_positions(pane, number), bucket);
 }
 
 /* ---------- writing ---------- */
@@ -235,7 +229,7 @@ write_pane(void *arg, ScEngine *engine, ScPane *pane)
 	sc_stored_runs_account(engine, pane);
 	spilled->has_written = true;
 	spilled->work += run.bytes;
-	spilled->counters.written += run.bytes;
+	spilled->counters->written += run.bytes;
 	sc_merge_unsent(spilled, engine, pane);
 }
 

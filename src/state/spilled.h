@@ -16,17 +16,8 @@
 /* Of one query in a task; outlives engines. */
 typedef struct ScSpilled ScSpilled;
 
-/* Bytes of runs since the query was loaded. */
-typedef struct ScSpilledCounters
-{
-	int64		written;		/* of changes */
-	int64		merged;			/* of merges */
-	int64		loaded;			/* entries applied, without merges */
-	int64		loads;			/* buckets */
-} ScSpilledCounters;
-
-/* In a context of its own, child of "parent". */
-extern ScSpilled *sc_spilled_create(MemoryContext parent, int64 query_id);
+/* In a context of its own, child of "parent"; "counters" must live longer. */
+extern ScSpilled *sc_spilled_create(MemoryContext parent, int64 query_id, ScSpillCounters *counters);
 
 /* For ScEngineOptions; spill_arg is the ScSpilled. */
 extern const ScSpillWays sc_spill_ways;
@@ -39,7 +30,5 @@ extern bool sc_spilled_has_written(ScSpilled *spilled);
  * written since the last call.  True: there is more.  To be called between two rows.
  */
 extern bool sc_spilled_work(ScSpilled *spilled, ScEngine *engine);
-
-extern const ScSpilledCounters *sc_spilled_counters(const ScSpilled *spilled);
 
 #endif							/* SC_STATE_SPILLED_H */

@@ -46,7 +46,7 @@ struct ScSpilled
 	ScLeftRun  *left;			/* nleft of them, to be deleted */
 	int			nleft;
 	int			max_left;
-	ScSpilledCounters counters;
+	ScSpillCounters *counters;
 };
 
 /* Writes into the table, in the current transaction. */

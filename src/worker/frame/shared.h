@@ -17,6 +17,7 @@
 #include "access/xlogdefs.h"
 #include "base/clock.h"
 #include "datatype/timestamp.h"
+#include "exec/engine.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/dsm.h"
@@ -62,6 +63,7 @@ typedef struct ScTaskShared
 	int64		outbox_bytes;
 	int64		busy_us;
 	int64		backpressured_us;	/* not reading because the outbox was full */
+	ScSpillCounters spill;		/* since the attempt began */
 } ScTaskShared;
 
 typedef struct ScPipelineShared

@@ -113,7 +113,7 @@ query_create(ScQuery *catalog, ScPlace place, MemoryContext context, ScOutbox *o
 	query->context = context;
 	query->query = catalog;
 	query->place = place;
-	query->spilled = sc_spilled_create(context, catalog->query_id);
+	query->spilled = sc_spilled_create(context, catalog->query_id, sc_task_spill_counters());
 	query->options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	sc_rows_init(&query->rows, outbox, catalog->query_id);
 	sc_task_check_access(query);
@@ -164,6 +164,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	options.memory_arg = query;
 	options.spill = &sc_spill_ways;
 	options.spill_arg = query->spilled;
+	options.spill_counters = sc_task_spill_counters();
 
 	definition = sc_definition_load(catalog);
 	/* the definition was read under this lock: its row type is that */

@@ -295,6 +295,12 @@ process_barrier(const ScWireBarrier *barrier)
 	pgstat_report_stat(false);
 }
 
+ScSpillCounters *
+sc_task_spill_counters(void)
+{
+	return &shared->spill;
+}
+
 /* Into shared memory, for task_status(): sums over all queries, and the smallest watermark. */
 static void
 publish_statistics(void)

@@ -116,6 +116,9 @@ extern void sc_task_queries_reset(const ScWireControl *control);
 extern void sc_task_query_drop(int64 query_id);
 extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
 
+/* task.c: of this task, in shared memory */
+extern ScSpillCounters *sc_task_spill_counters(void);
+
 /* memory.c: where the queries' state is past stream_ckpt.task_memory, the largest of them fails */
 extern void sc_task_queries_bound(void);
 extern bool sc_task_queries_are_too_large(void);
