@@ -23,7 +23,7 @@ CREATE FUNCTION later(i int, t timestamptz = late(1)) RETURNS timestamptz LANGUA
 CREATE DOMAIN noisy AS int CHECK (VALUE > random());
 
 -- Tries a definition; what is accepted is dropped again.
-CREATE FUNCTION try(definition text, emit text = 'close') RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION try(definition text, emit text = NULL) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM stream_ckpt.create_query('tried', definition, emit => emit);
 	DROP TABLE tried;
@@ -135,6 +135,18 @@ SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, 
 
 SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'', ''2024-01-01''::date) w GROUP BY 1');
 
+-- without a window
+SELECT try('SELECT count(*) FROM clicks', 'close');
+SELECT try('SELECT url FROM clicks');
+SELECT try('SELECT url, ms FROM clicks WHERE ms > 5');
+SELECT try('SELECT url, count(*) FROM clicks GROUP BY url, ms');
+SELECT try('SELECT url, ms, count(*) FROM clicks GROUP BY url');
+SELECT try('SELECT w.window_start, count(*) FROM clicks GROUP BY 1');
+SELECT try('SELECT count(*) FROM clicks GROUP BY ()');
+SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM clicks', allowed_lateness => '1 min');
+SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM clicks', keep_late_rows => true);
+SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM plain');
+
 -- GROUP BY
 SELECT try('SELECT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w');
 SELECT try('SELECT url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY url');
@@ -226,6 +238,10 @@ SELECT try('SELECT w.window_time, count(*) FROM clicks c JOIN stream_ckpt.tumble
 SELECT try('SELECT window_start, user_id % 10 AS bucket, count(DISTINCT url), string_agg(url, '','' ORDER BY ts), sum(ms) FILTER (WHERE ms > 5) + 1 AS more, percentile_cont(0.5) WITHIN GROUP (ORDER BY ms) AS median, max(window_start - ts) AS since FROM clicks, stream_ckpt.tumble(ts, ''1 day'') GROUP BY window_start, window_end, user_id % 10', 'update');
 SELECT try('SELECT j.window_start, j.url, count(j.*) FROM (clicks CROSS JOIN stream_ckpt.tumble(ts, make_interval(mins => 5))) AS j GROUP BY 1, 2');
 SELECT try('SELECT to_char(w.window_start, ''YYYY'') AS y, lower(url) || '' '' || count(*) AS t FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start, lower(url)');
+SELECT try('SELECT count(*) FROM clicks');
+SELECT try('SELECT count(*) FROM clicks', 'update');
+SELECT try('SELECT url, lower(url) AS l, count(*) FROM clicks GROUP BY 1, 2');
+SELECT try('SELECT 1 AS one FROM timeless HAVING count(*) > 3');
 
 SET client_min_messages = warning;
 SELECT stream_ckpt.start_pipeline('default');

@@ -322,13 +322,13 @@ COMMENT ON SERVER stream_ckpt
 --
 -- Queries
 --
-CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT 'close',
+CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,
 	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
 	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
 COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer)
-	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close or update; parallelism: on how many of the pipeline''s tasks it runs';
+	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs';
 CREATE FUNCTION stream_ckpt.alter_query(query regclass, parallelism integer DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_query';
 COMMENT ON FUNCTION stream_ckpt.alter_query(regclass, integer)

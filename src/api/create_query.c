@@ -71,14 +71,18 @@ typedef struct NewQuery
 static void
 check_options(FunctionCallInfo fcinfo, NewQuery *query)
 {
-	char	   *emit = sc_arg_text(fcinfo, 2, "emit");
+	char	   *emit = PG_ARGISNULL(2) ? NULL : sc_arg_text(fcinfo, 2, "emit");
 	char	   *on_error = sc_arg_text(fcinfo, 6, "on_error");
 
-	if (strcmp(emit, "close") != 0 && strcmp(emit, "update") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit)));
-	query->emit = strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
+	query->emit = SC_EMIT_DEFAULT;
+	if (emit != NULL)
+	{
+		if (strcmp(emit, "close") != 0 && strcmp(emit, "update") != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit)));
+		query->emit = strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
+	}
 	if (strcmp(on_error, "stop") != 0 && strcmp(on_error, "dead_letter") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -123,6 +127,13 @@ analyze_text(NewQuery *query)
 
 	query->definition = sc_definition_analyze(parsed, query->text, query->emit,
 											  query->allowed_lateness);
+	query->emit = query->definition->emit;
+	if (query->keep_late_rows && !sc_assigner_has_windows(&query->definition->window))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("keep_late_rows needs a window"),
+				 errdetail("Without a window no row is late: every row counts."),
+				 errhint("Leave it out.")));
 	check_stream(query, parsed);
 	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism);
 }
@@ -208,8 +219,9 @@ has_fixed_length(const TargetEntry *target)
 }
 
 /*
- * The index of the result: its key columns, window first, unique.  Columns that may hold too much
- * are left out if nothing needs them, and then it isn't unique.  The name of a unique one; NULL: none.
+ * The index of the result: its key columns, window first, unique; a constant if the table has one row.  Columns
+ * that may hold too much are left out if nothing needs them, and then it isn't unique.  The name of a unique one
+ * over columns; NULL: none.
  */
 static char *
 create_key(NewQuery *query, const char *table)
@@ -219,9 +231,11 @@ create_key(NewQuery *query, const char *table)
 	bool		all = true;
 	char	   *name;
 
-	if (definition->nresult_key == 0)
+	if (definition->nresult_key == 0 && !definition->one_row)
 		return NULL;
 	initStringInfo(&columns);
+	if (definition->one_row)
+		appendStringInfoString(&columns, "(true)");
 	for (int i = 0; i < definition->nresult_key; i++)
 	{
 		TargetEntry *target = list_nth(definition->target, definition->result_key[i] - 1);
@@ -239,11 +253,11 @@ create_key(NewQuery *query, const char *table)
 							 quote_identifier(name), table, columns.data,
 							 all ? " NULLS NOT DISTINCT" : ""),
 					SPI_OK_UTILITY);
-	return all ? name : NULL;
+	return all && !definition->one_row ? name : NULL;
 }
 
 /*
- * Every group has a window: its columns are NOT NULL.  And changes of the table can be replicated,
+ * If there are windows, every group has one: its columns are NOT NULL.  And changes of the table can be replicated,
  * whatever publication it is in: by the key's index if all its columns are NOT NULL, else by whole
  * rows.  Without that PostgreSQL would refuse our updates of a published table.
  */
@@ -412,7 +426,7 @@ create_entry(NewQuery *query)
 	control.pipeline_id = query->pipeline->pipeline_id;
 	control.query_id = sc_query_insert(&entry);
 	control.stream_relid = query->definition->stream_relid;
-	control.event_time_attno = query->definition->event_time_attno;
+	control.event_time_attno = sc_stream_by_relid(entry.stream_relid, false)->event_time_attno;
 	control.parallelism = query->parallelism;
 	control.has_options = true;
 	control.options = sc_stream_by_relid(entry.stream_relid, false)->options;

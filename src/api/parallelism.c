@@ -83,7 +83,8 @@ sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *defin
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a query without keys cannot have a parallelism above 1"),
-				 errdetail("It has one group for each window."),
+				 sc_assigner_has_windows(&definition->window) ? errdetail("It has one group for each window.") :
+				 errdetail("It has one group."),
 				 errhint("Group by a column more, or leave \"parallelism\" at 1.")));
 	if (parallelism > 1 && definition->routed_by_user_parts)
 		ereport(ERROR,

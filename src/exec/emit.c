@@ -74,10 +74,14 @@ static TupleDesc
 failed_desc(const ScEngine *engine)
 {
 	const ScDefinition *def = engine->def;
-	TupleDesc	desc = CreateTemplateTupleDesc(2 + def->nkeys);
+	int			nwindow = sc_assigner_has_windows(&def->window) ? 2 : 0;
+	TupleDesc	desc = CreateTemplateTupleDesc(nwindow + def->nkeys);
 
-	TupleDescInitEntry(desc, 1, "window_start", def->event_time_type, -1, 0);
-	TupleDescInitEntry(desc, 2, "window_end", def->event_time_type, -1, 0);
+	if (nwindow > 0)
+	{
+		TupleDescInitEntry(desc, 1, "window_start", def->event_time_type, -1, 0);
+		TupleDescInitEntry(desc, 2, "window_end", def->event_time_type, -1, 0);
+	}
 	for (int i = 0; i < def->nkeys; i++)
 	{
 		char	   *name = psprintf("key_%d", i + 1);
@@ -91,8 +95,8 @@ failed_desc(const ScEngine *engine)
 				((Var *) entry->expr)->varattno == SC_WINDOW_COLUMNS + i + 1)
 				name = entry->resname;
 		}
-		TupleDescInitEntry(desc, 3 + i, name, def->keys[i].type, def->keys[i].typmod, 0);
-		TupleDescInitEntryCollation(desc, 3 + i, def->keys[i].collation);
+		TupleDescInitEntry(desc, nwindow + i + 1, name, def->keys[i].type, def->keys[i].typmod, 0);
+		TupleDescInitEntryCollation(desc, nwindow + i + 1, def->keys[i].collation);
 	}
 	TupleDescFinalize(desc);
 	return desc;
@@ -379,6 +383,7 @@ sc_engine_failed_group(ScEngine *engine)
 	const ScGroup *group = sc_bucket_group(engine, emission->bucket,
 										 emission->items[emission->at - 1].number);
 	TupleTableSlot *slot = engine->failed_slot;
+	int			n = 0;
 
 	if (slot == NULL)
 	{
@@ -389,13 +394,17 @@ sc_engine_failed_group(ScEngine *engine)
 		MemoryContextSwitchTo(old);
 	}
 	ExecClearTuple(slot);
-	slot->tts_values[0] = Int64GetDatum(emission->pane->window.start);
-	slot->tts_values[1] = Int64GetDatum(emission->pane->window.end);
-	slot->tts_isnull[0] = slot->tts_isnull[1] = false;
+	if (sc_assigner_has_windows(&engine->def->window))
+	{
+		slot->tts_values[0] = Int64GetDatum(emission->pane->window.start);
+		slot->tts_values[1] = Int64GetDatum(emission->pane->window.end);
+		slot->tts_isnull[0] = slot->tts_isnull[1] = false;
+		n = 2;
+	}
 	for (int i = 0; i < engine->nkeys; i++)
 	{
-		slot->tts_values[2 + i] = sc_group_keys(engine, group)[i];
-		slot->tts_isnull[2 + i] = group->nulls[i];
+		slot->tts_values[n + i] = sc_group_keys(engine, group)[i];
+		slot->tts_isnull[n + i] = group->nulls[i];
 	}
 	return ExecStoreVirtualTuple(slot);
 }

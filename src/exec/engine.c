@@ -352,7 +352,13 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	engine->tmpcontext->ecxt_scantuple = slot;
 	old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 
-	if (unlikely(slot->tts_isnull[engine->time_attno - 1] ||
+	if (unlikely(engine->time_attno == 0))
+	{
+		if (engine->current == NULL)
+			(void) enter_pane(engine, 0);
+		add_row(engine, cut);
+	}
+	else if (unlikely(slot->tts_isnull[engine->time_attno - 1] ||
 				 TIMESTAMP_NOT_FINITE(DatumGetInt64(slot->tts_values[engine->time_attno - 1]))))
 		drop_timeless(engine, cut);
 	else
@@ -552,7 +558,13 @@ sc_engine_set_time(ScEngine *engine, const ScEventTime *time)
 {
 	engine->time = *time;
 	set_max_event_time(engine, time->max_event_time);
-	if (sc_closed_has_times(&engine->time))
+	if (!sc_assigner_has_windows(&engine->def->window))
+	{
+		/* without its state it begins anew: nothing is ever over */
+		engine->time.closed_until = SC_NO_EVENT_TIME;
+		memset(&engine->time.closed_windows, 0, sizeof(ScWindowRanges));
+	}
+	else if (sc_closed_has_times(&engine->time))
 	{
 		int64		last = engine->time.closed_windows.ranges[0].end - 1;
 
@@ -606,13 +618,34 @@ sc_engine_next_due(const ScEngine *engine)
  * Barriers and figures
  * --------------------------------------------------------------------- */
 
+/* The one group of a query without windows and keys is there before any row has come. */
+static void
+make_only_group(ScEngine *engine)
+{
+	uint32		hash = sc_keys_hash(engine);
+	ScBucket   *bucket;
+	bool		isnew;
+
+	if (engine->current == NULL)
+		(void) enter_pane(engine, 0);
+	if (engine->current == NULL)
+		engine->current = sc_pane_open(engine, engine->span.key);
+	bucket = engine->current->bucket;
+	/* a spilled pane has it; else it may be gone with a row that failed */
+	if (bucket != NULL && bucket->ngroups == 0 && sc_is_ours(engine, hash))
+		(void) sc_bucket_lookup(engine, bucket, hash, &isnew);
+}
+
 void
 sc_engine_emit_changed(ScEngine *engine)
 {
 	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
-	int			n = update ? engine->npanes : emitted_panes(engine);
+	int			n;
 
 	engine->running = true;
+	if (engine->def->one_row)
+		make_only_group(engine);
+	n = update ? engine->npanes : emitted_panes(engine);
 	for (int i = 0; i < n; i++)
 		sc_emit_changes(engine, engine->panes[i]);
 	engine->running = false;

@@ -225,7 +225,7 @@ typedef enum ScEngineFault
  */
 extern ScEngineFault sc_engine_after_error(ScEngine *engine);
 
-/* After SC_FAULT_GROUP: a slot with the group's window_start, window_end and keys,
+/* After SC_FAULT_GROUP: a slot with the group's window_start and window_end, if there are windows, and its keys,
  * valid until the next call. */
 extern TupleTableSlot *sc_engine_failed_group(ScEngine *engine);
 

@@ -23,6 +23,7 @@
 
 typedef enum ScEmit
 {
+	SC_EMIT_DEFAULT = 0,		/* of create_query(): close with windows, update without; no query has it */
 	SC_EMIT_CLOSE = 'c',		/* a window's rows appear once, when it closes */
 	SC_EMIT_UPDATE = 'u'		/* each checkpoint upserts what changed */
 } ScEmit;

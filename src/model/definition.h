@@ -26,6 +26,7 @@
 #ifndef SC_MODEL_DEFINITION_H
 #define SC_MODEL_DEFINITION_H
 
+#include "model/catalog.h"
 #include "nodes/bitmapset.h"
 #include "nodes/primnodes.h"
 #include "window/assigner.h"
@@ -55,12 +56,13 @@ typedef struct ScAggregate
 typedef struct ScDefinition
 {
 	Oid			stream_relid;	/* the root, where the relation is partitioned */
-	AttrNumber	event_time_attno;
+	AttrNumber	event_time_attno;	/* 0: there are no windows, rows need no event time */
 	Oid			event_time_type;	/* TIMESTAMPTZOID or TIMESTAMPOID */
 	AttrNumber	last_attno;		/* highest stream attribute that is read; a
 								 * whole-row Var makes it the last of the row */
 	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
 	ScAssigner	window;
+	ScEmit		emit;			/* CLOSE with windows only */
 	List	   *quals;			/* implicitly ANDed; NIL: every row */
 	int			nkeys;			/* without the window's columns */
 	ScKey	   *keys;
@@ -71,11 +73,12 @@ typedef struct ScDefinition
 
 	/*
 	 * The result columns (1-based positions in "target") that identify a row:
-	 * one or more window columns and every key.  nresult_key 0: the select list
-	 * leaves one out (allowed for emit => 'close' without allowed lateness only).
+	 * one or more window columns, if there are windows, and every key.  nresult_key 0: the select list
+	 * leaves one out (allowed for emit => 'close' without allowed lateness only), or one_row.
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;
+	bool		one_row;		/* aggregates without window and keys: always one group, even without rows */
 
 	/*
 	 * What others can change, so that it has to be compiled again (query/depends.c).

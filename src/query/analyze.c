@@ -21,6 +21,7 @@
 #include "query/analyze.h"
 #include "query/query_internal.h"
 #include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -79,6 +80,35 @@ expand_generated(ScAnalysis *an)
 	relation_close(stream, AccessShareLock);
 }
 
+/*
+ * Takes what was left out by what the definition is.  Fails if it was asked for what only a query with
+ * windows can do.
+ */
+static void
+choose_emit(ScAnalysis *an)
+{
+	bool		windows = sc_assigner_has_windows(&an->def->window);
+
+	if (an->emit == SC_EMIT_DEFAULT)
+		an->emit = windows ? SC_EMIT_CLOSE : SC_EMIT_UPDATE;
+	if (!windows && an->emit == SC_EMIT_CLOSE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("emit 'close' needs a window"),
+				 errdetail("Without a window no group is ever closed."),
+				 errhint("Leave it out, or use emit => 'update'; or add a window to FROM, as in FROM %s, stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start.",
+						 quote_identifier(get_rel_name(an->stream->relid))),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	if (!windows && an->allowed_lateness > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("allowed_lateness needs a window"),
+				 errdetail("Without a window no row is late: every row counts."),
+				 errhint("Leave it out."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	an->def->emit = an->emit;
+}
+
 ScDefinition *
 sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 					  int64 allowed_lateness)
@@ -101,6 +131,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	expand_generated(&an);
 	sc_check_expressions(&an);
 	sc_analyze_window(&an);
+	choose_emit(&an);
 	sc_note_dependencies(&an);
 	sc_split_definition(&an);
 	sc_note_planned_dependencies(&an);
@@ -186,6 +217,20 @@ is_covered(Query *query, SortGroupClause *item, const int *columns, int ncolumns
 	return false;
 }
 
+/* Has it a window function in FROM? */
+static bool
+has_window(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_FUNCTION)
+			return true;
+	}
+	return false;
+}
+
 bool
 sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 {
@@ -217,5 +262,5 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 		if (!is_window_column(an.query, get_sortgroupclause_tle(item, an.query->targetList)))
 			result = is_covered(an.query, item, columns, ncolumns);
 	}
-	return result && window;
+	return result && (window || !has_window(an.query));
 }

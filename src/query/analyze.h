@@ -16,7 +16,8 @@
  * ERRCODE_FEATURE_NOT_SUPPORTED (a clause that continuous queries can't have,
  * or not yet) or another code, naming the clause, with a hint, and with the
  * position in "source_text" where the node has one (source_text may be NULL).
- * Needs a transaction; takes no lock beyond AccessShare on what it looks up.
+ * Needs a transaction; takes no lock beyond AccessShare on what it looks up.  "emit" can be
+ * SC_EMIT_DEFAULT; the definition has what it comes to.
  */
 extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text,
 										   ScEmit emit, int64 allowed_lateness);
@@ -31,8 +32,9 @@ extern ScDefinition *sc_definition_load(const ScQuery *query);
 extern List *sc_definition_settings(Oid view);
 
 /*
- * Do these columns of the result (from 0) identify its rows: one or more of the window, every key of
- * GROUP BY, and no other?  Locks the view (AccessShare) until the transaction's end.
+ * Do these columns of the result (from 0) identify its rows: one or more of the window, if there is one, every
+ * key of GROUP BY, and no other?  No columns do if it has one row.  Locks the view (AccessShare) until the
+ * transaction's end.
  */
 extern bool sc_definition_identifies(Oid view, const int *columns, int ncolumns);
 

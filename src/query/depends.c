@@ -142,7 +142,8 @@ sc_note_dependencies(ScAnalysis *an)
 	Query	   *query = an->query;
 
 	(void) depends_walker((Node *) an->quals, an);
-	(void) depends_walker((Node *) an->window_call->args, an);
+	if (an->window_call != NULL)
+		(void) depends_walker((Node *) an->window_call->args, an);
 	(void) depends_walker((Node *) get_sortgrouplist_exprs(query->groupClause, query->targetList), an);
 	an->def->routed_by_user_parts = an->def->has_user_parts;
 	(void) depends_walker((Node *) query->targetList, an);

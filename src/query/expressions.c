@@ -319,5 +319,6 @@ sc_check_expressions(ScAnalysis *an)
 	(void) check_walker((Node *) query->targetList, an);
 	(void) check_walker((Node *) an->quals, an);
 	(void) check_walker(query->havingQual, an);
-	(void) check_walker((Node *) an->window_call->args, an);
+	if (an->window_call != NULL)
+		(void) check_walker((Node *) an->window_call->args, an);
 }

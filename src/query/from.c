@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  * from.c
- *	  Reads FROM: one attached stream and one window function, and nothing else.
+ *	  Reads FROM: one attached stream, perhaps one window function, and nothing else.
  *
  *	  FROM s, stream_ckpt.tumble(ts, '1 minute') w
  *	  FROM s CROSS JOIN stream_ckpt.tumble(ts, '1 minute') w
  *	  FROM s JOIN LATERAL stream_ckpt.tumble(ts, '1 minute') w ON <condition>
  *
- * are the same; the condition of a join becomes part of WHERE.
+ * are the same; the condition of a join becomes part of WHERE.  Without a window function the query has
+ * no windows.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -236,13 +237,6 @@ sc_analyze_from(ScAnalysis *an)
 	if (an->stream_varno == 0)
 		sc_refuse_clause(an, -1, "a SELECT without a stream",
 						 "Name a stream in FROM.");
-	if (an->window_varno == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous query without a window is not supported yet"),
-				 errhint("Add a window to FROM, as in FROM %s, stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start.",
-						 quote_identifier(get_rel_name(an->stream->relid))),
-				 sc_errposition(an, sc_from_item_location(an, 0))));
 
 	if (from->quals != NULL)
 		an->quals = lappend(an->quals, from->quals);

@@ -7,7 +7,7 @@
  *
  *	 clauses.c		refuses clauses of the whole SELECT
  *	 from.c			finds the stream and the window function
- *	 window.c		reads the window function's arguments
+ *	 window.c		reads the window function's arguments, if there is one
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
  *	 split.c		splits at GROUP BY into the source part and the upper part
@@ -31,15 +31,15 @@ typedef struct ScAnalysis
 	const char *source_text;	/* NULL: a stored definition */
 	int			outer_location; /* of the call or cast that hides what is looked at (defaults,
 								 * domains), for what has no place of its own; -1: none */
-	ScEmit		emit;
+	ScEmit		emit;			/* DEFAULT: not chosen yet */
 	int64		allowed_lateness;
 
 	/* from.c */
 	int			stream_varno;	/* 0: not met yet */
 	ScStream   *stream;
 	AttrNumber	stream_natts;	/* columns, dropped ones included */
-	int			window_varno;	/* 0: not met yet */
-	FuncExpr   *window_call;	/* the call of tumble() */
+	int			window_varno;	/* 0: not met yet, or no window */
+	FuncExpr   *window_call;	/* the call of tumble(); NULL: none */
 	List	   *quals;			/* WHERE and JOIN ... ON */
 
 	/* split.c */

@@ -213,7 +213,28 @@ window_is_grouped(ScAnalysis *an)
 	return false;
 }
 
-/* Reads GROUP BY into "an".  Fails if there is none, or if no column of the window is in it. */
+/* A SELECT without GROUP BY: its rows are one group, if there are aggregates and no windows. */
+static void
+check_ungrouped(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (sc_assigner_has_windows(&an->def->window))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query with a window needs GROUP BY"),
+				 errhint("Group by the window: GROUP BY w.window_start, with further keys if you like; or leave the window out of FROM."),
+				 sc_errposition(an, exprLocation((Node *) query->targetList))));
+	if (!query->hasAggs && query->havingQual == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query without GROUP BY and aggregates is not supported yet"),
+				 errhint("Add aggregates, such as count(*), or GROUP BY."),
+				 sc_errposition(an, exprLocation((Node *) query->targetList))));
+	an->def->one_row = true;
+}
+
+/* Reads GROUP BY into "an".  Fails if there is a window and no column of it is in GROUP BY. */
 static void
 analyze_group_by(ScAnalysis *an)
 {
@@ -221,20 +242,18 @@ analyze_group_by(ScAnalysis *an)
 	ListCell   *lc;
 
 	if (query->groupClause == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous query without GROUP BY is not supported"),
-				 errhint("Group by the window: GROUP BY w.window_start, with further keys if you like."),
-				 sc_errposition(an, exprLocation((Node *) query->targetList))));
-
+	{
+		check_ungrouped(an);
+		return;
+	}
 	foreach(lc, query->groupClause)
 		analyze_group_item(an, lfirst_node(SortGroupClause, lc));
 
-	if (!window_is_grouped(an))
+	if (sc_assigner_has_windows(&an->def->window) && !window_is_grouped(an))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("GROUP BY without a column of the window is not supported yet"),
-				 errhint("Add window_start or window_end of the window function to GROUP BY, as it is and not inside an expression."),
+				 errmsg("GROUP BY without a column of the window is not supported"),
+				 errhint("Add window_start or window_end of the window function to GROUP BY, as it is and not inside an expression; or leave the window out of FROM."),
 				 sc_errposition(an, exprLocation(linitial(an->key_exprs)))));
 }
 
@@ -497,45 +516,53 @@ static void
 refuse_missing_key(ScAnalysis *an, const char *what, int location)
 {
 	bool		update = (an->emit == SC_EMIT_UPDATE);
+	bool		windows = sc_assigner_has_windows(&an->def->window);
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("%s needs %s in the select list",
-					update ? "emit 'update'" : "allowed_lateness", what),
-			 errdetail("The rows of the result table are updated by the window and all keys of GROUP BY."),
+					!windows ? "a query without a window" : update ? "emit 'update'" : "allowed_lateness", what),
+			 windows ?
+			 errdetail("The rows of the result table are updated by the window and all keys of GROUP BY.") :
+			 errdetail("The rows of the result table are updated by all keys of GROUP BY."),
+			 !windows ? errhint("Add it to the select list.") :
 			 update ? errhint("Add it to the select list, or use emit => 'close'.") :
 			 errhint("Add it to the select list, or use a larger watermark_delay of the stream instead."),
 			 sc_errposition(an, location)));
 }
 
-/* The first column in the select list that tells windows apart, and all keys. */
+/* The first column in the select list that tells windows apart, if there are windows, and all keys. */
 static void
 build_result_key(ScAnalysis *an)
 {
 	ScDefinition *def = an->def;
 	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 1));
 	bool		needed = (an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0);
+	int			n = 0;
 
-	columns[0] = find_window_column(def);
-	if (columns[0] == 0 && needed)
-		refuse_missing_key(an, "a column of the window",
-						   exprLocation((Node *) an->query->targetList));
+	if (sc_assigner_has_windows(&def->window))
+	{
+		columns[n++] = find_window_column(def);
+		if (columns[0] == 0 && needed)
+			refuse_missing_key(an, "a column of the window",
+							   exprLocation((Node *) an->query->targetList));
+	}
 	for (int i = 0; i < def->nkeys; i++)
 	{
-		AttrNumber	attno = SC_WINDOW_COLUMNS + i + 1;
+		AttrNumber	column = find_result_column(def, SC_WINDOW_COLUMNS + i + 1);
 
-		columns[i + 1] = find_result_column(def, attno);
-		if (columns[i + 1] == 0 && needed)
+		if (column == 0 && needed)
 			refuse_missing_key(an, "every key of GROUP BY",
 							   exprLocation(list_nth(an->key_exprs, i)));
+		columns[n++] = column;
 	}
 
-	for (int i = 0; i <= def->nkeys; i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (columns[i] == 0)
 			return;
 	}
-	def->nresult_key = def->nkeys + 1;
+	def->nresult_key = n;
 	def->result_key = columns;
 }
 

@@ -161,6 +161,14 @@ argument_location(FuncExpr *call, int n)
 	return call->location;
 }
 
+/* No window: the rows' event time is nothing to the query. */
+static void
+analyze_no_window(ScAnalysis *an)
+{
+	sc_assigner_init_none(&an->def->window);
+	an->def->event_time_type = TIMESTAMPTZOID;
+}
+
 /* Fills in the window and the event time. */
 void
 sc_analyze_window(ScAnalysis *an)
@@ -170,6 +178,11 @@ sc_analyze_window(ScAnalysis *an)
 	int64		size;
 	int64		origin;
 
+	if (written == NULL)
+	{
+		analyze_no_window(an);
+		return;
+	}
 	/* adds default arguments, orders named ones, and computes constants */
 	call = castNode(FuncExpr, eval_const_expressions(NULL, (Node *) written));
 	if (!window_kind(call->funcid, &an->def->window.kind))

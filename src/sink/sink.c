@@ -25,6 +25,8 @@
 #include "access/relation.h"
 #include "base/lock_time.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "exec/engine.h"
 #include "miscadmin.h"
 #include "query/analyze.h"
@@ -277,6 +279,40 @@ is_key_index(Relation index)
 	return true;
 }
 
+/* Is it one that allows one row only: unique, on the constant true? */
+static bool
+is_one_row_index(Relation index)
+{
+	Form_pg_index form = index->rd_index;
+	Const	   *value;
+
+	if (!form->indisunique || !form->indimmediate || !form->indisvalid || !form->indisready ||
+		form->indnkeyatts != 1 || form->indkey.values[0] != 0 ||
+		!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+		return false;
+	value = linitial(RelationGetIndexExpressions(index));
+	return IsA(value, Const) && value->consttype == BOOLOID && !value->constisnull &&
+		DatumGetBool(value->constvalue);
+}
+
+/* Takes such an index as the key, if the query has one row. */
+static bool
+set_one_row_key(ScSink *sink, Relation index)
+{
+	SinkKey    *key = &sink->key;
+
+	if (!sc_definition_identifies(sink->query->definition, NULL, 0))
+		return false;
+	key->one_row = true;
+	key->ncolumns = 1;
+	key->attnos[0] = 0;
+	key->columns[0] = -1;
+	key->collations[0] = InvalidOid;
+	key->eq_operators[0] = BooleanEqualOperator;
+	key->index = RelationGetRelid(index);
+	return true;
+}
+
 /*
  * Takes the index's columns into the key; false where they are not what identifies a row.  An
  * index of the user's on fewer columns is a constraint that rows may violate, never the key.
@@ -314,7 +350,7 @@ set_key(ScSink *sink, Relation index)
 
 /*
  * The key of the result table: its first (oldest) valid unique index with NULLS NOT DISTINCT over
- * the window and all keys of the query, whatever its name is by now.
+ * the window, if there is one, and all keys of the query, whatever its name is by now.
  * Looked up once in a sink's life.  Where there is none: NULL or an error.
  */
 const SinkKey *
@@ -330,7 +366,8 @@ sc_sink_key(ScSink *sink, bool missing_ok)
 	foreach(lc, indexes)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-		bool		found = is_key_index(index) && set_key(sink, index);
+		bool		found = is_one_row_index(index) ? set_one_row_key(sink, index) :
+			is_key_index(index) && set_key(sink, index);
 
 		index_close(index, NoLock);
 		if (found)
@@ -345,8 +382,9 @@ sc_sink_key(ScSink *sink, bool missing_ok)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("result table \"%s\" has no unique index that identifies its rows",
 						RelationGetRelationName(sink->rel)),
-				 errhint("Create it again: CREATE UNIQUE INDEX ON %s (window and key columns) NULLS NOT DISTINCT.",
-						 quote_identifier(RelationGetRelationName(sink->rel)))));
+				 errhint("Create it again: CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT.",
+						 quote_identifier(RelationGetRelationName(sink->rel)),
+						 sc_definition_identifies(sink->query->definition, NULL, 0) ? "(true)" : "window and key columns")));
 	return &sink->key;
 }
 

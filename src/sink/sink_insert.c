@@ -42,6 +42,20 @@ sc_sink_direct_begin(ScSink *sink)
 	sink->direct = direct;
 }
 
+/* Are they constants, which no code computes? */
+static bool
+are_constants(List *expressions)
+{
+	ListCell   *lc;
+
+	foreach(lc, expressions)
+	{
+		if (!IsA(lfirst(lc), Const))
+			return false;
+	}
+	return true;
+}
+
 /* Do the table's indexes have expressions or predicates? */
 bool
 sc_sink_has_index_code(const ScSink *sink)
@@ -52,7 +66,7 @@ sc_sink_has_index_code(const ScSink *sink)
 	{
 		const IndexInfo *info = rel->ri_IndexRelationInfo[i];
 
-		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL)
+		if (!are_constants(info->ii_Expressions) || info->ii_Predicate != NIL)
 			return true;
 	}
 	return false;

@@ -17,9 +17,13 @@
 #define SINK_BATCH_ROWS		1000
 #define SINK_BATCH_BYTES	(256 * 1024)
 
-/* How the rows of the result table are identified: its unique index. */
+/*
+ * How the rows of the result table are identified: its unique index.  If there is only one row that is an index on
+ * the constant true, and the key has one column, of neither the table nor the rows.
+ */
 typedef struct SinkKey
 {
+	bool		one_row;
 	Oid			index;			/* InvalidOid: not looked up yet */
 	int			ncolumns;
 	AttrNumber	attnos[INDEX_MAX_KEYS]; /* of the table */

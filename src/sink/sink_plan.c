@@ -8,7 +8,7 @@
  *
  *		I	INSERT INTO t (columns) VALUES ($1, ...)
  *		U	... ON CONFLICT (key) DO UPDATE SET column = EXCLUDED.column, ...
- *		D	DELETE FROM t WHERE key = $1 AND ...; one statement for each
+ *		D	DELETE FROM t WHERE key = $1 AND ... (of a table with one row: all of them); one statement for each
  *			combination of keys that are NULL, since "IS NULL" is a condition
  *			that an index understands and "IS NOT DISTINCT FROM" isn't
  *
@@ -232,7 +232,7 @@ append_on_conflict(StringInfo sql, ScSink *sink)
 	appendStringInfoString(sql, " ON CONFLICT (");
 	for (int i = 0; i < key->ncolumns; i++)
 		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
-						 column_name(sink, key->columns[i]));
+						 key->one_row ? "(true)" : column_name(sink, key->columns[i]));
 	appendStringInfoString(sql, ") DO ");
 
 	for (int i = 0; i < sink->row_desc->natts; i++)
@@ -269,7 +269,10 @@ append_delete(StringInfo sql, ScSink *sink, uint32 null_keys)
 {
 	const SinkKey *key = sc_sink_key(sink, false);
 
-	appendStringInfo(sql, "DELETE FROM %s WHERE ", table_name(sink));
+	appendStringInfo(sql, "DELETE FROM %s", table_name(sink));
+	if (key->one_row)
+		return;
+	appendStringInfoString(sql, " WHERE ");
 	for (int i = 0; i < key->ncolumns; i++)
 	{
 		appendStringInfo(sql, "%s%s ", i > 0 ? " AND " : "",
@@ -344,7 +347,7 @@ null_keys_of_row(ScSink *sink)
 	const SinkKey *key = sc_sink_key(sink, false);
 	uint32		null_keys = 0;
 
-	for (int i = 0; i < key->ncolumns; i++)
+	for (int i = 0; i < key->ncolumns && !key->one_row; i++)
 	{
 		if (sink->row->tts_isnull[key->columns[i]])
 			null_keys |= (uint32) 1 << i;

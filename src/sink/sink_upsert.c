@@ -92,6 +92,12 @@ fill_upsert(ScSink *sink, SinkUpsert *upsert, int number)
 	upsert->number = number;
 	upsert->found = SINK_NONE;
 	upsert->has_null = false;
+	if (sink->key.one_row)
+	{
+		upsert->keys[0] = BoolGetDatum(true);
+		upsert->nulls[0] = false;
+		return;
+	}
 	for (int i = 0; i < sink->key.ncolumns; i++)
 	{
 		upsert->keys[i] = slot_getattr(upsert->slot, sink->key.attnos[i], &upsert->nulls[i]);
@@ -236,8 +242,10 @@ sc_sink_direct_delete(ScSink *sink)
 	lookup_begin(sink);
 	for (int i = 0; i < sink->key.ncolumns; i++)
 	{
-		keys[i] = sink->row->tts_values[sink->key.columns[i]];
-		nulls[i] = sink->row->tts_isnull[sink->key.columns[i]];
+		int			column = sink->key.columns[i];
+
+		keys[i] = sink->key.one_row ? BoolGetDatum(true) : sink->row->tts_values[column];
+		nulls[i] = !sink->key.one_row && sink->row->tts_isnull[column];
 	}
 	while (sc_sink_lookup_row(sink->direct->lookup, keys, nulls, &tid))
 	{

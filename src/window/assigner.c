@@ -18,7 +18,8 @@ static const struct
 	const char *name;
 	int			nargs;			/* with those that have a default */
 } functions[] = {
-	[SC_WINDOW_TUMBLE] = {"tumble", 3}
+	[SC_WINDOW_TUMBLE] = {"tumble", 3},
+	[SC_WINDOW_NONE] = {"", -1}
 };
 
 bool
@@ -47,6 +48,14 @@ sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin)
 	assigner->kind = SC_WINDOW_TUMBLE;
 	assigner->size = size;
 	assigner->origin = origin % size;
+}
+
+void
+sc_assigner_init_none(ScAssigner *assigner)
+{
+	assigner->kind = SC_WINDOW_NONE;
+	assigner->size = 0;
+	assigner->origin = 0;
 }
 
 void

@@ -24,17 +24,26 @@
 #include "lib/stringinfo.h"
 #include "window/watermark.h"
 
+/* Numbers are stored (sc_assigner_sign): new ones at the end. */
 typedef enum ScWindowKind
 {
-	SC_WINDOW_TUMBLE
+	SC_WINDOW_TUMBLE,
+	SC_WINDOW_NONE				/* no windows: one, and one pane, of all of time, which never closes */
 } ScWindowKind;
 
 typedef struct ScAssigner
 {
 	ScWindowKind kind;
-	int64		size;			/* microseconds, > 0 */
+	int64		size;			/* microseconds, > 0; NONE: no more than this is set */
 	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size */
 } ScAssigner;
+
+/* Are there windows that close?  If not, no row is late, and none needs an event time. */
+static inline bool
+sc_assigner_has_windows(const ScAssigner *assigner)
+{
+	return assigner->kind != SC_WINDOW_NONE;
+}
 
 /* The columns of a window function, which are those of each kind. */
 #define SC_WINDOW_START		1
@@ -77,6 +86,14 @@ sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 	int64		start;
 	int64		end;
 
+	if (!sc_assigner_has_windows(assigner))
+	{
+		span->key = 0;
+		span->from = PG_INT64_MIN;
+		span->to = PG_INT64_MAX;
+		return true;
+	}
+
 	/* both terms are smaller than size, so nothing overflows here */
 	offset = (event_time % assigner->size - assigner->origin) % assigner->size;
 	if (offset < 0)
@@ -94,8 +111,13 @@ sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 static inline ScWindow
 sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
 {
-	ScWindow	window = {.start = pane_key,.end = pane_key + assigner->size};
+	ScWindow	window = {.start = PG_INT64_MIN,.end = PG_INT64_MAX};
 
+	if (sc_assigner_has_windows(assigner))
+	{
+		window.start = pane_key;
+		window.end = pane_key + assigner->size;
+	}
 	return window;
 }
 
@@ -136,6 +158,7 @@ sc_window_values(const ScWindow *window, Datum *values)
 }
 
 extern void sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin);
+extern void sc_assigner_init_none(ScAssigner *assigner);
 
 /*
  * The window function of a name, without schema, and a number of arguments; false: there is none.
