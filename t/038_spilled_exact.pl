@@ -149,6 +149,26 @@ ranges_rows();
 sql("INSERT INTO ranges_t VALUES ('2024-01-01 02:00 UTC', 0, 0)");
 results_ok($node, 'ranges', 'from 15 to 16 tasks', table => 'ranges_t');
 sql(q(SELECT stream_ckpt.drop_query('ranges')));
+
+#
+# Open windows of which a task has no groups take its memory, too
+#
+sql('CREATE TABLE empty_t (ts timestamptz, k int)');
+attach($node, 'empty_t', delay => '1000 hours');
+create_query($node, 'empty', 'empty_t',
+	options => 'parallelism => 16',
+	select => q(SELECT w.window_start, w.window_end, k, count(*) AS n FROM empty_t, stream_ckpt.tumble(ts, '1 hour') w
+		GROUP BY w.window_start, w.window_end, k));
+wait_running($node);
+for my $key (1, 1, 2)
+{
+	sql("INSERT INTO empty_t SELECT '2024-01-01 00:00 UTC'::timestamptz + i * interval '1 hour', $key FROM generate_series(1, 200) i");
+	checkpoint_all($node);
+}
+is(counter($node, 'empty', "concat_ws(' ', status, message)"), 'running', 'windows without groups are no reason to fail');
+sql(q(INSERT INTO empty_t VALUES ('2024-03-01 00:00 UTC', 0)));
+results_ok($node, 'empty', 'and have groups later', table => 'empty_t', delay => '1000 hours');
+sql(q(SELECT stream_ckpt.drop_query('empty')));
 sql(q(SELECT stream_ckpt.alter_pipeline('default', parallelism => 1)));
 
 #

@@ -271,12 +271,10 @@ sc_engine_can_spill(const ScEngine *engine)
 	return engine->options.spill != NULL && !engine->keys_can_change;
 }
 
-/* Writes a resident pane whole, and makes it spilled. */
+/* Writes a resident pane whole. */
 static void
-spill(ScEngine *engine, ScPane *pane)
+write_resident(ScEngine *engine, ScPane *pane)
 {
-	Size		bytes = pane->bucket->bytes;
-
 	/* it writes all of them, whatever has changed */
 	sc_bucket_unchanged(engine, pane->bucket);
 	pane->whole = true;
@@ -284,6 +282,16 @@ spill(ScEngine *engine, ScPane *pane)
 	engine->options.spill->write(engine->options.spill_arg, engine, pane);
 	engine->in_load = false;
 	pane->whole = false;
+}
+
+/* Makes a resident pane spilled.  One that has no groups, because other tasks have them, has no runs either then. */
+static void
+spill(ScEngine *engine, ScPane *pane)
+{
+	Size		bytes = pane->bucket->bytes;
+
+	if (pane->bucket->ngroups > 0)
+		write_resident(engine, pane);
 	sc_bucket_free(engine, pane->bucket);
 	pane->bucket = NULL;
 	engine->options.spill_counters->evictions++;
@@ -300,7 +308,7 @@ largest_resident(const ScEngine *engine)
 	{
 		ScPane	   *pane = engine->panes[i];
 
-		if (pane->bucket != NULL && pane->bucket->ngroups > 0 &&
+		if (pane->bucket != NULL &&
 			(result == NULL || pane->bucket->bytes > result->bucket->bytes))
 			result = pane;
 	}
