@@ -147,6 +147,23 @@ SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM clicks', allowed_late
 SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM clicks', keep_late_rows => true);
 SELECT stream_ckpt.create_query('q', 'SELECT count(*) FROM plain');
 
+-- items of GROUP BY that are windows, and those that are none
+SET TimeZone = 'Europe/Berlin';
+SELECT try('SELECT date_trunc(''hour'', ts) AS h, count(*) FROM clicks GROUP BY 1', 'close');
+SELECT try('SELECT date_trunc(''day'', ts, ''Europe/Berlin'') AS d, url, count(*) FROM clicks GROUP BY 1, 2', 'close');
+SELECT try('SELECT date_trunc(''mon'', ts AT TIME ZONE ''UTC'') AS m, count(*) FROM clicks GROUP BY 1', 'close');
+SELECT try('SELECT ts::date AS d, date_trunc(''year'', ts) AS y, count(*) FROM clicks GROUP BY 1, 2', 'close');
+SELECT try('SELECT date_bin(''15 min'', ts, timestamptz ''2024-01-01'') AS b, count(*) FROM clicks GROUP BY 1', 'close');
+SELECT try('SELECT url, count(*) FROM clicks GROUP BY date_trunc(''hour'', ts), url', 'close');
+SELECT try('SELECT url, count(*) FROM clicks GROUP BY date_trunc(''hour'', ts), url', 'update');
+SELECT try('SELECT date_trunc(''hour'', ts) + interval ''1 h'' AS h, count(*) FROM clicks GROUP BY date_trunc(''hour'', ts)', 'close');
+SELECT try('SELECT date_trunc(''day'', ts, ''EST'') AS d, count(*) FROM clicks GROUP BY 1');
+SELECT try('SELECT date_trunc(url, ts) AS d, count(*) FROM clicks GROUP BY 1');
+SELECT try('SELECT extract(hour FROM ts) AS h, count(*) FROM clicks GROUP BY 1');
+SELECT try('SELECT date_trunc(''day'', ts + ''1 h'') AS d, count(*) FROM clicks GROUP BY 1', 'close');
+SELECT try('SELECT date_trunc(''day'', ts) AS d, count(*) FROM clicks GROUP BY ts', 'close');
+RESET TimeZone;
+
 -- GROUP BY
 SELECT try('SELECT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w');
 SELECT try('SELECT url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY url');

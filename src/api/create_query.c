@@ -392,6 +392,17 @@ warn_of_no_place(const ScPipeline *pipeline)
 			 errhint("Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.")));
 }
 
+/* A query of which every row with a new event time may make a group for ever. */
+static void
+warn_of_time_key(const ScDefinition *definition)
+{
+	if (definition->never_closes)
+		ereport(WARNING,
+				(errmsg("the groups of the query never close"),
+				 errdetail("GROUP BY reads the event time, but not as a window."),
+				 errhint("Windows are date_bin(interval, ts, origin), date_trunc(unit, ts), ts::date, with constants and zones written as 'Europe/Berlin'; or stream_ckpt.tumble(ts, size) in FROM.")));
+}
+
 /*
  * Tries the definition once as a task will run it, enters the query in the catalog, and logs its
  * creation.  Its result table and view are there; raises an error if no task could run it.
@@ -433,6 +444,7 @@ create_entry(NewQuery *query)
 	(void) sc_control_log(&control);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);
+	warn_of_time_key(query->definition);
 }
 
 /*

@@ -22,6 +22,7 @@
 #include "catalog/pg_type.h"
 #include "ckpt/dead_letter.h"
 #include "ckpt/offset.h"
+#include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "model/log_stream.h"
@@ -110,6 +111,52 @@ column_name(TupleDesc desc, AttrNumber attno)
 	return quote_identifier(NameStr(TupleDescAttr(desc, attno - 1)->attname));
 }
 
+/* A constant, in SQL. */
+static char *
+literal(Oid type, Datum value)
+{
+	Oid			output;
+	bool		varlena;
+
+	getTypeOutputInfo(type, &output, &varlena);
+	return psprintf("%s::%s", quote_literal_cstr(OidOutputFunctionCall(output, value)),
+					format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+}
+
+/* What the definition shows of a window's start. */
+static Datum
+shown_start(ScDefinition *definition, int64 start)
+{
+	ExprContext *econtext = CreateStandaloneExprContext();
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	bool		isnull;
+
+	if (definition->window_value == NULL)
+		return Int64GetDatum(start);
+	TupleDescInitEntry(desc, SC_WINDOW_START, "window_start", definition->event_time_type, -1, 0);
+	TupleDescFinalize(desc);
+	econtext->ecxt_outertuple = ExecStoreAllNullTuple(MakeSingleTupleTableSlot(desc, &TTSOpsVirtual));
+	econtext->ecxt_outertuple->tts_values[0] = Int64GetDatum(start);
+	econtext->ecxt_outertuple->tts_isnull[0] = false;
+	return ExecEvalExpr(ExecInitExpr(definition->window_value, NULL), econtext, &isnull);
+}
+
+/* The first result column that is one of the window's, as a Var of the group slot; NULL: there is none. */
+static TargetEntry *
+window_target(ScDefinition *definition)
+{
+	ListCell   *lc;
+
+	foreach(lc, definition->target)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (IsA(target->expr, Var) && ((Var *) target->expr)->varattno <= SC_WINDOW_COLUMNS)
+			return target;
+	}
+	return NULL;
+}
+
 /*
  * A condition on the definition's columns, those of "names", that holds for the windows which are
  * closed.  The result has no others.
@@ -119,27 +166,38 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 {
 	int64		watermark = sc_watermark(offset->time.max_event_time,
 										 offset->options.watermark_delay);
-	ListCell   *lc;
+	TargetEntry *target = window_target(definition);
+	AttrNumber	column;
+	int64		greatest;
 
 	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
-	foreach(lc, definition->target)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-		Var		   *var = (Var *) target->expr;
-		char	   *condition;
+	if (target == NULL)
+		refuse(query, "Its select list has no column of the window, so closed windows cannot be told from open ones.",
+			   "Add window_start to the select list.");
+	column = ((Var *) target->expr)->varattno;
+	if (!sc_assigner_last_closed(&definition->window, column, watermark, &greatest))
+		return "false";
+	return psprintf("%s OPERATOR(pg_catalog.<=) %s", column_name(names, target->resno),
+					literal(exprType((Node *) target->expr),
+							column == SC_WINDOW_START ? shown_start(definition, greatest) : Int64GetDatum(greatest)));
+}
 
-		if (!IsA(var, Var) || var->varattno > SC_WINDOW_COLUMNS)
-			continue;
-		condition = sc_assigner_closed_condition(&definition->window, var->varattno,
-												 column_name(names, target->resno),
-												 var->vartype, watermark);
-		if (condition != NULL)
-			return condition;
-	}
-	refuse(query, "Its select list has no column of the window, so closed windows cannot be told from open ones.",
-		   "Add window_start to the select list.");
-	return NULL;
+/*
+ * The condition for rows of the definition that the result can have.  An item of GROUP BY is null or infinite for rows
+ * without a finite event time, which have no window; a window function gives no row for them.
+ */
+static char *
+truth_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset)
+{
+	TargetEntry *target = window_target(definition);
+	char	   *condition = "true";
+
+	if (query->emit == SC_EMIT_CLOSE)
+		condition = closed_condition(query, definition, names, offset);
+	if (target != NULL && ((Var *) target->expr)->varattno == SC_WINDOW_START)
+		condition = psprintf("%s AND pg_catalog.isfinite(%s)", condition, column_name(names, target->resno));
+	return condition;
 }
 
 /* ---------- comparing ---------- */
@@ -313,12 +371,9 @@ make_command(ScQuery *query, ScOffset *offset)
 	Relation	view = table_open(query->definition, AccessShareLock);
 	TupleDesc	names = RelationGetDescr(view);
 	Comparison	comparison = make_comparison(definition, names, table, sc_result_columns(table, names));
-	char	   *condition = "true";
-	char	   *command;
+	char	   *command = comparison_command(query, &comparison,
+											 truth_condition(query, definition, names, offset));
 
-	if (query->emit == SC_EMIT_CLOSE)
-		condition = closed_condition(query, definition, names, offset);
-	command = comparison_command(query, &comparison, condition);
 	table_close(view, NoLock);
 	table_close(table, NoLock);
 	return command;

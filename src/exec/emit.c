@@ -50,7 +50,8 @@ group_desc(const ScEngine *engine)
 	TupleDesc	desc = CreateTemplateTupleDesc(SC_WINDOW_COLUMNS + def->nkeys + def->naggs);
 	AttrNumber	attno = 0;
 
-	TupleDescInitEntry(desc, ++attno, "window_start", def->event_time_type, -1, 0);
+	TupleDescInitEntry(desc, ++attno, "window_start",
+					   def->window_value ? exprType((Node *) def->window_value) : def->event_time_type, -1, 0);
 	TupleDescInitEntry(desc, ++attno, "window_end", def->event_time_type, -1, 0);
 	TupleDescInitEntry(desc, ++attno, "window_time", def->event_time_type, -1, 0);
 	for (int i = 0; i < def->nkeys; i++)
@@ -110,6 +111,10 @@ sc_emit_compile(ScEngine *engine)
 	engine->result_desc = ExecTypeFromTL(engine->def->target);
 	engine->result_slot = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsVirtual);
 	engine->outcontext->ecxt_scantuple = engine->group_slot;
+	engine->emitted_window = sc_make_window_slot(engine->def);
+	engine->outcontext->ecxt_outertuple = engine->emitted_window;
+	if (engine->def->window_value != NULL)
+		engine->window_value = ExecInitExpr(engine->def->window_value, NULL);
 	engine->having = ExecInitQual(engine->def->having, NULL);
 	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->outcontext,
 												 engine->result_slot, NULL, NULL);
@@ -159,6 +164,7 @@ load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	ExecClearTuple(slot);
 	memset(nulls, false, natts);
 	sc_window_values(&bucket->pane->window, values);
+	values[SC_WINDOW_START - 1] = engine->emission.window_start;
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		values[SC_WINDOW_COLUMNS + i] = keys[i];
@@ -320,6 +326,25 @@ next_bucket(ScEngine *engine)
 	return false;
 }
 
+/* A window's start as the group slot has it: by value, of whatever type it is. */
+static Datum
+window_start(ScEngine *engine, const ScWindow *window)
+{
+	TupleTableSlot *slot = engine->emitted_window;
+	MemoryContext old;
+	Datum		result;
+	bool		isnull;
+
+	if (engine->window_value == NULL)
+		return Int64GetDatum(window->start);
+	sc_window_values(window, slot->tts_values);
+	memset(slot->tts_isnull, false, SC_WINDOW_COLUMNS);
+	old = MemoryContextSwitchTo(engine->outcontext->ecxt_per_tuple_memory);
+	result = ExecEvalExpr(engine->window_value, engine->outcontext, &isnull);
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
 /* What is to be emitted is all, or what has changed. */
 static void
 begin_emission(ScEngine *engine, ScPane *pane, bool all)
@@ -329,6 +354,7 @@ begin_emission(ScEngine *engine, ScPane *pane, bool all)
 	/* what is partial has to be combined with what the runs have */
 	if (all && pane->bucket == NULL && engine->partial_states)
 		sc_spilled_write(engine, pane);
+	emission->window_start = window_start(engine, &pane->window);
 	emission->all = all;
 	emission->next = 0;
 	emission->pane = pane;

@@ -55,8 +55,9 @@ set_layout(ScEngine *engine)
 		engine->block_shift++;
 }
 
-static TupleTableSlot *
-make_window_slot(const ScDefinition *def)
+/* A row of a window's columns. */
+TupleTableSlot *
+sc_make_window_slot(const ScDefinition *def)
 {
 	TupleDesc	desc = CreateTemplateTupleDesc(SC_WINDOW_COLUMNS);
 	TupleTableSlot *slot;
@@ -101,7 +102,7 @@ compile(ScEngine *engine)
 	engine->replaycontext = CreateStandaloneExprContext();
 	engine->groupcontext = AllocSetContextCreate(engine->context, "stream_ckpt group",
 												 ALLOCSET_DEFAULT_SIZES);
-	engine->window_slot = make_window_slot(def);
+	engine->window_slot = sc_make_window_slot(def);
 	engine->tmpcontext->ecxt_outertuple = engine->window_slot;
 	initStringInfo(&engine->scratch);
 
@@ -414,7 +415,7 @@ close_panes(ScEngine *engine, int first, int n)
 	{
 		const ScWindow *window = &engine->panes[i]->window;
 
-		sc_closed_add(&engine->time, window->start, window->end, ordinary);
+		sc_closed_add(&engine->time, sc_assigner_place(&engine->def->window, window), window->end, ordinary);
 	}
 	sc_panes_close(engine, first, n);
 }
@@ -580,7 +581,11 @@ sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 	while (first > 0 && engine->panes[first - 1]->window.start > engine->time.max_event_time)
 		first--;
 	for (int i = first; i < engine->npanes; i++)
-		sc_ranges_add(ahead, engine->panes[i]->window.start, engine->panes[i]->window.end);
+	{
+		ScWindowRange place = sc_assigner_place(&engine->def->window, &engine->panes[i]->window);
+
+		sc_ranges_add(ahead, place.start, place.end);
+	}
 }
 
 void

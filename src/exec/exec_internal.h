@@ -227,6 +227,7 @@ typedef struct ScEmission
 	bool		all;			/* all its groups, not only the changed ones */
 	bool		loaded;			/* the bucket is here for its emission only */
 	uint32		next;			/* bucket of the directory */
+	Datum		window_start;	/* as the group slot has it */
 	struct EmitItem *items;		/* in key order */
 	uint32		n;
 	uint32		at;				/* the group being emitted */
@@ -283,6 +284,8 @@ struct ScEngine
 	bool		has_inputs;		/* some state is kept inputs, or may be */
 	TupleTableSlot *group_slot;
 	TupleTableSlot *result_slot;
+	TupleTableSlot *emitted_window; /* of which window_value is computed */
+	ExprState  *window_value;	/* NULL: window_start is its own */
 	ExprState  *having;
 	ProjectionInfo *projection;
 	TupleDesc	result_desc;
@@ -483,7 +486,8 @@ extern void sc_panes_close(ScEngine *engine, int first, int n);
 extern void sc_panes_remember_closed(ScEngine *engine, int64 key);
 extern void sc_panes_shutdown(ScEngine *engine);
 
-/* engine.c: the window slot shows the current window again */
+/* engine.c; and the window slot shows the current window again */
+extern TupleTableSlot *sc_make_window_slot(const ScDefinition *def);
 extern void sc_engine_restore_window(ScEngine *engine);
 
 /* undo.c */

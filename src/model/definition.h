@@ -13,7 +13,8 @@
  *                 econtext->ecxt_outertuple).
  *   upper part    target list and HAVING, over the "group slot": varno
  *                 SC_GROUP_VARNO (read from ecxt_scantuple), attributes
- *                   1..3                     window_start, window_end, window_time
+ *                   1..3                     window_start, window_end, window_time; of windows that an item of
+ *                                            GROUP BY makes, only window_start, as that item's value
  *                   4..3+nkeys               the keys
  *                   4+nkeys..3+nkeys+naggs   the aggregates' results
  *                 Direct arguments of ordered-set aggregates too.
@@ -62,6 +63,8 @@ typedef struct ScDefinition
 								 * whole-row Var makes it the last of the row */
 	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
 	ScAssigner	window;
+	Expr	   *window_value;	/* of the group slot's window_start, over that of OUTER_VAR, if they differ */
+	bool		never_closes;	/* a key reads the event time, but there are no windows */
 	ScEmit		emit;			/* CLOSE with windows only */
 	List	   *quals;			/* implicitly ANDed; NIL: every row */
 	int			nkeys;			/* without the window's columns */

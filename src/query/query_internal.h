@@ -8,6 +8,7 @@
  *	 clauses.c		refuses clauses of the whole SELECT
  *	 from.c			finds the stream and the window function
  *	 window.c		reads the window function's arguments, if there is one
+ *	 time_keys.c	else an item of GROUP BY that is a window, if there is one
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
  *	 split.c		splits at GROUP BY into the source part and the upper part
@@ -42,6 +43,9 @@ typedef struct ScAnalysis
 	FuncExpr   *window_call;	/* the call of tumble(); NULL: none */
 	List	   *quals;			/* WHERE and JOIN ... ON */
 
+	/* time_keys.c */
+	Node	   *window_item;	/* the item of GROUP BY that is the window; NULL: none */
+
 	/* split.c */
 	bool		grouped_window[SC_WINDOW_COLUMNS + 1];	/* by attribute number */
 	List	   *key_exprs;		/* of Node *, as written in GROUP BY */
@@ -63,6 +67,11 @@ extern void sc_analyze_from(ScAnalysis *an);
 /* window.c */
 extern bool sc_is_window_function(Oid funcid);
 extern void sc_analyze_window(ScAnalysis *an);
+
+/* time_keys.c: fills in the window and the event time, if an item of GROUP BY is a window */
+extern bool sc_find_time_key(ScAnalysis *an);
+/* Does a key read the event time? */
+extern bool sc_keys_read_event_time(ScAnalysis *an);
 
 /* expressions.c */
 extern void sc_check_expressions(ScAnalysis *an);

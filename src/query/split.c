@@ -196,6 +196,11 @@ analyze_group_item(ScAnalysis *an, SortGroupClause *clause)
 		an->grouped_window[var->varattno] = true;
 		return;
 	}
+	if (an->window_item != NULL && equal(expr, an->window_item))
+	{
+		an->grouped_window[SC_WINDOW_START] = true;
+		return;
+	}
 	check_key_type(an, expr, clause);
 	an->key_exprs = lappend(an->key_exprs, expr);
 	an->key_clauses = lappend(an->key_clauses, clause);
@@ -357,6 +362,8 @@ final_mutator(Node *node, ScAnalysis *an)
 
 	if (node == NULL)
 		return NULL;
+	if (an->window_item != NULL && equal(node, an->window_item))
+		return (Node *) group_var(SC_WINDOW_START, node);
 	key = find_equal(an->key_exprs, node);
 	if (key >= 0)
 		return (Node *) group_var(SC_WINDOW_COLUMNS + key + 1, node);
@@ -574,6 +581,7 @@ sc_split_definition(ScAnalysis *an)
 
 	def->last_attno = def->event_time_attno;
 	analyze_group_by(an);
+	def->never_closes = !sc_assigner_has_windows(&def->window) && sc_keys_read_event_time(an);
 	def->quals = source_quals(an);
 	build_keys(an);
 	build_target(an);

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * window.c
- *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin).
+ *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin).  Without one time_keys.c looks
+ *	  for windows.
  *
  * The engine assigns windows by integer arithmetic, so that the first argument
  * must be the stream's event-time column itself, and the others constants.
@@ -180,7 +181,8 @@ sc_analyze_window(ScAnalysis *an)
 
 	if (written == NULL)
 	{
-		analyze_no_window(an);
+		if (!sc_find_time_key(an))
+			analyze_no_window(an);
 		return;
 	}
 	/* adds default arguments, orders named ones, and computes constants */

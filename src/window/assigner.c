@@ -5,10 +5,6 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "fmgr.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "window/assigner.h"
 
@@ -19,7 +15,8 @@ static const struct
 	int			nargs;			/* with those that have a default */
 } functions[] = {
 	[SC_WINDOW_TUMBLE] = {"tumble", 3},
-	[SC_WINDOW_NONE] = {"", -1}
+	[SC_WINDOW_NONE] = {"", -1},
+	[SC_WINDOW_CALENDAR] = {"date_trunc", -1}
 };
 
 bool
@@ -63,6 +60,9 @@ sc_assigner_sign(const ScAssigner *assigner, StringInfo buf)
 {
 	appendStringInfo(buf, "window %d " INT64_FORMAT " " INT64_FORMAT,
 					 (int) assigner->kind, assigner->size, assigner->origin);
+	if (assigner->kind == SC_WINDOW_CALENDAR)
+		appendStringInfo(buf, " %d %d %s", assigner->unit, assigner->local + assigner->shown_local,
+						 assigner->zone ? pg_get_timezone_name(assigner->zone) : "-");
 }
 
 bool
@@ -83,29 +83,20 @@ sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
 	return sc_assigner_last_end(assigner, span.key);
 }
 
-static char *
-timestamp_literal(Oid type, int64 value)
+bool
+sc_assigner_last_closed(const ScAssigner *assigner, AttrNumber column, int64 watermark, int64 *value)
 {
-	Oid			output;
-	bool		varlena;
-
-	getTypeOutputInfo(type, &output, &varlena);
-	return psprintf("%s::%s",
-					quote_literal_cstr(OidOutputFunctionCall(output, TimestampTzGetDatum(value))),
-					type == TIMESTAMPTZOID ? "pg_catalog.timestamptz" : "pg_catalog.timestamp");
-}
-
-char *
-sc_assigner_closed_condition(const ScAssigner *assigner, AttrNumber column, const char *name,
-							 Oid type, int64 watermark)
-{
-	int64		greatest = watermark;
-
+	if (assigner->kind == SC_WINDOW_CALENDAR)
+	{
+		/* its windows have one column, their start */
+		if (column != SC_WINDOW_START)
+			elog(ERROR, "unexpected column %d of a window", column);
+		return sc_calendar_last_closed(assigner, watermark, value);
+	}
+	*value = watermark;
 	if (column == SC_WINDOW_START)
-		greatest = sc_time_add(watermark, -assigner->size);
+		*value = sc_time_add(watermark, -assigner->size);
 	else if (column == SC_WINDOW_TIME)
-		greatest = sc_time_add(watermark, -1);
-	if (greatest < MIN_TIMESTAMP)
-		return pstrdup("false");
-	return psprintf("%s OPERATOR(pg_catalog.<=) %s", name, timestamp_literal(type, greatest));
+		*value = sc_time_add(watermark, -1);
+	return *value >= MIN_TIMESTAMP;
 }

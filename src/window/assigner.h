@@ -22,20 +22,28 @@
 
 #include "access/attnum.h"
 #include "lib/stringinfo.h"
+#include "pgtime.h"
 #include "window/watermark.h"
 
 /* Numbers are stored (sc_assigner_sign): new ones at the end. */
 typedef enum ScWindowKind
 {
 	SC_WINDOW_TUMBLE,
-	SC_WINDOW_NONE				/* no windows: one, and one pane, of all of time, which never closes */
+	SC_WINDOW_NONE,				/* no windows: one, and one pane, of all of time, which never closes */
+	SC_WINDOW_CALENDAR			/* what date_trunc() makes of event times (calendar.c) */
 } ScWindowKind;
 
 typedef struct ScAssigner
 {
 	ScWindowKind kind;
-	int64		size;			/* microseconds, > 0; NONE: no more than this is set */
+	int64		size;			/* microseconds, > 0; CALENDAR: of the longest; NONE: 0 */
 	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size */
+
+	/* CALENDAR */
+	int			unit;			/* DTK_..., of date_trunc() */
+	pg_tz	   *zone;			/* NULL: event times are local times, of type timestamp */
+	bool		local;			/* a window is a local time, though it may come twice; else a row's offset counts */
+	bool		shown_local;	/* and is shown as such, so that one begins at the clock's change if its start is left out */
 } ScAssigner;
 
 /* Are there windows that close?  If not, no row is late, and none needs an event time. */
@@ -74,6 +82,12 @@ sc_pane_span_has(const ScPaneSpan *span, int64 event_time)
 	return event_time >= span->from && event_time < span->to;
 }
 
+/* calendar.c: for the functions below */
+extern bool sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
+extern int64 sc_calendar_end(const ScAssigner *assigner, int64 start);
+extern int64 sc_calendar_next_key(const ScAssigner *assigner, int64 start);
+extern bool sc_calendar_last_closed(const ScAssigner *assigner, int64 watermark, int64 *start);
+
 /*
  * The pane of an event time.  False, and *span stays, where timestamps can't express the bounds of
  * a window that the row would be in.  The same arithmetic as date_bin (timestamp.c), floored for
@@ -93,6 +107,8 @@ sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 		span->to = PG_INT64_MAX;
 		return true;
 	}
+	if (assigner->kind == SC_WINDOW_CALENDAR)
+		return sc_calendar_pane(assigner, event_time, span);
 
 	/* both terms are smaller than size, so nothing overflows here */
 	offset = (event_time % assigner->size - assigner->origin) % assigner->size;
@@ -116,7 +132,8 @@ sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
 	if (sc_assigner_has_windows(assigner))
 	{
 		window.start = pane_key;
-		window.end = pane_key + assigner->size;
+		window.end = assigner->kind == SC_WINDOW_CALENDAR ? sc_calendar_end(assigner, pane_key) :
+			pane_key + assigner->size;
 	}
 	return window;
 }
@@ -141,6 +158,20 @@ sc_assigner_last_end(const ScAssigner *assigner, int64 pane_key)
 	return sc_assigner_first_window(assigner, pane_key).end;
 }
 
+/*
+ * A window's place among those that are over (closed.c): ranges that begin with the window's start, don't overlap, and
+ * touch if no window is between them.
+ */
+static inline ScWindowRange
+sc_assigner_place(const ScAssigner *assigner, const ScWindow *window)
+{
+	ScWindowRange range = {.start = window->start,.end = window->end};
+
+	if (assigner->kind == SC_WINDOW_CALENDAR)
+		range.end = sc_calendar_next_key(assigner, window->start);
+	return range;
+}
+
 /* The watermark at which all windows of the pane are past their lateness, and its state may be freed. */
 static inline int64
 sc_assigner_needed_until(const ScAssigner *assigner, int64 pane_key, int64 allowed_lateness)
@@ -159,6 +190,8 @@ sc_window_values(const ScWindow *window, Datum *values)
 
 extern void sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin);
 extern void sc_assigner_init_none(ScAssigner *assigner);
+/* False: it is no unit of date_trunc(). */
+extern bool sc_assigner_init_calendar(ScAssigner *assigner, int unit, pg_tz *zone, bool shown_local);
 
 /*
  * The window function of a name, without schema, and a number of arguments; false: there is none.
@@ -177,11 +210,10 @@ extern bool sc_assigner_is_identified_by(const ScAssigner *assigner, AttrNumber 
 extern int64 sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time);
 
 /*
- * The batch truth, of which a definition's view is the text: the condition, in SQL, that "name", which is a
- * window's column and of type "type", is that of a window which "watermark" has closed.  NULL where this
- * column can't tell.
+ * The batch truth, of which a definition's view is the text: the greatest value of a window's column among the windows
+ * that "watermark" has closed, which are those with that or a smaller one.  False: it has closed none.
  */
-extern char *sc_assigner_closed_condition(const ScAssigner *assigner, AttrNumber column,
-										  const char *name, Oid type, int64 watermark);
+extern bool sc_assigner_last_closed(const ScAssigner *assigner, AttrNumber column, int64 watermark,
+									int64 *value);
 
 #endif							/* SC_WINDOW_ASSIGNER_H */

@@ -25,18 +25,18 @@ sc_closed_contains(const ScEventTime *time, int64 start, int64 end)
 }
 
 void
-sc_closed_add(ScEventTime *time, int64 start, int64 end, int64 ordinary)
+sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary)
 {
 	ScWindowRanges *closed = &time->closed_windows;
 
-	if (sc_closed_contains(time, start, end))
+	if (sc_closed_contains(time, place.start, end))
 		return;
 	if (closed->n == SC_CLOSED_RANGES && closed->ranges[0].end <= ordinary)
 	{
 		time->closed_until = Max(time->closed_until, closed->ranges[0].end);
 		sc_ranges_remove_first(closed);
 	}
-	sc_ranges_add(closed, start, end);
+	sc_ranges_add(closed, place.start, place.end);
 }
 
 bool

@@ -181,9 +181,10 @@ extern int64 sc_idle_after(int64 idle_timeout, int64 max_event_time, int64 next_
 
 /* ---------- closed.c: windows that are over for good ---------- */
 
+/* "start": of the window's place (assigner.h). */
 extern bool sc_closed_contains(const ScEventTime *time, int64 start, int64 end);
 /* A window's state is freed; "ordinary": sc_plausibly_over(). */
-extern void sc_closed_add(ScEventTime *time, int64 start, int64 end, int64 ordinary);
+extern void sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary);
 
 /*
  * A first range from SC_NO_EVENT_TIME on is one of event times (accept_gap doesn't know windows): all
