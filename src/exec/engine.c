@@ -11,7 +11,8 @@
  * emitted at barriers, and before the pane is freed.
  *
  * A query can run in several tasks, each with a range of key groups.  All of them see every row, and have the
- * same panes open (some without groups): so event time, and which windows are over, is the same in all.
+ * same panes open (some without groups): so event time, and which windows are over, is the same in all.  Rows of other tasks
+ * are told before all that if they can be (route.c).
  *
  * Rules that must hold: the watermark moves in sc_engine_advance_watermark and what is made of
  * control messages only, and never back but in sc_engine_reset, so that results depend on
@@ -109,6 +110,7 @@ compile(ScEngine *engine)
 	sc_where_compile(engine);
 	sc_keys_compile(engine);
 	sc_aggregates_compile(engine);
+	sc_route_compile(engine);
 	sc_emit_compile(engine);
 	set_layout(engine);
 	for (int version = 1; version <= SC_FORMAT_VERSION; version++)
@@ -267,14 +269,27 @@ drop_late(ScEngine *engine, bool cut)
 	engine->counters.late_rows++;
 }
 
+/* A row of ours, whose keys are loaded, to its group in the pane, which is open. */
+static pg_attribute_always_inline void
+add_to_group(ScEngine *engine, uint32 hash)
+{
+	ScBucket   *bucket = engine->current->bucket;
+	ScGroup    *group;
+	bool		isnew;
+
+	if (unlikely(bucket == NULL))
+		bucket = sc_spilled_bucket(engine, engine->current, hash);
+	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
+	if (unlikely(engine->undo != NULL))
+		sc_undo_save(engine, bucket, group, hash, isnew);
+	sc_transitions_advance(engine, bucket, group);
+}
+
 /* A row of the current window.  The current context is the row's. */
 static pg_attribute_always_inline void
 add_row(ScEngine *engine, bool cut)
 {
-	ScBucket   *bucket;
-	ScGroup    *group;
 	uint32		hash;
-	bool		isnew;
 
 	if (unlikely(engine->current == NULL) && is_over(engine))
 	{
@@ -292,15 +307,59 @@ add_row(ScEngine *engine, bool cut)
 		engine->current = sc_pane_open(engine, engine->span.key);
 		engine->at = engine->current->bucket;
 	}
+	if (sc_is_ours(engine, hash))
+		add_to_group(engine, hash);
+}
+
+/* A row whose keys come first. */
+static void
+add_if_ours(ScEngine *engine, TupleTableSlot *slot)
+{
+	uint32		hash = sc_keys_load(engine);
+
 	if (!sc_is_ours(engine, hash))
 		return;
-	bucket = engine->current->bucket;
-	if (unlikely(bucket == NULL))
-		bucket = sc_spilled_bucket(engine, engine->current, hash);
-	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
-	if (unlikely(engine->undo != NULL))
-		sc_undo_save(engine, bucket, group, hash, isnew);
-	sc_transitions_advance(engine, bucket, group);
+	slot_getsomeattrs(slot, engine->last_attno);
+	if (passes_where(engine, engine->quals, false))
+		add_to_group(engine, hash);
+}
+
+/*
+ * Is it an ordinary row of the current pane, which is open, so that its keys may come first (route.c)?  They are taken
+ * out of it then.
+ */
+static pg_attribute_always_inline bool
+keys_come_first(ScEngine *engine, TupleTableSlot *slot)
+{
+	if (!engine->route.keys_first || engine->current == NULL)
+		return false;
+	slot_getsomeattrs(slot, engine->route.last_attno);
+	return engine->time_attno == 0 ||
+		(!slot->tts_isnull[engine->time_attno - 1] &&
+		 sc_pane_span_has(&engine->span, DatumGetInt64(slot->tts_values[engine->time_attno - 1])));
+}
+
+/* Any row.  The current context is the row's. */
+static pg_attribute_always_inline void
+take_any_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
+{
+	int64		ts;
+
+	slot_getsomeattrs(slot, engine->last_attno);
+	if (unlikely(engine->time_attno == 0))
+	{
+		if (engine->current == NULL)
+			(void) enter_pane(engine, 0);
+		add_row(engine, cut);
+		return;
+	}
+	ts = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
+	if (unlikely(slot->tts_isnull[engine->time_attno - 1] || TIMESTAMP_NOT_FINITE(ts)))
+		drop_timeless(engine, cut);
+	else if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
+		add_row(engine, cut);
+	else
+		refuse_window(engine, cut);
 }
 
 /* "rows" rows, whose values took "bytes", may have made the state grow. */
@@ -343,35 +402,17 @@ reset_row_context(ScEngine *engine)
 static pg_attribute_always_inline void
 take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 {
-	MemoryContext old;
+	MemoryContext old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 
 	engine->running = true;
 	engine->counters.rows_in += engine->is_first;
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
-	slot_getsomeattrs(slot, engine->last_attno);
 	engine->tmpcontext->ecxt_scantuple = slot;
-	old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
-
-	if (unlikely(engine->time_attno == 0))
-	{
-		if (engine->current == NULL)
-			(void) enter_pane(engine, 0);
-		add_row(engine, cut);
-	}
-	else if (unlikely(slot->tts_isnull[engine->time_attno - 1] ||
-				 TIMESTAMP_NOT_FINITE(DatumGetInt64(slot->tts_values[engine->time_attno - 1]))))
-		drop_timeless(engine, cut);
+	if (!cut && keys_come_first(engine, slot))
+		add_if_ours(engine, slot);
 	else
-	{
-		int64		ts = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
-
-		if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
-			add_row(engine, cut);
-		else
-			refuse_window(engine, cut);
-	}
-
+		take_any_row(engine, slot, cut);
 	MemoryContextSwitchTo(old);
 	reset_row_context(engine);
 	if (unlikely(engine->undo != NULL))

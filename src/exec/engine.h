@@ -138,7 +138,13 @@ extern bool sc_engine_is_interrupted(const ScEngine *engine);
 extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
- * The same for a row that was cut: in place of values that were left out it has on-disk TOAST
+ * Is the row, whose columns lie as "desc" says, plainly another task's?  Then it is counted, and all is done that
+ * sc_engine_row would do.  False also if that can't be seen at a glance.  "desc" is known by its address.
+ */
+extern bool sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row);
+
+/*
+ * The same as sc_engine_row for a row that was cut: in place of values that were left out it has on-disk TOAST
  * pointers.  ERRCODE_PROGRAM_LIMIT_EXCEEDED where WHERE reads one of them, or lets the row pass
  * and keys or aggregates read one, or it is late and late_row wants it.
  */

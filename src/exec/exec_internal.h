@@ -235,6 +235,18 @@ typedef struct ScEmission
 
 typedef struct ScUndo ScUndo;
 
+/* How rows of other tasks are told (route.c). */
+typedef struct ScRoute
+{
+	bool		keys_first;		/* an ordinary row's keys decide before its WHERE */
+	bool		by_value;		/* keys are plain columns, and SC_KEY_BYVAL */
+	int			last_attno;		/* that event time and keys need */
+	TupleDesc	desc;			/* what the rest is about; NULL: nothing yet */
+	bool		fixed;			/* they lie at fixed places in a row without NULLs: */
+	int			time_offset;	/* -1: there is no event time */
+	int		   *key_offsets;
+} ScRoute;
+
 struct ScEngine
 {
 	MemoryContext context;
@@ -245,6 +257,7 @@ struct ScEngine
 	bool		running;		/* inside a call that can fail; stays set by errors */
 	bool		all_key_groups; /* the whole range is ours */
 	bool		is_first;		/* the first key group is: ours is what belongs to no group */
+	ScRoute		route;
 
 	/* source part */
 	int			last_attno;
@@ -407,6 +420,9 @@ extern bool sc_where_of_cut(ScEngine *engine, ExprState *quals);
 extern bool sc_owns_dropped(ScEngine *engine, bool cut);
 /* An error where one of these attributes (0: all) of the current row was left out. */
 extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
+
+/* route.c */
+extern void sc_route_compile(ScEngine *engine);
 
 /* keys.c */
 extern void sc_keys_compile(ScEngine *engine);

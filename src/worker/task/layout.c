@@ -202,6 +202,12 @@ sc_task_layout_stream(ScTaskLayout *layout, Oid relid, TupleDesc stream_desc)
 	return NULL;
 }
 
+TupleDesc
+sc_task_stream_desc(const ScTaskStream *stream)
+{
+	return stream->stream_slot ? NULL : stream->stream_desc;
+}
+
 /* Puts the columns of wire_slot's row in the stream's order. */
 static void
 map_columns(ScTaskStream *stream)

@@ -287,11 +287,15 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 		query->layout = layout;
 		query->stream = sc_task_layout_stream(layout, query->definition->stream_relid,
 											  query->stream_desc);
+		query->shared_desc = query->stream && query->place.ntasks > 1 ? sc_task_stream_desc(query->stream) : NULL;
 		check_row_type(query);
 	}
 	if (query->stream)
 	{
 		query->ordinal++;
+		if (query->shared_desc && !(record->flags & SC_WIRE_CUT) &&
+			sc_engine_is_anothers(query->engine, query->shared_desc, SC_WIRE_TUPLE(record)))
+			return;
 		query->in_row = true;
 		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
 		if (unlikely(record->flags & SC_WIRE_CUT))

@@ -77,6 +77,8 @@ typedef struct ScTaskQuery
 	 * none of them) */
 	struct ScTaskLayout *layout;
 	struct ScTaskStream *stream;
+	TupleDesc	shared_desc;	/* if other tasks have rows of the query, too: how the layout's lie; NULL: not as the
+								 * stream's do */
 } ScTaskQuery;
 
 /*
@@ -222,6 +224,9 @@ extern ScTaskStream *sc_task_layout_stream(ScTaskLayout *layout, Oid stream,
  */
 extern TupleDesc sc_task_stream_retained_row(ScTaskLayout *layout, ScTaskStream *stream,
 											 MinimalTuple row, Datum **values, bool **nulls);
+
+/* How the layout's rows lie, if that is as the stream's do; else NULL.  Lives as long as the task. */
+extern TupleDesc sc_task_stream_desc(const ScTaskStream *stream);
 
 /* The row in a slot by the stream's attribute numbers, valid until the next call. */
 extern TupleTableSlot *sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple);

@@ -1,0 +1,113 @@
+# Rows of a query in several tasks: each is left to its owner as early as can be, wherever its columns lie and whatever
+# else is the matter with it.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', "max_worker_processes = 10\nstream_ckpt.debug_batch_rows = -1\n");
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sql("SELECT stream_ckpt.alter_pipeline('default', parallelism => 4)");
+
+#
+# Columns of all widths and alignments, before and behind each other: by value, so that keys are read in place; a
+# dropped one, one that was added, one behind text; a partition with another order; a log stream
+#
+my $columns = 'small int2, flag bool, ts timestamptz, tiny "char", k int, big int8, day date, v int';
+my $values = "SELECT %s, i %% 3 = 0, timestamptz '2024-01-01 UTC' + i * interval '1 second', chr(65 + i %% 3)::\"char\",
+	CASE WHEN i %% 11 > 0 THEN i %% 17 - 8 END, (i %% 5 - 2) * 10000000000, date '2024-01-01' + i %% 4, i %% 10 - 1 FROM generate_series(%d, %d) i";
+
+sql("CREATE TABLE plain ($columns)");
+sql("CREATE TABLE dropped (gone int, $columns)");
+sql("CREATE TABLE behind (s text, $columns)");
+sql("CREATE TABLE added (small int2)");
+sql("CREATE TABLE parts ($columns) PARTITION BY RANGE (ts)");
+sql("CREATE TABLE part1 (v int, day date, s text, big int8, k int, tiny \"char\", ts timestamptz, flag bool, small int2);
+	ALTER TABLE part1 DROP COLUMN s; ALTER TABLE parts ATTACH PARTITION part1 DEFAULT");
+sql("ALTER TABLE added ADD flag bool, ADD ts timestamptz, ADD tiny \"char\", ADD k int, ADD big int8, ADD day date, ADD v int");
+sql("CREATE TABLE logged_rows ($columns)");
+sql("SELECT stream_ckpt.create_stream('logged', '$columns', event_time => 'ts', watermark_delay => '1 hour')");
+attach($node, $_, delay => '1 hour') for qw(plain dropped behind added parts);
+
+my @streams = qw(plain dropped behind added parts logged);
+my %keys = (
+	k => 'k', most => 'small, flag, tiny, k, day', big => 'big, flag', text => "'k ' || k", number => 'k::numeric, tiny', remainder => 'k % 3');
+my %queries;
+
+sub text_of
+{
+	my ($stream, $key, $where) = @_;
+	my $i = 0;
+	my $names = join ', ', map { "$_ AS key" . $i++ } split /, /, $keys{$key};
+
+	return "SELECT w.window_start, w.window_end, $names, count(*) AS n, sum(v) AS total, max(big) AS biggest
+		FROM $stream, stream_ckpt.tumble(ts, '1 minute') w WHERE $where GROUP BY w.window_start, w.window_end, $keys{$key}";
+}
+
+sub make
+{
+	my ($stream, $key, $where, %opt) = @_;
+	my $name = "${stream}_$key" . ($opt{suffix} // '');
+
+	create_query($node, $name, $stream, emit => 'update', select => text_of($stream, $key, $where),
+		options => 'parallelism => ' . ($opt{tasks} // 4) . ($opt{options} ? ", $opt{options}" : ''));
+	$queries{$name} = text_of($stream eq 'logged' ? 'logged_rows' : $stream, $key, $opt{truth} // $where);
+	return;
+}
+
+sub insert
+{
+	my ($from, $to, $small) = @_;
+	my $rows = sprintf $values, $small // 'i % 7 - 3', $from, $to;
+
+	(my $names = $columns) =~ s/ (int2|bool|timestamptz|"char"|int8|int|date)//g;
+	sql("BEGIN;" . join('', map { "INSERT INTO $_ ($names) $rows;" } @streams, 'logged_rows') . 'COMMIT');
+	return;
+}
+
+insert(1, 50);
+sql('ALTER TABLE dropped DROP COLUMN gone');
+for my $stream (@streams)
+{
+	make($stream, 'k', 'true');
+	make($stream, 'most', 'small < 3 OR small IS NULL');
+}
+make('plain', $_, 'v <> 4', tasks => 3) for grep { $_ !~ /^(k|most)$/ } keys %keys;
+make('plain', 'k', '100 / v > -1000', suffix => '_letters', options => "on_error => 'dead_letter'",
+	truth => 'v <> 0');
+make('plain', 'remainder', '100 / v > -1000', suffix => '_letters', options => "on_error => 'dead_letter'",
+	truth => 'v <> 0');
+wait_running($node);
+# what was there before the queries isn't in them, and so not in what they are compared with
+sql("TRUNCATE $_") for grep { $_ ne 'logged' } @streams, 'logged_rows';
+sync_pipelines($node);
+insert(100, 400);
+sql("ALTER TABLE added ADD later text DEFAULT 'x'");
+insert(300, 700);
+insert(600, 650, 'NULL');
+# without an event time, and with one that belongs to no window; their WHERE can fail, too
+sql("BEGIN;" . join('', map { "INSERT INTO $_ (ts, k, v) SELECT CASE WHEN i % 3 = 0 THEN 'infinity' WHEN i % 3 = 1 THEN '-infinity'::timestamptz END, i, 0
+	FROM generate_series(1, 30) i;" } @streams, 'logged_rows') . 'COMMIT');
+insert(5, 900);
+sync_pipelines($node);
+
+results_ok($node, $_, $_, synced => 1, emit => 'update', truth => $queries{$_} =~ s/ FROM (\w+),/ FROM (SELECT * FROM $1 WHERE isfinite(ts)) $1,/r)
+  for sort keys %queries;
+is(sql(q(SELECT string_agg(DISTINCT rows_in::text, ',') FROM stream_ckpt.queries)),
+	sql('SELECT count(*) FROM plain'), 'each row is counted once');
+is(sql(q(SELECT string_agg(DISTINCT null_event_times::text, ',') FROM stream_ckpt.queries)), '30', 'and those without a window');
+is(sql("SELECT count(*), count(DISTINCT (lsn, ordinal)) FROM stream_ckpt.dead_letter WHERE query = 'plain_${_}_letters'::regclass"),
+	sql('SELECT count(*), count(*) FROM plain WHERE v = 0 AND isfinite(ts)'), "WHERE that fails, by $_: each row once")
+  for qw(k remainder);
+sql("SELECT stream_ckpt.drop_query('$_')") for sort keys %queries;
+
+$node->stop;
+done_testing();
