@@ -251,7 +251,10 @@ sc_sink_open(const ScQuery *query)
 	sink->attnos = sc_result_columns(sink->rel, sink->row_desc);
 
 	if (writes_directly(sink))
+	{
 		sc_sink_direct_begin(sink);
+		sc_sink_sort_begin(sink);
+	}
 	else
 		sc_sink_plans_begin(sink);
 
@@ -390,13 +393,18 @@ sc_sink_key(ScSink *sink, bool missing_ok)
 
 /* Takes one row by the direct way. */
 static void
-put_directly(ScSink *sink, char op, Size len)
+put_directly(ScSink *sink, char op, MinimalTuple row)
 {
 	switch (op)
 	{
 		case SC_RESULT_INSERT:
+			if (sink->sort != NULL)
+				sc_sink_sort_add(sink, row);
+			else
+				sc_sink_direct_add(sink, op, row->t_len);
+			break;
 		case SC_RESULT_UPSERT:
-			sc_sink_direct_add(sink, op, len);
+			sc_sink_direct_add(sink, op, row->t_len);
 			break;
 		case SC_RESULT_DELETE:
 			sc_sink_direct_delete(sink);
@@ -419,10 +427,12 @@ sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 						   row->t_infomask2 & HEAP_NATTS_MASK, sink->row_desc->natts),
 				 errhint("Drop the query with stream_ckpt.drop_query() and create it again.")));
 
+	if (op != SC_RESULT_INSERT)
+		sc_sink_sort_flush(sink);
 	ExecStoreMinimalTuple(row, sink->row, false);
 	slot_getallattrs(sink->row);
 	if (sink->direct != NULL)
-		put_directly(sink, op, row->t_len);
+		put_directly(sink, op, row);
 	else
 		sc_sink_plans_put(sink, op);
 	ExecClearTuple(sink->row);
@@ -451,6 +461,7 @@ sc_sink_close(ScSink *sink)
 {
 	int64		rows = sink->rows;
 
+	sc_sink_sort_flush(sink);
 	if (sink->direct != NULL)
 		sc_sink_direct_end(sink);
 	else

@@ -55,6 +55,9 @@ typedef struct SinkUpsert
 /* Finding rows by the key's index: sink_lookup.c. */
 typedef struct SinkLookup SinkLookup;
 
+/* Rows that wait to be inserted in the order of an index: sink_sort.c. */
+typedef struct SinkSort SinkSort;
+
 /* Writing without SPI: sink_insert.c, sink_upsert.c. */
 typedef struct SinkDirect
 {
@@ -90,6 +93,7 @@ struct ScSink
 	SinkKey		key;
 
 	SinkDirect *direct;			/* NULL: by SPI */
+	SinkSort   *sort;			/* NULL: rows are inserted as they come */
 	struct SinkPlans *plans;	/* the other way; sink_plan.c */
 };
 
@@ -103,6 +107,14 @@ extern void sc_sink_direct_add(ScSink *sink, char op, Size len);
 extern void sc_sink_direct_flush(ScSink *sink);
 extern void sc_sink_multi_insert(ScSink *sink, TupleTableSlot **slots, int n, BulkInsertState bulk);
 extern void sc_sink_direct_end(ScSink *sink);
+
+/* sink_sort.c */
+/* After the way was chosen: are rows to be inserted in another order than they come? */
+extern void sc_sink_sort_begin(ScSink *sink);
+/* Takes a copy of "row", which is the current one. */
+extern void sc_sink_sort_add(ScSink *sink, MinimalTuple row);
+/* Writes those that wait; the current row is gone then. */
+extern void sc_sink_sort_flush(ScSink *sink);
 
 /* sink_upsert.c */
 extern void sc_sink_upserts_begin(ScSink *sink);
