@@ -5,10 +5,12 @@
 #   make demo       the main job on real input, on a private server
 #   make test       all tests, on private servers (TESTS="name ..." selects)
 #   make check      the same
+#   make torture    crash and random tests in all conditions of which "make test" draws some
+#                   (SEEDS=n, DRAW="tasks=4 memory=40", TESTS="t/... ...")
 #   make test-core  PostgreSQL's own regression suite beside a running pipeline
 #   make bench      ratios against plain PostgreSQL, on a private server
 #                   (FIGURES="name ..." selects)
-#   make setup      installs what the four above need, on Debian 12
+#   make setup      installs what those above need, on Debian 12
 #
 # SC_DEBUG=1 compiles in the debug points that the crash tests use. WERROR=1 makes warnings errors: for our
 # own tests, because the next compiler warns of something else.
@@ -38,7 +40,7 @@ PG_CPPFLAGS = -I$(srcdir)/src $(if $(SC_DEBUG),-DSC_DEBUG) \
 
 # The targets that work on private servers find PostgreSQL themselves, and make
 # no use of PGXS (whose own "check" only says that it is not supported).
-private_targets = setup demo test check test-core bench print-%
+private_targets = setup demo test check torture test-core bench print-%
 
 ifneq ($(filter-out $(private_targets),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -49,7 +51,7 @@ NO_INSTALLCHECK = 1
 
 include $(PGXS)
 else
-.PHONY: setup demo test check test-core bench
+.PHONY: setup demo test check torture test-core bench
 
 setup:
 	@bash $(srcdir)/tools/setup
@@ -59,6 +61,9 @@ demo:
 
 test check:
 	@bash $(srcdir)/tools/run_tests $(TESTS)
+
+torture:
+	@bash $(srcdir)/tools/torture $(TESTS)
 
 test-core:
 	@bash $(srcdir)/tools/test_core

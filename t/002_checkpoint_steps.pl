@@ -31,7 +31,7 @@ my @points = qw(
 );
 my @actions = qw(error exit term kill);
 
-my $node = new_node('main', "stream_ckpt.debug_retry_second = 50ms\n");
+my $node = new_node('main', "stream_ckpt.debug_retry_second = 50ms\n", draw => {});
 create_stream_table($node, 't', delay => '10 seconds');
 create_query($node, 'closed', 't', emit => 'close');
 create_query($node, 'live', 't', emit => 'update');
@@ -47,8 +47,8 @@ my $minute = 0;
 sub insert_rows
 {
 	try_psql($node,
-		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $minute * interval '1 minute' + i * interval '1 second',
-			i % 7, i, $minute FROM generate_series(0, 179) i));
+		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $minute * interval '1 minute' + i * interval '4 seconds',
+			i % 7, i, $minute FROM generate_series(0, 44) i));
 	try_psql($node, "INSERT INTO u VALUES (timestamptz '2024-01-01 00:00 UTC' + $minute * interval '1 minute', 1, $minute, 1)")
 	  if $minute % 10 == 0;
 	$minute += 2;

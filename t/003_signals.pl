@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.debug_retry_second = 50ms\n");
+my $node = new_node('main', "stream_ckpt.debug_retry_second = 50ms\n", draw => {});
 create_stream_table($node, 't', delay => '10 minutes');
 create_query($node, 'closed', 't', emit => 'close');
 create_query($node, 'live', 't', emit => 'update');

@@ -18,7 +18,7 @@ my $node = new_node(
 synchronous_commit = off
 wal_writer_delay = 10s
 wal_writer_flush_after = 1GB
-));
+), draw => {});
 create_stream_table($node, 't', delay => '10 seconds');
 create_query($node, 'closed', 't', emit => 'close');
 create_query($node, 'live', 't', emit => 'update');

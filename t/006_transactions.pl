@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main');
+my $node = new_node('main', '', draw => {});
 create_stream_table($node, 't', delay => '1 hour');
 create_query($node, 'closed', 't', emit => 'close');
 create_query($node, 'live', 't', emit => 'update');

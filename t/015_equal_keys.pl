@@ -13,12 +13,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 3;
-srand($seed);
-diag "SEED=$seed";
-
-sub pick { return $_[ int rand @_ ]; }
 
 my $node = new_node('main');
 

@@ -15,13 +15,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 8;
 my $steps = 40;    # of a round
-srand($seed);
-diag "SEED=$seed";
-
-sub pick { return $_[ int rand @_ ]; }
 
 my $tasks = pick(1, 2, 4);
 note "$tasks tasks";
@@ -264,6 +260,5 @@ for my $round (1 .. $rounds)
 	last unless Test::More->builder->is_passing;
 }
 
-diag "SEED=$seed" unless Test::More->builder->is_passing;
 $node->stop;
 done_testing();

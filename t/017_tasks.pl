@@ -14,12 +14,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 6;
-srand($seed);
-diag "SEED=$seed";
-
-sub pick { return $_[ int rand @_ ]; }
 
 my $node = new_node('main', "max_worker_processes = 10\nmax_logical_replication_workers = 1\n");
 create_stream_table($node, 't', delay => '1 minute');
@@ -382,6 +378,5 @@ for my $round (1 .. $rounds)
 	last unless Test::More->builder->is_passing;
 }
 
-diag "SEED=$seed" unless Test::More->builder->is_passing;
 $node->stop;
 done_testing();

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.debug_batch_rows = 7\n");
+my $node = new_node('main', '', draw => {});
 my $columns = 'ts timestamptz, k int, v int, txn int';
 
 $node->safe_psql('postgres',

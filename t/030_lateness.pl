@@ -14,14 +14,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+my $seed = test_seed();
 my $rounds = $ENV{ROUNDS} || 6;
-srand($seed);
-diag "SEED=$seed";
 
-sub pick { return $_[ int rand @_ ]; }
-
-my $node = new_node('main', "max_parallel_workers_per_gather = 0\n");
+my $node = new_node('main', "max_parallel_workers_per_gather = 0\n", draw => {});
 
 #
 # Case by case: one-minute windows, 2 minutes of lateness, no delay.
@@ -310,6 +306,5 @@ for my $round (1 .. $rounds)
 	}
 }
 
-diag "SEED=$seed" unless Test::More->builder->is_passing;
 $node->stop;
 done_testing();

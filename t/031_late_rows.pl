@@ -12,13 +12,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
-srand($seed);
-diag "SEED=$seed";
+test_seed();
 
-sub pick { return $_[ int rand @_ ]; }
-
-my $node = new_node('main');
+my $node = new_node('main', '', draw => {});
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 

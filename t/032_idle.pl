@@ -14,13 +14,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
-srand($seed);
-diag "SEED=$seed";
+test_seed();
 
-sub pick { return $_[ int rand @_ ]; }
-
-my $node = new_node('main');
+my $node = new_node('main', '', draw => {});
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 
@@ -248,6 +244,5 @@ for my $round (1 .. 4)
 }
 cmp_ok(sql(q(SELECT count(*) FROM t_close)), '>', 10, 'there were windows');
 
-diag "SEED=$seed" unless Test::More->builder->is_passing;
 $node->stop;
 done_testing();

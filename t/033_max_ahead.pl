@@ -14,14 +14,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 5;
-srand($seed);
-diag "SEED=$seed";
 
-sub pick { return $_[ int rand @_ ]; }
-
-my $node = new_node('main', "timezone = 'UTC'\n");
+my $node = new_node('main', "timezone = 'UTC'\n", draw => {});
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 
@@ -442,7 +438,6 @@ for my $round (1 .. $rounds)
 			$expected, "round $round: $query->{name}");
 		is(column($query->{name}, q(late_rows || ' ' || ahead_rows)), "$query->{late} $stream{ahead}", "round $round: what $query->{name} counts");
 	}
-	diag "SEED=$seed" unless Test::More->builder->is_passing;
 }
 
 $node->stop;

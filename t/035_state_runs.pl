@@ -14,12 +14,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 6;
-srand($seed);
-diag "SEED=$seed";
-
-sub pick { return $_[ int rand @_ ]; }
 
 my $node = new_node('main', "max_parallel_workers_per_gather = 0\n");
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -395,6 +391,5 @@ sql('SELECT stream_ckpt.drop_query(\'many\')');
 sync_pipelines($node);
 is(sql("SELECT count(*) FROM stream_ckpt.state_run WHERE query_id = $query_id"), '0', 'a dropped query leaves no state');
 
-diag "SEED=$seed" unless Test::More->builder->is_passing;
 $node->stop;
 done_testing();

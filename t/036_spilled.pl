@@ -14,24 +14,15 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 3;
-srand($seed);
-my $tasks = pick(1, 1, 2, 4);
-my $memory = $ENV{MEMORY} || pick(40, 100, 400);
-my $bucket = pick(300, 1000, 4000);
-my $batch = pick(0, 7, -1);
-diag "SEED=$seed: $tasks tasks, $memory kB, buckets of $bucket bytes, batches of $batch";
 
-sub pick { return $_[ int rand @_ ]; }
-
-my $node = new_node('main', "max_parallel_workers_per_gather = 0\nmax_worker_processes = 20
-stream_ckpt.debug_task_memory = ${memory}kB\nstream_ckpt.debug_bucket_bytes = $bucket
-stream_ckpt.debug_batch_rows = $batch\n");
+my $node = new_node('main', "max_parallel_workers_per_gather = 0\nmax_worker_processes = 20\n",
+	draw => { tasks => [ 1, 1, 2, 4 ], batch => [ 0, 7, -1 ], memory => [ 40, 100, 400 ], bucket => [ 100, 300, 1000, 4000 ] });
+my $tasks = drawn($node)->{tasks};
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 # t in order, u up to two hours late
-sql("SELECT stream_ckpt.alter_pipeline('default', parallelism => $tasks)") if $tasks > 1;
 for my $table (qw(t u))
 {
 	sql("CREATE TABLE $table (ts timestamptz, k int, v int, s text, n bigserial)");
@@ -77,7 +68,8 @@ for my $name (sort keys %queries)
 	my @parts = split /, (?![^(]*\))/, $list;
 	$queries{$name}[3] = join(', ', map { / AS / ? $_ : "$_ AS a" . $i++ } @parts) . ($having // '');
 	create_query($node, $name, $table, emit => $emit, select => select_of($name, 'true'),
-		options => join(', ', grep { defined } $options, $tasks > 1 && rand() < 0.6 ? "parallelism => $tasks" : undef));
+		tasks => rand() < 0.6 ? $tasks : 1,
+		options => $options);
 }
 wait_running($node);
 

@@ -13,12 +13,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} || (time ^ ($$ << 8)) & 0x7fffffff;
+test_seed();
 my $rounds = $ENV{ROUNDS} || 12;
-srand($seed);
-diag "SEED=$seed";
-
-sub pick { return $_[ int rand @_ ]; }
 
 my $node = new_node('main', "max_parallel_workers_per_gather = 0\nstream_ckpt.task_memory = 16MB\nmax_wal_size = 4GB\n");
 sub sql { return $node->safe_psql('postgres', $_[0]); }
@@ -117,6 +113,5 @@ $day++;
 sql(insert_rows(10, 10));
 results_ok($node, $_, "in the end: $_", emit => $queries{$_}[0], table => 't') for sort keys %queries;
 
-diag "SEED=$seed" unless Test::More->builder->is_passing;
 $node->stop;
 done_testing();

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.result_lock_timeout = 200ms\nstream_ckpt.debug_retry_second = 50ms\n");
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = 200ms\nstream_ckpt.debug_retry_second = 50ms\n", draw => { memory => [ 0 ] });
 create_stream_table($node, 't');
 create_query($node, 'good', 't', emit => 'update');
 wait_running($node);
@@ -57,7 +57,7 @@ my ($select, $begin);
 sub create_bad
 {
 	($select, $begin) = ($_[0], $n);
-	create_query($node, 'bad', 't', emit => 'update', select => $select);
+	create_query($node, 'bad', 't', emit => 'update', select => $select, tasks => $select =~ /long_key|key_type|length/ ? 1 : undef);
 	return;
 }
 

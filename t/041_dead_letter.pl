@@ -11,11 +11,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $seed = $ENV{SEED} // time ^ $$;
-srand $seed;
-diag "SEED=$seed";
+test_seed();
 
-my $node = new_node('main', "stream_ckpt.debug_batch_rows = -1\n");
+my $node = new_node('main', '', draw => {});
 create_stream_table($node, 't', delay => '1 hour');
 $node->safe_psql('postgres', q(
 	-- refuses 13, after it has changed its state in place

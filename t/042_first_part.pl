@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\n");
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\n", draw => {});
 create_stream_table($node, 't');
 create_query($node, 'other', 't', emit => 'update');
 wait_running($node);

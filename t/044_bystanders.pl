@@ -12,7 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\nstream_ckpt.debug_retry_second = 50ms\n");
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\nstream_ckpt.debug_retry_second = 50ms\n", draw => {});
 create_stream_table($node, 't');
 create_query($node, 'good', 't', emit => 'update');
 create_query($node, 'bad', 't', emit => 'update');

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\n");
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = 100ms\n", draw => { memory => [ 0 ] });
 create_stream_table($node, $_) for qw(busy quiet);
 create_query($node, 'busy_q', 'busy', emit => 'update');
 my @quiet = map { "quiet_$_" } 1 .. 20;

@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.checkpoint_memory = 1MB\ntemp_file_limit = 500kB\n");
+my $node = new_node('main', "stream_ckpt.checkpoint_memory = 1MB\ntemp_file_limit = 500kB\n", draw => {});
 create_stream_table($node, 't');
 create_query($node, 'good', 't', emit => 'update');
 create_query($node, 'small', 't', emit => 'close');

@@ -10,6 +10,7 @@ package StreamCkpt;
 use strict;
 use warnings;
 
+use Conditions;
 use Exporter 'import';
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
@@ -17,6 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
+  test_seed pick drawn
   new_node create_stream_table attach create_query
   arm disarm wait_reached
   wait_until wait_status wait_running wait_up sync_pipelines
@@ -42,20 +44,42 @@ log_statement = none
 log_line_prefix = \'%m [%p] %b %q%a \'
 ';
 
-# A running server with the extension in database "postgres"; further settings as text.
+my %drawn;    # by the name of a node
+my %tasks;    # by the id of one of them, as pid_of() saw them: ids of all
+
+# The conditions of a node: tasks, batch, memory, bucket (Conditions.pm).
+sub drawn { return $drawn{ $_[0]->name } // { tasks => 1, batch => 0, memory => 0, bucket => 0 }; }
+
+sub settings_of
+{
+	my ($conditions) = @_;
+	my $conf = "stream_ckpt.debug_batch_rows = $conditions->{batch}\n";
+
+	$conf .= "stream_ckpt.debug_task_memory = $conditions->{memory}kB\n" if $conditions->{memory};
+	$conf .= "stream_ckpt.debug_bucket_bytes = $conditions->{bucket}\n" if $conditions->{bucket};
+	return $conf;
+}
+
+# A running server with the extension in database "postgres"; further settings as text.  draw => { ... }: in conditions
+# that are drawn, of those that the test takes.  The pipeline "default" has so many tasks then, and so have
+# queries that create_query() makes.
 sub new_node
 {
-	my ($name, $conf) = @_;
+	my ($name, $conf, %opt) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
+	$drawn{$name} = draw(%{ $opt{draw} }) if $opt{draw};
 	$node->init(allows_streaming => 'logical');
 	$node->append_conf('postgresql.conf', $WORKERS . ($conf // ''));
+	$node->append_conf('postgresql.conf', settings_of(drawn($node))) if $opt{draw};
 	mkdir $node->data_dir . '/stream_ckpt_debug' or die "mkdir: $!";
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION stream_ckpt');
 	$node->safe_psql('postgres',
 		q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '100 ms'))
 	);
+	$node->safe_psql('postgres', "SELECT stream_ckpt.alter_pipeline('default', parallelism => " . drawn($node)->{tasks} . ')')
+	  if drawn($node)->{tasks} > 1;
 	return $node;
 }
 
@@ -92,8 +116,18 @@ sub attach
 	return;
 }
 
+# Has a query keys beside its windows?  One without can't run in several tasks.
+sub has_keys
+{
+	my ($select) = @_;
+	my ($keys) = $select =~ /GROUP BY (.*?)(?:HAVING.*)?$/s or return 0;
+
+	$keys =~ s/\b(w\.)?window_(start|end|time)\b//g;
+	return $keys =~ /\w/;
+}
+
 # The same query for most tests: by window and k.  "options": further named parameters, as
-# text.
+# text.  It runs on as many tasks as were drawn for the node; "tasks": on so many of them at most.
 sub create_query
 {
 	my ($node, $name, $table, %opt) = @_;
@@ -103,10 +137,15 @@ sub create_query
 	  // "SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total, max(v) AS greatest
 		FROM $table, stream_ckpt.tumble(ts, '$size') w
 		GROUP BY w.window_start, w.window_end, k";
+	my $tasks = drawn($node)->{tasks};
+	my @options = grep { $_ } $opt{options};
 
+	$tasks = $opt{tasks} if defined $opt{tasks} && $opt{tasks} < $tasks;
+	$tasks = 1 unless has_keys($select);
+	push @options, "parallelism => $tasks" if $tasks > 1 && "@options" !~ /parallelism/;
 	$node->safe_psql('postgres',
 		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit'"
-		  . ($opt{options} ? ", $opt{options}" : '') . ')'
+		  . join('', map { ", $_" } @options) . ')'
 	);
 	return;
 }
@@ -244,6 +283,7 @@ sub pid_of
 		wait_until($node, "SELECT EXISTS ($query)", "there is a $which");
 		$pid = $node->safe_psql('postgres', $query);
 	}
+	$tasks{$pid} = $node->safe_psql('postgres', 'SELECT array_agg(pid) FROM stream_ckpt.tasks') if $which eq 'task';
 	return $pid;
 }
 
@@ -276,10 +316,13 @@ sub lose_state
 	return;
 }
 
-# Waits until the process of that kind is another one than "pid".
+# Waits until the process of that kind is another one than "pid".  Of several tasks all are new then.
 sub wait_restarted
 {
 	my ($node, $which, $pid) = @_;
+
+	return wait_until($node, "SELECT count(*) > 0 AND bool_and(pid <> ALL('$tasks{$pid}')) FROM stream_ckpt.tasks",
+		'there are new tasks') if $which eq 'task' && $tasks{$pid};
 	return wait_until($node, "SELECT EXISTS ($pid_query{$which} AND "
 		  . ($which eq 'task' || $which eq 'launcher' ? 'pid' : "${which}_pid")
 		  . " <> $pid)", "there is a new $which");
