@@ -447,4 +447,19 @@ foreach my $n (1 .. 3)
 }
 is(() = slurp_file($poor->logfile) =~ /no background worker is free to write a large result/g, 1, 'the log says so, once');
 $poor->stop;
+
+#
+# It begins while more of it comes, not only when the checkpoint's interval is over
+#
+my $soon = new_node('soon');
+create_stream_table($soon, 't');
+create_query($soon, 'big', 't');
+wait_running($soon);
+checkpoint_all($soon);
+$soon->safe_psql('postgres', "SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 hour')");
+$soon->safe_psql('postgres', "INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + m * interval '1 minute', i, i, 0
+	FROM generate_series(0, 150) m, generate_series(1, 1000) i");
+wait_until($soon, 'SELECT count(*) > 0 FROM big', 'rows of a large result are there within the interval');
+results_ok($soon, 'big', 'and all of them when it has come', table => 't');
+$soon->stop;
 done_testing();

@@ -317,6 +317,7 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 			{
 				query->has_rows = true;
 				query->nrows += message->nrows;
+				pending->result_rows += message->nrows;
 			}
 			keep(pending, query, data, len);
 			break;
@@ -475,6 +476,7 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 	memset(pending->ended, 0, sizeof(pending->ended));
 	pending->last = NULL;
 	pending->urgent = false;
+	pending->result_rows = 0;
 	pending->nended = 0;
 	pending->nxids = 0;
 	pending->barrier_at = 0;

@@ -75,6 +75,7 @@ typedef struct ScPendingCheckpoint
 	int			nended;
 	List	   *queries;		/* ScCollectedQuery *, in order of arrival */
 	ScCollectedQuery *last;		/* of the last message */
+	int64		result_rows;	/* that arrived since the last checkpoint was committed */
 	bool		urgent;			/* a query failed: a checkpoint should say so */
 	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries whose part isn't whole: the barrier says so; 0: no more */
 

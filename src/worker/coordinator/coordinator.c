@@ -512,6 +512,9 @@ due_kind(long *timeout)
 		return "manual";
 	if (pending->urgent)
 		return "periodic";
+	/* a large result takes long to write: it should begin while more of it comes */
+	if (pending->result_rows >= SC_LARGE_PART_DEFAULT && !sc_writer_is_busy())
+		return "periodic";
 	if (query_due != 0)
 	{
 		*timeout = Min(*timeout, sc_moment_wait_ms(query_due));
