@@ -172,7 +172,7 @@ sub random_transaction
 
 my @points = qw(
   task_after_rows reader_before_barrier reader_after_barrier task_before_snapshot
-  task_after_snapshot task_part_sent coordinator_parts_collected coordinator_before_write
+  task_after_snapshot task_snapshot_step task_emission_step task_part_sent coordinator_parts_collected coordinator_before_write
   coordinator_after_rows coordinator_before_record coordinator_before_commit
   coordinator_after_commit coordinator_after_ack reader_before_confirm reader_after_confirm
   task_before_restore

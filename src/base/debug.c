@@ -92,13 +92,15 @@ mark_reached(const char *name)
 }
 
 /*
- * Waits until the file is gone, serving interrupts.  The latch is set again at
+ * Waits until the file is gone, or asks for a later time, serving interrupts.  The latch is set again at
  * the end: the caller's loop mustn't miss what came meanwhile.
  */
 static void
 wait_for_removal(const char *path)
 {
-	while (access(path, F_OK) == 0)
+	DebugAction action;
+
+	while (read_action(path, &action) && action.count <= 1)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 10L, PG_WAIT_EXTENSION);

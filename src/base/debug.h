@@ -5,7 +5,7 @@
  *
  * A test arms a point by a file $PGDATA/stream_ckpt_debug/<name> that holds one
  * of: error, exit (exit(1)), kill (SIGKILL itself), term (SIGTERM itself), wait
- * (until the file is removed; interrupts are served), each with an optional
+ * (until the file is removed, or another one asks for a later time; interrupts are served), each with an optional
  * number N: act at the N-th time only.  The point removes its file before it
  * acts (wait: keeps it), so that it acts once, also across restarts, and
  * leaves <name>.reached.

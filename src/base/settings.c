@@ -30,6 +30,8 @@ int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
 int			sc_debug_result_row_bytes = SC_ROW_BYTES_LIMIT;
 int			sc_debug_task_memory = 0;
 int			sc_debug_bucket_bytes = SC_BUCKET_BYTES_USUAL;
+int			sc_debug_snapshot_groups = SC_SNAPSHOT_GROUPS_USUAL;
+int			sc_debug_snapshot_step = SC_SNAPSHOT_STEP_USUAL;
 #endif
 
 size_t
@@ -151,6 +153,16 @@ sc_settings_init(void)
 							"What a bucket of a pane that is larger than memory should take (debug builds only).",
 							NULL,
 							&sc_debug_bucket_bytes, SC_BUCKET_BYTES_USUAL, 1, 1024 * 1024 * 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_snapshot_groups",
+							"Groups of a query that are written at a barrier; more of them wait (debug builds only).",
+							NULL,
+							&sc_debug_snapshot_groups, SC_SNAPSHOT_GROUPS_USUAL, 0, 1000000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_snapshot_step",
+							"Groups that are written in one step after a barrier, at most (debug builds only).",
+							NULL,
+							&sc_debug_snapshot_step, SC_SNAPSHOT_STEP_USUAL, 1, 1000000000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #endif
 	if (process_shared_preload_libraries_in_progress)

@@ -32,6 +32,10 @@ extern int	sc_debug_large_part;	/* in place of SC_LARGE_PART_ROWS */
 extern int	sc_debug_task_memory;	/* kB, in place of sc_task_memory; 0: that */
 extern int	sc_debug_bucket_bytes;	/* in place of SC_BUCKET_BYTES */
 #define SC_BUCKET_BYTES ((Size) sc_debug_bucket_bytes)
+extern int	sc_debug_snapshot_groups;	/* in place of SC_SNAPSHOT_GROUPS */
+#define SC_SNAPSHOT_GROUPS sc_debug_snapshot_groups
+extern int	sc_debug_snapshot_step;	/* in place of SC_SNAPSHOT_STEP */
+#define SC_SNAPSHOT_STEP sc_debug_snapshot_step
 #else
 #define SC_SHARE_PERIOD_MS 10000	/* over which a task looks at what each owner takes */
 #define SC_RETRY_SECOND_MS 1000	/* a second, where something is tried again (backoff.h) */
@@ -40,6 +44,8 @@ extern int	sc_debug_bucket_bytes;	/* in place of SC_BUCKET_BYTES */
 #define SC_RESULT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #define SC_LARGE_PART_ROWS SC_LARGE_PART_DEFAULT
 #define SC_BUCKET_BYTES SC_BUCKET_BYTES_USUAL
+#define SC_SNAPSHOT_GROUPS SC_SNAPSHOT_GROUPS_USUAL
+#define SC_SNAPSHOT_STEP SC_SNAPSHOT_STEP_USUAL
 #endif
 
 /*
@@ -56,6 +62,11 @@ extern int	sc_debug_bucket_bytes;	/* in place of SC_BUCKET_BYTES */
 #define SC_LARGE_PART_WIDTH 160
 /* What a bucket of a pane that is larger than memory should take in memory (exec/spilled.c) */
 #define SC_BUCKET_BYTES_USUAL (64 * 1024)
+/* Groups of a query that a task writes at a barrier; of more of them it writes as many in a step while it goes on */
+#define SC_SNAPSHOT_GROUPS_USUAL 5000
+#define SC_SNAPSHOT_STEP_USUAL 1000000
+/* How long such a step takes, in microseconds, but for the last piece of work */
+#define SC_SNAPSHOT_STEP_US 2000
 
 /* stream_ckpt.task_memory in bytes */
 extern size_t sc_task_memory_bytes(void);

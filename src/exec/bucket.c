@@ -61,6 +61,7 @@ sc_bucket_create(ScEngine *engine, ScPane *pane)
 											0, 1024, ALLOCSET_DEFAULT_MAXSIZE);
 	bucket->aggcontext = make_aggcontext(engine, bucket->context);
 	bucket->all_changed = true;
+	bucket->mark = SC_GROUP_CHANGED;
 	allocate_cells(bucket, FIRST_CELLS);
 	sc_bucket_account(engine, bucket);
 	MemoryContextSwitchTo(old);
@@ -250,7 +251,7 @@ sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
 			group = sc_bucket_group(engine, bucket, number);
 			if (keys_equal(engine, group))
 			{
-				if (!(group->flags & SC_GROUP_CHANGED))
+				if (!(group->flags & bucket->mark))
 					sc_group_changed(engine, bucket, group, number);
 				return group;
 			}
@@ -318,7 +319,7 @@ sc_bucket_regroup(ScEngine *engine, ScBucket *bucket)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	uint32		n = 0;
 
-	Assert(bucket->nchanged == 0 && !engine->loading);
+	Assert(bucket->nchanged == 0 && bucket->snapshot == NULL && !engine->loading);
 	renew_cells(bucket, bucket->ngroups);
 	for (uint32 i = 0; i < bucket->ngroups; i++)
 	{
@@ -378,7 +379,9 @@ sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash)
 void
 sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number)
 {
-	group->flags |= SC_GROUP_CHANGED;
+	if (unlikely(bucket->snapshot != NULL))
+		sc_bucket_snapshot_touch(bucket->snapshot, group, number);
+	group->flags |= bucket->mark;
 	if (!bucket->all_changed && !(group->flags & SC_GROUP_LISTED))
 		sc_bucket_list_changed(bucket, group, number);
 }
@@ -422,7 +425,7 @@ sc_bucket_unchanged(ScEngine *engine, ScBucket *bucket)
 
 	for (uint32 i = 0; i < n; i++)
 		sc_bucket_group(engine, bucket, sc_bucket_changed(bucket, i))->flags &=
-			~(SC_GROUP_CHANGED | SC_GROUP_LISTED);
+			~(bucket->mark | SC_GROUP_LISTED);
 	bucket->all_changed = false;
 	bucket->nchanged = 0;
 }

@@ -97,7 +97,7 @@ sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *ot
 	if ((group->flags & other->flags & SC_GROUP_EMITTED) != 0)
 		group->flags |= SC_GROUP_SEVERAL;
 	group->flags |= other->flags & (SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
-	group->flags |= SC_GROUP_CHANGED;
+	group->flags |= bucket->mark;
 }
 
 /* The changelog has to write what it had to: the groups are copies, in the same order. */
@@ -127,12 +127,17 @@ take_bucket(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken)
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	from->aggstate->curaggcontext = taken->aggcontext;
+	Assert(taken->snapshot == NULL);
 	for (uint32 n = 0; n < taken->ngroups; n++)
 	{
+		ScGroup    *copy;
+
 		CHECK_FOR_INTERRUPTS();
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		(void) sc_group_take(engine, bucket, from, sc_bucket_group(from, taken, n));
+		copy = sc_group_take(engine, bucket, from, sc_bucket_group(from, taken, n));
+		if (copy->flags & taken->mark)
+			copy->flags = (copy->flags & ~taken->mark) | bucket->mark;
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);

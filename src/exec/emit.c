@@ -259,7 +259,7 @@ sorted_items(ScEngine *engine, ScBucket *bucket, bool all, EmitItem *items)
 		uint32		number = all ? i : sc_bucket_changed(bucket, i);
 		ScGroup    *group = sc_bucket_group(engine, bucket, number);
 
-		if (!all && !(group->flags & SC_GROUP_CHANGED))
+		if (!all && !(group->flags & bucket->mark))
 			continue;
 		items[n].number = number;
 		if (engine->nkeys > 0)
@@ -395,7 +395,7 @@ renew_replay(ScEngine *engine)
 void
 sc_emit_skip_group(ScEngine *engine)
 {
-	group_at(engine)->flags &= ~SC_GROUP_CHANGED;
+	group_at(engine)->flags &= ~engine->emission.bucket->mark;
 	engine->emission.at++;
 	if (engine->has_inputs)
 		renew_replay(engine);
@@ -454,7 +454,7 @@ emit_bucket(ScEngine *engine)
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
 		emit_group(engine, emission->bucket, group);
-		group->flags &= ~SC_GROUP_CHANGED;
+		group->flags &= ~emission->bucket->mark;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(outcontext);
 		if (engine->has_inputs)
@@ -490,6 +490,7 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all)
 void
 sc_emit_pane(ScEngine *engine, ScPane *pane)
 {
+	sc_pane_settle(engine, pane);
 	emit_groups(engine, pane, true);
 	pane->emitted = true;
 }

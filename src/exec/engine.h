@@ -85,6 +85,12 @@ typedef struct ScSpillCounters
 	int64		merged;			/* bytes of runs that merges have made */
 } ScSpillCounters;
 
+/*
+ * What is pending of the engine's snapshots has to be written now (sc_bucket_snapshot_begin, group.h).  Called between
+ * rows; may raise what writing raises.
+ */
+typedef void (*ScSettle) (void *arg);
+
 typedef struct ScEngineOptions
 {
 	ScEmit		emit;
@@ -102,6 +108,8 @@ typedef struct ScEngineOptions
 	ScSpillCounters *spill_counters;	/* if spill isn't NULL */
 	ScMemoryGrew memory_grew;
 	void	   *memory_arg;
+	ScSettle	settle;			/* NULL: no snapshot is ever deferred */
+	void	   *settle_arg;
 } ScEngineOptions;
 
 /* Counters since the query began (restored with the state by the caller). */

@@ -112,12 +112,13 @@ typedef struct ScAgg
 #define SC_STATE_BYTES	0x04	/* being loaded: still the bytea of serialfn */
 #define SC_STATE_INPUTS 0x08	/* kept inputs; alone */
 
-#define SC_GROUP_CHANGED	0x01	/* since the last checkpoint, or since it was emitted */
+#define SC_GROUP_CHANGED	0x01	/* since the last checkpoint, or since it was emitted; or the other one: ScBucket.mark */
 #define SC_GROUP_EMITTED	0x02	/* its row is, or may be, in the result */
 #define SC_GROUP_LISTED		0x04	/* in its pane's list of changes */
 #define SC_GROUP_SEVERAL	0x08	/* the result may have several rows of its key */
 #define SC_GROUP_DELTA		0x10	/* states of some rows only: older runs may have it, too */
 #define SC_GROUP_OPEN		0x20	/* older runs may have kept inputs before these */
+#define SC_GROUP_CHANGED_TOO 0x40
 
 /*
  * A group: a record of engine->record_size bytes, which never moves once its
@@ -183,8 +184,11 @@ struct ScBucket
 
 	/*
 	 * Groups changed since the last checkpoint.  A bucket that was never
-	 * written keeps no list: all of them.
+	 * written keeps no list: all of them.  They have the flag "mark"; those that have the other one wait for
+	 * the snapshot.
 	 */
+	uint8		mark;			/* SC_GROUP_CHANGED, or SC_GROUP_CHANGED_TOO */
+	struct ScBucketSnapshot *snapshot;	/* that isn't written yet, or NULL */
 	bool		all_changed;
 	uint32	   *changed;
 	uint32		nchanged;
@@ -481,6 +485,17 @@ extern void sc_bucket_unchanged(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_account(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_account_rows(ScEngine *engine, ScBucket *bucket, int rows, Size bytes);
 extern void sc_bucket_account_children(ScEngine *engine, ScBucket *bucket);
+
+/* snapshot.c: the group is about to change for the first time since the bucket's snapshot began */
+extern void sc_bucket_snapshot_touch(ScBucketSnapshot *snapshot, ScGroup *group, uint32 number);
+
+/* A pane whose rows aren't all there is to it any more: its snapshot is written first. */
+static inline void
+sc_pane_settle(const ScEngine *engine, const ScPane *pane)
+{
+	if (pane->bucket != NULL && pane->bucket->snapshot != NULL)
+		engine->options.settle(engine->options.settle_arg);
+}
 
 /* spilled.c: panes whose buckets come and go */
 extern ScBucket *sc_spilled_bucket(ScEngine *engine, ScPane *pane, uint32 hash);

@@ -8,23 +8,21 @@
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
-/* So many are sorted by comparing */
-#define FEW_GROUPS	256
-/* One in so many, or more, are looked for in the hash table */
-#define MANY_GROUPS	8
-
 /* ---------- the engine ---------- */
 
-void
+bool
 sc_engine_begin_write(ScEngine *engine)
 {
+	bool		was = engine->running;
+
 	engine->running = true;
+	return was;
 }
 
 void
-sc_engine_end_write(ScEngine *engine)
+sc_engine_end_write(ScEngine *engine, bool was)
 {
-	engine->running = false;
+	engine->running = was;
 }
 
 void
@@ -206,165 +204,26 @@ sc_pane_set_entry_bytes(ScPane *pane, int64 bytes)
 	pane->entry_bytes = bytes;
 }
 
-static int
-compare_at(const void *a, const void *b)
+uint32
+sc_pane_ngroups(const ScPane *pane)
 {
-	ScGroupAt	left = *(const ScGroupAt *) a;
-	ScGroupAt	right = *(const ScGroupAt *) b;
-
-	return left < right ? -1 : left > right;
+	return pane->bucket->ngroups;
 }
 
-/* Sorts by position: many of them by counting, a byte at a time. */
-static void
-sort_by_position(ScGroupAt *order, uint32 n)
+/* Emission and undo go by what has changed, so they can't do with two lists of changes. */
+bool
+sc_pane_can_defer(const ScEngine *engine, const ScPane *pane)
 {
-	ScGroupAt  *from = order;
-	ScGroupAt  *to;
-
-	if (n < FEW_GROUPS)
-	{
-		qsort(order, n, sizeof(ScGroupAt), compare_at);
-		return;
-	}
-	to = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(ScGroupAt));
-	for (int shift = 32; shift < 64; shift += 8)
-	{
-		uint32		next[257] = {0};
-		ScGroupAt  *swap = from;
-
-		for (uint32 i = 0; i < n; i++)
-			next[((from[i] >> shift) & 0xFF) + 1]++;
-		for (int byte = 1; byte < 256; byte++)
-			next[byte] += next[byte - 1];
-		for (uint32 i = 0; i < n; i++)
-			to[next[(from[i] >> shift) & 0xFF]++] = from[i];
-		from = to;
-		to = swap;
-	}
-	/* after four passes it is "order" again */
-	Assert(from == order);
-	pfree(to);
-}
-
-/* What of a pane is to be written. */
-typedef struct Order
-{
-	ScGroupAt  *groups;
-	uint32		n;
-	uint32		size;			/* allocated */
-} Order;
-
-static void
-add_group_at(Order *order, uint32 position, uint32 number)
-{
-	if (order->n == order->size)
-	{
-		order->size *= 2;
-		order->groups = repalloc_huge(order->groups, order->size * sizeof(ScGroupAt));
-	}
-	order->groups[order->n++] = ((ScGroupAt) position << 32) | number;
-}
-
-/* Adds the groups at these positions, or in the set of bits, as the hash table has them. */
-static void
-walk_groups(const ScBucket *bucket, ScPositions all, const uint8 *set, Order *order)
-{
-	for (uint32 i = 0; i <= bucket->cell_mask; i++)
-	{
-		uint32		position = bucket->cells[i].hash;
-		uint32		number = bucket->cells[i].number;
-		bool		in_range = (uint64) position - all.first < all.end - all.first;
-
-		/* in this order, because few are in a range, and nobody can guess which places are empty */
-		if (!in_range && set == NULL)
-			continue;
-		if (number-- > 0 && (in_range || (set[number / 8] & (1 << number % 8))))
-			add_group_at(order, position, number);
-	}
-}
-
-/* Adds the changed groups at other positions than these, by hashing them again. */
-static void
-hash_changed(ScEngine *engine, const ScBucket *bucket, ScPositions except, Order *order)
-{
-	for (uint32 i = 0; i < sc_bucket_nchanged(bucket); i++)
-	{
-		uint32		number = sc_bucket_changed(bucket, i);
-		uint32		position = sc_keys_hash_of(engine, sc_bucket_group(engine, bucket, number));
-
-		if (position < except.first || position >= except.end)
-			add_group_at(order, position, number);
-	}
-}
-
-/* The set of the changed groups' numbers, palloc'd. */
-static uint8 *
-changed_set(const ScBucket *bucket)
-{
-	uint8	   *set = MemoryContextAllocExtended(CurrentMemoryContext, bucket->ngroups / 8 + 1,
-												 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-
-	for (uint32 i = 0; i < sc_bucket_nchanged(bucket); i++)
-	{
-		uint32		number = sc_bucket_changed(bucket, i);
-
-		set[number / 8] |= 1 << number % 8;
-	}
-	return set;
-}
-
-/*
- * Groups don't hold their positions: they come from the hash table, or, if there are few changed groups
- * and that runs nobody's code, from hashing them again.
- */
-ScGroupAt *
-sc_bucket_begin_write(ScEngine *engine, ScBucket *bucket, ScPositions all, uint32 *n)
-{
-	uint32		nchanged = sc_bucket_nchanged(bucket);
-	Order		order = {.size = Max(nchanged, FEW_GROUPS)};
-
-	order.groups = MemoryContextAllocHuge(CurrentMemoryContext, order.size * sizeof(ScGroupAt));
-	if (nchanged == bucket->ngroups)
-		walk_groups(bucket, SC_ALL_POSITIONS, NULL, &order);
-	else if (!engine->keys_general && nchanged < bucket->ngroups / MANY_GROUPS)
-	{
-		hash_changed(engine, bucket, all, &order);
-		if (all.first < all.end)
-			walk_groups(bucket, all, NULL, &order);
-	}
-	else
-	{
-		uint8	   *set = changed_set(bucket);
-
-		walk_groups(bucket, all, set, &order);
-		pfree(set);
-	}
-	sort_by_position(order.groups, order.n);
-	engine->aggstate->curaggcontext = bucket->aggcontext;
-	*n = order.n;
-	return order.groups;
-}
-
-void
-sc_bucket_prefetch(const ScEngine *engine, const ScBucket *bucket, uint32 number)
-{
-#ifdef __GNUC__
-	__builtin_prefetch(sc_bucket_group(engine, bucket, number));
-#endif
-}
-
-ScGroup *
-sc_bucket_nth(const ScEngine *engine, const ScBucket *bucket, uint32 number)
-{
-	return sc_bucket_group(engine, bucket, number);
+	return engine->options.settle != NULL && engine->options.emit == SC_EMIT_CLOSE && !pane->emitted &&
+		!engine->options.undo && pane->bucket != NULL;
 }
 
 void
 sc_pane_written(ScEngine *engine, ScPane *pane)
 {
 	pane->whole = false;
-	sc_bucket_unchanged(engine, pane->bucket);
+	if (pane->bucket->snapshot == NULL)
+		sc_bucket_unchanged(engine, pane->bucket);
 	sc_bucket_account_children(engine, pane->bucket);
 }
 

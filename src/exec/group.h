@@ -9,6 +9,7 @@
 #define SC_EXEC_GROUP_H
 
 #include "base/compat.h"
+#include "base/pace.h"
 #include "exec/engine.h"
 #include "lib/stringinfo.h"
 
@@ -33,11 +34,19 @@ typedef struct ScPositions
 #define SC_POSITIONS	(UINT64CONST(1) << 32)
 #define SC_ALL_POSITIONS	((ScPositions) {0, SC_POSITIONS})
 
+/* Which groups of a bucket are written whole, changed or not: those at these positions, and those with these numbers. */
+typedef struct ScChoice
+{
+	ScPositions positions;
+	uint32		first;			/* up to below "end" */
+	uint32		end;
+} ScChoice;
+
 /* ---------- the engine ---------- */
 
-/* Around writing what has changed: an error between leaves the engine unusable. */
-extern void sc_engine_begin_write(ScEngine *engine);
-extern void sc_engine_end_write(ScEngine *engine);
+/* Around writing what has changed: an error between leaves the engine unusable.  The second gets what the first says. */
+extern bool sc_engine_begin_write(ScEngine *engine);
+extern void sc_engine_end_write(ScEngine *engine, bool was);
 
 /* Around loading, which is for a fresh engine only. */
 extern void sc_engine_begin_load(ScEngine *engine);
@@ -83,7 +92,7 @@ extern bool sc_pane_is_whole(const ScPane *pane);	/* must all of it be written? 
 typedef struct ScSweep
 {
 	int64		age;			/* of the run in which it began; 0: it isn't */
-	uint64		at;				/* groups at lower positions are through */
+	uint32		at;				/* groups with lower numbers are through */
 	int64		bytes;			/* of its runs since then */
 } ScSweep;
 
@@ -99,16 +108,44 @@ extern int64 sc_pane_full_bytes(const ScPane *pane);
 extern int64 sc_pane_entry_bytes(const ScPane *pane);
 extern void sc_pane_set_entry_bytes(ScPane *pane, int64 bytes);
 
-/*
- * The changed groups of the bucket and those at these positions, in order of position; palloc'd.  Makes its
- * pane the one in which sc_group_encode works.
- */
-extern ScGroupAt *sc_bucket_begin_write(ScEngine *engine, ScBucket *bucket, ScPositions all, uint32 *n);
-/* It is needed soon: groups that follow each other by position are anywhere in memory. */
-extern void sc_bucket_prefetch(const ScEngine *engine, const ScBucket *bucket, uint32 number);
-extern ScGroup *sc_bucket_nth(const ScEngine *engine, const ScBucket *bucket, uint32 number);
-/* All of these are written. */
+/* Groups of a pane that is in memory as a whole. */
+extern uint32 sc_pane_ngroups(const ScPane *pane);
+
+/* Can rows go on while it is written?  Not if rows may be due of it before its window closes. */
+extern bool sc_pane_can_defer(const ScEngine *engine, const ScPane *pane);
+/* All that has changed of it is written; or will be, as it is now: its snapshot was begun. */
 extern void sc_pane_written(ScEngine *engine, ScPane *pane);
+
+/*
+ * exec/snapshot.c: the changed groups of a bucket and those of a choice, as they are when it begins.  "deferred": rows
+ * may go on, sc_pane_can_defer() says where, and the changes count as written; whatever else is done with the pane
+ * comes behind sc_bucket_snapshot_free.  Else nothing may happen to the bucket before that.  The snapshot belongs to
+ * the current context.  Order, and what is to be written, are worked out in steps.
+ */
+typedef struct ScBucketSnapshot ScBucketSnapshot;
+
+/* What comes next: a group as it is, or, where "saved" isn't NULL, as it was. */
+typedef struct ScEntry
+{
+	uint32		position;
+	bool		whole;			/* by the choice */
+	ScGroup    *group;
+	const struct ScSaved *saved;
+} ScEntry;
+
+extern ScBucketSnapshot *sc_bucket_snapshot_begin(ScEngine *engine, ScBucket *bucket, const ScChoice *choice,
+												  bool deferred);
+/* Goes on with the order; true: entries can be taken. */
+extern bool sc_bucket_snapshot_order(ScBucketSnapshot *snapshot, ScPace *pace);
+/* False: there are no more.  Makes the bucket the one in which sc_group_encode works. */
+extern bool sc_bucket_snapshot_next(ScBucketSnapshot *snapshot, ScEntry *entry);
+/* It is written: the group may change. */
+extern void sc_bucket_snapshot_passed(ScBucketSnapshot *snapshot, const ScEntry *entry);
+extern void sc_bucket_snapshot_free(ScBucketSnapshot *snapshot);
+
+/* What a saved group had: its head, and the bytes of kept inputs that follow it, of the transno-th state. */
+extern const char *sc_saved_head(const ScEngine *engine, const struct ScSaved *saved, Size *len);
+extern Size sc_saved_inputs(ScEngine *engine, const ScEntry *entry, int transno, const char **data);
 
 /* A new pane, to be filled by sc_group_decode; NULL if the engine has it already. */
 extern ScPane *sc_pane_begin_load(ScEngine *engine, int64 key);

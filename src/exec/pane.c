@@ -117,6 +117,7 @@ sc_panes_remember_closed(ScEngine *engine, int64 key)
 static void
 free_pane(ScEngine *engine, ScPane *pane)
 {
+	sc_pane_settle(engine, pane);
 	engine->live_bytes -= pane->live_bytes;
 	engine->stored_groups -= pane->stored_groups;
 	if (pane->live_bytes > 0)

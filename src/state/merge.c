@@ -205,11 +205,12 @@ merge_range(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScMerge *merge, 
 {
 	const struct ScRuns *runs = sc_pane_runs(pane);
 	ScPositions range = next_range(engine, runs, merge);
+	ScChoice	all = {.positions = SC_ALL_POSITIONS};
 	ScBucket   *bucket = sc_bucket_create(engine, pane);
 	int64		bytes = sc_stored_runs_apply(spilled, engine, &runs->runs[merge->first], merge->n, range, bucket);
 
 	sc_bucket_loaded(engine, bucket, merge->first == 0);
-	(void) sc_run_add(merge->writer, engine, bucket, SC_ALL_POSITIONS);
+	sc_run_add(merge->writer, engine, bucket, &all);
 	sc_bucket_free(engine, bucket);
 	merge->at = range.end;
 	*more = range.end < sc_engine_positions(engine).end;
@@ -312,7 +313,7 @@ sc_spilled_work(ScSpilled *spilled, ScEngine *engine)
 	bool		more;
 	int			npanes = 0;
 
-	sc_engine_begin_write(engine);
+	(void) sc_engine_begin_write(engine);
 	more = delete_left(spilled, &target, LEFT_CHUNKS + WORK_FACTOR * spilled->work / SC_CHUNK_BYTES);
 	while (sc_engine_pane(engine, npanes) != NULL)
 		npanes++;
@@ -330,7 +331,7 @@ sc_spilled_work(ScSpilled *spilled, ScEngine *engine)
 		CommandCounterIncrement();
 	}
 	spilled->work = 0;
-	sc_engine_end_write(engine);
+	sc_engine_end_write(engine, false);
 	return more || budget <= 0;
 }
 

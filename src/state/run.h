@@ -136,10 +136,12 @@ sc_new_run_name(const ScEngine *engine, const ScPane *pane, int64 age, int64 bor
 extern ScRunWriter *sc_run_begin(ScEngine *engine, const ScRunName *name, int level, bool apart, int64 replaces);
 extern void sc_run_to(ScRunWriter *writer, ScPutChunk put, void *arg);
 /*
- * Adds the changed groups of a bucket, and all of those at the positions "all" whole.  Buckets come in order of
- * their positions.  Returns the entries.
+ * Adds the changed groups of a bucket, and those of "choice" whole.  Buckets, or pieces of one, come in order of
+ * their positions.
  */
-extern uint32 sc_run_add(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket, ScPositions all);
+extern void sc_run_add(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket, const ScChoice *choice);
+/* Adds what is left of a snapshot, as far as "pace" lets it; true: that is all. */
+extern bool sc_run_add_snapshot(ScRunWriter *writer, ScEngine *engine, ScBucketSnapshot *snapshot, ScPace *pace);
 /* Bytes so far, and those of kept inputs among them. */
 extern Size sc_run_bytes(const ScRunWriter *writer, Size *inputs);
 /* Hands over the last chunk, as such or not ("complete"), and frees the writer. */

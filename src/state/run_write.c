@@ -14,9 +14,6 @@
 
 #define MAX_VARINT	10
 
-/* So many ahead groups are fetched from memory */
-#define PREFETCH_GROUPS	16
-
 struct ScRunWriter
 {
 	ScPutChunk	put;
@@ -166,6 +163,28 @@ write_group(ScRunWriter *writer, ScEngine *engine, ScGroup *group, uint32 positi
 	writer->inputs += inputs;
 }
 
+/* A group that has changed since the snapshot began, as it was then. */
+static void
+write_saved(ScRunWriter *writer, ScEngine *engine, const ScEntry *entry)
+{
+	int			kept = sc_engine_kept_inputs(engine);
+	Size		inputs = 0;
+	const char *data;
+	Size		len;
+
+	for (int t = 0; t < kept; t++)
+		inputs += sc_saved_inputs(engine, entry, t, &data);
+	data = sc_saved_head(engine, entry->saved, &len);
+	begin_entry(writer, entry->position, len + inputs);
+	write_bytes(writer, data, len);
+	for (int t = 0; inputs > 0 && t < kept; t++)
+	{
+		len = sc_saved_inputs(engine, entry, t, &data);
+		write_bytes(writer, data, len);
+	}
+	writer->inputs += inputs;
+}
+
 /* What all chunks of a run of this engine's have in common. */
 static ScRunHeader
 run_header(ScEngine *engine, const ScRunName *name, int level, bool apart)
@@ -212,33 +231,48 @@ sc_run_to(ScRunWriter *writer, ScPutChunk put, void *arg)
 }
 
 /* Runs the states' serialisation functions. */
-uint32
-sc_run_add(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket, ScPositions all)
+bool
+sc_run_add_snapshot(ScRunWriter *writer, ScEngine *engine, ScBucketSnapshot *snapshot, ScPace *pace)
 {
 	MemoryContext context = sc_engine_row_context(engine);
-	uint32		entries;
-	ScGroupAt  *order = sc_bucket_begin_write(engine, bucket, all, &entries);
 	StringInfoData head;
+	uint32		n = 0;
+	ScEntry		entry;
+	bool		done = false;
 
+	if (!sc_bucket_snapshot_order(snapshot, pace))
+		return false;
 	initStringInfo(&head);
-	for (uint32 i = 0; i < entries; i++)
+	do
 	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-		ScGroup    *group = sc_bucket_nth(engine, bucket, sc_at_number(order[i]));
-		uint32		position = sc_at_position(order[i]);
+		MemoryContext old;
 
+		done = !sc_bucket_snapshot_next(snapshot, &entry);
+		if (done)
+			break;
 		CHECK_FOR_INTERRUPTS();
-		if (entries - i > PREFETCH_GROUPS)
-			sc_bucket_prefetch(engine, bucket, sc_at_number(order[i + PREFETCH_GROUPS]));
-		if (i % SC_LIMIT_GROUPS == SC_LIMIT_GROUPS - 1)
+		old = MemoryContextSwitchTo(context);
+		if (++n % SC_LIMIT_GROUPS == 0)
 			sc_limit_add(SC_LIMIT_GROUPS);
-		write_group(writer, engine, group, position, position >= all.first && position < all.end, &head);
+		if (entry.saved != NULL)
+			write_saved(writer, engine, &entry);
+		else
+			write_group(writer, engine, entry.group, entry.position, entry.whole, &head);
+		sc_bucket_snapshot_passed(snapshot, &entry);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
-	}
+	} while (!sc_pace_is_over(pace));
 	pfree(head.data);
-	pfree(order);
-	return entries;
+	return done;
+}
+
+void
+sc_run_add(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket, const ScChoice *choice)
+{
+	ScBucketSnapshot *snapshot = sc_bucket_snapshot_begin(engine, bucket, choice, false);
+
+	(void) sc_run_add_snapshot(writer, engine, snapshot, NULL);
+	sc_bucket_snapshot_free(snapshot);
 }
 
 Size

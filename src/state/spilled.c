@@ -178,9 +178,9 @@ add_all(ScRunWriter *writer, ScEngine *engine, ScBucket *bucket)
 {
 	for (int i = 0; i < SLICES; i++)
 	{
-		ScPositions slice = {SC_POSITIONS / SLICES * i, SC_POSITIONS / SLICES * (i + 1)};
+		ScChoice	slice = {.positions = {SC_POSITIONS / SLICES * i, SC_POSITIONS / SLICES * (i + 1)}};
 
-		(void) sc_run_add(writer, engine, bucket, slice);
+		sc_run_add(writer, engine, bucket, &slice);
 	}
 }
 
@@ -192,6 +192,7 @@ write_run(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 	ScRunName	name = sc_new_run_name(engine, pane, spilled->age, spilled->born + 1);
 	ScRunWriter *writer = sc_run_begin(engine, &name, 0, true, 0);
 	ScBucket   *bucket = sc_pane_bucket(pane);
+	ScChoice	changes = {0};
 	uint32		number = 0;
 	ScRunInfo	run;
 
@@ -201,7 +202,7 @@ write_run(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 	else
 	{
 		while ((bucket = sc_pane_next_changed(pane, &number)) != NULL)
-			(void) sc_run_add(writer, engine, bucket, (ScPositions) {0, 0});
+			sc_run_add(writer, engine, bucket, &changes);
 	}
 	run = sc_run_end(writer, false);
 	sc_backend_end(target.backend);

@@ -7,6 +7,9 @@
  * shm_mq wants an interrupted send to be repeated with the same bytes, so the
  * message being sent stays at the head until it is through.
  *
+ * While a part of a checkpoint isn't complete, what comes after its barrier is held back: it goes to a line of its own,
+ * behind the one of the part.  A line is over when its part is complete and all of it is sent.
+ *
  * The rule: what is in the list can be sent.  An error of sending would be nobody's, and end the attempt
  * again and again; so a message that is too large for a queue is refused when it is added.  Messages that have to
  * come, whatever the owners' data do, wait in memory if the file is full.
@@ -43,17 +46,53 @@ typedef struct OutMessage
 #define OUT_HEADER MAXALIGN(offsetof(OutMessage, data))
 #define OUT_DATA(message) ((char *) (message) + OUT_HEADER)
 
+/* Messages of a query, up to this one of a line, are void. */
+typedef struct Void
+{
+	int64		query_id;
+	uint64		upto;
+} Void;
+
+/* Messages in the order in which they are sent. */
+typedef struct Line
+{
+	dlist_node	node;
+	dlist_head	messages;
+	ScPart	   *overflow;		/* those that come after them, or NULL */
+	Size		overflow_bytes;
+	dlist_head	behind;			/* and those after these, that the file has no room for */
+	bool		complete;		/* nothing is added to it any more */
+	uint64		added;			/* messages, since it began */
+	uint64		taken;			/* of these: sent, or void */
+	List	   *voids;			/* of Void * */
+} Line;
+
 struct ScOutbox
 {
 	MemoryContext context;
 	shm_mq_handle *queue;
 	int64		attempt;
-	dlist_head	messages;
-	Size		bytes;			/* of the messages in the list */
-	ScPart	   *overflow;		/* those that come after them, or NULL */
-	Size		overflow_bytes;
-	dlist_head	behind;			/* and those after these, that the file has no room for */
+	Size		bytes;			/* of the messages in memory, */
+	Size		overflow_bytes; /* and in files */
+	dlist_head	lines;			/* there is always one; all but the last two are complete */
+	bool		held;			/* the last one but one isn't, either */
 };
+
+static Line *
+last_line(ScOutbox *outbox)
+{
+	return dlist_tail_element(Line, node, &outbox->lines);
+}
+
+static void
+begin_line(ScOutbox *outbox)
+{
+	Line	   *line = MemoryContextAllocZero(outbox->context, sizeof(Line));
+
+	dlist_init(&line->messages);
+	dlist_init(&line->behind);
+	dlist_push_tail(&outbox->lines, &line->node);
+}
 
 ScOutbox *
 sc_outbox_create(int64 attempt, shm_mq_handle *queue)
@@ -64,8 +103,8 @@ sc_outbox_create(int64 attempt, shm_mq_handle *queue)
 											ALLOCSET_DEFAULT_SIZES);
 	outbox->queue = queue;
 	outbox->attempt = attempt;
-	dlist_init(&outbox->messages);
-	dlist_init(&outbox->behind);
+	dlist_init(&outbox->lines);
+	begin_line(outbox);
 	return outbox;
 }
 
@@ -100,14 +139,15 @@ fill_header(ScMessage *header, ScOutbox *outbox, ScMessageKind kind, int64 query
 
 /* Behind all that wait, in the temporary file.  An error if that can't be written. */
 static void
-append_to_file(ScOutbox *outbox, const OutMessage *message)
+append_to_file(ScOutbox *outbox, Line *line, const OutMessage *message)
 {
-	if (outbox->overflow == NULL)
+	if (line->overflow == NULL)
 	{
-		outbox->overflow = sc_part_create(outbox->context, 0);
-		sc_part_rewind(outbox->overflow);
+		line->overflow = sc_part_create(outbox->context, 0);
+		sc_part_rewind(line->overflow);
 	}
-	sc_part_append(outbox->overflow, OUT_DATA(message), message->len);
+	sc_part_append(line->overflow, OUT_DATA(message), message->len);
+	line->overflow_bytes += message->len;
 	outbox->overflow_bytes += message->len;
 }
 
@@ -131,7 +171,7 @@ must_come(ScMessageKind kind)
 
 /* The message goes into the file; if that is full, behind it, or it is freed, and the error thrown. */
 static void
-put_into_file(ScOutbox *outbox, ScMessageKind kind, OutMessage *message)
+put_into_file(ScOutbox *outbox, Line *line, ScMessageKind kind, OutMessage *message)
 {
 	MemoryContext context = CurrentMemoryContext;
 
@@ -139,7 +179,7 @@ put_into_file(ScOutbox *outbox, ScMessageKind kind, OutMessage *message)
 	{
 		if (must_come(kind))
 			SC_DEBUG_POINT("outbox_file_full");
-		append_to_file(outbox, message);
+		append_to_file(outbox, line, message);
 		pfree(message);
 	}
 	PG_CATCH();
@@ -151,14 +191,15 @@ put_into_file(ScOutbox *outbox, ScMessageKind kind, OutMessage *message)
 		}
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
-		push_message(outbox, &outbox->behind, message);
+		push_message(outbox, &line->behind, message);
 	}
 	PG_END_TRY();
 }
 
-void
-sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows,
-			  const void *head, Size head_len, const void *data, Size len)
+/* To the end of a line; both pieces are copied. */
+static void
+add(ScOutbox *outbox, Line *line, ScMessageKind kind, int64 query_id, uint32 nrows,
+	const void *head, Size head_len, const void *data, Size len)
 {
 	Size		total = sizeof(ScMessage) + head_len + len;
 	OutMessage *message;
@@ -177,58 +218,130 @@ sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows
 	if (len > 0)
 		memcpy(bytes + sizeof(ScMessage) + head_len, data, len);
 
-	if (!dlist_is_empty(&outbox->behind))
-		push_message(outbox, &outbox->behind, message);
-	else if (outbox->overflow != NULL || outbox->bytes > sc_task_memory_bytes() / LIST_SHARE)
-		put_into_file(outbox, kind, message);
+	if (!dlist_is_empty(&line->behind))
+		push_message(outbox, &line->behind, message);
+	else if (line->overflow != NULL || outbox->bytes > sc_task_memory_bytes() / LIST_SHARE)
+		put_into_file(outbox, line, kind, message);
 	else
-		push_message(outbox, &outbox->messages, message);
+		push_message(outbox, &line->messages, message);
+	line->added++;
+}
+
+void
+sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id, uint32 nrows,
+			  const void *head, Size head_len, const void *data, Size len)
+{
+	add(outbox, last_line(outbox), kind, query_id, nrows, head, head_len, data, len);
+}
+
+void
+sc_outbox_add_ahead(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
+					const void *head, Size head_len, const void *data, Size len)
+{
+	Line	   *line = last_line(outbox);
+
+	if (outbox->held)
+		line = dlist_container(Line, node, line->node.prev);
+	add(outbox, line, kind, query_id, 0, head, head_len, data, len);
+}
+
+void
+sc_outbox_hold(ScOutbox *outbox)
+{
+	Assert(!outbox->held);
+	begin_line(outbox);
+	outbox->held = true;
+}
+
+void
+sc_outbox_release(ScOutbox *outbox)
+{
+	Line	   *line = last_line(outbox);
+
+	Assert(outbox->held);
+	dlist_container(Line, node, line->node.prev)->complete = true;
+	outbox->held = false;
+}
+
+void
+sc_outbox_void(ScOutbox *outbox, int64 query_id)
+{
+	Line	   *line = last_line(outbox);
+	MemoryContext old = MemoryContextSwitchTo(outbox->context);
+	Void	   *entry = palloc(sizeof(Void));
+
+	Assert(outbox->held);
+	entry->query_id = query_id;
+	entry->upto = line->added;
+	line->voids = lappend(line->voids, entry);
+	MemoryContextSwitchTo(old);
+}
+
+/* Is the line's next message void? */
+static bool
+is_void(const Line *line, const OutMessage *message)
+{
+	ListCell   *lc;
+
+	foreach(lc, line->voids)
+	{
+		const Void *entry = lfirst(lc);
+
+		if (line->taken < entry->upto && ((const ScMessage *) OUT_DATA(message))->query_id == entry->query_id)
+			return true;
+	}
+	return false;
 }
 
 /* Reads the next messages of the file into the list, which is empty.  False: there are none. */
 static bool
-read_overflow(ScOutbox *outbox)
+read_overflow(ScOutbox *outbox, Line *line)
 {
 	const char *bytes = NULL;
 	Size		len;
+	Size		read = 0;
 
-	if (outbox->overflow == NULL)
+	if (line->overflow == NULL)
 		return false;
-	while (outbox->bytes < READ_BYTES &&
-		   (bytes = sc_part_next(outbox->overflow, &len)) != NULL)
+	while (read < READ_BYTES && (bytes = sc_part_next(line->overflow, &len)) != NULL)
 	{
 		OutMessage *message = new_message(outbox, len);
 
 		memcpy(OUT_DATA(message), bytes, len);
-		push_message(outbox, &outbox->messages, message);
-		outbox->overflow_bytes -= len;
+		push_message(outbox, &line->messages, message);
+		read += len;
 	}
+	line->overflow_bytes -= read;
+	outbox->overflow_bytes -= read;
 	/* the last message has to be sent as such */
-	if (bytes == NULL || outbox->overflow_bytes == 0)
+	if (bytes == NULL || line->overflow_bytes == 0)
 	{
-		sc_part_free(outbox->overflow);
-		outbox->overflow = NULL;
-		while (!dlist_is_empty(&outbox->behind))
-			dlist_push_tail(&outbox->messages, dlist_pop_head_node(&outbox->behind));
+		sc_part_free(line->overflow);
+		line->overflow = NULL;
+		while (!dlist_is_empty(&line->behind))
+			dlist_push_tail(&line->messages, dlist_pop_head_node(&line->behind));
 	}
-	return !dlist_is_empty(&outbox->messages);
+	return !dlist_is_empty(&line->messages);
 }
 
-bool
-sc_outbox_pump(ScOutbox *outbox)
+/* Sends a line's messages; false: the queue has no room for more. */
+static bool
+pump_line(ScOutbox *outbox, Line *line)
 {
-	while (!dlist_is_empty(&outbox->messages) || read_overflow(outbox))
+	while (!dlist_is_empty(&line->messages) || read_overflow(outbox, line))
 	{
-		OutMessage *message = dlist_head_element(OutMessage, node, &outbox->messages);
-		bool		last = !dlist_has_next(&outbox->messages, &message->node) && outbox->overflow == NULL;
-		shm_mq_result result;
+		OutMessage *message = dlist_head_element(OutMessage, node, &line->messages);
+		bool		last = !dlist_has_next(&line->messages, &message->node) && line->overflow == NULL;
+		shm_mq_result result = SHM_MQ_SUCCESS;
 
-		result = shm_mq_send(outbox->queue, message->len, OUT_DATA(message), true, last);
+		if (!is_void(line, message))
+			result = shm_mq_send(outbox->queue, message->len, OUT_DATA(message), true, last);
 		if (result == SHM_MQ_WOULD_BLOCK)
 			return false;
 		if (result == SHM_MQ_DETACHED)
 			proc_exit(1);		/* the coordinator's end ends the attempt */
 		outbox->bytes -= message->len;
+		line->taken++;
 		dlist_delete(&message->node);
 		pfree(message);
 	}
@@ -236,9 +349,33 @@ sc_outbox_pump(ScOutbox *outbox)
 }
 
 bool
+sc_outbox_pump(ScOutbox *outbox)
+{
+	for (;;)
+	{
+		Line	   *line = dlist_head_element(Line, node, &outbox->lines);
+
+		if (!pump_line(outbox, line))
+			return false;
+		if (!line->complete)
+			return true;
+		dlist_delete(&line->node);
+		list_free_deep(line->voids);
+		pfree(line);
+	}
+}
+
+bool
 sc_outbox_has_no_room(const ScOutbox *outbox)
 {
-	return !dlist_is_empty(unconstify(dlist_head *, &outbox->behind));
+	dlist_iter	iter;
+
+	dlist_foreach(iter, unconstify(dlist_head *, &outbox->lines))
+	{
+		if (!dlist_is_empty(&dlist_container(Line, node, iter.cur)->behind))
+			return true;
+	}
+	return false;
 }
 
 Size

@@ -28,15 +28,26 @@ typedef struct ScRowBuffer
 extern ScOutbox *sc_outbox_create(int64 attempt, shm_mq_handle *queue);
 
 /*
- * Adds a message of two parts; both are copied.  An error if no queue takes so many bytes, or the file can't be written: what an
- * owner's data can make large is added in a step of his query.
+ * Adds a message of two pieces; both are copied.  An error if no queue takes so many bytes, or the file can't be
+ * written: what an owner's data can make large is added in a step of his query.
  */
 extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
 						  uint32 nrows, const void *head, Size head_len,
 						  const void *data, Size len);
 
 /*
- * Sends what the queue has room for, without waiting.  True: all is sent.
+ * While a part is pending: what is added from now on is held back, until the part is released; what completes it, or
+ * voids a query's part of it, is added ahead of that.  Without one held, ahead is the same as the other.
+ */
+extern void sc_outbox_hold(ScOutbox *outbox);
+extern void sc_outbox_release(ScOutbox *outbox);
+extern void sc_outbox_add_ahead(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
+								const void *head, Size head_len, const void *data, Size len);
+/* What is held back of a query is void. */
+extern void sc_outbox_void(ScOutbox *outbox, int64 query_id);
+
+/*
+ * Sends what the queue has room for, without waiting.  True: all is sent that isn't held back.
  * Ends the process where the coordinator has gone.
  */
 extern bool sc_outbox_pump(ScOutbox *outbox);

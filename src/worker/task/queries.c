@@ -57,18 +57,17 @@ typedef struct Step
 	bool		more;			/* has to be done again */
 	const char *data;			/* of a message */
 	Size		len;
-	int64		checkpoint_id;
-	int64		bytes;			/* of the snapshot's chunks */
 	XLogRecPtr	lsn;
 	Size		goal;			/* of one that makes room */
 	void		(*raise) (const ScTaskQuery *query);	/* of one that fails */
 	const ScWireControl *control;
 	void		(*act) (ScTaskQuery *query, const ScWireControl *control);
+	void		(*perform) (ScTaskQuery *query, void *arg);
+	void	   *arg;
 } Step;
 
 static void load_step(Step *step);
 static void run_step(Step *step);
-static void snapshot_step(Step *step);
 
 /* ---------------------------------------------------------------------
  * Errors
@@ -96,13 +95,18 @@ send_failure(const Step *step, ErrorData *error)
 		failure->hint = "The query could not be loaded. Mend what its definition is made of and call stream_ckpt.resume_query(query); or drop it and create it again.";
 	initStringInfo(&buf);
 	sc_failure_write(&buf, failure);
-	sc_outbox_add(outbox, SC_MESSAGE_FAILED, step->query_id, 0, NULL, 0, buf.data,
-				  buf.len);
+	if (query && query->snapshot)
+	{
+		/* its part isn't complete, so the failure belongs to that, and what came later to nothing */
+		sc_outbox_void(outbox, step->query_id);
+		sc_outbox_add_ahead(outbox, SC_MESSAGE_FAILED, step->query_id, NULL, 0, buf.data, buf.len);
+	}
+	else
+		sc_outbox_add(outbox, SC_MESSAGE_FAILED, step->query_id, 0, NULL, 0, buf.data, buf.len);
 }
 
-/* Removes a query from the list and frees it. */
-static void
-forget(ScTaskQuery *query)
+void
+sc_task_query_forget(ScTaskQuery *query)
 {
 	queries = list_delete_ptr(queries, query);
 	sc_task_query_free(query);
@@ -144,9 +148,8 @@ wrote_state(ScTaskQuery *query)
 	return true;
 }
 
-/* What comes next is a round (base/share.h) of the queries that there are. */
-static void
-begin_round(void)
+void
+sc_task_queries_begin_round(void)
 {
 	ListCell   *lc;
 
@@ -204,7 +207,7 @@ guard(void (*perform) (Step *step), Step *step)
 		MemoryContextSwitchTo(context);
 		send_failure(step, error);
 		if (step->query && list_member_ptr(queries, step->query))
-			forget(step->query);
+			sc_task_query_forget(step->query);
 		sc_begin_transaction();
 		MemoryContextReset(context);
 	}
@@ -386,7 +389,7 @@ sc_task_query_create(const ScWireControl *control)
 		options = sc_stream_by_relid(catalog->stream_relid, false)->options;
 	/* whatever becomes of its first part: it must not begin anywhere else */
 	sc_task_query_first_offset(query_id, catalog->stream_relid, lsn, step.place.ntasks, &options, outbox);
-	begin_round();
+	sc_task_queries_begin_round();
 	sc_share_add(catalog->owner);
 	sc_lock_time_begin();
 	step.owner = catalog->owner;
@@ -398,13 +401,20 @@ sc_task_query_create(const ScWireControl *control)
 	query->offset = lsn;
 }
 
+static void
+settle(ScTaskQuery *query, void *arg)
+{
+	sc_task_query_go_on(query, NULL);
+}
+
+/* What it has sent of a pending part is completed first; it isn't needed, but the part is as all are. */
 void
 sc_task_query_drop(int64 query_id)
 {
 	ScTaskQuery *query = find(query_id);
 
-	if (query)
-		forget(query);
+	if (query && (query->snapshot == NULL || sc_task_query_step(query, InvalidXLogRecPtr, settle, NULL)))
+		sc_task_query_forget(query);
 	sc_outbox_add(outbox, SC_MESSAGE_FORGET, query_id, 0, NULL, 0, NULL, 0);
 }
 
@@ -437,7 +447,7 @@ act_on_all(void (*act) (ScTaskQuery *query, const ScWireControl *control),
 {
 	int			i = 0;
 
-	begin_round();
+	sc_task_queries_begin_round();
 	while (i < list_length(queries))
 	{
 		Step		step = {0};
@@ -503,7 +513,7 @@ sc_task_queries_run(const char *data, Size len)
 {
 	int			i = 0;
 
-	begin_round();
+	sc_task_queries_begin_round();
 
 	while (i < list_length(queries))
 	{
@@ -557,90 +567,20 @@ sc_task_query_make_room(ScTaskQuery *query, Size goal)
 }
 
 static void
-snapshot_step(Step *step)
+perform_step(Step *step)
 {
-	step->bytes = sc_task_query_snapshot(step->query, step->checkpoint_id, step->lsn);
+	step->perform(step->query, step->arg);
 }
 
-/* What a query with nothing new does at a barrier, if somebody's privileges have changed. */
-static void
-access_step(Step *step)
+bool
+sc_task_query_step(ScTaskQuery *query, XLogRecPtr lsn, void (*perform) (ScTaskQuery *query, void *arg), void *arg)
 {
-	sc_task_check_access(step->query);
-}
+	Step		step = {0};
 
-/*
- * One query's part.  False: it has none any more, because it failed or is paused, and is gone from the list.
- */
-static bool
-snapshot(Step *step)
-{
-	if (!guard(snapshot_step, step))
-		return false;
-	if (!step->query->paused)
-		return true;
-	sc_outbox_add(outbox, SC_MESSAGE_PAUSED, step->query_id, 0, NULL, 0, NULL, 0);
-	forget(step->query);
-	return false;
-}
-
-/*
- * Has the query no part in this checkpoint?  What has changed of it is for a later one.  But the last part of a query
- * that is paused is made now.
- */
-static bool
-is_left_out(const ScTaskQuery *query, const ScWireBarrier *barrier)
-{
-	for (int i = 0; i < SC_WIRE_LEFT_OUT && barrier->left_out[i] != 0; i++)
-	{
-		if (barrier->left_out[i] == query->query->query_id)
-			return !query->paused;
-	}
-	return false;
-}
-
-/* Those with nothing new are named in one message: what isn't named has a part, or is elsewhere. */
-int64
-sc_task_queries_snapshot(const ScWireBarrier *barrier, int64 *bytes)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	ScMessageSame same_head = {.checkpoint_id = barrier->checkpoint_id,.lsn = barrier->lsn};
-	StringInfoData ids;
-	int64		state_bytes = 0;
-	int			i = 0;
-
-	initStringInfo(&ids);
-	MemoryContextSwitchTo(old);
-	appendBinaryStringInfo(&ids, (char *) &same_head, sizeof(same_head));
-	*bytes = 0;
-	begin_round();
-
-	while (i < list_length(queries))
-	{
-		Step		step = {0};
-		bool		same;
-
-		step.query = list_nth(queries, i);
-		step.query_id = step.query->query->query_id;
-		step.checkpoint_id = barrier->checkpoint_id;
-		step.lsn = barrier->lsn;
-		if (is_left_out(step.query, barrier))
-			same = false;
-		else if (!sc_task_query_has_no_news(step.query, barrier->lsn, &same))
-		{
-			if (!snapshot(&step))
-				continue;
-			*bytes += step.bytes;
-		}
-		else if (!sc_task_access_is_checked(step.query) && !guard(access_step, &step))
-			continue;
-		if (same)
-			appendBinaryStringInfo(&ids, (char *) &step.query_id, sizeof(int64));
-		state_bytes += sc_changelog_live_bytes(step.query->engine);
-		i++;
-	}
-	if (ids.len > sizeof(ScMessageSame))
-		sc_outbox_add(outbox, SC_MESSAGE_SAME, 0, 0, NULL, 0, ids.data, ids.len);
-	pfree(ids.data);
-	return state_bytes;
+	step.query = query;
+	step.query_id = query->query->query_id;
+	step.lsn = lsn;
+	step.perform = perform;
+	step.arg = arg;
+	return guard(perform_step, &step);
 }

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * query.c
- *	  One query in a task: loading it, running rows through it, freezing it.
+ *	  One query in a task: loading it, running rows through it.
  *
  * The owner's code runs in the owner's surroundings (base/env.h), never as
  * superuser: that includes the planning of expressions, which evaluates constant
@@ -29,8 +29,6 @@ static ScTaskQuery *query_create(ScQuery *catalog, ScPlace place, MemoryContext 
 static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
 static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
 static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
-static void add_chunk(void *arg, const ScChunk *chunk);
-static void add_drop(void *arg, int64 pane_key, int64 age, int16 key_group);
 
 ScTaskQuery *
 sc_task_query_load(int64 query_id, ScPlace place, MemoryContext context, ScOutbox *outbox)
@@ -162,6 +160,8 @@ sc_task_query_compile(ScTaskQuery *query)
 	options.emit_arg = query;
 	options.late_arg = query;
 	options.memory_arg = query;
+	options.settle = sc_task_query_settle_pending;
+	options.settle_arg = query;
 	options.spill = &sc_spill_ways;
 	options.spill_arg = query->spilled;
 	options.spill_counters = sc_task_spill_counters();
@@ -357,9 +357,8 @@ run_records(ScTaskQuery *query)
 	}
 }
 
-/* Runs "perform" as the owner. */
-static void
-run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
+void
+sc_task_query_run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
 {
 	ScEnv		env;
 
@@ -385,7 +384,7 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 	{
 		query->layout = NULL;	/* may have been replaced since, or the row type */
 		sc_task_query_refresh(query);
-		run_as_owner(query, run_records);
+		sc_task_query_run_as_owner(query, run_records);
 	} while (query->at < query->end);
 	query->halted = query->at < data + len;
 }
@@ -489,7 +488,7 @@ sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control)
 	query->touched = true;
 	query->control = control;
 	sc_task_query_refresh(query);
-	run_as_owner(query, set_delay);
+	sc_task_query_run_as_owner(query, set_delay);
 	query->options = control->control.options;
 }
 
@@ -501,53 +500,13 @@ sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control)
 	query->touched = true;
 	query->control = control;
 	sc_task_query_refresh(query);
-	run_as_owner(query, reset_watermark);
+	sc_task_query_run_as_owner(query, reset_watermark);
 }
 
 static void
 emit_row(void *arg, ScResultOp op, TupleTableSlot *row)
 {
 	sc_rows_add(&((ScTaskQuery *) arg)->rows, (char) op, row);
-}
-
-/* For ScChangelogSink: into the outbox, which copies it. */
-static void
-add_chunk(void *arg, const ScChunk *chunk)
-{
-	ScTaskQuery *query = arg;
-	ScMessageChunk head = {0};
-
-	head.pane_key = chunk->pane_key;
-	head.age = chunk->age;
-	head.born = chunk->born;
-	head.key_group = chunk->key_group;
-	head.position = chunk->position;
-	head.seq = chunk->seq;
-	head.replaces = chunk->replaces;
-	head.alone = chunk->alone;
-	head.len = chunk->len;
-	sc_outbox_add(query->rows.outbox, SC_MESSAGE_CHUNK, query->query->query_id, 0,
-				  &head, sizeof(head), chunk->data, chunk->len);
-}
-
-static void
-add_drop(void *arg, int64 pane_key, int64 age, int16 key_group)
-{
-	ScTaskQuery *query = arg;
-	ScMessageDrop drop = {.pane_key = pane_key,.age = age,.key_group = key_group};
-
-	sc_outbox_add(query->rows.outbox, SC_MESSAGE_DROP, query->query->query_id, 0,
-				  &drop, sizeof(drop), NULL, 0);
-}
-
-/* All tasks have written all they have of the query. */
-static void
-add_rescaled(ScTaskQuery *query)
-{
-	ScMessageRescaled rescaled = {.age = query->age};
-
-	sc_outbox_add(query->rows.outbox, SC_MESSAGE_RESCALED, query->query->query_id, 0,
-				  &rescaled, sizeof(rescaled), NULL, 0);
 }
 
 void
@@ -565,129 +524,4 @@ sc_task_query_first_offset(int64 query_id, Oid stream_relid, XLogRecPtr start, i
 	offset.apart = true;
 	sc_outbox_add(outbox, SC_MESSAGE_FIRST_OFFSET, query_id, 0, &offset, sizeof(offset),
 				  NULL, 0);
-}
-
-/* All that the offset says but for lsn, checkpoint_id and apart.  Its padding is zero: it is compared. */
-static void
-fill_offset(const ScTaskQuery *query, ScOffset *offset)
-{
-	ScEngineCounters *counters = sc_engine_counters(query->engine);
-
-	memset(offset, 0, sizeof(ScOffset));
-	offset->query_id = query->query->query_id;
-	offset->stream_relid = query->definition->stream_relid;
-	offset->options = query->options;
-	offset->time = *sc_engine_time(query->engine);
-	sc_engine_ahead_windows(query->engine, &offset->ahead_windows);
-	offset->ahead_rows = query->ahead_rows;
-	offset->rows_in = counters->rows_in;
-	offset->late_rows = counters->late_rows;
-	offset->null_event_times = counters->null_event_times;
-	offset->result_rows = counters->result_rows;
-	offset->updates_ignored = query->updates_ignored;
-	offset->deletes_ignored = query->deletes_ignored;
-	offset->truncates_ignored = query->truncates_ignored;
-	offset->ntasks = query->place.ntasks;
-	offset->groups = sc_engine_groups(query->engine);
-	offset->state_bytes = sc_changelog_live_bytes(query->engine);
-	offset->age = query->age;
-	offset->active_lsn = query->active_lsn;
-	offset->active_at = query->active_at;
-	offset->next_due = sc_engine_next_due(query->engine);
-}
-
-bool
-sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
-{
-	ScOffset	now;
-
-	*same = false;
-	if (query->touched || query->stale != SC_FRESH || query->paused || query->sent.query_id == 0)
-		return false;
-	fill_offset(query, &now);
-	now.lsn = query->sent.lsn;
-	now.checkpoint_id = query->sent.checkpoint_id;
-	now.apart = query->sent.apart;
-	if (memcmp(&now, &query->sent, sizeof(ScOffset)) != 0)
-		return false;
-	/* while the others are behind it, its own position says all */
-	if (query->offset > lsn)
-		return query->sent.lsn == query->offset;
-	if (query->sent.apart)
-		return false;
-	query->offset = query->sent.lsn = lsn;
-	*same = true;
-	return true;
-}
-
-/* The query's offset record; call it after the changelog is written. */
-static void
-add_offset(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
-{
-	/* one that is ahead of the others keeps its own place, as one that is paused */
-	if (!query->paused)
-		query->offset = Max(query->offset, lsn);
-	fill_offset(query, &query->sent);
-	query->sent.lsn = query->offset;
-	query->sent.checkpoint_id = checkpoint_id;
-	query->sent.apart = query->paused || query->offset != lsn;
-	query->touched = false;
-	sc_outbox_add(query->rows.outbox, SC_MESSAGE_OFFSET, query->sent.query_id, 0,
-				  &query->sent, sizeof(ScOffset), NULL, 0);
-}
-
-static void
-emit_changed(ScTaskQuery *query)
-{
-	sc_engine_emit_changed(query->engine);
-}
-
-void
-sc_task_query_shrink(ScTaskQuery *query, Size goal)
-{
-	ScEnv		env;
-
-	run_as_owner(query, emit_changed);
-	sc_env_enter(&env, query->query->owner, query->query->settings);
-	sc_engine_shrink(query->engine, goal);
-	sc_env_leave(&env);
-	query->touched = true;
-	sc_task_query_work(query);
-}
-
-void
-sc_task_query_work(ScTaskQuery *query)
-{
-	ScEnv		env;
-
-	sc_env_enter(&env, query->query->owner, query->query->settings);
-	(void) sc_spilled_work(query->spilled, query->engine);
-	sc_env_leave(&env);
-}
-
-/*
- * The query's part of checkpoint k, as of the barrier, into the outbox: result rows, changed state,
- * offset.  In a transaction; an error is the query's, and what was sent of the part is void then.
- * Returns the bytes of chunks in it.
- */
-int64
-sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
-{
-	int64		bytes;
-	ScChangelogSink sink = {.arg = query,.chunk = add_chunk,.drop = add_drop};
-	ScEnv		env;
-
-	sc_task_check_access(query);
-	sc_task_query_refresh(query);
-	run_as_owner(query, emit_changed);
-	sc_env_enter(&env, query->query->owner, query->query->settings);
-	bytes = sc_changelog_write(query->engine, query->spilled, ++query->age, &sink);
-	sc_env_leave(&env);
-	if (query->rescaled && query->place.number == 0)
-		add_rescaled(query);
-	query->rescaled = false;
-	sc_rows_flush(&query->rows);
-	add_offset(query, checkpoint_id, lsn);
-	sc_task_query_work(query);
-	return bytes;
 }

@@ -5,12 +5,12 @@
  *
  * The loop takes one message at a time.  Rows are worked on message by message
  * and query by query, each message in a transaction of its own, so that nothing
- * stays open while waiting.  At a barrier everything that changed is copied into
- * the outbox (the synchronous phase); the outbox is sent whenever the queue has
- * room (the asynchronous phase), while rows are processed already.
+ * stays open while waiting.  At a barrier what changed is copied into the outbox, or, if it is much,
+ * noted (the synchronous phase).  The rest is written between messages, and the outbox is sent whenever the queue has
+ * room (the asynchronous phase), while rows are processed already (barrier.c).
  *
  * The rule: the task never waits for its outbox.  Where the outbox is full it stops
- * reading instead, and the reader waits in turn.
+ * reading instead, and the reader waits in turn.  But a pending part goes on: what is behind it can't be sent before.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -42,7 +42,6 @@ static void task_main(void);
 static void process_message(const char *data, Size len);
 static void process_rows(const char *data, Size len);
 static void process_control(const ScWireControl *control);
-static void process_barrier(const ScWireBarrier *barrier);
 static void publish_statistics(void);
 
 void
@@ -67,6 +66,7 @@ attach(void)
 		proc_exit(1);
 	input = sc_queue_input(segment, task, false);
 	outbox = sc_outbox_create(attempt, sc_queue_output(segment, task, true));
+	sc_task_barrier_init(outbox);
 	return segment;
 }
 
@@ -97,11 +97,12 @@ task_main(void)
 		shm_mq_result result = SHM_MQ_WOULD_BLOCK;
 		Size		len;
 		void	   *data;
+		bool		works;
 		instr_time	start;
 		instr_time	stop;
 
 		sc_worker_check();
-		if (sc_outbox_pump(outbox) && part_unsent)
+		if (sc_outbox_pump(outbox) && part_unsent && !sc_task_barrier_is_pending())
 		{
 			part_unsent = false;
 			SC_DEBUG_POINT("task_part_sent");
@@ -111,6 +112,7 @@ task_main(void)
 			result = shm_mq_receive(input, &len, &data, true);
 		if (result == SHM_MQ_SUCCESS && shared->behind_since == 0)
 			shared->behind_since = sc_moment_now();
+		works = result == SHM_MQ_SUCCESS || sc_task_barrier_is_pending();
 		if (result == SHM_MQ_SUCCESS)
 		{
 			process_message(data, len);
@@ -118,18 +120,18 @@ task_main(void)
 		}
 		else if (result == SHM_MQ_DETACHED)
 			proc_exit(1);		/* the reader's end ends the attempt */
-		else
+		else if (!outbox_full())
 		{
-			if (!outbox_full())
-			{
-				shared->behind_since = 0;
-				sc_task_period_break();
-			}
-			sc_worker_wait(-1);
+			shared->behind_since = 0;
+			sc_task_period_break();
 		}
+		if (sc_task_barrier_is_pending())
+			sc_task_barrier_go_on();
+		else if (!works)
+			sc_worker_wait(-1);
 		INSTR_TIME_SET_CURRENT(stop);
 		INSTR_TIME_SUBTRACT(stop, start);
-		if (result == SHM_MQ_SUCCESS)
+		if (works)
 			shared->busy_us += INSTR_TIME_GET_MICROSEC(stop);
 		else if (outbox_full())
 			shared->backpressured_us += INSTR_TIME_GET_MICROSEC(stop);
@@ -177,7 +179,9 @@ process_message(const char *data, Size len)
 			process_control((const ScWireControl *) SC_WIRE_BODY(first));
 			break;
 		case SC_WIRE_BARRIER:
-			process_barrier((const ScWireBarrier *) SC_WIRE_BODY(first));
+			sc_task_barrier((const ScWireBarrier *) SC_WIRE_BODY(first), rows_since_barrier);
+			rows_since_barrier = 0;
+			part_unsent = true;
 			break;
 		case SC_WIRE_BEGIN:
 			/* it comes a moment before others see what the transaction made */
@@ -259,40 +263,6 @@ process_control(const ScWireControl *control)
 	}
 	sc_commit_transaction();
 	publish_statistics();
-}
-
-/* The synchronous part of a checkpoint: all that changed is in the outbox when it returns. */
-static void
-process_barrier(const ScWireBarrier *barrier)
-{
-	ScMessageEnd end = {0};
-	instr_time	start;
-	instr_time	stop;
-
-	end.barrier_at = sc_moment_now();
-	INSTR_TIME_SET_CURRENT(start);
-	sc_worker_context.checkpoint_id = barrier->checkpoint_id;
-	sc_worker_context.lsn = barrier->lsn;
-	SC_DEBUG_POINT("task_before_snapshot");
-	sc_begin_transaction();
-	end.state_bytes = sc_task_queries_snapshot(barrier, &end.bytes);
-	sc_commit_transaction();
-	INSTR_TIME_SET_CURRENT(stop);
-	INSTR_TIME_SUBTRACT(stop, start);
-
-	end.checkpoint_id = barrier->checkpoint_id;
-	end.lsn = barrier->lsn;
-	end.triggered_at = barrier->triggered_at;
-	end.sync_us = INSTR_TIME_GET_MICROSEC(stop);
-	end.rows_in = rows_since_barrier;
-	end.nxids = barrier->nxids;
-	sc_outbox_add(outbox, SC_MESSAGE_END, 0, 0, &end, sizeof(end),
-				  barrier + 1, barrier->nxids * sizeof(TransactionId));
-	rows_since_barrier = 0;
-	part_unsent = true;
-	sc_worker_context.checkpoint_id = 0;
-	SC_DEBUG_POINT("task_after_snapshot");
-	pgstat_report_stat(false);
 }
 
 ScSpillCounters *

@@ -39,6 +39,7 @@ typedef struct ScTaskQuery
 	ScStreamOptions options;	/* the stream's, as of this place in the log */
 	ScEngine   *engine;
 	ScSpilled  *spilled;		/* what of its state isn't in memory */
+	ScSnapshot *snapshot;		/* what of its part is still to be written, or NULL */
 	ScRowBuffer rows;			/* result rows on their way to the outbox */
 	XLogRecPtr	offset;			/* transactions that end at or before it are in */
 	bool		skipping;		/* the transaction being read is one of those */
@@ -98,9 +99,16 @@ extern List *sc_task_queries(void); /* of ScTaskQuery * */
 /* Runs one message's rows and transaction ends through all queries. */
 extern void sc_task_queries_run(const char *data, Size len);
 
-/* Puts all queries' parts of a checkpoint into the outbox, but for those that the barrier leaves out; returns the bytes
- * of all live chunks; *bytes: of those in the part. */
-extern int64 sc_task_queries_snapshot(const ScWireBarrier *barrier, int64 *bytes);
+/*
+ * Does something to a query, which is at "lsn" (invalid: where its last row was); false: it has failed, and is gone.
+ * An error is the query's alone; the transaction can be another one then.
+ */
+extern bool sc_task_query_step(ScTaskQuery *query, XLogRecPtr lsn,
+							   void (*perform) (ScTaskQuery *query, void *arg), void *arg);
+/* The query is gone from the list, and freed. */
+extern void sc_task_query_forget(ScTaskQuery *query);
+/* What comes next is a round (base/share.h) of the queries that there are. */
+extern void sc_task_queries_begin_round(void);
 
 /* Can what a transaction did to the catalogs matter to a query that runs its rows? */
 extern bool sc_task_queries_mind_catalogs(void);
@@ -120,6 +128,16 @@ extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
 
 /* task.c: of this task, in shared memory */
 extern ScSpillCounters *sc_task_spill_counters(void);
+
+/* barrier.c: the task's part of a checkpoint; outside of a transaction, but for the last */
+
+extern void sc_task_barrier_init(ScOutbox *outbox);
+/* What has come since the last barrier is in the part; the rest of it follows in steps. */
+extern void sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in);
+extern bool sc_task_barrier_is_pending(void);
+extern void sc_task_barrier_go_on(void);
+/* So many bytes of pending chunks are written. */
+extern void sc_task_barrier_note(Size bytes);
 
 /* memory.c: where the queries' state is past stream_ckpt.task_memory, the largest of them fails */
 extern void sc_task_queries_bound(void);
@@ -149,8 +167,21 @@ extern void sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset);
 extern void sc_task_query_free(ScTaskQuery *query);
 /* Halts where the state of all queries outgrows its bound (query->halted); then call it again. */
 extern void sc_task_query_run(ScTaskQuery *query, const char *data, Size len);
-/* Returns the bytes of chunks. */
-extern int64 sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
+/* Runs "perform" in the owner's surroundings. */
+extern void sc_task_query_run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query));
+
+/* query_part.c: its part of a checkpoint; errors go through */
+
+/*
+ * The query's part of checkpoint k, as of the barrier, into the outbox: result rows, changed state,
+ * offset.  What isn't written yet is in query->snapshot then; without it the part is complete.  In a transaction; an
+ * error is the query's, and what was sent of the part is void then.  Returns the bytes of chunks in it.
+ */
+extern Size sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn);
+/* Goes on with what is pending of its part; NULL: to its end. */
+extern void sc_task_query_go_on(ScTaskQuery *query, ScPace *pace);
+/* An ScSettle; "arg" is the ScTaskQuery.  In the owner's surroundings. */
+extern void sc_task_query_settle_pending(void *arg);
 /*
  * Has the query nothing for a checkpoint at "lsn"?  *same: the coordinator must be told, because
  * its position moves on.  Runs no code of the owner's, and costs next to nothing.

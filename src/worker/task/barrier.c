@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ * barrier.c
+ *	  A task's part of a checkpoint: begun at the barrier, completed in steps.
+ *
+ * At the barrier (the synchronous phase) each query's part is begun (query_part.c).  What is large of it is pending
+ * then: it is written in short steps between messages, while rows go on.  What they emit is held back in the outbox,
+ * so that what the coordinator gets is the part, its end, and then what came later.  The next barrier comes behind
+ * all of this.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/debug.h"
+#include "base/pace.h"
+#include "base/settings.h"
+#include "pgstat.h"
+#include "utils/memutils.h"
+#include "worker/frame/loop.h"
+#include "worker/task/task_internal.h"
+
+static ScOutbox *outbox;
+
+/* The end of the part, once it is complete; xids in TopMemoryContext, NULL: no part is pending. */
+static ScMessageEnd end;
+static TransactionId *xids;
+
+typedef struct Barrier
+{
+	const ScWireBarrier *barrier;
+	Size		bytes;			/* of a query's chunks */
+} Barrier;
+
+void
+sc_task_barrier_init(ScOutbox *task_outbox)
+{
+	outbox = task_outbox;
+}
+
+static void
+snapshot_step(ScTaskQuery *query, void *arg)
+{
+	Barrier    *barrier = arg;
+
+	barrier->bytes = sc_task_query_snapshot(query, barrier->barrier->checkpoint_id, barrier->barrier->lsn);
+}
+
+/* What a query with nothing new does at a barrier, if somebody's privileges have changed. */
+static void
+access_step(ScTaskQuery *query, void *arg)
+{
+	sc_task_check_access(query);
+}
+
+/*
+ * One query's part.  False: it has none any more, because it failed or is paused, and is gone from the list.
+ */
+static bool
+snapshot(ScTaskQuery *query, Barrier *barrier)
+{
+	int64		query_id = query->query->query_id;
+
+	if (!sc_task_query_step(query, end.lsn, snapshot_step, barrier))
+		return false;
+	if (!query->paused)
+		return true;
+	sc_outbox_add(outbox, SC_MESSAGE_PAUSED, query_id, 0, NULL, 0, NULL, 0);
+	sc_task_query_forget(query);
+	return false;
+}
+
+/*
+ * Has the query no part in this checkpoint?  What has changed of it is for a later one.  But the last part of a query
+ * that is paused is made now.
+ */
+static bool
+is_left_out(const ScTaskQuery *query, const ScWireBarrier *barrier)
+{
+	for (int i = 0; i < SC_WIRE_LEFT_OUT && barrier->left_out[i] != 0; i++)
+	{
+		if (barrier->left_out[i] == query->query->query_id)
+			return !query->paused;
+	}
+	return false;
+}
+
+/* Has a part, or nothing to say; false: the query is gone.  *same: nothing but its position is new. */
+static bool
+take_part(ScTaskQuery *query, Barrier *barrier, bool *same)
+{
+	*same = false;
+	if (is_left_out(query, barrier->barrier))
+		return true;
+	if (!sc_task_query_has_no_news(query, barrier->barrier->lsn, same))
+	{
+		if (!snapshot(query, barrier))
+			return false;
+		end.bytes += barrier->bytes;
+		return true;
+	}
+	return sc_task_access_is_checked(query) || sc_task_query_step(query, end.lsn, access_step, NULL);
+}
+
+/*
+ * All queries' parts, but for those that the barrier leaves out.  Those with nothing new are named in one message:
+ * what isn't named has a part, or is elsewhere.
+ */
+static void
+snapshot_all(const ScWireBarrier *wire)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ScMessageSame same_head = {.checkpoint_id = wire->checkpoint_id,.lsn = wire->lsn};
+	Barrier		barrier = {.barrier = wire};
+	StringInfoData ids;
+	int			i = 0;
+
+	initStringInfo(&ids);
+	MemoryContextSwitchTo(old);
+	appendBinaryStringInfo(&ids, (char *) &same_head, sizeof(same_head));
+	sc_task_queries_begin_round();
+	while (i < list_length(sc_task_queries()))
+	{
+		ScTaskQuery *query = list_nth(sc_task_queries(), i);
+		bool		same;
+
+		if (!take_part(query, &barrier, &same))
+			continue;
+		if (same)
+			appendBinaryStringInfo(&ids, (char *) &query->query->query_id, sizeof(int64));
+		i++;
+	}
+	if (ids.len > sizeof(ScMessageSame))
+		sc_outbox_add(outbox, SC_MESSAGE_SAME, 0, 0, NULL, 0, ids.data, ids.len);
+	pfree(ids.data);
+}
+
+/* A query whose part isn't complete, or NULL. */
+static ScTaskQuery *
+find_pending(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		if (query->snapshot != NULL)
+			return query;
+	}
+	return NULL;
+}
+
+/* The part is complete. */
+static void
+complete(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+		end.state_bytes += sc_changelog_live_bytes(((ScTaskQuery *) lfirst(lc))->engine);
+	sc_outbox_add_ahead(outbox, SC_MESSAGE_END, 0, &end, sizeof(end), xids, end.nxids * sizeof(TransactionId));
+	pfree(xids);
+	xids = NULL;
+}
+
+bool
+sc_task_barrier_is_pending(void)
+{
+	return xids != NULL;
+}
+
+void
+sc_task_barrier_note(Size bytes)
+{
+	end.bytes += bytes;
+}
+
+static void
+go_on_step(ScTaskQuery *query, void *arg)
+{
+	sc_task_query_go_on(query, arg);
+}
+
+/* A step, or all that is left ("pace" NULL); then the part may be complete. */
+static void
+go_on(ScPace *pace)
+{
+	ScTaskQuery *query;
+
+	sc_worker_context.checkpoint_id = end.checkpoint_id;
+	sc_worker_context.lsn = end.lsn;
+	sc_begin_transaction();
+	sc_task_queries_begin_round();
+	while ((query = find_pending()) != NULL)
+	{
+		(void) sc_task_query_step(query, end.lsn, go_on_step, pace);
+		if (pace != NULL)
+			break;
+	}
+	sc_commit_transaction();
+	if (find_pending() == NULL)
+	{
+		complete();
+		sc_outbox_release(outbox);
+	}
+	sc_worker_context.checkpoint_id = 0;
+}
+
+void
+sc_task_barrier_go_on(void)
+{
+	ScPace		pace;
+
+	sc_pace_begin(&pace, SC_SNAPSHOT_STEP_US, SC_SNAPSHOT_STEP);
+	go_on(&pace);
+	SC_DEBUG_POINT("task_snapshot_step");
+}
+
+void
+sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in)
+{
+	int64		barrier_at = sc_moment_now();
+	instr_time	start;
+	instr_time	stop;
+
+	INSTR_TIME_SET_CURRENT(start);
+	if (sc_task_barrier_is_pending())
+		go_on(NULL);
+	memset(&end, 0, sizeof(end));
+	end.barrier_at = barrier_at;
+	end.checkpoint_id = barrier->checkpoint_id;
+	end.lsn = barrier->lsn;
+	end.triggered_at = barrier->triggered_at;
+	end.rows_in = rows_in;
+	end.nxids = barrier->nxids;
+	xids = MemoryContextAlloc(TopMemoryContext, barrier->nxids * sizeof(TransactionId) + 1);
+	memcpy(xids, barrier + 1, barrier->nxids * sizeof(TransactionId));
+
+	sc_worker_context.checkpoint_id = barrier->checkpoint_id;
+	sc_worker_context.lsn = barrier->lsn;
+	SC_DEBUG_POINT("task_before_snapshot");
+	sc_begin_transaction();
+	snapshot_all(barrier);
+	sc_commit_transaction();
+	INSTR_TIME_SET_CURRENT(stop);
+	INSTR_TIME_SUBTRACT(stop, start);
+	end.sync_us = INSTR_TIME_GET_MICROSEC(stop);
+
+	if (find_pending() != NULL)
+		sc_outbox_hold(outbox);
+	else
+		complete();
+	sc_worker_context.checkpoint_id = 0;
+	SC_DEBUG_POINT("task_after_snapshot");
+	pgstat_report_stat(false);
+}

@@ -1,0 +1,186 @@
+# A large state is written behind the barrier, while rows go on: what they do to groups that wait isn't in the
+# checkpoint.  One group is written for each row that comes, so that half of them have been changed before.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $GROUPS = 60;
+my $node = new_node('main', "max_parallel_workers_per_gather = 0
+stream_ckpt.debug_snapshot_groups = 0\nstream_ckpt.debug_snapshot_step = 1\nstream_ckpt.debug_batch_rows = 1\n");
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sql(q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 hour')));
+
+sub rows_in { return sql('SELECT sum(rows_in) FROM stream_ckpt.tasks'); }
+
+# One row for each of the groups from "first" on, in hour "hour".
+sub insert_rows
+{
+	my ($hour, $first, $n) = @_;
+
+	sql("INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + interval '$hour hours', i, i * 7 % 11, repeat('x', i % 5)
+		FROM generate_series($first, $first + $n - 1) i");
+	return;
+}
+
+# Begins a checkpoint, and stops its task behind the first group that is written after the barrier.
+sub begin_checkpoint
+{
+	my $lsn = sql('SELECT pg_current_wal_lsn()');
+
+	wait_until($node, "SELECT decoded_lsn >= '$lsn' FROM stream_ckpt.pipelines WHERE pipeline = 'default'", 'all is read');
+	arm($node, 'task_snapshot_step', 'wait');
+	my $session = start_writer($node, 'SELECT stream_ckpt.checkpoint();', clients => 1, transactions => 1);
+	wait_reached($node, 'task_snapshot_step');
+	return $session;
+}
+
+# Rows come, and the task goes on with them until it has written "n" groups more; the checkpoint isn't complete then.
+sub change_groups
+{
+	my ($n, $code) = @_;
+	my $rows = rows_in();
+	my $lsn;
+
+	$code->();
+	$lsn = sql('SELECT pg_current_wal_lsn()');
+	wait_until($node, "SELECT decoded_lsn >= '$lsn' FROM stream_ckpt.pipelines WHERE pipeline = 'default'", 'all is read');
+	arm($node, 'task_snapshot_step', 'wait', $n);
+	wait_reached($node, 'task_snapshot_step');
+	cmp_ok(rows_in(), '>', $rows, 'rows go on while the checkpoint is pending');
+	is(sql('SELECT checkpoint_in_progress IS NOT NULL FROM stream_ckpt.pipelines'), 't', 'it is pending');
+	return;
+}
+
+sub end_checkpoint
+{
+	my ($session) = @_;
+
+	disarm($node, 'task_snapshot_step');
+	ok(finish_writer($session), 'the checkpoint ends');
+	return;
+}
+
+# emit close: what the state of a group can be made of.
+my %queries = (
+	numbers => 'count(*) AS n, sum(v) AS s, avg(v) AS a, variance(v) AS d',
+	texts => 'max(x) AS x, min(v) AS v, bool_or(v > 5) AS b',
+	inputs => q(count(DISTINCT v) AS n, percentile_disc(0.5) WITHIN GROUP (ORDER BY v) AS p, md5(string_agg(x, ',' ORDER BY v, x)) AS x),
+	states => 'md5(array_agg(v ORDER BY v)::text) AS v, sum(v::numeric) AS s, range_agg(int4range(v, v + 1)) AS r');
+my $truth_of = sub {
+	my ($name) = @_;
+	return "SELECT w.window_start, w.window_end, k, $queries{$name} FROM t, stream_ckpt.tumble(ts, '1 hour') w
+		GROUP BY w.window_start, w.window_end, k";
+};
+sql('CREATE TABLE t (ts timestamptz, k int, v int, x text)');
+attach($node, 't');
+create_query($node, $_, 't', select => $truth_of->($_)) for sort keys %queries;
+wait_running($node);
+
+sub check_all
+{
+	my ($what) = @_;
+
+	sync_pipelines($node);
+	results_ok($node, $_, "$what: $_", table => 't', synced => 1) for grep { sql("SELECT to_regclass('$_') IS NOT NULL") eq 't' } sort keys %queries;
+	return;
+}
+
+#
+# Every group is touched while it waits, then all that came after the barrier is lost
+#
+my $hour = 0;
+for my $how (qw(immediate task))
+{
+	insert_rows($hour, 1, $GROUPS);
+	my $session = begin_checkpoint();
+	change_groups(30, sub { insert_rows($hour, 1, $GROUPS + 20) });
+	end_checkpoint($session);
+	lose_state($node, $how, 'KILL');
+	insert_rows($hour, 20, $GROUPS);
+	# and once more, by what comes as a delta to what was written
+	$session = begin_checkpoint();
+	change_groups(20, sub { insert_rows($hour, 10, $GROUPS) });
+	end_checkpoint($session);
+	lose_state($node, $how, 'KILL');
+	$hour++;
+	insert_rows($hour, 1, 1);
+	check_all("lost behind a checkpoint, by $how");
+}
+
+#
+# Lost while it is pending
+#
+insert_rows($hour, 1, $GROUPS);
+my $session = begin_checkpoint();
+change_groups(30, sub { insert_rows($hour, 5, $GROUPS) });
+$node->stop('immediate');
+disarm($node, 'task_snapshot_step');
+finish_writer($session);
+$node->start;
+wait_running($node);
+$hour++;
+insert_rows($hour, 1, 1);
+check_all('lost while it was pending');
+
+#
+# Windows close while their panes wait, and rows follow for the next one
+#
+insert_rows($hour, 1, $GROUPS);
+$session = begin_checkpoint();
+change_groups(10, sub { insert_rows($hour, 1, 20); $hour++; insert_rows($hour, 1, $GROUPS); });
+end_checkpoint($session);
+lose_state($node, 'immediate');
+$hour++;
+insert_rows($hour, 1, 1);
+check_all('a window closes');
+
+#
+# Other things that happen to queries whose panes wait
+#
+sql('CREATE FUNCTION same(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 + 0 $$');
+$hour++;
+my %others = (
+	compiled => ['same(k)', 'count(*) AS n, sum(same(v)) AS s'],
+	failing => ['k', 'count(*) AS n, sum(100 / (v - 90)) AS s'],
+	paused => ['k', 'count(*) AS n'],
+	dropped => ['k', 'count(*) AS n, max(x) AS x']);
+for my $name (sort keys %others)
+{
+	my ($key, $aggregates) = @{ $others{$name} };
+
+	create_query($node, $name, 't',
+		select => "SELECT w.window_start, w.window_end, $key AS k, $aggregates FROM t, stream_ckpt.tumble(ts, '1 hour') w
+			WHERE ts >= timestamptz '2024-01-01 00:00 UTC' + interval '$hour hours' GROUP BY w.window_start, w.window_end, $key");
+}
+wait_running($node);
+insert_rows($hour, 1, $GROUPS);
+$session = begin_checkpoint();
+change_groups(10, sub {
+	insert_rows($hour, 1, 20);
+	sql('CREATE OR REPLACE FUNCTION same(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 * 3 / 3 $$');
+	sql("INSERT INTO t VALUES (timestamptz '2024-01-01 00:00 UTC' + interval '$hour hours', 3, 90, 'x')");
+	insert_rows($hour, 1, $GROUPS);
+});
+disarm($node, 'task_snapshot_step');
+sql(q(SELECT stream_ckpt.pause_query('paused')));
+sql(q(SELECT stream_ckpt.drop_query('dropped')));
+ok(finish_writer($session), 'the checkpoint ends');
+insert_rows($hour, 10, $GROUPS);
+wait_until($node, "SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'failing'::regclass", 'a query fails');
+is(sql(q(SELECT status FROM stream_ckpt.queries WHERE query = 'compiled'::regclass)), 'running', 'nobody else has failed');
+lose_state($node, 'immediate');
+sql(q(SELECT stream_ckpt.drop_query('failing')));
+sql(q(SELECT stream_ckpt.resume_query('paused')));
+$hour++;
+insert_rows($hour, 1, 1);
+check_all('others were compiled, failed, paused, dropped');
+results_ok($node, $_, "it was $_", table => 't') for qw(compiled paused);
+
+done_testing();
