@@ -82,9 +82,10 @@ defer(ScBucketSnapshot *snapshot)
 											  ALLOCSET_DEFAULT_SIZES);
 	snapshot->mark = bucket->mark;
 	snapshot->changed = bucket->changed;
-	/* those that haven't changed wait, too */
-	for (uint32 n = snapshot->choice.first; n < snapshot->choice.end; n++)
-		sc_bucket_group(engine, bucket, n)->flags |= bucket->mark;
+	/* those that haven't changed wait, too; if all have because the pane is to be written whole, they needn't say so */
+	if (bucket->pane->whole || sc_bucket_nchanged(bucket) < bucket->ngroups)
+		for (uint32 n = snapshot->choice.first; n < snapshot->choice.end; n++)
+			sc_bucket_group(engine, bucket, n)->flags |= bucket->mark;
 	bucket->mark ^= SC_GROUP_CHANGED | SC_GROUP_CHANGED_TOO;
 	bucket->snapshot = snapshot;
 	bucket->all_changed = false;

@@ -162,6 +162,7 @@ sc_snapshot_add(ScSnapshot *snapshot, ScPane *pane)
 	MemoryContextSwitchTo(old);
 }
 
+/* One pane after the other. */
 bool
 sc_snapshot_step(ScSnapshot *snapshot, ScPace *pace)
 {

@@ -13,6 +13,7 @@
 #include "base/settings.h"
 #include "worker/task/task_internal.h"
 
+/* What goes before a chunk's bytes in its message. */
 static ScMessageChunk
 chunk_head(const ScChunk *chunk)
 {
