@@ -193,7 +193,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 {
 	if (engine->signatures[SC_FORMAT_VERSION] != from->signatures[SC_FORMAT_VERSION])
 		sc_signature_fail();
-	if (engine->npanes > 0 || sc_engine_is_interrupted(from))
+	if (engine->npanes > 0 || sc_engine_is_interrupted(from) || sc_engine_is_emitting(from))
 		elog(ERROR, "state can be taken between two rows, by a fresh engine only");
 
 	engine->running = from->running = true;

@@ -15,32 +15,15 @@
 
 #include "base/compat.h"
 #include "base/limit.h"
-#include "exec/exec_internal.h"
+#include "exec/emit_order.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/memutils.h"
 
-/* How often the time limit is told of groups, and of comparisons of them */
+/* How often the time limit is told of groups */
 #define LIMIT_GROUPS 1024
-#define LIMIT_COMPARISONS 65536
-#define COMPARISONS_TO_UNIT 100
-
-/* A group to be emitted, with its first key at hand. */
-typedef struct EmitItem
-{
-	Datum		key;
-	bool		isnull;
-	uint32		number;
-} EmitItem;
-
-typedef struct EmitOrder
-{
-	ScEngine   *engine;
-	ScBucket   *bucket;
-	uint32		ncompared;
-} EmitOrder;
 
 /* The row type of the group slot: window columns, keys, results of aggregates. */
 static TupleDesc
@@ -118,37 +101,6 @@ sc_emit_compile(ScEngine *engine)
 	engine->having = ExecInitQual(engine->def->having, NULL);
 	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->outcontext,
 												 engine->result_slot, NULL, NULL);
-}
-
-/* For qsort_arg: by all keys, NULLs last.  Can be interrupted, and tells the time limit what it does. */
-static int
-compare_items(const void *a, const void *b, void *arg)
-{
-	const EmitItem *x = a;
-	const EmitItem *y = b;
-	EmitOrder  *order = arg;
-	ScEngine   *engine = order->engine;
-	int			result;
-	ScGroup    *gx;
-	ScGroup    *gy;
-
-	if (++order->ncompared % LIMIT_COMPARISONS == 0)
-	{
-		CHECK_FOR_INTERRUPTS();
-		sc_limit_add(LIMIT_COMPARISONS / COMPARISONS_TO_UNIT);
-	}
-	result = ApplySortComparator(x->key, x->isnull, y->key, y->isnull,
-								 &engine->keys[0].sort);
-	if (result != 0 || engine->nkeys == 1)
-		return result;
-
-	gx = sc_bucket_group(engine, order->bucket, x->number);
-	gy = sc_bucket_group(engine, order->bucket, y->number);
-	for (int i = 1; i < engine->nkeys && result == 0; i++)
-		result = ApplySortComparator(sc_group_keys(engine, gx)[i], gx->nulls[i],
-									 sc_group_keys(engine, gy)[i], gy->nulls[i],
-									 &engine->keys[i].sort);
-	return result;
 }
 
 /* Fills the group slot's columns but leaves NULL for the aggregates. */
@@ -243,48 +195,14 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	engine->counters.result_rows++;
 }
 
-/*
- * Fills in the groups to emit, all or the changed ones, in key order.  Returns
- * their number.
- */
-static uint32
-sorted_items(ScEngine *engine, ScBucket *bucket, bool all, EmitItem *items)
-{
-	uint32		candidates = all ? bucket->ngroups : sc_bucket_nchanged(bucket);
-	EmitOrder	order = {.engine = engine,.bucket = bucket};
-	uint32		n = 0;
-
-	for (uint32 i = 0; i < candidates; i++)
-	{
-		uint32		number = all ? i : sc_bucket_changed(bucket, i);
-		ScGroup    *group = sc_bucket_group(engine, bucket, number);
-
-		if (!all && !(group->flags & bucket->mark))
-			continue;
-		items[n].number = number;
-		if (engine->nkeys > 0)
-		{
-			items[n].key = sc_group_keys(engine, group)[0];
-			items[n].isnull = group->nulls[0];
-		}
-		n++;
-	}
-	if (engine->nkeys > 0)		/* else there is one group only */
-		qsort_arg(items, n, sizeof(EmitItem), compare_items, &order);
-	return n;
-}
-
 /* Chooses the groups of the bucket that are to be emitted; they stay chosen through an error. */
 static void
 begin_bucket(ScEngine *engine, ScBucket *bucket)
 {
 	ScEmission *emission = &engine->emission;
-	uint32		candidates = emission->all ? bucket->ngroups : sc_bucket_nchanged(bucket);
 
-	emission->items = MemoryContextAllocHuge(engine->context,
-											 sizeof(EmitItem) * Max(candidates, 1));
-	emission->n = sorted_items(engine, bucket, emission->all, emission->items);
-	emission->at = 0;
+	emission->order = sc_emit_order_begin(engine, bucket, emission->all);
+	emission->n = emission->at = 0;
 	/* last: an error before it isn't a group's */
 	emission->bucket = bucket;
 }
@@ -295,7 +213,7 @@ end_bucket(ScEngine *engine)
 {
 	ScEmission *emission = &engine->emission;
 
-	pfree(emission->items);
+	sc_emit_order_free(emission->order);
 	if (emission->loaded)
 		sc_bucket_free(engine, emission->bucket);
 	emission->bucket = NULL;
@@ -435,15 +353,15 @@ sc_engine_failed_group(ScEngine *engine)
 	return ExecStoreVirtualTuple(slot);
 }
 
-/* Emits the bucket's groups from the one on that the emission is at. */
-static void
-emit_bucket(ScEngine *engine)
+/* Emits the groups of a portion from the one on that the emission is at; false: it is time to stop. */
+static bool
+emit_portion(ScEngine *engine, ScPace *pace)
 {
 	ScEmission *emission = &engine->emission;
 	MemoryContext outcontext = engine->outcontext->ecxt_per_tuple_memory;
 
 	engine->aggstate->curaggcontext = emission->bucket->aggcontext;
-	for (; emission->at < emission->n; emission->at++)
+	while (emission->at < emission->n)
 	{
 		ScGroup    *group = group_at(engine);
 		MemoryContext old;
@@ -459,40 +377,70 @@ emit_bucket(ScEngine *engine)
 		MemoryContextReset(outcontext);
 		if (engine->has_inputs)
 			ReScanExprContext(engine->replaycontext);
+		emission->at++;
+		if (sc_pace_is_over(pace))
+			return false;
 	}
+	return true;
+}
+
+/* Emits what is left of a bucket, portion by portion; false: it is time to stop. */
+static bool
+emit_bucket(ScEngine *engine, ScPace *pace)
+{
+	ScEmission *emission = &engine->emission;
+
+	if (!sc_emit_order_work(emission->order, pace))
+		return false;
+	do
+	{
+		if (!emit_portion(engine, pace))
+			return false;
+		emission->at = emission->n = 0;
+	} while (sc_emit_order_next(emission->order, &emission->items, &emission->n));
+	return true;
 }
 
 /*
  * Emits groups, which then count as unchanged as far as emitting goes; after an
- * error, the rest of them.
+ * error, or a step, the rest of them.  False: it is time to stop.
  */
-static void
-emit_groups(ScEngine *engine, ScPane *pane, bool all)
+static bool
+emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 {
 	ScEmission *emission = &engine->emission;
 
 	/* what comes before the pane that an error left has been emitted */
 	if (emission->pane != NULL && emission->pane != pane)
-		return;
+		return true;
 	if (emission->pane == NULL)
 		begin_emission(engine, pane, all);
 	while (emission->bucket != NULL || next_bucket(engine))
 	{
-		emit_bucket(engine);
+		if (!emit_bucket(engine, pace))
+			return false;
 		end_bucket(engine);
 	}
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
 	emission->pane = NULL;
+	return true;
 }
 
-/* emit close: the rows of a window that closes. */
+/* emit close: the rows of a window that closes.  False: it is time to stop, and to call it again. */
+bool
+sc_emit_pane_some(ScEngine *engine, ScPane *pane, ScPace *pace)
+{
+	sc_pane_settle(engine, pane);
+	pane->emitted = emit_groups(engine, pane, true, pace);
+	return pane->emitted;
+}
+
+/* The same at once. */
 void
 sc_emit_pane(ScEngine *engine, ScPane *pane)
 {
-	sc_pane_settle(engine, pane);
-	emit_groups(engine, pane, true);
-	pane->emitted = true;
+	(void) sc_emit_pane_some(engine, pane, NULL);
 }
 
 /*
@@ -503,5 +451,5 @@ void
 sc_emit_changes(ScEngine *engine, ScPane *pane)
 {
 	if (engine->emission.pane == pane || sc_pane_nchanged(pane) > 0)
-		emit_groups(engine, pane, false);
+		(void) emit_groups(engine, pane, false, NULL);
 }

@@ -507,7 +507,12 @@ close_windows(ScEngine *engine)
 	}
 	for (int i = nemitted; i < engine->npanes &&
 		 engine->panes[i]->window.end <= engine->watermark; i++)
-		sc_emit_pane(engine, engine->panes[i]);
+	{
+		if (sc_pane_can_leave(engine, engine->panes[i]))
+			sc_pane_leave(engine, engine->panes[i]);
+		else
+			sc_emit_pane(engine, engine->panes[i]);
+	}
 	close_panes(engine, 0, n);
 }
 
@@ -586,7 +591,7 @@ sc_engine_reset(ScEngine *engine, int64 event_time)
 bool
 sc_engine_is_interrupted(const ScEngine *engine)
 {
-	return engine->closing || engine->emission.pane != NULL;
+	return engine->closing || (engine->emission.pane != NULL && engine->leaving == NIL);
 }
 
 const ScEventTime *

@@ -13,6 +13,7 @@
 #ifndef SC_EXEC_ENGINE_H
 #define SC_EXEC_ENGINE_H
 
+#include "base/pace.h"
 #include "executor/tuptable.h"
 #include "model/catalog.h"
 #include "model/definition.h"
@@ -138,6 +139,14 @@ extern void sc_engine_free(ScEngine *engine);
  * only to be freed then.
  */
 extern void sc_engine_take_state(ScEngine *engine, ScEngine *from);
+
+/*
+ * Are rows of windows that are over still to be emitted?  Then the query has no part in a checkpoint.
+ * sc_engine_emit_leaving goes on with them, in steps; true: all are.  It must be before anything but rows and time
+ * happens to the engine; what it raises spoils the engine.
+ */
+extern bool sc_engine_is_emitting(const ScEngine *engine);
+extern bool sc_engine_emit_leaving(ScEngine *engine, ScPace *pace);
 
 /* Has an error left a commit or a barrier unfinished (options.undo), to be called again? */
 extern bool sc_engine_is_interrupted(const ScEngine *engine);

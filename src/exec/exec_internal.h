@@ -208,6 +208,8 @@ struct ScPane
 	ScBucket  **directory;
 	int			depth;			/* so many bits */
 
+	bool		leaving;		/* see leaving.c */
+
 	/*
 	 * emit close: its window's rows were emitted, as the watermark has passed
 	 * its end; it is open for rows within the allowed lateness only.
@@ -232,7 +234,8 @@ typedef struct ScEmission
 	bool		loaded;			/* the bucket is here for its emission only */
 	uint32		next;			/* bucket of the directory */
 	Datum		window_start;	/* as the group slot has it */
-	struct EmitItem *items;		/* in key order */
+	struct ScEmitOrder *order;	/* of the bucket's groups */
+	struct ScEmitItem *items;	/* a portion of them, in key order */
 	uint32		n;
 	uint32		at;				/* the group being emitted */
 } ScEmission;
@@ -326,6 +329,7 @@ struct ScEngine
 	ScPane	   *current;		/* that pane, or NULL: not open */
 	ScBucket   *at;				/* the bucket that rows go into, whose growth isn't accounted yet, or NULL */
 
+	List	   *leaving;		/* of ScPane *, in the order in which their windows closed (leaving.c) */
 	ScPane	  **panes;			/* by key, ascending */
 	int			npanes;
 	int			max_panes;
@@ -514,6 +518,7 @@ extern ScPane *sc_pane_find(ScEngine *engine, int64 key);
 extern ScPane *sc_pane_open(ScEngine *engine, int64 key);
 extern ScPane *sc_pane_open_empty(ScEngine *engine, int64 key);
 extern void sc_panes_close(ScEngine *engine, int first, int n);
+extern void sc_pane_free(ScEngine *engine, ScPane *pane);
 extern void sc_panes_remember_closed(ScEngine *engine, int64 key);
 extern void sc_panes_shutdown(ScEngine *engine);
 
@@ -532,7 +537,12 @@ extern void sc_undo_end_row(ScEngine *engine);
 extern void sc_emit_skip_group(ScEngine *engine);
 extern void sc_emit_compile(ScEngine *engine);
 extern void sc_emit_pane(ScEngine *engine, ScPane *pane);
+extern bool sc_emit_pane_some(ScEngine *engine, ScPane *pane, ScPace *pace);
 extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
+
+/* leaving.c */
+extern bool sc_pane_can_leave(const ScEngine *engine, const ScPane *pane);
+extern void sc_pane_leave(ScEngine *engine, ScPane *pane);
 
 /* encode.c: a group as an entry of the changelog (group.h) */
 extern uint32 sc_signature(const ScEngine *engine, int version);

@@ -114,8 +114,9 @@ sc_panes_remember_closed(ScEngine *engine, int64 key)
 	engine->closed[engine->nclosed++] = key;
 }
 
-static void
-free_pane(ScEngine *engine, ScPane *pane)
+/* One that isn't, or won't be, in the array any more. */
+void
+sc_pane_free(ScEngine *engine, ScPane *pane)
 {
 	sc_pane_settle(engine, pane);
 	engine->live_bytes -= pane->live_bytes;
@@ -129,7 +130,7 @@ free_pane(ScEngine *engine, ScPane *pane)
 	pfree(pane);
 }
 
-/* Frees "n" panes from "first" on. */
+/* Takes "n" panes from "first" on out of the array, and frees those that aren't leaving. */
 void
 sc_panes_close(ScEngine *engine, int first, int n)
 {
@@ -137,27 +138,35 @@ sc_panes_close(ScEngine *engine, int first, int n)
 	{
 		if (engine->panes[i] == engine->current)
 			engine->current = NULL;
-		free_pane(engine, engine->panes[i]);
+		if (!engine->panes[i]->leaving)
+			sc_pane_free(engine, engine->panes[i]);
 	}
 	engine->npanes -= n;
 	memmove(engine->panes + first, engine->panes + first + n,
 			(engine->npanes - first) * sizeof(ScPane *));
 }
 
-/* Runs the callbacks that aggregates registered; the engine is about to be freed. */
+/* Runs the callbacks that aggregates registered with a pane's memory. */
+static void
+shutdown_pane(const ScPane *pane)
+{
+	for (uint32 n = 0; n < sc_pane_nbuckets(pane); n++)
+	{
+		ScBucket   *bucket = pane->bucket ? pane->bucket : pane->directory[n];
+
+		if (bucket != NULL)
+			ReScanExprContext(bucket->aggcontext);
+	}
+}
+
+/* The engine is about to be freed. */
 void
 sc_panes_shutdown(ScEngine *engine)
 {
+	ListCell   *lc;
+
 	for (int i = 0; i < engine->npanes; i++)
-	{
-		const ScPane *pane = engine->panes[i];
-
-		for (uint32 n = 0; n < sc_pane_nbuckets(pane); n++)
-		{
-			ScBucket   *bucket = pane->bucket ? pane->bucket : pane->directory[n];
-
-			if (bucket != NULL)
-				ReScanExprContext(bucket->aggcontext);
-		}
-	}
+		shutdown_pane(engine->panes[i]);
+	foreach(lc, engine->leaving)
+		shutdown_pane(lfirst(lc));
 }

@@ -206,7 +206,8 @@ sc_engine_after_error(ScEngine *engine)
 	MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
 	engine->rows_since_reset = 0;
 	sc_engine_restore_window(engine);
-	if (engine->emission.bucket)
+	/* an error of putting them in order is no group's */
+	if (engine->emission.bucket && engine->emission.at < engine->emission.n)
 	{
 		sc_emit_skip_group(engine);
 		engine->running = false;

@@ -24,6 +24,8 @@
  *	 'P'  nothing: the query is paused, its part is the last one
  *	 'S'  ScMessageSame, with ids of queries: each has all rows up to the barrier, and nothing of it has changed
  *	      since its last offset, which was at a barrier's LSN.  Once in a part, before its end
+ *	 'A'  ScMessageSame, with ids of queries: each has no part in this checkpoint, because rows of a window that is
+ *	      over are still to come.  What came of it belongs to the next part.  Once in a part, before its end
  *	 'E'  ScMessageEnd and xids: this task's part of the checkpoint ends
  *-------------------------------------------------------------------------
  */
@@ -48,13 +50,14 @@ typedef enum ScMessageKind
 	SC_MESSAGE_FAILED = 'X',
 	SC_MESSAGE_PAUSED = 'P',
 	SC_MESSAGE_SAME = 'S',
+	SC_MESSAGE_LATER = 'A',
 	SC_MESSAGE_END = 'E'
 } ScMessageKind;
 
 typedef struct ScMessage
 {
 	int64		attempt;
-	int64		query_id;		/* 0 for 'S' and 'E' */
+	int64		query_id;		/* 0 for 'S', 'A' and 'E' */
 	uint32		nrows;			/* 'R' */
 	uint8		kind;			/* ScMessageKind */
 	uint8		unused[3];

@@ -152,7 +152,7 @@ begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
 
-		collected->left_out = sc_collect_is_left_out(pending, collected->query_id);
+		collected->left_out = collected->later || sc_collect_is_left_out(pending, collected->query_id);
 		if (sc_collect_is_same(pending, collected->query_id))
 			collected->lsn = record->lsn;
 	}
@@ -313,7 +313,7 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 	/* whatever is to be said of it, a writer may be saying something else of it just then; or it isn't whole */
 	if (sc_writer_has(collected->query_id) || collected->left_out)
 	{
-		collected->outcome = SC_OUTCOME_HELD;
+		collected->outcome = collected->later ? SC_OUTCOME_LATER : SC_OUTCOME_HELD;
 		return false;
 	}
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);

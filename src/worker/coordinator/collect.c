@@ -248,6 +248,16 @@ take_same(int task, const ScMessageSame *same, Size len)
 		sc_report_same(task, same->ids[i], same->checkpoint_id, same->lsn);
 }
 
+/* They are left out of this checkpoint, whatever other tasks have sent of them. */
+static void
+take_later(ScPendingCheckpoint *pending, const ScMessageSame *later, Size len)
+{
+	int			n = (len - sizeof(ScMessageSame)) / sizeof(int64);
+
+	for (int i = 0; i < n; i++)
+		sc_collect_query(pending, later->ids[i])->later = true;
+}
+
 bool
 sc_collect_is_same(const ScPendingCheckpoint *pending, int64 query_id)
 {
@@ -282,6 +292,11 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 	if (message->kind == SC_MESSAGE_SAME)
 	{
 		take_same(task, (const ScMessageSame *) SC_MESSAGE_BODY(message), len - sizeof(ScMessage));
+		return;
+	}
+	if (message->kind == SC_MESSAGE_LATER)
+	{
+		take_later(pending, (const ScMessageSame *) SC_MESSAGE_BODY(message), len - sizeof(ScMessage));
 		return;
 	}
 	query = sc_collect_query(pending, message->query_id);
@@ -457,12 +472,13 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 
 		query->why = NULL;
 		/* nothing was decided of one that was left out */
-		if (!sc_collect_is_left_out(pending, query->query_id) && !query->lost)
+		if (!query->later && !sc_collect_is_left_out(pending, query->query_id) && !query->lost)
 		{
 			forget_why(query);
 			query->blamed = query->no_writer = query->by_writer = false;
 		}
 		query->refused = query->why_kept;	/* any other one was the pending checkpoint's */
+		query->later = false;
 		query->has_news = false;
 		if (sc_outcome_keeps_part(query->outcome))
 			waiting = lappend(waiting, query);

@@ -32,6 +32,7 @@ typedef struct ScCollectedQuery
 	ScFailure  *failure;		/* of a task, the first one that told; NULL: none */
 	char	   *failure_data;	/* what it points into */
 	bool		has_news;		/* a task has sent an offset */
+	bool		later;			/* a task says that rows of a window are still to come: left out of this checkpoint */
 	bool		incomplete;		/* not all its tasks have, ever, or they aren't at one place */
 	ScOffset	offset;			/* of all tasks together, by the last ones that came; query_id 0: none */
 	XLogRecPtr	lsn;			/* up to where it is with this part, by its offset or 'S' */

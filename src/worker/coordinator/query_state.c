@@ -163,7 +163,7 @@ sc_outcome_is_written(ScOutcome outcome)
 bool
 sc_outcome_keeps_part(ScOutcome outcome)
 {
-	return outcome == SC_OUTCOME_HELD || outcome == SC_OUTCOME_WAITING ||
+	return outcome == SC_OUTCOME_HELD || outcome == SC_OUTCOME_LATER || outcome == SC_OUTCOME_WAITING ||
 		outcome == SC_OUTCOME_HANDED || outcome == SC_OUTCOME_QUEUED;
 }
 
@@ -207,6 +207,8 @@ sc_query_after_checkpoint(int64 query_id, ScQueryLife *life, ScOutcome outcome, 
 		case SC_OUTCOME_PAUSED:
 			next = SC_QUERY_PAUSED;
 			break;
+		case SC_OUTCOME_LATER:
+			return;
 		case SC_OUTCOME_HELD:
 			after_holding(query_id, life, now);
 			return;

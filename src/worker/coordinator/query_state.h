@@ -46,6 +46,9 @@
  *		the attempt ends, and the next one is without it; resume_query() as above.
  *	  If the part gets too large, it is void, and the query RETRYING.
  *
+ *	  A window of many rows: its tasks emit them in steps, and the query has no part in the checkpoints meanwhile
+ *	  (outcome LATER).  What came is kept, the state stays as it is.
+ *
  *	  A large part (handing.h):
  *		HEALTHY		it is handed to a writer, or waits for one: "with_writer", and due when that is known
  *		-> HELD		what comes meanwhile is kept (WAITING, if it was failing before)
@@ -87,6 +90,7 @@ typedef enum ScOutcome
 	SC_OUTCOME_UNCLEARED,		/* the same, but the row is another transaction's */
 	SC_OUTCOME_PAUSED,			/* written, and it was the last one */
 	SC_OUTCOME_HELD,			/* kept, and nobody tried to write it */
+	SC_OUTCOME_LATER,			/* kept, because it isn't whole: its tasks send the rest */
 	SC_OUTCOME_WAITING,			/* kept, to be tried again */
 	SC_OUTCOME_HANDED,			/* kept, for a writer, who is there now */
 	SC_OUTCOME_QUEUED,			/* kept, for a writer, who writes another one */

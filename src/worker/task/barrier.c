@@ -83,13 +83,28 @@ is_left_out(const ScTaskQuery *query, const ScWireBarrier *barrier)
 	return false;
 }
 
-/* Has a part, or nothing to say; false: the query is gone.  *same: nothing but its position is new. */
+/* Must its part wait for rows of a window?  The last one of a query that is paused is made now. */
 static bool
-take_part(ScTaskQuery *query, Barrier *barrier, bool *same)
+is_later(const ScTaskQuery *query)
 {
-	*same = false;
+	return sc_engine_is_emitting(query->engine) && !query->paused;
+}
+
+/*
+ * Has a part, or nothing to say; false: the query is gone.  *same: nothing but its position is new, *later: it has no
+ * part because rows of a window are still to come.
+ */
+static bool
+take_part(ScTaskQuery *query, Barrier *barrier, bool *same, bool *later)
+{
+	*same = *later = false;
 	if (is_left_out(query, barrier->barrier))
 		return true;
+	if (is_later(query))
+	{
+		*later = true;
+		return true;
+	}
 	if (!sc_task_query_has_no_news(query, barrier->barrier->lsn, same))
 	{
 		if (!snapshot(query, barrier))
@@ -100,37 +115,64 @@ take_part(ScTaskQuery *query, Barrier *barrier, bool *same)
 	return sc_task_access_is_checked(query) || sc_task_query_step(query, end.lsn, access_step, NULL);
 }
 
+/* A message that names queries; its memory outlives transactions. */
+static void
+begin_names(StringInfo names, const ScWireBarrier *barrier)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ScMessageSame head = {.checkpoint_id = barrier->checkpoint_id,.lsn = barrier->lsn};
+
+	initStringInfo(names);
+	appendBinaryStringInfo(names, (char *) &head, sizeof(head));
+	MemoryContextSwitchTo(old);
+}
+
+static void
+add_name(StringInfo names, const ScTaskQuery *query)
+{
+	appendBinaryStringInfo(names, (char *) &query->query->query_id, sizeof(int64));
+}
+
+/* Sends it if it names any. */
+static void
+end_names(StringInfo names, ScMessageKind kind)
+{
+	if (names->len > sizeof(ScMessageSame))
+		sc_outbox_add(outbox, kind, 0, 0, NULL, 0, names->data, names->len);
+	pfree(names->data);
+}
+
 /*
- * All queries' parts, but for those that the barrier leaves out.  Those with nothing new are named in one message:
- * what isn't named has a part, or is elsewhere.
+ * All queries' parts, but for those that the barrier leaves out.  Those with nothing new are named in one message,
+ * and those with no part in another: what isn't named has a part, or is elsewhere.
  */
 static void
 snapshot_all(const ScWireBarrier *wire)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	ScMessageSame same_head = {.checkpoint_id = wire->checkpoint_id,.lsn = wire->lsn};
 	Barrier		barrier = {.barrier = wire};
-	StringInfoData ids;
+	StringInfoData same_names;
+	StringInfoData later_names;
 	int			i = 0;
 
-	initStringInfo(&ids);
-	MemoryContextSwitchTo(old);
-	appendBinaryStringInfo(&ids, (char *) &same_head, sizeof(same_head));
+	begin_names(&same_names, wire);
+	begin_names(&later_names, wire);
 	sc_task_queries_begin_round();
 	while (i < list_length(sc_task_queries()))
 	{
 		ScTaskQuery *query = list_nth(sc_task_queries(), i);
 		bool		same;
+		bool		later;
 
-		if (!take_part(query, &barrier, &same))
+		if (!take_part(query, &barrier, &same, &later))
 			continue;
 		if (same)
-			appendBinaryStringInfo(&ids, (char *) &query->query->query_id, sizeof(int64));
+			add_name(&same_names, query);
+		if (later)
+			add_name(&later_names, query);
 		i++;
 	}
-	if (ids.len > sizeof(ScMessageSame))
-		sc_outbox_add(outbox, SC_MESSAGE_SAME, 0, 0, NULL, 0, ids.data, ids.len);
-	pfree(ids.data);
+	end_names(&same_names, SC_MESSAGE_SAME);
+	end_names(&later_names, SC_MESSAGE_LATER);
 }
 
 /* A query whose part isn't complete, or NULL. */
@@ -213,6 +255,50 @@ sc_task_barrier_go_on(void)
 	sc_pace_begin(&pace, SC_SNAPSHOT_STEP_US, SC_SNAPSHOT_STEP);
 	go_on(&pace);
 	SC_DEBUG_POINT("task_snapshot_step");
+}
+
+/* ---------- windows that are over ---------- */
+
+/* A query that has rows of one to emit, or NULL. */
+static ScTaskQuery *
+find_emitting(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		if (sc_engine_is_emitting(query->engine))
+			return query;
+	}
+	return NULL;
+}
+
+bool
+sc_task_is_emitting(void)
+{
+	return find_emitting() != NULL;
+}
+
+static void
+emit_step(ScTaskQuery *query, void *arg)
+{
+	sc_task_query_emit(query, arg);
+}
+
+void
+sc_task_emit_some(void)
+{
+	ScTaskQuery *query = find_emitting();
+	ScPace		pace;
+
+	sc_begin_transaction();
+	sc_task_queries_begin_round();
+	sc_pace_begin(&pace, SC_SNAPSHOT_STEP_US, SC_SNAPSHOT_STEP);
+	(void) sc_task_query_step(query, InvalidXLogRecPtr, emit_step, &pace);
+	sc_commit_transaction();
+	SC_DEBUG_POINT("task_emission_step");
 }
 
 void

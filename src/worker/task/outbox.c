@@ -162,6 +162,7 @@ must_come(ScMessageKind kind)
 		case SC_MESSAGE_FORGET:
 		case SC_MESSAGE_FIRST_OFFSET:
 		case SC_MESSAGE_SAME:
+		case SC_MESSAGE_LATER:
 		case SC_MESSAGE_END:
 			return true;
 		default:

@@ -164,10 +164,30 @@ go_on(ScTaskQuery *query, ScPace *pace)
 	add_offset(query);
 }
 
+/* Rows of windows that are over are no part of the snapshot: they go on in their steps. */
 void
 sc_task_query_settle_pending(void *arg)
 {
 	go_on(arg, NULL);
+}
+
+void
+sc_task_query_emit(ScTaskQuery *query, ScPace *pace)
+{
+	ScEnv		env;
+
+	sc_env_enter(&env, query->query->owner, query->query->settings);
+	(void) sc_engine_emit_leaving(query->engine, pace);
+	sc_env_leave(&env);
+	query->touched = true;
+}
+
+void
+sc_task_query_settle(ScTaskQuery *query)
+{
+	if (sc_engine_is_emitting(query->engine))
+		sc_task_query_emit(query, NULL);
+	sc_task_query_go_on(query, NULL);
 }
 
 void
@@ -195,7 +215,7 @@ sc_task_query_shrink(ScTaskQuery *query, Size goal)
 {
 	ScEnv		env;
 
-	sc_task_query_go_on(query, NULL);
+	sc_task_query_settle(query);
 	sc_task_query_run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	sc_engine_shrink(query->engine, goal);
@@ -226,6 +246,7 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 		sink.later = add_pending_chunk;
 	sc_task_check_access(query);
 	sc_task_query_refresh(query);
+	sc_task_query_settle(query);
 	sc_task_query_run_as_owner(query, emit_changed);
 	sc_env_enter(&env, query->query->owner, query->query->settings);
 	query->snapshot = sc_changelog_write(query->engine, query->spilled, ++query->age, &sink, &bytes);

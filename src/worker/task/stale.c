@@ -263,7 +263,7 @@ compile_again(ScTaskQuery *query)
 	ScEngine   *engine = query->engine;
 
 	ereport(DEBUG1, (errmsg_internal("compiling query " INT64_FORMAT " again", query->query->query_id)));
-	sc_task_query_settle_pending(query);
+	sc_task_query_settle(query);
 	sc_task_query_compile(query);
 	sc_engine_take_state(query->engine, engine);
 	sc_engine_free(engine);

@@ -76,6 +76,13 @@ outbox_full(void)
 	return sc_outbox_bytes(outbox) > sc_task_memory_bytes() / 4 || sc_outbox_has_no_room(outbox);
 }
 
+/* Is there work that goes on in steps, between messages?  Rows wait for room in the outbox, a part doesn't. */
+static bool
+has_steps(void)
+{
+	return sc_task_barrier_is_pending() || (!outbox_full() && sc_task_is_emitting());
+}
+
 /* The task's life: never returns.  It ends with the attempt. */
 static void
 task_main(void)
@@ -112,7 +119,7 @@ task_main(void)
 			result = shm_mq_receive(input, &len, &data, true);
 		if (result == SHM_MQ_SUCCESS && shared->behind_since == 0)
 			shared->behind_since = sc_moment_now();
-		works = result == SHM_MQ_SUCCESS || sc_task_barrier_is_pending();
+		works = result == SHM_MQ_SUCCESS || has_steps();
 		if (result == SHM_MQ_SUCCESS)
 		{
 			process_message(data, len);
@@ -125,10 +132,12 @@ task_main(void)
 			shared->behind_since = 0;
 			sc_task_period_break();
 		}
-		if (sc_task_barrier_is_pending())
-			sc_task_barrier_go_on();
-		else if (!works)
+		if (!works)
 			sc_worker_wait(-1);
+		else if (sc_task_barrier_is_pending())
+			sc_task_barrier_go_on();
+		else if (has_steps())
+			sc_task_emit_some();
 		INSTR_TIME_SET_CURRENT(stop);
 		INSTR_TIME_SUBTRACT(stop, start);
 		if (works)

@@ -136,6 +136,9 @@ extern void sc_task_barrier_init(ScOutbox *outbox);
 extern void sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in);
 extern bool sc_task_barrier_is_pending(void);
 extern void sc_task_barrier_go_on(void);
+/* Have queries windows that are over, with rows to emit?  They go on by a step. */
+extern bool sc_task_is_emitting(void);
+extern void sc_task_emit_some(void);
 /* So many bytes of pending chunks are written. */
 extern void sc_task_barrier_note(Size bytes);
 
@@ -182,6 +185,10 @@ extern Size sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLog
 extern void sc_task_query_go_on(ScTaskQuery *query, ScPace *pace);
 /* An ScSettle; "arg" is the ScTaskQuery.  In the owner's surroundings. */
 extern void sc_task_query_settle_pending(void *arg);
+/* Goes on emitting windows that are over; NULL: all that is left. */
+extern void sc_task_query_emit(ScTaskQuery *query, ScPace *pace);
+/* Ends all that goes on in steps. */
+extern void sc_task_query_settle(ScTaskQuery *query);
 /*
  * Has the query nothing for a checkpoint at "lsn"?  *same: the coordinator must be told, because
  * its position moves on.  Runs no code of the owner's, and costs next to nothing.
