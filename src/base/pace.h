@@ -47,6 +47,13 @@ sc_pace_is_late(ScPace *pace)
 	return pace->late;
 }
 
+/* Was that said already? */
+static inline bool
+sc_pace_is_used_up(const ScPace *pace)
+{
+	return pace->late || pace->entries <= 0;
+}
+
 /* The same after an entry of state. */
 static inline bool
 sc_pace_is_over(ScPace *pace)

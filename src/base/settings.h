@@ -67,6 +67,8 @@ extern int	sc_debug_snapshot_step;	/* in place of SC_SNAPSHOT_STEP */
 #define SC_SNAPSHOT_STEP_USUAL 1000000
 /* How long such a step takes, in microseconds, but for the last piece of work */
 #define SC_SNAPSHOT_STEP_US 2000
+/* or, if as long was spent on rows, up to this */
+#define SC_SNAPSHOT_STEP_MOST_US 1000000
 
 /* stream_ckpt.task_memory in bytes */
 extern size_t sc_task_memory_bytes(void);

@@ -46,7 +46,7 @@ sc_changelog_write(ScEngine *engine, ScSpilled *spilled, int64 age, const ScChan
 	sc_engine_end_write(engine, was);
 	if (snapshot == NULL)
 		return NULL;
-	*bytes += sc_snapshot_bytes(snapshot);
+	*bytes += sc_snapshot_take_bytes(snapshot);
 	if (!sc_snapshot_is_written(snapshot))
 		return snapshot;
 	sc_snapshot_free(snapshot);

@@ -41,8 +41,10 @@ typedef struct ScSnapshot ScSnapshot;
 
 extern bool sc_snapshot_step(ScSnapshot *snapshot, ScPace *pace);
 extern bool sc_snapshot_is_written(const ScSnapshot *snapshot);
-/* Of the runs that it has made complete. */
-extern Size sc_snapshot_bytes(const ScSnapshot *snapshot);
+/* Of the runs that it has made complete since the last call. */
+extern Size sc_snapshot_take_bytes(ScSnapshot *snapshot);
+/* Bytes that it takes beside the engine's state. */
+extern Size sc_snapshot_memory(const ScSnapshot *snapshot);
 extern void sc_snapshot_free(ScSnapshot *snapshot);
 
 /*

@@ -262,6 +262,7 @@ sc_run_add_snapshot(ScRunWriter *writer, ScEngine *engine, ScBucketSnapshot *sna
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	} while (!sc_pace_is_over(pace));
+	sc_limit_add(n % SC_LIMIT_GROUPS);
 	pfree(head.data);
 	return done;
 }

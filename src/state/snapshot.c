@@ -19,6 +19,9 @@
 /* Bytes beside the changes that one part writes of panes that have grown so far, or twice the changes */
 #define SWEEP_BYTES		(256 * 1024)
 
+/* A pane with fewer groups than such a part of SC_SNAPSHOT_GROUPS is always written at the barrier */
+#define DEFER_PART		5
+
 /* A pane's run that is being written. */
 typedef struct PaneRun
 {
@@ -113,13 +116,16 @@ end_run(ScSnapshot *snapshot, PaneRun *run)
 	pfree(run);
 }
 
-/* May this one be written later?  Only if what must be written at the barrier is enough already. */
+/*
+ * May this one be written later?  Only if what must be written at the barrier is enough already, and if it isn't so
+ * small that what is needed for that takes more memory than it.
+ */
 static bool
 is_deferred(ScSnapshot *snapshot, const PaneRun *run)
 {
 	int64		groups = (int64) sc_pane_nchanged(run->pane) + (run->choice.end - run->choice.first);
 
-	if (snapshot->sink.later != NULL && groups > snapshot->groups_left &&
+	if (snapshot->sink.later != NULL && groups > snapshot->groups_left && groups >= SC_SNAPSHOT_GROUPS / DEFER_PART &&
 		sc_pane_can_defer(snapshot->engine, run->pane))
 		return true;
 	snapshot->groups_left -= groups;
@@ -190,9 +196,18 @@ sc_snapshot_is_written(const ScSnapshot *snapshot)
 }
 
 Size
-sc_snapshot_bytes(const ScSnapshot *snapshot)
+sc_snapshot_take_bytes(ScSnapshot *snapshot)
 {
-	return snapshot->bytes;
+	Size		bytes = snapshot->bytes;
+
+	snapshot->bytes = 0;
+	return bytes;
+}
+
+Size
+sc_snapshot_memory(const ScSnapshot *snapshot)
+{
+	return MemoryContextMemAllocated(snapshot->context, true);
 }
 
 void

@@ -232,12 +232,8 @@ go_on(ScPace *pace)
 	sc_worker_context.lsn = end.lsn;
 	sc_begin_transaction();
 	sc_task_queries_begin_round();
-	while ((query = find_pending()) != NULL)
-	{
+	while ((query = find_pending()) != NULL && !(pace != NULL && sc_pace_is_used_up(pace)))
 		(void) sc_task_query_step(query, end.lsn, go_on_step, pace);
-		if (pace != NULL)
-			break;
-	}
 	sc_commit_transaction();
 	if (find_pending() == NULL)
 	{
@@ -247,12 +243,27 @@ go_on(ScPace *pace)
 	sc_worker_context.checkpoint_id = 0;
 }
 
+/*
+ * A step takes 2 ms, or as long as the message before it, which began at "since": half of the time, so that what is
+ * done in steps comes to an end, whatever else there is to do.
+ */
+static void
+begin_step(ScPace *pace, instr_time since)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, since);
+	sc_pace_begin(pace, Max(SC_SNAPSHOT_STEP_US, Min(INSTR_TIME_GET_MICROSEC(now), SC_SNAPSHOT_STEP_MOST_US)),
+				  SC_SNAPSHOT_STEP);
+}
+
 void
-sc_task_barrier_go_on(void)
+sc_task_barrier_go_on(instr_time since)
 {
 	ScPace		pace;
 
-	sc_pace_begin(&pace, SC_SNAPSHOT_STEP_US, SC_SNAPSHOT_STEP);
+	begin_step(&pace, since);
 	go_on(&pace);
 	SC_DEBUG_POINT("task_snapshot_step");
 }
@@ -288,14 +299,14 @@ emit_step(ScTaskQuery *query, void *arg)
 }
 
 void
-sc_task_emit_some(void)
+sc_task_emit_some(instr_time since)
 {
 	ScTaskQuery *query = find_emitting();
 	ScPace		pace;
 
 	sc_begin_transaction();
 	sc_task_queries_begin_round();
-	sc_pace_begin(&pace, SC_SNAPSHOT_STEP_US, SC_SNAPSHOT_STEP);
+	begin_step(&pace, since);
 	(void) sc_task_query_step(query, InvalidXLogRecPtr, emit_step, &pace);
 	sc_commit_transaction();
 	SC_DEBUG_POINT("task_emission_step");

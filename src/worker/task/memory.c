@@ -11,6 +11,13 @@
 #include "base/settings.h"
 #include "worker/task/task_internal.h"
 
+/* Bytes of a query's state, and of what is pending of its last part. */
+static Size
+memory_of_query(const ScTaskQuery *query)
+{
+	return sc_engine_memory(query->engine) + (query->snapshot != NULL ? sc_snapshot_memory(query->snapshot) : 0);
+}
+
 /* Bytes of the states of an owner's queries, or of all. */
 static Size
 memory_of(Oid owner)
@@ -23,7 +30,7 @@ memory_of(Oid owner)
 		ScTaskQuery *query = lfirst(lc);
 
 		if (!OidIsValid(owner) || query->query->owner == owner)
-			bytes += sc_engine_memory(query->engine);
+			bytes += memory_of_query(query);
 	}
 	return bytes;
 }
@@ -40,7 +47,7 @@ throw_error(const ScTaskQuery *query)
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("the state of the query takes %zu MB, and that of all queries of the pipeline more than \"stream_ckpt.task_memory\" allows (%d MB)",
-					sc_engine_memory(query->engine) / (1024 * 1024), sc_task_memory),
+					memory_of_query(query) / (1024 * 1024), sc_task_memory),
 			 errhint("Increase \"stream_ckpt.task_memory\" and call stream_ckpt.resume_query(), or have fewer groups open at a time: shorter windows, fewer keys, a smaller watermark_delay.")));
 }
 
@@ -59,7 +66,7 @@ largest(void)
 
 		if (all < most)
 			continue;
-		if (all > most || sc_engine_memory(query->engine) >= sc_engine_memory(result->engine))
+		if (all > most || memory_of_query(query) >= memory_of_query(result))
 			result = query;
 		most = all;
 	}
@@ -70,7 +77,7 @@ largest(void)
 static Size
 goal_of(const ScTaskQuery *query)
 {
-	Size		own = sc_engine_memory(query->engine);
+	Size		own = memory_of_query(query);
 	Size		all = memory_of(InvalidOid);
 	Size		most = sc_task_memory_bytes() / 4 * 3;
 
@@ -83,10 +90,10 @@ sc_task_queries_bound(void)
 	while (sc_task_queries_are_too_large())
 	{
 		ScTaskQuery *query = largest();
-		Size		before = sc_engine_memory(query->engine);
+		Size		before = memory_of_query(query);
 
 		if (sc_engine_can_spill(query->engine) &&
-			(!sc_task_query_make_room(query, goal_of(query)) || sc_engine_memory(query->engine) < before))
+			(!sc_task_query_make_room(query, goal_of(query)) || memory_of_query(query) < before))
 			continue;
 		sc_task_query_fail(query, throw_error);
 	}

@@ -264,6 +264,12 @@ sc_outbox_release(ScOutbox *outbox)
 	outbox->held = false;
 }
 
+bool
+sc_outbox_is_held(const ScOutbox *outbox)
+{
+	return outbox->held;
+}
+
 void
 sc_outbox_void(ScOutbox *outbox, int64 query_id)
 {
@@ -302,9 +308,7 @@ read_overflow(ScOutbox *outbox, Line *line)
 	Size		len;
 	Size		read = 0;
 
-	if (line->overflow == NULL)
-		return false;
-	while (read < READ_BYTES && (bytes = sc_part_next(line->overflow, &len)) != NULL)
+	while (line->overflow != NULL && read < READ_BYTES && (bytes = sc_part_next(line->overflow, &len)) != NULL)
 	{
 		OutMessage *message = new_message(outbox, len);
 
@@ -317,7 +321,8 @@ read_overflow(ScOutbox *outbox, Line *line)
 	/* the last message has to be sent as such */
 	if (bytes == NULL || line->overflow_bytes == 0)
 	{
-		sc_part_free(line->overflow);
+		if (line->overflow != NULL)
+			sc_part_free(line->overflow);
 		line->overflow = NULL;
 		while (!dlist_is_empty(&line->behind))
 			dlist_push_tail(&line->messages, dlist_pop_head_node(&line->behind));
@@ -332,7 +337,9 @@ pump_line(ScOutbox *outbox, Line *line)
 	while (!dlist_is_empty(&line->messages) || read_overflow(outbox, line))
 	{
 		OutMessage *message = dlist_head_element(OutMessage, node, &line->messages);
-		bool		last = !dlist_has_next(&line->messages, &message->node) && line->overflow == NULL;
+		/* a void one at the end isn't sent */
+		bool		last = line->voids != NIL ||
+			(!dlist_has_next(&line->messages, &message->node) && line->overflow == NULL);
 		shm_mq_result result = SHM_MQ_SUCCESS;
 
 		if (!is_void(line, message))

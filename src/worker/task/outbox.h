@@ -43,6 +43,7 @@ extern void sc_outbox_hold(ScOutbox *outbox);
 extern void sc_outbox_release(ScOutbox *outbox);
 extern void sc_outbox_add_ahead(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
 								const void *head, Size head_len, const void *data, Size len);
+extern bool sc_outbox_is_held(const ScOutbox *outbox);
 /* What is held back of a query is void. */
 extern void sc_outbox_void(ScOutbox *outbox, int64 query_id);
 

@@ -95,7 +95,7 @@ send_failure(const Step *step, ErrorData *error)
 		failure->hint = "The query could not be loaded. Mend what its definition is made of and call stream_ckpt.resume_query(query); or drop it and create it again.";
 	initStringInfo(&buf);
 	sc_failure_write(&buf, failure);
-	if (query && query->snapshot)
+	if (query && query->snapshot && sc_outbox_is_held(outbox))
 	{
 		/* its part isn't complete, so the failure belongs to that, and what came later to nothing */
 		sc_outbox_void(outbox, step->query_id);

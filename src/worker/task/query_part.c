@@ -158,10 +158,11 @@ go_on(ScTaskQuery *query, ScPace *pace)
 {
 	if (query->snapshot == NULL || !sc_snapshot_step(query->snapshot, pace))
 		return;
-	sc_task_barrier_note(sc_snapshot_bytes(query->snapshot));
+	/* as long as the part isn't whole the snapshot is pending, also for an error of this */
+	add_offset(query);
+	sc_task_barrier_note(sc_snapshot_take_bytes(query->snapshot));
 	sc_snapshot_free(query->snapshot);
 	query->snapshot = NULL;
-	add_offset(query);
 }
 
 /* Rows of windows that are over are no part of the snapshot: they go on in their steps. */

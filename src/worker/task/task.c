@@ -135,9 +135,9 @@ task_main(void)
 		if (!works)
 			sc_worker_wait(-1);
 		else if (sc_task_barrier_is_pending())
-			sc_task_barrier_go_on();
+			sc_task_barrier_go_on(start);
 		else if (has_steps())
-			sc_task_emit_some();
+			sc_task_emit_some(start);
 		INSTR_TIME_SET_CURRENT(stop);
 		INSTR_TIME_SUBTRACT(stop, start);
 		if (works)

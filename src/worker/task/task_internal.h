@@ -135,10 +135,11 @@ extern void sc_task_barrier_init(ScOutbox *outbox);
 /* What has come since the last barrier is in the part; the rest of it follows in steps. */
 extern void sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in);
 extern bool sc_task_barrier_is_pending(void);
-extern void sc_task_barrier_go_on(void);
+/* "since": when the last message's work began, or nothing did. */
+extern void sc_task_barrier_go_on(instr_time since);
 /* Have queries windows that are over, with rows to emit?  They go on by a step. */
 extern bool sc_task_is_emitting(void);
-extern void sc_task_emit_some(void);
+extern void sc_task_emit_some(instr_time since);
 /* So many bytes of pending chunks are written. */
 extern void sc_task_barrier_note(Size bytes);
 

@@ -183,4 +183,83 @@ insert_rows($hour, 1, 1);
 check_all('others were compiled, failed, paused, dropped');
 results_ok($node, $_, "it was $_", table => 't') for qw(compiled paused);
 
+#
+# A window of many rows is emitted in steps: checkpoints go on without its query, and its rows appear all at once
+#
+$hour += 2;
+sql('CREATE TABLE u (ts timestamptz, k int, v int, x text)');
+attach($node, 'u');
+create_query($node, 'beside', 'u', emit => 'update', size => '1 hour');
+create_query($node, 'many', 't', select => "SELECT w.window_start, w.window_end, k, x, count(*) AS n, sum(v) AS s, min(x) AS y
+	FROM t, stream_ckpt.tumble(ts, '1 hour') w WHERE ts >= timestamptz '2024-01-01 00:00 UTC' + interval '$hour hours'
+	GROUP BY w.window_start, w.window_end, k, x HAVING count(*) <> 3");
+wait_running($node);
+
+# Closes a window with rows, and stops the task in the middle of its emission.
+sub close_window
+{
+	insert_rows($hour, 1, $GROUPS);
+	insert_rows($hour, 5, 20);
+	insert_rows($hour, 5, 10);
+	arm($node, 'task_emission_step', 'wait', 25);
+	$hour++;
+	insert_rows($hour, 1, 2);
+	wait_reached($node, 'task_emission_step');
+	return;
+}
+
+# A checkpoint while it is emitted, a row to a step
+sub checkpoint_meanwhile
+{
+	my ($id) = @_;
+	my $before = sql('SELECT count(*) FROM many');
+
+	# the barrier comes before the rest is emitted, as its message is there before the next steps
+	$session = start_writer($node, 'SELECT stream_ckpt.checkpoint();', clients => 1, transactions => 1);
+	wait_until($node, 'SELECT checkpoint_in_progress IS NOT NULL FROM stream_ckpt.pipelines', 'a checkpoint is triggered');
+	sql("INSERT INTO u VALUES ('2024-01-01 00:00 UTC', $id, 1, '')");
+	arm($node, 'task_emission_step', 'wait', 12);
+	wait_reached($node, 'task_emission_step');
+	ok(finish_writer($session), 'a checkpoint ends while a window is emitted');
+	is(sql('SELECT count(*) FROM many'), $before, 'nothing of the window is to be seen');
+	return;
+}
+
+my $n = 0;
+for my $how (qw(none immediate task recompiled paused))
+{
+	close_window();
+	checkpoint_meanwhile(++$n);
+	insert_rows($hour, 10, 20);
+	if ($how eq 'immediate')
+	{
+		$node->stop('immediate');
+		disarm($node, 'task_emission_step');
+		$node->start;
+		wait_running($node);
+	}
+	elsif ($how eq 'task')
+	{
+		my $pid = pid_of($node, 'task');
+
+		kill 'KILL', $pid;
+		disarm($node, 'task_emission_step');
+		wait_restarted($node, 'task', $pid);
+		wait_running($node);
+	}
+	else
+	{
+		sql('CREATE OR REPLACE FUNCTION same(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 $$') if $how eq 'recompiled';
+		sql(q(ALTER TABLE t ADD COLUMN another int)) if $how eq 'recompiled';
+		sql(q(SELECT stream_ckpt.pause_query('many'))) if $how eq 'paused';
+		disarm($node, 'task_emission_step');
+		sql(q(SELECT stream_ckpt.resume_query('many'))) if $how eq 'paused';
+	}
+	$hour++;
+	insert_rows($hour, 1, 1);
+	results_ok($node, 'many', "a window is emitted in steps: $how", table => 't');
+	$hour++;
+}
+results_ok($node, 'beside', 'the other query', emit => 'update');
+
 done_testing();
