@@ -17,15 +17,17 @@ use Test::More;
 
 our @EXPORT = qw(test_seed draw pick);
 
-my @names = qw(tasks batch memory bucket);
+my @names = qw(tasks batch memory bucket step);
 
 # memory: kB for all state of a task, so little that every bucket is evicted all the time; 0: stream_ckpt.task_memory.
 # bucket: bytes of state in a range of hashes; with 100 nearly each group has a range of its own; 0: as usual.
+# step: all groups that change are written behind the barrier, and all windows emitted, so many in a step; 0: as usual.
 my %values = (
 	tasks => [ 1, 2, 4 ],
 	batch => [ 0, 1, 7, -1 ],    # rows of a message; 0: as many as fit, -1: random
 	memory => [ 0, 4, 40 ],
-	bucket => [ 0, 100 ]);
+	bucket => [ 0, 100 ],
+	step => [ 0, 1, 30 ]);
 
 my $seed;
 my $drawn = '';    # the last ones, in words

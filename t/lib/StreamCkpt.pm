@@ -47,8 +47,8 @@ log_line_prefix = \'%m [%p] %b %q%a \'
 my %drawn;    # by the name of a node
 my %tasks;    # by the id of one of them, as pid_of() saw them: ids of all
 
-# The conditions of a node: tasks, batch, memory, bucket (Conditions.pm).
-sub drawn { return $drawn{ $_[0]->name } // { tasks => 1, batch => 0, memory => 0, bucket => 0 }; }
+# The conditions of a node: tasks, batch, memory, bucket, step (Conditions.pm).
+sub drawn { return $drawn{ $_[0]->name } // { tasks => 1, batch => 0, memory => 0, bucket => 0, step => 0 }; }
 
 sub settings_of
 {
@@ -57,6 +57,8 @@ sub settings_of
 
 	$conf .= "stream_ckpt.debug_task_memory = $conditions->{memory}kB\n" if $conditions->{memory};
 	$conf .= "stream_ckpt.debug_bucket_bytes = $conditions->{bucket}\n" if $conditions->{bucket};
+	$conf .= "stream_ckpt.debug_snapshot_groups = 0\nstream_ckpt.debug_snapshot_step = $conditions->{step}\n"
+	  if $conditions->{step};
 	return $conf;
 }
 
