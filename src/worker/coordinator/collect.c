@@ -466,10 +466,12 @@ sc_collect_reset(ScPendingCheckpoint *pending)
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	ListCell   *lc;
 
+	pending->some_came_later = false;
 	foreach(lc, pending->queries)
 	{
 		ScCollectedQuery *query = lfirst(lc);
 
+		pending->some_came_later |= query->later;
 		query->why = NULL;
 		/* nothing was decided of one that was left out */
 		if (!query->later && !sc_collect_is_left_out(pending, query->query_id) && !query->lost)

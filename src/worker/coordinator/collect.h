@@ -78,6 +78,7 @@ typedef struct ScPendingCheckpoint
 	ScCollectedQuery *last;		/* of the last message */
 	int64		result_rows;	/* that arrived since the last checkpoint was committed */
 	bool		urgent;			/* a query failed: a checkpoint should say so */
+	bool		some_came_later;	/* in the last checkpoint: queries whose rows were still to come (SC_MESSAGE_LATER) */
 	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries whose part isn't whole: the barrier says so; 0: no more */
 
 	/* of all tasks' ends */

@@ -49,6 +49,8 @@
 #define NET_MS				60000
 #define RETRY_MIN_MS		1000
 #define REST_MAX_MS			600000
+/* When a checkpoint lacks a query whose rows are still to come: the next one after so long, or the interval */
+#define LATER_US			200000
 
 static int64 attempt;
 static ScPendingCheckpoint *pending;
@@ -519,6 +521,13 @@ due_kind(long *timeout)
 	{
 		*timeout = Min(*timeout, sc_moment_wait_ms(query_due));
 		if (*timeout == 0)
+			return "retry";
+	}
+	if (pending->some_came_later)
+	{
+		wait = sc_moment_wait_ms(sc_moment_after(last_trigger, Min(interval, LATER_US)));
+		*timeout = Min(*timeout, wait);
+		if (wait == 0)
 			return "retry";
 	}
 	progress = decoded > checkpoint_lsn && decoded - checkpoint_lsn >= wal_segment_size;
