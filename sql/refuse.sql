@@ -164,6 +164,21 @@ SELECT try('SELECT date_trunc(''day'', ts + ''1 h'') AS d, count(*) FROM clicks 
 SELECT try('SELECT date_trunc(''day'', ts) AS d, count(*) FROM clicks GROUP BY ts', 'close');
 RESET TimeZone;
 
+-- windows that share panes
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.hop(ts, ''1 month'', ''1 year'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.hop(ts, ''0'', ''1 h'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.hop(ts, ''1 us'', ''1 h'') w GROUP BY 1');
+SELECT try('SELECT w.window_end, count(*) FROM clicks, stream_ckpt.cumulate(ts, ''7 min'', ''1 h'') w GROUP BY 1');
+SELECT try('SELECT w.window_end, count(*) FROM clicks, stream_ckpt.cumulate(ts, ''1 h'', ''10 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.cumulate(ts, ''10 min'', ''1 h'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.hop(ts, ''1 min'', ''1 h'') w WHERE w.window_start > ''2024-01-01'' GROUP BY 1');
+SELECT try('SELECT w.window_start, max(w.window_end - ts) AS since FROM clicks, stream_ckpt.hop(ts, ''1 min'', ''1 h'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, date_trunc(''day'', w.window_end) AS d, count(*) FROM clicks, stream_ckpt.hop(ts, ''1 min'', ''1 h'') w GROUP BY 1, 2');
+SELECT try('SELECT w.window_start, k AS r, count(*) FROM keyed k, stream_ckpt.hop(ts, ''1 min'', ''1 h'') w GROUP BY 1, 2', 'update');
+SELECT try('SELECT w.window_start, k AS r, count(*) FROM keyed k, stream_ckpt.hop(ts, ''1 min'', ''1 h'') w GROUP BY 1, 2', 'close');
+SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.hop(ts, ''1 min'', ''1 h'') w GROUP BY 1 HAVING w.window_start > ''2024-01-01''', 'update');
+SELECT try('SELECT w.window_end, url, count(*) FROM clicks, stream_ckpt.cumulate(ts, ''10 min'', ''1 h'') w GROUP BY w.window_start, w.window_end, url', 'update');
+
 -- GROUP BY
 SELECT try('SELECT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w');
 SELECT try('SELECT url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY url');

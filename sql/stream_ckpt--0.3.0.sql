@@ -276,6 +276,70 @@ RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
 $$;
 COMMENT ON FUNCTION stream_ckpt.tumble(timestamp, interval, timestamp)
 	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours; months and years are refused), aligned to origin; no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt.hop(ts timestamptz, slide interval, size interval,
+	origin timestamptz DEFAULT '1970-01-01 00:00:00+00',
+	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
+	SELECT w.s, w.s OPERATOR(pg_catalog.+) b.i,
+		w.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
+	FROM (SELECT pg_catalog.date_bin(slide, ts, origin) AS last, pg_catalog.date_bin(size, ts, origin) AS valid,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM slide)::pg_catalog.float8) AS d,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i) b,
+		pg_catalog.generate_series(0, CASE WHEN pg_catalog.isfinite(b.last) AND pg_catalog.isfinite(b.valid)
+			THEN pg_catalog.ceil(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM slide))::pg_catalog.int4
+				OPERATOR(pg_catalog.-) 1 ELSE -1 END) n,
+		LATERAL (SELECT b.last OPERATOR(pg_catalog.-) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8) AS s) w
+	WHERE w.s OPERATOR(pg_catalog.+) b.i OPERATOR(pg_catalog.>) ts
+$$;
+COMMENT ON FUNCTION stream_ckpt.hop(timestamptz, interval, interval, timestamptz)
+	IS 'the hopping windows that hold ts: of one size, one begins each slide, aligned to origin; fixed lengths (a day is 24 hours; months and years are refused); no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt.cumulate(ts timestamptz, step interval, size interval,
+	origin timestamptz DEFAULT '1970-01-01 00:00:00+00',
+	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
+	SELECT b.s, w.e, w.e OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval
+	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s, pg_catalog.date_bin(step, ts, origin) AS valid,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM step)::pg_catalog.float8) AS d) b,
+		pg_catalog.generate_series(1, CASE WHEN pg_catalog.isfinite(b.valid)
+			THEN pg_catalog.trunc(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM step))::pg_catalog.int4
+			ELSE 0 END) n,
+		LATERAL (SELECT b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8) AS e) w
+	WHERE w.e OPERATOR(pg_catalog.>) ts
+$$;
+COMMENT ON FUNCTION stream_ckpt.cumulate(timestamptz, interval, interval, timestamptz)
+	IS 'the cumulating windows that hold ts: the first one, two... steps of each size, aligned to origin; fixed lengths as with hop(), size is a multiple of step; no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt.hop(ts timestamp, slide interval, size interval,
+	origin timestamp DEFAULT '1970-01-01 00:00:00',
+	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
+	SELECT w.s, w.s OPERATOR(pg_catalog.+) b.i,
+		w.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
+	FROM (SELECT pg_catalog.date_bin(slide, ts, origin) AS last, pg_catalog.date_bin(size, ts, origin) AS valid,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM slide)::pg_catalog.float8) AS d,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i) b,
+		pg_catalog.generate_series(0, CASE WHEN pg_catalog.isfinite(b.last) AND pg_catalog.isfinite(b.valid)
+			THEN pg_catalog.ceil(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM slide))::pg_catalog.int4
+				OPERATOR(pg_catalog.-) 1 ELSE -1 END) n,
+		LATERAL (SELECT b.last OPERATOR(pg_catalog.-) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8) AS s) w
+	WHERE w.s OPERATOR(pg_catalog.+) b.i OPERATOR(pg_catalog.>) ts
+$$;
+COMMENT ON FUNCTION stream_ckpt.hop(timestamp, interval, interval, timestamp)
+	IS 'the hopping windows that hold ts: of one size, one begins each slide, aligned to origin; fixed lengths (a day is 24 hours; months and years are refused); no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt.cumulate(ts timestamp, step interval, size interval,
+	origin timestamp DEFAULT '1970-01-01 00:00:00',
+	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
+	SELECT b.s, w.e, w.e OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval
+	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s, pg_catalog.date_bin(step, ts, origin) AS valid,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM step)::pg_catalog.float8) AS d) b,
+		pg_catalog.generate_series(1, CASE WHEN pg_catalog.isfinite(b.valid)
+			THEN pg_catalog.trunc(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM step))::pg_catalog.int4
+			ELSE 0 END) n,
+		LATERAL (SELECT b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8) AS e) w
+	WHERE w.e OPERATOR(pg_catalog.>) ts
+$$;
+COMMENT ON FUNCTION stream_ckpt.cumulate(timestamp, interval, interval, timestamp)
+	IS 'the cumulating windows that hold ts: the first one, two... steps of each size, aligned to origin; fixed lengths as with hop(), size is a multiple of step; no row for a NULL or infinite ts';
 
 --
 -- Streams.  Log streams are foreign tables whose rows are in the WAL only.

@@ -1,4 +1,4 @@
-# Randomised: random queries, tumbling and without windows, over random rows in random transactions, with random
+# Randomised: random queries, with all kinds of windows and without, over random rows in random transactions, with random
 # kills, against the plain query over the rows that weren't late.
 #
 # SEED=n runs the same again, ROUNDS=n more or fewer rounds.
@@ -63,7 +63,13 @@ sub random_query
 	my $origin = pick('', '', q(, '2000-01-01 00:00:03 UTC'), q(, '2030-06-01 00:00 UTC'));
 	my $where = pick('true', @where);
 	my $having = pick(@having);
-	my $window = rand() < 0.75;
+	# windows that share panes have to fit into memory
+	my @windows = ('', "tumble(ts, '$size'$origin)", "tumble(ts, '$size'$origin)");
+	push @windows,
+	  'hop(ts, ' . pick("'1 minute', '5 minutes'", "'7 seconds', '30 seconds'", "'10 minutes', '15 minutes'", "'1 hour', '20 minutes'", "'1 minute', '1 minute'") . "$origin)",
+	  'cumulate(ts, ' . pick("'1 minute', '10 minutes'", "'7 seconds', '35 seconds'", "'4 hours', '1 day'") . "$origin)"
+	  unless drawn($node)->{memory};
+	my $window = pick(@windows);
 	my $i = 0;
 	my @columns = (
 		($window ? ('w.window_start', 'w.window_end') : ()),
@@ -72,7 +78,7 @@ sub random_query
 	my $text =
 		'SELECT '
 	  . join(', ', @columns)
-	  . ' FROM %s' . ($window ? ", stream_ckpt.tumble(ts, '$size'$origin) w" : '') . " WHERE ($where)%s"
+	  . ' FROM %s' . ($window ? ", stream_ckpt.$window w" : '') . " WHERE ($where)%s"
 	  . ($window || @key ? ' GROUP BY ' : '')
 	  . join(', ', ($window ? ('w.window_start', 'w.window_end') : ()), @key)
 	  . ($having ? " HAVING $having" : '');

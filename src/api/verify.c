@@ -141,7 +141,7 @@ shown_start(ScDefinition *definition, int64 start)
 	return ExecEvalExpr(ExecInitExpr(definition->window_value, NULL), econtext, &isnull);
 }
 
-/* The first result column that is one of the window's, as a Var of the group slot; NULL: there is none. */
+/* The first result column that tells windows apart, as a Var of the group slot; NULL: there is none. */
 static TargetEntry *
 window_target(ScDefinition *definition)
 {
@@ -151,7 +151,8 @@ window_target(ScDefinition *definition)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 
-		if (IsA(target->expr, Var) && ((Var *) target->expr)->varattno <= SC_WINDOW_COLUMNS)
+		if (IsA(target->expr, Var) &&
+			sc_assigner_is_identified_by(&definition->window, ((Var *) target->expr)->varattno))
 			return target;
 	}
 	return NULL;

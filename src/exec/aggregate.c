@@ -335,7 +335,7 @@ compile_datum(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 		return;
 	sc_inputs_compile(engine, trans);
 	engine->has_inputs = true;
-	trans->keeps = engine->keys_can_change && !OidIsValid(info->combinefn);
+	trans->keeps = (engine->keys_can_change || engine->shared) && !OidIsValid(info->combinefn);
 }
 
 /* Fills what support functions may ask for through AggState. */

@@ -306,6 +306,14 @@ find_cell(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	}
 }
 
+ScGroup *
+sc_bucket_find(ScEngine *engine, ScBucket *bucket, uint32 hash)
+{
+	const ScCell *cell = find_cell(engine, bucket, hash);
+
+	return cell->number == 0 ? NULL : sc_bucket_group(engine, bucket, cell->number - 1);
+}
+
 /*
  * Hashes all groups again, by the functions that the keys' types have now.  Those that have
  * become equal are combined: their pane is written whole, as older chunks hold

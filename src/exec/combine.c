@@ -199,6 +199,8 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 	engine->running = from->running = true;
 	engine->counters = from->counters;
 	sc_engine_set_time(engine, sc_engine_time(from));
+	engine->emitted_until = from->emitted_until;
+	engine->over_until = from->over_until;
 	for (int i = 0; i < from->nclosed; i++)
 		sc_panes_remember_closed(engine, from->closed[i]);
 	engine->live_bytes = from->live_bytes;

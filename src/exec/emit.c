@@ -427,6 +427,12 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 	return true;
 }
 
+void
+sc_emit_view(ScEngine *engine, ScPane *view)
+{
+	(void) emit_groups(engine, view, true, NULL);
+}
+
 /* emit close: the rows of a window that closes.  False: it is time to stop, and to call it again. */
 bool
 sc_emit_pane_some(ScEngine *engine, ScPane *pane, ScPace *pace)

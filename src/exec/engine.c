@@ -134,6 +134,8 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->def = def;
 	engine->stream_desc = CreateTupleDescCopy(stream_desc);
 	engine->options = *options;
+	engine->shared = sc_assigner_is_shared(&def->window);
+	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;
 	engine->all_key_groups = (options->first_key_group <= 0 &&
 							  options->last_key_group >= SC_MAX_PARALLELISM - 1);
 	engine->is_first = options->first_key_group <= 0;
@@ -186,7 +188,9 @@ enter_pane(ScEngine *engine, int64 ts)
 	if (engine->at)
 		sc_bucket_account(engine, engine->at);
 	engine->window = sc_assigner_first_window(assigner, engine->span.key);
-	engine->current = sc_pane_find(engine, engine->span.key);
+	engine->current = engine->span.none ? NULL : sc_pane_find(engine, engine->span.key);
+	if (engine->shared)
+		engine->some_over = sc_shared_some_over(engine, engine->span.key);
 	engine->at = engine->current ? engine->current->bucket : NULL;
 	set_window_slot(engine, false);
 	return true;
@@ -285,16 +289,47 @@ add_to_group(ScEngine *engine, uint32 hash)
 	sc_transitions_advance(engine, bucket, group);
 }
 
+/*
+ * A row of windows of several panes is late for each of them that is over.  False: for all of them, and it doesn't go
+ * any further.
+ */
+static pg_noinline bool
+drop_late_for_some(ScEngine *engine, bool cut)
+{
+	ScWindow	window = sc_assigner_first_window(&engine->def->window, engine->span.key);
+	bool		result = false;
+
+	do
+	{
+		engine->window = window;
+		if (sc_shared_is_over(engine, &window))
+			drop_late(engine, cut);
+		else
+			result = true;
+	} while (sc_assigner_next_window(&engine->def->window, engine->span.key, &window));
+	return result;
+}
+
 /* A row of the current window.  The current context is the row's. */
 static pg_attribute_always_inline void
 add_row(ScEngine *engine, bool cut)
 {
 	uint32		hash;
 
-	if (unlikely(engine->current == NULL) && is_over(engine))
+	if (unlikely(engine->shared))
 	{
-		drop_late(engine, cut);
-		return;
+		if (engine->some_over && !drop_late_for_some(engine, cut))
+			return;
+	}
+	else if (unlikely(engine->current == NULL))
+	{
+		if (engine->span.none)
+			return;
+		if (is_over(engine))
+		{
+			drop_late(engine, cut);
+			return;
+		}
 	}
 	if (!passes_where(engine, engine->quals, cut))
 		return;
@@ -331,7 +366,7 @@ add_if_ours(ScEngine *engine, TupleTableSlot *slot)
 static pg_attribute_always_inline bool
 keys_come_first(ScEngine *engine, TupleTableSlot *slot)
 {
-	if (!engine->route.keys_first || engine->current == NULL)
+	if (!engine->route.keys_first || engine->current == NULL || engine->some_over)
 		return false;
 	slot_getsomeattrs(slot, engine->route.last_attno);
 	return engine->time_attno == 0 ||
@@ -443,12 +478,19 @@ set_max_event_time(ScEngine *engine, int64 max_event_time)
 	engine->watermark = sc_watermark(max_event_time, engine->options.watermark_delay);
 }
 
+/* Windows that end at or before it are over whatever the watermark is. */
+static int64
+ordinary_end(const ScEngine *engine)
+{
+	return sc_plausibly_over(&engine->time, engine->options.watermark_delay,
+							 engine->options.allowed_lateness);
+}
+
 /* Frees panes, whose windows are over then. */
 static void
 close_panes(ScEngine *engine, int first, int n)
 {
-	int64		ordinary = sc_plausibly_over(&engine->time, engine->options.watermark_delay,
-											 engine->options.allowed_lateness);
+	int64		ordinary = ordinary_end(engine);
 
 	if (n == 0)
 		return;
@@ -496,9 +538,15 @@ static void
 close_windows(ScEngine *engine)
 {
 	bool		update = (engine->options.emit == SC_EMIT_UPDATE);
-	int			nemitted = update ? engine->npanes : emitted_panes(engine);
+	int			nemitted;
 	int			n = 0;
 
+	if (engine->shared)
+	{
+		sc_shared_close(engine, ordinary_end(engine));
+		return;
+	}
+	nemitted = update ? engine->npanes : emitted_panes(engine);
 	while (n < engine->npanes && !is_needed(engine, engine->panes[n]))
 	{
 		if (n < nemitted)
@@ -531,6 +579,9 @@ advance(ScEngine *engine, int64 max_event_time)
 	if (engine->closing)
 		close_windows(engine);
 	engine->closing = false;
+	/* the next row looks anew which of its windows are over */
+	if (engine->shared)
+		engine->span = (ScPaneSpan) SC_NO_PANE;
 	engine->running = false;
 }
 
@@ -581,7 +632,10 @@ sc_engine_reset(ScEngine *engine, int64 event_time)
 		engine->running = true;
 		if (engine->at)
 			sc_bucket_account(engine, engine->at);
-		finish_ahead(engine, watermark);
+		if (engine->shared)
+			sc_shared_go_back(engine, watermark, ordinary_end(engine));
+		else
+			finish_ahead(engine, watermark);
 		set_max_event_time(engine, event_time);
 		engine->running = false;
 	}
@@ -617,6 +671,8 @@ sc_engine_set_time(ScEngine *engine, const ScEventTime *time)
 
 		sc_closed_complete(&engine->time, sc_assigner_closed_by(&engine->def->window, last));
 	}
+	if (engine->shared)
+		sc_shared_set_time(engine);
 }
 
 void
@@ -624,6 +680,11 @@ sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 {
 	int			first = engine->npanes;
 
+	if (engine->shared)
+	{
+		sc_shared_ahead(engine, ahead);
+		return;
+	}
 	while (first > 0 && engine->panes[first - 1]->window.start > engine->time.max_event_time)
 		first--;
 	for (int i = first; i < engine->npanes; i++)
@@ -637,7 +698,8 @@ sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 void
 sc_engine_free_closed(ScEngine *engine)
 {
-	for (int i = engine->npanes - 1; i >= 0; i--)
+	/* panes of several windows go when the last of them is past its lateness */
+	for (int i = engine->npanes - 1; i >= 0 && !engine->shared; i--)
 	{
 		const ScWindow *window = &engine->panes[i]->window;
 
@@ -654,7 +716,14 @@ sc_engine_next_due(const ScEngine *engine)
 	if (engine->npanes > 0)
 		watermark = sc_assigner_needed_until(&engine->def->window, engine->panes[0]->key,
 											 engine->options.allowed_lateness);
-	if (engine->options.emit == SC_EMIT_CLOSE)
+	if (engine->options.emit == SC_EMIT_CLOSE && engine->shared)
+	{
+		ScWindow	window;
+
+		if (sc_shared_next_end(engine, engine->emitted_until, &window))
+			watermark = Min(watermark, window.end);
+	}
+	else if (engine->options.emit == SC_EMIT_CLOSE)
 	{
 		int			n = emitted_panes(engine);
 
@@ -696,9 +765,14 @@ sc_engine_emit_changed(ScEngine *engine)
 	engine->running = true;
 	if (engine->def->one_row)
 		make_only_group(engine);
-	n = update ? engine->npanes : emitted_panes(engine);
-	for (int i = 0; i < n; i++)
-		sc_emit_changes(engine, engine->panes[i]);
+	if (engine->shared)
+		sc_shared_emit_changes(engine);
+	else
+	{
+		n = update ? engine->npanes : emitted_panes(engine);
+		for (int i = 0; i < n; i++)
+			sc_emit_changes(engine, engine->panes[i]);
+	}
 	engine->running = false;
 }
 

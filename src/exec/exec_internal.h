@@ -321,6 +321,15 @@ struct ScEngine
 	Size		record_size;
 	int			block_shift;	/* log2 of the groups in a block */
 
+	/*
+	 * Windows of several panes (shared.c): those that end at or before emitted_until were emitted (emit close), and those
+	 * that end at or before over_until are past their lateness.
+	 */
+	bool		shared;
+	int64		emitted_until;
+	int64		over_until;
+	bool		some_over;		/* of the windows of the pane that rows are in */
+
 	/* event time */
 	ScEventTime time;
 	int64		watermark;		/* by time.max_event_time and the delay */
@@ -477,6 +486,8 @@ extern void sc_inputs_free(ScBucket *bucket, Datum state);
 /* bucket.c */
 extern ScGroup *sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash,
 								 bool *isnew);
+/* The group of the keys in engine->key_values; NULL: there is none. */
+extern ScGroup *sc_bucket_find(ScEngine *engine, ScBucket *bucket, uint32 hash);
 extern ScGroup *sc_bucket_append(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_regroup(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash);
@@ -513,7 +524,18 @@ sc_pane_nbuckets(const ScPane *pane)
 	return (uint32) 1 << pane->depth;
 }
 
+/* shared.c: windows of several panes */
+extern bool sc_shared_is_over(const ScEngine *engine, const ScWindow *window);
+extern bool sc_shared_some_over(const ScEngine *engine, int64 pane_key);
+extern bool sc_shared_next_end(const ScEngine *engine, int64 after, ScWindow *window);
+extern void sc_shared_emit_changes(ScEngine *engine);
+extern void sc_shared_close(ScEngine *engine, int64 ordinary);
+extern void sc_shared_go_back(ScEngine *engine, int64 watermark, int64 ordinary);
+extern void sc_shared_set_time(ScEngine *engine);
+extern void sc_shared_ahead(const ScEngine *engine, ScWindowRanges *ahead);
+
 /* pane.c */
+extern int	sc_pane_position(const ScEngine *engine, int64 key);
 extern ScPane *sc_pane_find(ScEngine *engine, int64 key);
 extern ScPane *sc_pane_open(ScEngine *engine, int64 key);
 extern ScPane *sc_pane_open_empty(ScEngine *engine, int64 key);
@@ -539,6 +561,8 @@ extern void sc_emit_compile(ScEngine *engine);
 extern void sc_emit_pane(ScEngine *engine, ScPane *pane);
 extern bool sc_emit_pane_some(ScEngine *engine, ScPane *pane, ScPace *pace);
 extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
+/* All groups of a pane: a new one, or that at whose group an error came. */
+extern void sc_emit_view(ScEngine *engine, ScPane *view);
 
 /* leaving.c */
 extern bool sc_pane_can_leave(const ScEngine *engine, const ScPane *pane);

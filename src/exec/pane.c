@@ -12,8 +12,8 @@
 #include "utils/memutils.h"
 
 /* Position of the pane of "key", or where it would be inserted. */
-static int
-pane_position(const ScEngine *engine, int64 key)
+int
+sc_pane_position(const ScEngine *engine, int64 key)
 {
 	int			low = 0;
 	int			high = engine->npanes;
@@ -37,7 +37,7 @@ pane_position(const ScEngine *engine, int64 key)
 ScPane *
 sc_pane_find(ScEngine *engine, int64 key)
 {
-	int			i = pane_position(engine, key);
+	int			i = sc_pane_position(engine, key);
 
 	if (i < engine->npanes && engine->panes[i]->key == key)
 		return engine->panes[i];
@@ -48,7 +48,7 @@ sc_pane_find(ScEngine *engine, int64 key)
 static void
 insert_pane(ScEngine *engine, ScPane *pane)
 {
-	int			i = pane_position(engine, pane->key);
+	int			i = sc_pane_position(engine, pane->key);
 
 	if (engine->npanes == engine->max_panes)
 	{

@@ -267,8 +267,8 @@ sc_spilled_close(ScEngine *engine, ScPane *pane)
 bool
 sc_engine_can_spill(const ScEngine *engine)
 {
-	/* groups whose equality can change may be anywhere */
-	return engine->options.spill != NULL && !engine->keys_can_change;
+	/* groups whose equality can change may be anywhere; and windows of several panes are put together in memory */
+	return engine->options.spill != NULL && !engine->keys_can_change && !engine->shared;
 }
 
 /* Writes a resident pane whole. */

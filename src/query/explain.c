@@ -17,7 +17,7 @@
 
 /* Window functions of other systems, and of ours to come. */
 static const char *const other_windows[] = {
-	"hop", "session", "cumulate", "slide", "sliding", "tumbling", "time_bucket", "descriptor"
+	"session", "slide", "sliding", "tumbling", "time_bucket", "descriptor"
 };
 
 /* The error's place in the text, or NULL. */
@@ -65,10 +65,14 @@ hint_for_function(const char *name)
 		return dot == NULL ?
 			"Write it with its schema: " WINDOW_CALL "." :
 			"Its arguments are the stream's event-time column, timestamptz or timestamp, and a length: " WINDOW_CALL ".";
+	if (strcmp(base, "hop") == 0)
+		return "Write it with its schema and lengths: stream_ckpt.hop(event_time, '1 minute', '10 minutes') w, slide and size.";
+	if (strcmp(base, "cumulate") == 0)
+		return "Write it with its schema and lengths: stream_ckpt.cumulate(event_time, '10 minutes', '1 hour') w, step and size.";
 	for (int i = 0; i < lengthof(other_windows); i++)
 	{
 		if (strcmp(base, other_windows[i]) == 0)
-			return "Windows are tumbling ones: " WINDOW_CALL ".";
+			return "Windows are " WINDOW_CALL ", stream_ckpt.hop(event_time, slide, size) and stream_ckpt.cumulate(event_time, step, size).";
 	}
 	return NULL;
 }

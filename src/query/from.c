@@ -129,7 +129,7 @@ analyze_function(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 						 "The window function is stream_ckpt.tumble(event_time, size).");
 	if (rte->funcordinality)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "WITH ORDINALITY",
-						 "Leave it out: an event lies in one tumbling window.");
+						 "Leave it out: windows are known by their start and end.");
 	if (an->window_varno != 0)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
 						 "a second window function",

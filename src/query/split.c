@@ -29,11 +29,23 @@
 
 /* ---------- the source part ---------- */
 
+/*
+ * A column of the window, of which a row has one value.  Fails if windows share panes: a row is accumulated once, and
+ * has no window yet.
+ */
 static Var *
-window_var(Var *var)
+window_var(ScAnalysis *an, Var *var)
 {
 	Var		   *result;
 
+	if (sc_assigner_is_shared(&an->def->window))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("columns of %s() are not supported in WHERE, in arguments of aggregates and in expressions of GROUP BY",
+						sc_window_function(an->def->window.kind)),
+				 errdetail("A row is in several windows, and is accumulated once for all of them."),
+				 errhint("Use them in GROUP BY as they are, and in HAVING and the select list."),
+				 sc_errposition(an, var->location)));
 	if (var->varattno < SC_WINDOW_START || var->varattno > SC_WINDOW_TIME)
 		elog(ERROR, "unexpected column %d of a window", var->varattno);
 	result = makeVar(OUTER_VAR, var->varattno, var->vartype, var->vartypmod,
@@ -73,7 +85,7 @@ source_mutator(Node *node, ScAnalysis *an)
 		if (var->varno == an->stream_varno)
 			return (Node *) stream_var(an, var);
 		if (var->varno == an->window_varno)
-			return (Node *) window_var(var);
+			return (Node *) window_var(an, var);
 		elog(ERROR, "unexpected column of range-table entry %d", var->varno);
 	}
 	return expression_tree_mutator(node, source_mutator, an);
@@ -132,6 +144,17 @@ source_expr(ScAnalysis *an, Node *node)
 	return (Expr *) whole_row_mutator((Node *) expr, an);
 }
 
+/* Does the expression read a column of a window that shares panes? */
+static bool
+reads_shared_window(Node *node, ScAnalysis *an)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno == an->window_varno && sc_assigner_is_shared(&an->def->window);
+	return expression_tree_walker(node, reads_shared_window, an);
+}
+
 /*
  * WHERE, and what of HAVING is about keys alone: as PostgreSQL's planner does it, the aggregates
  * don't see rows of groups that such a condition rules out.  HAVING keeps it all the same, for
@@ -148,7 +171,7 @@ source_quals(ScAnalysis *an)
 							 make_ands_implicit(source_expr(an, lfirst(lc))));
 	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
 	{
-		if (!contain_agg_clause(lfirst(lc)))
+		if (!contain_agg_clause(lfirst(lc)) && !reads_shared_window(lfirst(lc), an))
 			result = list_concat(result,
 								 make_ands_implicit(source_expr(an, lfirst(lc))));
 	}
@@ -254,6 +277,14 @@ analyze_group_by(ScAnalysis *an)
 	foreach(lc, query->groupClause)
 		analyze_group_item(an, lfirst_node(SortGroupClause, lc));
 
+	if (an->def->window.kind == SC_WINDOW_CUMULATE && an->grouped_window[SC_WINDOW_START] &&
+		!window_is_grouped(an))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("GROUP BY without window_end of cumulate() is not supported"),
+				 errdetail("Windows of one start have different ends."),
+				 errhint("Add window_end to GROUP BY."),
+				 sc_errposition(an, exprLocation((Node *) query->targetList))));
 	if (sc_assigner_has_windows(&an->def->window) && !window_is_grouped(an))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -573,6 +604,30 @@ build_result_key(ScAnalysis *an)
 	def->result_key = columns;
 }
 
+/*
+ * Rows of windows that share panes are found by keys of several panes: whether two are equal may not change while the
+ * result has rows of them.
+ */
+static void
+check_shared_keys(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+
+	if (!sc_assigner_is_shared(&def->window) || (an->emit == SC_EMIT_CLOSE && an->allowed_lateness == 0))
+		return;
+	for (int i = 0; i < def->nkeys; i++)
+	{
+		if (sc_key_equality_can_change(&def->keys[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("type %s is not supported in GROUP BY with %s() and emit 'update' or an allowed_lateness",
+							format_type_be(def->keys[i].type), sc_window_function(def->window.kind)),
+					 errdetail("Which of its values are equal can change."),
+					 errhint("Group by the value as text, with ::text, in GROUP BY and in the select list."),
+					 sc_errposition(an, exprLocation(list_nth(an->key_exprs, i)))));
+	}
+}
+
 /* Fills in everything that depends on GROUP BY. */
 void
 sc_split_definition(ScAnalysis *an)
@@ -584,6 +639,7 @@ sc_split_definition(ScAnalysis *an)
 	def->never_closes = !sc_assigner_has_windows(&def->window) && sc_keys_read_event_time(an);
 	def->quals = source_quals(an);
 	build_keys(an);
+	check_shared_keys(an);
 	build_target(an);
 	if (an->query->havingQual != NULL)
 		def->having = make_ands_implicit(final_expr(an, an->query->havingQual));

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * window.c
- *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin).  Without one time_keys.c looks
+ *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin), hop(ts, slide, size, origin) or
+ *	  cumulate(ts, step, size, origin).  Without one time_keys.c looks
  *	  for windows.
  *
  * The engine assigns windows by integer arithmetic, so that the first argument
@@ -109,11 +110,11 @@ constant_argument(ScAnalysis *an, Node *arg, int location, const char *what, con
 	return constant;
 }
 
-/* The size of a window: a fixed length, in microseconds. */
+/* The size of a window, or another length ("what") of it: fixed, in microseconds. */
 static int64
-analyze_size(ScAnalysis *an, Node *arg, int location)
+analyze_size(ScAnalysis *an, Node *arg, int location, const char *what)
 {
-	Const	   *constant = constant_argument(an, arg, location, "size",
+	Const	   *constant = constant_argument(an, arg, location, what,
 										   "Write it as a literal: '1 minute'.");
 	Interval   *size = DatumGetIntervalP(constant->constvalue);
 	int64		usecs;
@@ -121,17 +122,18 @@ analyze_size(ScAnalysis *an, Node *arg, int location)
 	if (size->month != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of %s() must not contain months or years", function_name(an)),
-				 errdetail("A window's size is a fixed length; months and years have none."),
+				 errmsg("the %s of %s() must not contain months or years", what, function_name(an)),
+				 errdetail("A window's %s is a fixed length; months and years have none.", what),
 				 errhint("Use days, hours, minutes or seconds; a day is 24 hours."),
 				 sc_errposition(an, location)));
 
-	usecs = sc_interval_usecs(size, psprintf("the size of %s()", function_name(an)));
+	usecs = sc_interval_usecs(size, psprintf("the %s of %s()", what, function_name(an)));
 	if (usecs <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of %s() must be greater than zero", function_name(an)),
-				 errhint("Give the length of a window, as in '1 minute'."),
+				 errmsg("the %s of %s() must be greater than zero", what, function_name(an)),
+				 strcmp(what, "size") == 0 ? errhint("Give the length of a window, as in '1 minute'.") :
+				 errhint("Give a length, as in '1 minute'."),
 				 sc_errposition(an, location)));
 	return usecs;
 }
@@ -160,6 +162,34 @@ argument_location(FuncExpr *call, int n)
 	if (n < list_length(call->args))
 		return exprLocation(list_nth(call->args, n));
 	return call->location;
+}
+
+/* The second argument of hop() and cumulate(), before the size. */
+static void
+analyze_shared(ScAnalysis *an, FuncExpr *call, FuncExpr *written)
+{
+	ScAssigner *assigner = &an->def->window;
+	bool		cumulate = assigner->kind == SC_WINDOW_CUMULATE;
+	const char *what = cumulate ? "step" : "slide";
+	int64		length = analyze_size(an, lsecond(call->args), argument_location(written, 1), what);
+	int64		size = analyze_size(an, lthird(call->args), argument_location(written, 2), "size");
+	int64		origin = analyze_origin(an, lfourth(call->args), argument_location(written, 3));
+
+	if (cumulate && size % length != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of cumulate() must be a multiple of its step"),
+				 errhint("The step comes first: cumulate(ts, '10 minutes', '1 hour')."),
+				 sc_errposition(an, argument_location(written, 2))));
+	if (cumulate ? !sc_assigner_init_cumulate(assigner, length, size, origin) :
+		!sc_assigner_init_hop(assigner, length, size, origin))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a window of %s() would be made of more than %d panes", function_name(an), SC_MAX_PANES),
+				 cumulate ? errdetail("Each step is a pane.") :
+				 errdetail("A pane is as long as the greatest common divisor of slide and size."),
+				 errhint("Choose a longer %s, or a %s and a size with a greater common divisor.", what, what),
+				 sc_errposition(an, argument_location(written, 1))));
 }
 
 /* No window: the rows' event time is nothing to the query. */
@@ -191,7 +221,12 @@ sc_analyze_window(ScAnalysis *an)
 		elog(ERROR, "function %u is no window function", call->funcid);
 
 	analyze_event_time(an, linitial(call->args));
-	size = analyze_size(an, lsecond(call->args), argument_location(written, 1));
+	if (an->def->window.kind != SC_WINDOW_TUMBLE)
+	{
+		analyze_shared(an, call, written);
+		return;
+	}
+	size = analyze_size(an, lsecond(call->args), argument_location(written, 1), "size");
 	origin = analyze_origin(an, lthird(call->args), argument_location(written, 2));
 	sc_assigner_init_tumble(&an->def->window, size, origin);
 }

@@ -16,7 +16,9 @@ static const struct
 } functions[] = {
 	[SC_WINDOW_TUMBLE] = {"tumble", 3},
 	[SC_WINDOW_NONE] = {"", -1},
-	[SC_WINDOW_CALENDAR] = {"date_trunc", -1}
+	[SC_WINDOW_CALENDAR] = {"date_trunc", -1},
+	[SC_WINDOW_HOP] = {"hop", 4},
+	[SC_WINDOW_CUMULATE] = {"cumulate", 4}
 };
 
 bool
@@ -60,6 +62,8 @@ sc_assigner_sign(const ScAssigner *assigner, StringInfo buf)
 {
 	appendStringInfo(buf, "window %d " INT64_FORMAT " " INT64_FORMAT,
 					 (int) assigner->kind, assigner->size, assigner->origin);
+	if (assigner->kind == SC_WINDOW_HOP || assigner->kind == SC_WINDOW_CUMULATE)
+		appendStringInfo(buf, " " INT64_FORMAT, assigner->slide);
 	if (assigner->kind == SC_WINDOW_CALENDAR)
 		appendStringInfo(buf, " %d %d %s", assigner->unit, assigner->local + assigner->shown_local,
 						 assigner->zone ? pg_get_timezone_name(assigner->zone) : "-");
@@ -68,6 +72,9 @@ sc_assigner_sign(const ScAssigner *assigner, StringInfo buf)
 bool
 sc_assigner_is_identified_by(const ScAssigner *assigner, AttrNumber column)
 {
+	/* cumulating windows of one start have different ends */
+	if (assigner->kind == SC_WINDOW_CUMULATE)
+		return column == SC_WINDOW_END || column == SC_WINDOW_TIME;
 	/* windows of one size have no two columns that could differ independently */
 	return column >= SC_WINDOW_START && column <= SC_WINDOW_TIME;
 }

@@ -30,14 +30,20 @@ typedef enum ScWindowKind
 {
 	SC_WINDOW_TUMBLE,
 	SC_WINDOW_NONE,				/* no windows: one, and one pane, of all of time, which never closes */
-	SC_WINDOW_CALENDAR			/* what date_trunc() makes of event times (calendar.c) */
+	SC_WINDOW_CALENDAR,			/* what date_trunc() makes of event times (calendar.c) */
+	SC_WINDOW_HOP,
+	SC_WINDOW_CUMULATE
 } ScWindowKind;
 
 typedef struct ScAssigner
 {
 	ScWindowKind kind;
 	int64		size;			/* microseconds, > 0; CALENDAR: of the longest; NONE: 0 */
-	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size */
+	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size or slide */
+
+	/* HOP, CUMULATE: microseconds, > 0 */
+	int64		slide;			/* from a window's start to the next one's; or of CUMULATE the step between their ends */
+	int64		pane;			/* length of a pane */
 
 	/* CALENDAR */
 	int			unit;			/* DTK_..., of date_trunc() */
@@ -52,6 +58,9 @@ sc_assigner_has_windows(const ScAssigner *assigner)
 {
 	return assigner->kind != SC_WINDOW_NONE;
 }
+
+/* Of one window at most: each of them is looked at when the window is emitted. */
+#define SC_MAX_PANES		10000
 
 /* The columns of a window function, which are those of each kind. */
 #define SC_WINDOW_START		1
@@ -71,16 +80,41 @@ typedef struct ScPaneSpan
 	int64		key;
 	int64		from;			/* all event times in [from, to) are the pane's; others can be, too */
 	int64		to;
+	bool		none;			/* they are between two windows, and in none */
 } ScPaneSpan;
 
 /* No event time is in it. */
-#define SC_NO_PANE			{0, 0, 0}
+#define SC_NO_PANE			{0, 0, 0, false}
+
+/* Are windows made of several panes? */
+static inline bool
+sc_assigner_is_shared(const ScAssigner *assigner)
+{
+	return (assigner->kind == SC_WINDOW_HOP && assigner->slide < assigner->size) ||
+		assigner->kind == SC_WINDOW_CUMULATE;
+}
+
+/* By how much a time is behind the last point of a grid; "origin" is one of them, its amount less than the grid's size. */
+static inline int64
+sc_grid_offset(int64 time, int64 origin, int64 size)
+{
+	/* both terms are smaller than size, so nothing overflows here */
+	int64		offset = (time % size - origin) % size;
+
+	return offset < 0 ? offset + size : offset;
+}
 
 static inline bool
 sc_pane_span_has(const ScPaneSpan *span, int64 event_time)
 {
 	return event_time >= span->from && event_time < span->to;
 }
+
+/* shared.c, for the functions below: windows of several panes, and those with gaps between them */
+extern bool sc_shared_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
+extern ScWindow sc_shared_first_window(const ScAssigner *assigner, int64 pane_key);
+extern bool sc_shared_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window);
+extern int64 sc_shared_last_end(const ScAssigner *assigner, int64 pane_key);
 
 /* calendar.c: for the functions below */
 extern bool sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
@@ -105,21 +139,21 @@ sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 		span->key = 0;
 		span->from = PG_INT64_MIN;
 		span->to = PG_INT64_MAX;
+		span->none = false;
 		return true;
 	}
 	if (assigner->kind == SC_WINDOW_CALENDAR)
 		return sc_calendar_pane(assigner, event_time, span);
+	if (assigner->kind != SC_WINDOW_TUMBLE)
+		return sc_shared_pane(assigner, event_time, span);
 
-	/* both terms are smaller than size, so nothing overflows here */
-	offset = (event_time % assigner->size - assigner->origin) % assigner->size;
-	if (offset < 0)
-		offset += assigner->size;
-
+	offset = sc_grid_offset(event_time, assigner->origin, assigner->size);
 	if (pg_sub_s64_overflow(event_time, offset, &start) || !IS_VALID_TIMESTAMP(start) ||
 		pg_add_s64_overflow(start, assigner->size, &end) || !IS_VALID_TIMESTAMP(end))
 		return false;
 	span->key = span->from = start;
 	span->to = end;
+	span->none = false;
 	return true;
 }
 
@@ -129,6 +163,8 @@ sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
 {
 	ScWindow	window = {.start = PG_INT64_MIN,.end = PG_INT64_MAX};
 
+	if (sc_assigner_is_shared(assigner))
+		return sc_shared_first_window(assigner, pane_key);
 	if (sc_assigner_has_windows(assigner))
 	{
 		window.start = pane_key;
@@ -142,7 +178,7 @@ sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
 static inline bool
 sc_assigner_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window)
 {
-	return false;
+	return sc_assigner_is_shared(assigner) && sc_shared_next_window(assigner, pane_key, window);
 }
 
 /* The smallest and the greatest end of the pane's windows. */
@@ -155,12 +191,14 @@ sc_assigner_first_end(const ScAssigner *assigner, int64 pane_key)
 static inline int64
 sc_assigner_last_end(const ScAssigner *assigner, int64 pane_key)
 {
+	if (sc_assigner_is_shared(assigner))
+		return sc_shared_last_end(assigner, pane_key);
 	return sc_assigner_first_window(assigner, pane_key).end;
 }
 
 /*
- * A window's place among those that are over (closed.c): ranges that begin with the window's start, don't overlap, and
- * touch if no window is between them.
+ * A window's place among those that are over (closed.c): ranges that don't overlap, and touch if no window is between
+ * them.
  */
 static inline ScWindowRange
 sc_assigner_place(const ScAssigner *assigner, const ScWindow *window)
@@ -169,6 +207,10 @@ sc_assigner_place(const ScAssigner *assigner, const ScWindow *window)
 
 	if (assigner->kind == SC_WINDOW_CALENDAR)
 		range.end = sc_calendar_next_key(assigner, window->start);
+	else if (assigner->kind == SC_WINDOW_HOP)
+		range.end = window->start + assigner->slide;
+	else if (assigner->kind == SC_WINDOW_CUMULATE)
+		range.start = window->end - assigner->slide;
 	return range;
 }
 
@@ -190,6 +232,10 @@ sc_window_values(const ScWindow *window, Datum *values)
 
 extern void sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin);
 extern void sc_assigner_init_none(ScAssigner *assigner);
+/* False: that makes more than SC_MAX_PANES panes. */
+extern bool sc_assigner_init_hop(ScAssigner *assigner, int64 slide, int64 size, int64 origin);
+/* "size" is a multiple of "step". */
+extern bool sc_assigner_init_cumulate(ScAssigner *assigner, int64 step, int64 size, int64 origin);
 /* False: it is no unit of date_trunc(). */
 extern bool sc_assigner_init_calendar(ScAssigner *assigner, int unit, pg_tz *zone, bool shown_local);
 

@@ -253,6 +253,7 @@ sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 		return false;
 	if (assigner->zone != NULL)
 		clip_span(assigner->zone, event_time, &result);
+	result.none = false;
 	*span = result;
 	return true;
 }

@@ -1,0 +1,126 @@
+/*-------------------------------------------------------------------------
+ * shared.c
+ *	  Windows that share panes: hop() and cumulate() (assigner.h).
+ *
+ * Panes are pieces of equal length.  A hopping window has size / pane of them, where pane is the greatest common divisor
+ * of size and slide, so that both bounds of each window are bounds of panes.  A cumulating one is the first 1, 2, ... n
+ * steps of a full window; a step is a pane.  Hopping windows that don't overlap are panes themselves, and can have gaps
+ * between them, whose rows are in no window.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "window/assigner.h"
+
+static int64
+greatest_common_divisor(int64 a, int64 b)
+{
+	while (b != 0)
+	{
+		int64		rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+bool
+sc_assigner_init_hop(ScAssigner *assigner, int64 slide, int64 size, int64 origin)
+{
+	assigner->kind = SC_WINDOW_HOP;
+	assigner->size = size;
+	assigner->slide = slide;
+	assigner->origin = origin % slide;
+	assigner->pane = slide >= size ? size : greatest_common_divisor(size, slide);
+	return size / assigner->pane <= SC_MAX_PANES;
+}
+
+bool
+sc_assigner_init_cumulate(ScAssigner *assigner, int64 step, int64 size, int64 origin)
+{
+	assigner->kind = SC_WINDOW_CUMULATE;
+	assigner->size = size;
+	assigner->slide = assigner->pane = step;
+	assigner->origin = origin % size;
+	return size / step <= SC_MAX_PANES;
+}
+
+/* A hopping window or the gap behind it. */
+static void
+separate_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
+{
+	int64		offset = sc_grid_offset(event_time, assigner->origin, assigner->slide);
+
+	span->key = span->from = event_time - offset;
+	span->to = span->from + assigner->size;
+	span->none = offset >= assigner->size;
+	if (span->none)
+	{
+		span->from = span->to;
+		span->to = span->key + assigner->slide;
+	}
+}
+
+bool
+sc_shared_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
+{
+	ScPaneSpan	result = {0};
+
+	/* no sum below overflows within this */
+	if (event_time < MIN_TIMESTAMP + assigner->size || event_time > END_TIMESTAMP - assigner->size - assigner->slide)
+		return false;
+	if (!sc_assigner_is_shared(assigner))
+		separate_pane(assigner, event_time, &result);
+	else
+	{
+		result.key = result.from = event_time - sc_grid_offset(event_time, assigner->origin % assigner->pane, assigner->pane);
+		result.to = result.from + assigner->pane;
+	}
+	*span = result;
+	return true;
+}
+
+/* The full window of a cumulating one's pane begins there. */
+static int64
+full_start(const ScAssigner *assigner, int64 pane_key)
+{
+	return pane_key - sc_grid_offset(pane_key, assigner->origin, assigner->size);
+}
+
+ScWindow
+sc_shared_first_window(const ScAssigner *assigner, int64 pane_key)
+{
+	ScWindow	window;
+
+	if (assigner->kind == SC_WINDOW_CUMULATE)
+	{
+		window.start = full_start(assigner, pane_key);
+		window.end = pane_key + assigner->pane;
+		return window;
+	}
+	/* the first start behind that of one which ends where the pane begins, or before */
+	window.start = pane_key - assigner->size;
+	window.start += assigner->slide - sc_grid_offset(window.start, assigner->origin, assigner->slide);
+	window.end = window.start + assigner->size;
+	return window;
+}
+
+bool
+sc_shared_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window)
+{
+	if (window->end >= sc_shared_last_end(assigner, pane_key))
+		return false;
+	window->end += assigner->slide;
+	if (assigner->kind == SC_WINDOW_HOP)
+		window->start += assigner->slide;
+	return true;
+}
+
+int64
+sc_shared_last_end(const ScAssigner *assigner, int64 pane_key)
+{
+	if (assigner->kind == SC_WINDOW_CUMULATE)
+		return full_start(assigner, pane_key) + assigner->size;
+	return pane_key - sc_grid_offset(pane_key, assigner->origin, assigner->slide) + assigner->size;
+}
