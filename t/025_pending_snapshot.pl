@@ -208,28 +208,30 @@ sub close_window
 	return;
 }
 
-# A checkpoint while it is emitted, a row to a step
+sub completed { return sql(q(SELECT count(*) FROM stream_ckpt.checkpoints WHERE status = 'completed')); }
+
+# A checkpoint while it is emitted, a row to a step; who asked for it goes on to wait for the rest.
 sub checkpoint_meanwhile
 {
-	my ($id) = @_;
-	my $before = sql('SELECT count(*) FROM many');
+	my ($name) = @_;
+	my $rows = sql("SELECT count(*) FROM $name");
+	my $before = completed();
 
 	# the barrier comes before the rest is emitted, as its message is there before the next steps
 	$session = start_writer($node, 'SELECT stream_ckpt.checkpoint();', clients => 1, transactions => 1);
 	wait_until($node, 'SELECT checkpoint_in_progress IS NOT NULL FROM stream_ckpt.pipelines', 'a checkpoint is triggered');
-	sql("INSERT INTO u VALUES ('2024-01-01 00:00 UTC', $id, 1, '')");
+	sql("INSERT INTO u VALUES ('2024-01-01 00:00 UTC', 1, 1, '')");
 	arm($node, 'task_emission_step', 'wait', 12);
 	wait_reached($node, 'task_emission_step');
-	ok(finish_writer($session), 'a checkpoint ends while a window is emitted');
-	is(sql('SELECT count(*) FROM many'), $before, 'nothing of the window is to be seen');
+	wait_until($node, "SELECT count(*) > $before FROM stream_ckpt.checkpoints WHERE status = 'completed'", 'a checkpoint ends');
+	is(sql("SELECT count(*) FROM $name"), $rows, 'nothing of the window is to be seen');
 	return;
 }
 
-my $n = 0;
 for my $how (qw(none immediate task recompiled paused))
 {
 	close_window();
-	checkpoint_meanwhile(++$n);
+	checkpoint_meanwhile('many');
 	insert_rows($hour, 10, 20);
 	if ($how eq 'immediate')
 	{
@@ -255,11 +257,31 @@ for my $how (qw(none immediate task recompiled paused))
 		disarm($node, 'task_emission_step');
 		sql(q(SELECT stream_ckpt.resume_query('many'))) if $how eq 'paused';
 	}
+	finish_writer($session);
 	$hour++;
 	insert_rows($hour, 1, 1);
 	results_ok($node, 'many', "a window is emitted in steps: $how", table => 't');
 	$hour++;
 }
+
+# The first checkpoint of a query comes while it is emitting, and then all is lost
+$hour++;
+create_query($node, 'fresh', 't', select => "SELECT w.window_start, w.window_end, k, count(*) AS n
+	FROM t, stream_ckpt.tumble(ts, '1 hour') w WHERE ts >= timestamptz '2024-01-01 00:00 UTC' + interval '$hour hours'
+	GROUP BY w.window_start, w.window_end, k");
+sql(q(SELECT stream_ckpt.drop_query('many')));
+close_window();
+is(sql(q(SELECT count(*) FROM stream_ckpt.checkpoint_offset o JOIN stream_ckpt.query q USING (query_id) WHERE q.relid = 'fresh'::regclass)),
+	'0', 'it had no checkpoint before');
+checkpoint_meanwhile('fresh');
+$node->stop('immediate');
+disarm($node, 'task_emission_step');
+finish_writer($session);
+$node->start;
+wait_running($node);
+$hour++;
+insert_rows($hour, 1, 1);
+results_ok($node, 'fresh', 'a window is emitted in steps: before the first checkpoint of its query', table => 't');
 results_ok($node, 'beside', 'the other query', emit => 'update');
 
 done_testing();

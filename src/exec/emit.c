@@ -410,9 +410,13 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 {
 	ScEmission *emission = &engine->emission;
 
-	/* what comes before the pane that an error left has been emitted */
+	/* what comes before the pane that an error left has been emitted; panes that leave come one by one */
 	if (emission->pane != NULL && emission->pane != pane)
+	{
+		if (engine->leaving != NIL)
+			elog(ERROR, "two panes are emitted at a time");
 		return true;
+	}
 	if (emission->pane == NULL)
 		begin_emission(engine, pane, all);
 	while (emission->bucket != NULL || next_bucket(engine))

@@ -339,6 +339,7 @@ struct ScEngine
 	ScBucket   *at;				/* the bucket that rows go into, whose growth isn't accounted yet, or NULL */
 
 	List	   *leaving;		/* of ScPane *, in the order in which their windows closed (leaving.c) */
+	int			left;			/* so many of them are emitted, and freed */
 	ScPane	  **panes;			/* by key, ascending */
 	int			npanes;
 	int			max_panes;

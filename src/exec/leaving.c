@@ -51,15 +51,20 @@ sc_engine_emit_leaving(ScEngine *engine, ScPace *pace)
 	bool		was = engine->running;
 
 	engine->running = true;
-	while (engine->leaving != NIL)
+	while (engine->left < list_length(engine->leaving))
 	{
-		ScPane	   *pane = linitial(engine->leaving);
+		ScPane	   *pane = list_nth(engine->leaving, engine->left);
 
 		if (!sc_emit_pane_some(engine, pane, pace))
 			break;
-		engine->leaving = list_delete_first(engine->leaving);
+		engine->left++;
 		sc_pane_free(engine, pane);
 	}
 	engine->running = was;
-	return engine->leaving == NIL;
+	if (engine->left < list_length(engine->leaving))
+		return false;
+	list_free(engine->leaving);
+	engine->leaving = NIL;
+	engine->left = 0;
+	return true;
 }

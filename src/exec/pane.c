@@ -163,10 +163,8 @@ shutdown_pane(const ScPane *pane)
 void
 sc_panes_shutdown(ScEngine *engine)
 {
-	ListCell   *lc;
-
 	for (int i = 0; i < engine->npanes; i++)
 		shutdown_pane(engine->panes[i]);
-	foreach(lc, engine->leaving)
-		shutdown_pane(lfirst(lc));
+	for (int i = engine->left; i < list_length(engine->leaving); i++)
+		shutdown_pane(list_nth(engine->leaving, i));
 }

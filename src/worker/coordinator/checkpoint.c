@@ -142,7 +142,7 @@ begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record)
 	{
 		ScProgress *progress = lfirst(lc);
 
-		progress->placed = progress->left = false;
+		progress->placed = progress->left = progress->later = false;
 		if (sc_query_is_failing(&progress->life) && sc_collect_is_same(pending, progress->query_id))
 			(void) sc_collect_query(pending, progress->query_id);
 		if (progress->life.state == SC_QUERY_GONE && progress->life.due <= began)
@@ -152,6 +152,8 @@ begin_progress(ScPendingCheckpoint *pending, const ScCheckpointRecord *record)
 	{
 		ScCollectedQuery *collected = lfirst(lc);
 
+		if (collected->later)
+			sc_progress_get(collected->query_id)->later = true;
 		collected->left_out = collected->later || sc_collect_is_left_out(pending, collected->query_id);
 		if (sc_collect_is_same(pending, collected->query_id))
 			collected->lsn = record->lsn;
@@ -314,6 +316,8 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 	if (sc_writer_has(collected->query_id) || collected->left_out)
 	{
 		collected->outcome = collected->later ? SC_OUTCOME_LATER : SC_OUTCOME_HELD;
+		if (!collected->forget && sc_query_by_id(collected->query_id, true))
+			keep_place(store, collected);
 		return false;
 	}
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);

@@ -279,7 +279,7 @@ requests_done(uint64 requests, XLogRecPtr lsn)
 			first = others;
 			others.requests = 0;
 		}
-		if (first.requests == 0 || sc_progress_waits_for_writer(first.lsn))
+		if (first.requests == 0 || sc_progress_is_behind(first.lsn))
 			return done;
 		done = first.requests;
 		first.requests = 0;

@@ -515,7 +515,7 @@ due_kind(long *timeout)
 	if (pending->urgent)
 		return "periodic";
 	/* a large result takes long to write: it should begin while more of it comes */
-	if (pending->result_rows >= SC_LARGE_PART_DEFAULT && !sc_writer_is_busy())
+	if (!pending->some_came_later && pending->result_rows >= SC_LARGE_PART_DEFAULT && !sc_writer_is_busy())
 		return "periodic";
 	if (query_due != 0)
 	{

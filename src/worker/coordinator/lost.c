@@ -24,7 +24,7 @@
 static bool
 stays_behind(const ScProgress *progress)
 {
-	if (progress->life.state == SC_QUERY_LOST || progress->placed || (progress->with_others && !progress->left))
+	if (progress->life.state == SC_QUERY_LOST || progress->placed || progress->later || (progress->with_others && !progress->left))
 		return false;
 	return !XLogRecPtrIsInvalid(progress->lsn) &&
 		(!sc_query_runs(&progress->life) ||

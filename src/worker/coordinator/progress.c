@@ -194,7 +194,7 @@ sc_progress_held(XLogRecPtr lsn)
 }
 
 bool
-sc_progress_waits_for_writer(XLogRecPtr lsn)
+sc_progress_is_behind(XLogRecPtr lsn)
 {
 	ListCell   *lc;
 
@@ -202,7 +202,7 @@ sc_progress_waits_for_writer(XLogRecPtr lsn)
 	{
 		const ScProgress *entry = lfirst(lc);
 
-		if (entry->life.with_writer && sc_progress_lsn(entry) < lsn)
+		if ((entry->life.with_writer || entry->later) && sc_progress_lsn(entry) < lsn)
 			return true;
 	}
 	return false;
@@ -230,7 +230,13 @@ sc_progress_checkpoint_due(void)
 	ListCell   *lc;
 
 	foreach(lc, entries)
-		result = earlier(result, sc_query_checkpoint_due(&((ScProgress *) lfirst(lc))->life));
+	{
+		const ScProgress *progress = lfirst(lc);
+
+		/* that one waits for its tasks, whatever it waited for before */
+		if (!progress->later)
+			result = earlier(result, sc_query_checkpoint_due(&progress->life));
+	}
 	return result;
 }
 

@@ -41,6 +41,7 @@ typedef struct ScProgress
 	bool		placed;			/* its row says where it is then, */
 	bool		left;			/* or that it stays where it was, apart from now on */
 	bool		lost_now;		/* or that it is lost (lost.h) */
+	bool		later;			/* its tasks still have rows of a window to send: also of the last one */
 } ScProgress;
 
 /*
@@ -74,8 +75,11 @@ extern bool sc_progress_is_active(int64 query_id);
 extern XLogRecPtr sc_progress_committed(XLogRecPtr lsn);
 extern XLogRecPtr sc_progress_held(XLogRecPtr lsn);
 
-/* Is a query behind "lsn" because of a writer?  And: none writes now, so all that wait for one are due. */
-extern bool sc_progress_waits_for_writer(XLogRecPtr lsn);
+/*
+ * Is a query behind "lsn" because of a writer, or of rows that are still to come?  And: nobody writes now, so all that
+ * wait for a writer are due.
+ */
+extern bool sc_progress_is_behind(XLogRecPtr lsn);
 extern void sc_progress_release(void);
 
 /* When the next checkpoint, and the next attempt, is due for the sake of a query; 0: none is. */

@@ -18,6 +18,9 @@
 #include "worker/frame/loop.h"
 #include "worker/task/task_internal.h"
 
+/* A query has no part in so many checkpoints in a row, which come each 200 ms then, or more */
+#define MAX_LATER	100
+
 static ScOutbox *outbox;
 
 /* The end of the part, once it is complete; xids in TopMemoryContext, NULL: no part is pending. */
@@ -83,11 +86,20 @@ is_left_out(const ScTaskQuery *query, const ScWireBarrier *barrier)
 	return false;
 }
 
-/* Must its part wait for rows of a window?  The last one of a query that is paused is made now. */
+/*
+ * Must its part wait for rows of a window?  The last one of a query that is paused is made now, and that of one that
+ * never comes to an end of them: windows close as fast as they are emitted.
+ */
 static bool
-is_later(const ScTaskQuery *query)
+is_later(ScTaskQuery *query)
 {
-	return sc_engine_is_emitting(query->engine) && !query->paused;
+	if (!sc_engine_is_emitting(query->engine) || query->paused || query->nlater >= MAX_LATER)
+	{
+		query->nlater = 0;
+		return false;
+	}
+	query->nlater++;
+	return true;
 }
 
 /*

@@ -84,6 +84,12 @@ goal_of(const ScTaskQuery *query)
 	return own - Min(own, all - Min(all, most));
 }
 
+static void
+settle(ScTaskQuery *query, void *arg)
+{
+	sc_task_query_settle(query);
+}
+
 void
 sc_task_queries_bound(void)
 {
@@ -91,6 +97,13 @@ sc_task_queries_bound(void)
 	{
 		ScTaskQuery *query = largest();
 		Size		before = memory_of_query(query);
+
+		/* what is over goes first, and may be enough */
+		if (sc_engine_is_emitting(query->engine))
+		{
+			(void) sc_task_query_step(query, InvalidXLogRecPtr, settle, NULL);
+			continue;
+		}
 
 		if (sc_engine_can_spill(query->engine) &&
 			(!sc_task_query_make_room(query, goal_of(query)) || memory_of_query(query) < before))

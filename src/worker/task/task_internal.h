@@ -45,6 +45,7 @@ typedef struct ScTaskQuery
 	bool		skipping;		/* the transaction being read is one of those */
 	int64		age;			/* of its last part: each is older than the next (state/backend.h) */
 	bool		paused;			/* takes no more rows; "offset" is its last */
+	int			nlater;			/* so many times in a row it had no part, as it was emitting */
 	bool		touched;		/* since its last part: set by whoever changes its state, or sends something
 								 * of it.  What its offset says is compared */
 	ScOffset	sent;			/* in the last part of this attempt, up to date by what it said since; query_id
