@@ -107,7 +107,8 @@ status_is('long_rows', 'failed');
 like(counter($node, 'long_rows', "concat_ws('|', sqlstate, message, detail, hint)"),
 	qr/^54000\|a result row of the query is too large\|It takes \d+ bytes, and can have up to 100000.\|Have smaller windows/, 'it says so');
 others_go_on('a result row that is too large');
-is(sql('SELECT attempt FROM stream_ckpt.pipelines'), $attempt, 'no restart for that');
+# what fails in one of several tasks ends the attempt, as the others go on with it
+is(sql('SELECT attempt FROM stream_ckpt.pipelines'), $attempt, 'no restart for that') if drawn($node)->{tasks} == 1;
 $node->append_conf('postgresql.conf', 'stream_ckpt.debug_result_row_bytes = 100000000');
 $node->reload;
 wait_until($node, "SELECT current_setting('stream_ckpt.debug_result_row_bytes') = '100000000'", 'the setting is there');
