@@ -197,7 +197,8 @@ sql(q(SELECT stream_ckpt.drop_query('huge')));
 #
 # No room for what a large window emits, nor for telling of that: its query is tried again, and says why
 #
-set_memory('stream_ckpt.debug_task_memory = 100kB', 'temp_file_limit = 300kB', 'stream_ckpt.debug_retry_second = 20ms');
+set_memory('stream_ckpt.debug_task_memory = 100kB', 'temp_file_limit = 300kB', 'stream_ckpt.debug_retry_second = 20ms',
+	'stream_ckpt.debug_snapshot_groups = 1000000000');
 sql('CREATE TABLE emitted_t (ts timestamptz, k int, v int)');
 attach($node, 'emitted_t');
 create_query($node, 'emitted', 'emitted_t',

@@ -84,27 +84,44 @@ goal_of(const ScTaskQuery *query)
 	return own - Min(own, all - Min(all, most));
 }
 
+/* Ends what goes on in steps. */
 static void
 settle(ScTaskQuery *query, void *arg)
 {
 	sc_task_query_settle(query);
 }
 
+/* A query with something that goes on in steps, which takes memory beside its state; or NULL. */
+static ScTaskQuery *
+find_unsettled(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+	{
+		ScTaskQuery *query = lfirst(lc);
+
+		if (query->snapshot != NULL || sc_engine_is_emitting(query->engine))
+			return query;
+	}
+	return NULL;
+}
+
+/* What goes on in steps is ended first, and may be enough. */
 void
 sc_task_queries_bound(void)
 {
 	while (sc_task_queries_are_too_large())
 	{
+		ScTaskQuery *unsettled = find_unsettled();
 		ScTaskQuery *query = largest();
 		Size		before = memory_of_query(query);
 
-		/* what is over goes first, and may be enough */
-		if (sc_engine_is_emitting(query->engine))
+		if (unsettled != NULL)
 		{
-			(void) sc_task_query_step(query, InvalidXLogRecPtr, settle, NULL);
+			(void) sc_task_query_step(unsettled, InvalidXLogRecPtr, settle, NULL);
 			continue;
 		}
-
 		if (sc_engine_can_spill(query->engine) &&
 			(!sc_task_query_make_room(query, goal_of(query)) || memory_of_query(query) < before))
 			continue;
