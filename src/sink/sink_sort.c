@@ -137,7 +137,7 @@ copy_row(ScSink *sink, MinimalTuple row)
 		copy->keys[i] = sink->row->tts_values[column];
 		copy->nulls[i] = sink->row->tts_isnull[column];
 		if (!copy->nulls[i] && !TupleDescAttr(sink->row_desc, column)->attbyval)
-			copy->keys[i] = PointerGetDatum((char *) copy->row + (DatumGetPointer(copy->keys[i]) - (char *) row));
+			copy->keys[i] = PointerGetDatum((char *) copy->row + ((char *) DatumGetPointer(copy->keys[i]) - (char *) row));
 	}
 	return copy;
 }
