@@ -545,6 +545,9 @@ extern void sc_pane_free(ScEngine *engine, ScPane *pane);
 extern void sc_panes_remember_closed(ScEngine *engine, int64 key);
 extern void sc_panes_shutdown(ScEngine *engine);
 
+/* event_time.c: how many panes were emitted as their windows closed: the head of the array */
+extern int	sc_engine_emitted_panes(const ScEngine *engine);
+
 /* engine.c; and the window slot shows the current window again */
 extern TupleTableSlot *sc_make_window_slot(const ScDefinition *def);
 extern void sc_engine_restore_window(ScEngine *engine);
