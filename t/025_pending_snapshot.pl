@@ -184,6 +184,25 @@ check_all('others were compiled, failed, paused, dropped');
 results_ok($node, $_, "it was $_", table => 't') for qw(compiled paused);
 
 #
+# A window is emitted of which panes are part of later ones, too
+#
+$hour += 2;
+create_query($node, 'shared', 't', select => "SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS s
+	FROM t, stream_ckpt.hop(ts, '30 minutes', '1 hour') w WHERE ts >= timestamptz '2024-01-01 00:00 UTC' + interval '$hour hours'
+	GROUP BY w.window_start, w.window_end, k");
+wait_running($node);
+insert_rows($hour, 1, $GROUPS);
+insert_rows($hour + 0.7, 1, 10);
+checkpoint_all($node);
+insert_rows($hour + 0.7, 5, 10);
+checkpoint_all($node);
+lose_state($node, 'task');
+$hour++;
+insert_rows($hour + 0.6, 1, 1);
+results_ok($node, 'shared', 'panes of several windows', table => 't');
+sql(q(SELECT stream_ckpt.drop_query('shared')));
+
+#
 # A window of many rows is emitted in steps: checkpoints go on without its query, and its rows appear all at once
 #
 $hour += 2;

@@ -210,12 +210,15 @@ sc_pane_ngroups(const ScPane *pane)
 	return pane->bucket->ngroups;
 }
 
-/* Emission and undo go by what has changed, so they can't do with two lists of changes. */
+/*
+ * Emission and undo go by what has changed, so they can't do with two lists of changes.  Nor can panes of several
+ * windows: some of these may have been emitted, which took the marks of what is still to be written.
+ */
 bool
 sc_pane_can_defer(const ScEngine *engine, const ScPane *pane)
 {
 	return engine->options.settle != NULL && engine->options.emit == SC_EMIT_CLOSE && !pane->emitted &&
-		!engine->options.undo && pane->bucket != NULL;
+		!engine->options.undo && !engine->shared && pane->bucket != NULL;
 }
 
 void

@@ -20,9 +20,7 @@ sc_pane_can_leave(const ScEngine *engine, const ScPane *pane)
 	int64		ngroups = pane->bucket != NULL ? pane->bucket->ngroups : pane->stored_groups;
 
 	return engine->options.settle != NULL && engine->options.emit == SC_EMIT_CLOSE &&
-		engine->options.allowed_lateness == 0 && !engine->options.undo && !pane->emitted &&
-		sc_assigner_first_end(&engine->def->window, pane->key) ==
-		sc_assigner_last_end(&engine->def->window, pane->key) &&
+		engine->options.allowed_lateness == 0 && !engine->options.undo && !engine->shared && !pane->emitted &&
 		(engine->leaving != NIL || ngroups > SC_SNAPSHOT_GROUPS);
 }
 
