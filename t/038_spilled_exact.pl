@@ -34,6 +34,15 @@ sub runs_of
 }
 
 #
+# Another owner's query, which holds nothing, and is the first one in the task all the time
+#
+sql('CREATE TABLE idle_t (ts timestamptz, k int); CREATE ROLE idler; GRANT CREATE ON SCHEMA public TO idler; GRANT SELECT ON idle_t TO idler');
+attach($node, 'idle_t');
+sql(q(SET ROLE idler; SELECT stream_ckpt.create_query('idle', 'SELECT w.window_start, w.window_end, k, count(*) AS n
+	FROM idle_t, stream_ckpt.tumble(ts, ''1 hour'') w GROUP BY w.window_start, w.window_end, k')));
+wait_running($node);
+
+#
 # A sum whose first rows are NULL
 #
 sql('CREATE TABLE nulls_t (ts timestamptz, k int, v int, w smallint)');

@@ -64,9 +64,9 @@ largest(void)
 		ScTaskQuery *query = lfirst(lc);
 		Size		all = memory_of(query->query->owner);
 
-		if (all < most)
+		if (result != NULL && all < most)
 			continue;
-		if (all > most || memory_of_query(query) >= memory_of_query(result))
+		if (result == NULL || all > most || memory_of_query(query) >= memory_of_query(result))
 			result = query;
 		most = all;
 	}
@@ -91,9 +91,9 @@ settle(ScTaskQuery *query, void *arg)
 	sc_task_query_settle(query);
 }
 
-/* A query with something that goes on in steps, which takes memory beside its state; or NULL. */
+/* An owner's query with something that goes on in steps, which takes memory beside its state; or anybody's.  NULL: none */
 static ScTaskQuery *
-find_unsettled(void)
+find_unsettled(Oid owner)
 {
 	ListCell   *lc;
 
@@ -101,30 +101,36 @@ find_unsettled(void)
 	{
 		ScTaskQuery *query = lfirst(lc);
 
-		if (query->snapshot != NULL || sc_engine_is_emitting(query->engine))
+		if ((!OidIsValid(owner) || query->query->owner == owner) &&
+			(query->snapshot != NULL || sc_engine_is_emitting(query->engine)))
 			return query;
 	}
 	return NULL;
 }
 
-/* What goes on in steps is ended first, and may be enough. */
+/*
+ * What goes on in steps of whoever takes most is ended first, and may be enough; that of others before a query would
+ * fail.
+ */
 void
 sc_task_queries_bound(void)
 {
 	while (sc_task_queries_are_too_large())
 	{
-		ScTaskQuery *unsettled = find_unsettled();
 		ScTaskQuery *query = largest();
+		ScTaskQuery *unsettled = find_unsettled(query->query->owner);
 		Size		before = memory_of_query(query);
 
-		if (unsettled != NULL)
+		if (unsettled == NULL)
 		{
-			(void) sc_task_query_step(unsettled, InvalidXLogRecPtr, settle, NULL);
-			continue;
+			if (sc_engine_can_spill(query->engine) &&
+				(!sc_task_query_make_room(query, goal_of(query)) || memory_of_query(query) < before))
+				continue;
+			unsettled = find_unsettled(InvalidOid);
 		}
-		if (sc_engine_can_spill(query->engine) &&
-			(!sc_task_query_make_room(query, goal_of(query)) || memory_of_query(query) < before))
-			continue;
-		sc_task_query_fail(query, throw_error);
+		if (unsettled != NULL)
+			(void) sc_task_query_step(unsettled, InvalidXLogRecPtr, settle, NULL);
+		else
+			sc_task_query_fail(query, throw_error);
 	}
 }
