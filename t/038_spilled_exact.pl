@@ -62,6 +62,24 @@ results_ok($node, 'nulls', 'a piece with NULLs only hides nothing', table => 'nu
 sql(q(SELECT stream_ckpt.drop_query('nulls')));
 
 #
+# All is lost before the first checkpoint of a query that has spilled
+#
+sql('CREATE TABLE early_t (ts timestamptz, k int)');
+attach($node, 'early_t');
+create_query($node, 'early', 'early_t', select => q(SELECT w.window_start, w.window_end, k, count(*) AS n
+	FROM early_t, stream_ckpt.tumble(ts, '1 hour') w GROUP BY w.window_start, w.window_end, k));
+sql("INSERT INTO early_t SELECT '2024-01-01 00:00 UTC', i FROM generate_series(1, 6000) i");
+wait_until($node, "SELECT count(*) > 0 FROM stream_ckpt.state_run JOIN stream_ckpt.query USING (query_id) WHERE relid = 'early'::regclass",
+	'a window is spilled');
+is(sql("SELECT count(*) FROM stream_ckpt.checkpoint_offset JOIN stream_ckpt.query USING (query_id) WHERE relid = 'early'::regclass"),
+	'0', 'before its first checkpoint');
+lose_state($node, 'task');
+sql("INSERT INTO early_t SELECT '2024-01-01 00:00 UTC', i FROM generate_series(3000, 9000) i");
+sql("INSERT INTO early_t VALUES ('2024-01-01 02:00 UTC', 0)");
+results_ok($node, 'early', 'lost before the first checkpoint', table => 'early_t');
+sql(q(SELECT stream_ckpt.drop_query('early')));
+
+#
 # Compiled again between the last rows and the barrier
 #
 sql('CREATE FUNCTION same(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 + 0 $$');

@@ -250,16 +250,16 @@ clean_step(Step *step)
 	step->more = n == CLEAN_CHUNKS;
 }
 
-/* The rest of the loading of a query that is restored; false if it fails. */
+/* Before it writes anything, also of one that begins: an attempt before this may have written runs of it.  False: it failed */
 static bool
-restore(Step *step)
+clean(Step *step)
 {
 	do
 	{
 		if (!guard(clean_step, step))
 			return false;
 	} while (step->more);
-	return guard(restore_step, step);
+	return true;
 }
 
 /* Loads a query and puts it into the list; NULL where it failed or is gone. */
@@ -270,7 +270,8 @@ load(Step *step, bool *failed)
 
 	step->context = AllocSetContextCreate(TopMemoryContext, "stream_ckpt query",
 										  ALLOCSET_DEFAULT_SIZES);
-	*failed = !guard(load_step, step) || (step->query && step->offset && !restore(step));
+	*failed = !guard(load_step, step) ||
+		(step->query && (!clean(step) || (step->offset && !guard(restore_step, step))));
 	if (*failed && step->query)
 		sc_task_query_free(step->query);	/* with "context" */
 	else if (!step->query)
