@@ -146,5 +146,31 @@ sql("INSERT INTO f SELECT timestamptz '2024-01-01 UTC' + i * interval '13 second
 sync_pipelines($node);
 is(sql("SELECT stream_ckpt.verify('proved'), count(*) FROM proved"), '0|43', 'verify() of cumulate()');
 
+# A row that is late for one window and not for the next of its pane stays so when the watermark goes back
+sql('CREATE TABLE b (ts timestamptz, k int)');
+attach($node, 'b');
+create_query($node, 'stays_late', 'b', emit => 'update', select => "SELECT w.window_start, w.window_end, k, count(*) AS n
+	FROM b, stream_ckpt.hop(ts, '1 minute', '2 minutes') w GROUP BY 1, 2, 3");
+sql("INSERT INTO b VALUES ('2024-01-01 00:02:10 UTC', 1)");
+sql("INSERT INTO b VALUES ('2024-01-01 00:01:40 UTC', 3)");
+sync_pipelines($node);
+sql("SELECT stream_ckpt.reset_watermark('b', '2024-01-01 00:00:20 UTC')");
+sql("INSERT INTO b VALUES ('2024-01-01 00:01:50 UTC', 3)");
+sync_pipelines($node);
+is(sql(q(SELECT string_agg(to_char(window_end AT TIME ZONE 'UTC', 'MI') || '=' || n, ' ' ORDER BY window_end) FROM stays_late WHERE k = 3)),
+	'03=2', 'a window that was over isn\'t opened again');
+
+# What has changed is emitted once for a checkpoint, however often the watermark moves before it
+sql(q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 hour')));
+sql('CREATE TABLE o (ts timestamptz, k int)');
+attach($node, 'o');
+create_query($node, 'once', 'o', emit => 'update', select => "SELECT w.window_start, w.window_end, k, count(*) AS n
+	FROM o, stream_ckpt.hop(ts, '1 minute', '10 minutes') w GROUP BY 1, 2, 3");
+checkpoint_all($node);
+sql("INSERT INTO o SELECT timestamptz '2024-01-01 UTC' + $_ * interval '1 second', 1") for 1 .. 20;
+checkpoint_all($node);
+results_ok($node, 'once', 'many transactions in a checkpoint', emit => 'update');
+cmp_ok(counter($node, 'once', 'result_rows'), '<=', 20, 'each window is emitted once, or twice');
+
 $node->stop;
 done_testing();

@@ -477,7 +477,7 @@ make_only_group(ScEngine *engine)
 		(void) enter_pane(engine, 0);
 	if (engine->current == NULL)
 		engine->current = sc_pane_open(engine, engine->span.key);
-	bucket = engine->current->bucket;
+	bucket = engine->at = engine->current->bucket;
 	/* a spilled pane has it; else it may be gone with a row that failed */
 	if (bucket != NULL && bucket->ngroups == 0 && sc_is_ours(engine, hash))
 		(void) sc_bucket_lookup(engine, bucket, hash, &isnew);

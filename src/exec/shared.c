@@ -266,24 +266,41 @@ has_changes(ScEngine *engine, int n)
 	return false;
 }
 
-/* Emits what has changed of windows that were emitted, all of them with emit update, and aren't past their lateness. */
-void
-sc_shared_emit_changes(ScEngine *engine)
+/*
+ * Emits what has changed of windows that were emitted, all of them with emit update, that end at or before "until" and
+ * aren't past their lateness.
+ */
+static void
+emit_changes(ScEngine *engine, int64 until)
 {
-	int64		until = engine->options.emit == SC_EMIT_UPDATE ? PG_INT64_MAX : engine->emitted_until;
-	int			n = emitted_panes(engine);
 	ScWindow	window = {.end = engine->over_until};
 
 	/* one that is emitted whole comes behind all these */
 	if (engine->emission.pane != NULL && !engine->emission.pane->emitted)
-		return;
-	if (engine->emission.pane == NULL && !has_changes(engine, n))
 		return;
 	while (sc_shared_next_end(engine, window.end, &window) && window.end <= until)
 	{
 		if (!is_closed(engine, &window))
 			emit_window(engine, &window, false);
 	}
+}
+
+static int64
+last_emitted(const ScEngine *engine)
+{
+	return engine->options.emit == SC_EMIT_UPDATE ? PG_INT64_MAX : engine->emitted_until;
+}
+
+/* Without lateness what is emitted when it closes has no changes behind that. */
+void
+sc_shared_emit_changes(ScEngine *engine)
+{
+	int			n = emitted_panes(engine);
+	int64		until = last_emitted(engine);
+
+	if (engine->emission.pane == NULL && (until <= engine->over_until || !has_changes(engine, n)))
+		return;
+	emit_changes(engine, until);
 	forget_changes(engine, 0, n);
 }
 
@@ -295,15 +312,8 @@ emit_passed(ScEngine *engine)
 
 	while (sc_shared_next_end(engine, engine->emitted_until, &window) && window.end <= engine->watermark)
 	{
-		int			first;
-		int			next;
-
 		if (!is_closed(engine, &window))
-		{
 			emit_window(engine, &window, true);
-			find_panes(engine, &window, &first, &next);
-			forget_changes(engine, first, next);
-		}
 		engine->emitted_until = window.end;
 	}
 	engine->emitted_until = Max(engine->emitted_until, engine->watermark);
@@ -334,14 +344,16 @@ free_panes(ScEngine *engine)
 
 /*
  * The watermark has moved: emits windows that it passes, and what has changed of those that it leaves behind for
- * good.  "ordinary": sc_plausibly_over().  To be called again after an error in it.
+ * good.  What has changed of others waits for the barrier, and so do the marks: those of a window that was emitted
+ * meanwhile lead to upserts of the same.  "ordinary": sc_plausibly_over().  To be called again after an error in it.
  */
 void
 sc_shared_close(ScEngine *engine, int64 ordinary)
 {
 	int64		over = sc_time_add(engine->watermark, -engine->options.allowed_lateness);
 
-	sc_shared_emit_changes(engine);
+	if (over > engine->over_until)
+		emit_changes(engine, Min(over, last_emitted(engine)));
 	if (engine->options.emit == SC_EMIT_CLOSE)
 		emit_passed(engine);
 	if (over > engine->over_until)
@@ -356,13 +368,18 @@ sc_shared_close(ScEngine *engine, int64 ordinary)
 void
 sc_shared_go_back(ScEngine *engine, int64 watermark, int64 ordinary)
 {
+	int64		over = sc_time_add(watermark, -engine->options.allowed_lateness);
+
 	if (engine->options.emit == SC_EMIT_CLOSE)
 	{
 		sc_shared_emit_changes(engine);
 		remember_over(engine, watermark, engine->emitted_until, ordinary);
 		engine->emitted_until = watermark;
 	}
-	engine->over_until = Min(engine->over_until, sc_time_add(watermark, -engine->options.allowed_lateness));
+	/* also of windows that had no rows when the watermark passed them: those of their panes that came later were late */
+	if (over < engine->over_until)
+		remember_over(engine, over, engine->over_until, ordinary);
+	engine->over_until = Min(engine->over_until, over);
 }
 
 /* What is restored is as of the watermark. */
