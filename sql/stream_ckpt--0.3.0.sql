@@ -252,7 +252,52 @@ SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.checkpoint_offset',
 -- Window functions: plain SQL that PostgreSQL inlines, so a definition is an
 -- ordinary query.  window_start is inclusive, window_end exclusive.
 --
+CREATE FUNCTION stream_ckpt._period_start(ts timestamp, size interval, months int4, origin timestamp)
+RETURNS timestamp LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+	SELECT CASE WHEN months OPERATOR(pg_catalog.>) 0 AND size OPERATOR(pg_catalog.=) pg_catalog.make_interval(months => months)
+		THEN pg_catalog.date_trunc('month', origin) OPERATOR(pg_catalog.+) pg_catalog.make_interval(months => months OPERATOR(pg_catalog.*)
+			pg_catalog.floor((pg_catalog.date_part('year', pg_catalog.age(pg_catalog.date_trunc('month', ts), pg_catalog.date_trunc('month', origin))) OPERATOR(pg_catalog.*) 12::pg_catalog.float8 OPERATOR(pg_catalog.+)
+				pg_catalog.date_part('month', pg_catalog.age(pg_catalog.date_trunc('month', ts), pg_catalog.date_trunc('month', origin)))) OPERATOR(pg_catalog./) months::pg_catalog.float8)::pg_catalog.int4)
+		ELSE pg_catalog.date_bin(size, ts, origin) END
+$$;
+COMMENT ON FUNCTION stream_ckpt._period_start(timestamp, interval, int4, timestamp)
+	IS 'where a window of so many months (size, and its number), days or hours that holds a local time begins';
 CREATE FUNCTION stream_ckpt.tumble(ts timestamptz, size interval,
+	origin timestamptz DEFAULT '1970-01-01 00:00:00+00', timezone text DEFAULT NULL,
+	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+	SELECT b.s,
+		CASE WHEN timezone IS NULL THEN b.s OPERATOR(pg_catalog.+) b.i ELSE b.e END,
+		CASE WHEN timezone IS NULL THEN b.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
+			ELSE b.e OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval END
+	FROM (SELECT CASE WHEN timezone IS NULL THEN pg_catalog.date_bin(size, ts, origin)
+					ELSE pg_catalog.timezone(timezone, l.s) END AS s,
+				 pg_catalog.timezone(timezone, l.s OPERATOR(pg_catalog.+) size) AS e,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i
+		FROM (SELECT stream_ckpt._period_start(pg_catalog.timezone(timezone, ts), size, (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4,
+			CASE WHEN origin OPERATOR(pg_catalog.=) '1970-01-01 00:00:00+00'::pg_catalog.timestamptz
+				THEN '1970-01-01 00:00:00'::pg_catalog.timestamp
+				ELSE pg_catalog.date_trunc('day', pg_catalog.timezone(timezone, origin)) END) AS s) l) b
+	WHERE pg_catalog.isfinite(ts)
+$$;
+COMMENT ON FUNCTION stream_ckpt.tumble(timestamptz, interval, timestamptz, text)
+	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours), aligned to origin; or, with a timezone, days or months of its calendar, from origin''s date; no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt.tumble(ts timestamp, size interval,
+	origin timestamp DEFAULT '1970-01-01 00:00:00',
+	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
+RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
+	SELECT b.s,
+		CASE WHEN b.n OPERATOR(pg_catalog.=) 0 THEN b.s OPERATOR(pg_catalog.+) b.i ELSE b.s OPERATOR(pg_catalog.+) size END,
+		CASE WHEN b.n OPERATOR(pg_catalog.=) 0 THEN b.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
+			ELSE b.s OPERATOR(pg_catalog.+) size OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval END
+	FROM (SELECT stream_ckpt._period_start(ts, size, m.n, origin) AS s, m.n,
+				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i
+		FROM (SELECT (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4 AS n) m) b
+	WHERE pg_catalog.isfinite(ts)
+$$;
+COMMENT ON FUNCTION stream_ckpt.tumble(timestamp, interval, timestamp)
+	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours), or months, aligned to origin; no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt._tumble(ts timestamptz, size interval,
 	origin timestamptz DEFAULT '1970-01-01 00:00:00+00',
 	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
 RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
@@ -262,20 +307,8 @@ RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
 				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i) b
 	WHERE pg_catalog.isfinite(ts)
 $$;
-COMMENT ON FUNCTION stream_ckpt.tumble(timestamptz, interval, timestamptz)
-	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours; months and years are refused), aligned to origin; no row for a NULL or infinite ts';
-CREATE FUNCTION stream_ckpt.tumble(ts timestamp, size interval,
-	origin timestamp DEFAULT '1970-01-01 00:00:00',
-	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
-RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 1 AS $$
-	SELECT b.s, b.s OPERATOR(pg_catalog.+) b.i,
-		b.s OPERATOR(pg_catalog.+) (b.i OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval)
-	FROM (SELECT pg_catalog.date_bin(size, ts, origin) AS s,
-				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM size)::pg_catalog.float8) AS i) b
-	WHERE pg_catalog.isfinite(ts)
-$$;
-COMMENT ON FUNCTION stream_ckpt.tumble(timestamp, interval, timestamp)
-	IS 'the tumbling window that holds ts: fixed size (a day is 24 hours; months and years are refused), aligned to origin; no row for a NULL or infinite ts';
+COMMENT ON FUNCTION stream_ckpt._tumble(timestamptz, interval, timestamptz)
+	IS 'tumble() as 0.2 had it, in definitions of that time';
 CREATE FUNCTION stream_ckpt.hop(ts timestamptz, slide interval, size interval,
 	origin timestamptz DEFAULT '1970-01-01 00:00:00+00',
 	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)

@@ -23,11 +23,12 @@ SELECT * FROM stream_ckpt.tumble(NULL::timestamptz, '1 minute');
 SELECT * FROM stream_ckpt.tumble('infinity'::timestamptz, '1 minute');
 SELECT * FROM stream_ckpt.tumble('-infinity'::timestamp, '1 minute');
 -- sizes without a length
+\set VERBOSITY terse
 SELECT * FROM stream_ckpt.tumble('2024-01-01'::timestamptz, '1 month');
-SELECT window_end FROM stream_ckpt.tumble('2024-01-01'::timestamp, '1 year');
 SELECT * FROM stream_ckpt.tumble('2024-01-01'::timestamptz, '0');
 SELECT * FROM stream_ckpt.tumble('2024-01-01'::timestamp, '-1 s');
 
+\set VERBOSITY default
 CREATE TABLE tumble_test (ts timestamptz, local timestamp, k int);
 INSERT INTO tumble_test SELECT t, t, extract(second FROM t)::int % 3
 FROM generate_series('2024-01-01'::timestamp, '2024-01-01 02:00', '17 s') t;

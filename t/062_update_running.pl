@@ -85,6 +85,8 @@ sync_pipelines($node, 'was');
 is( was(q(SELECT (SELECT count(*) FROM stream_ckpt.state_chunk), (SELECT count(*) > 0 FROM stream_ckpt.state_run),
 	(SELECT min(age) > 0 FROM stream_ckpt.checkpoint_offset))),
 	'0|t|t', 'state is kept as now, and nothing of it as before');
+like(was("SELECT pg_get_viewdef('closed_definition')"), qr/stream_ckpt\._tumble\(t\.ts, '00:01:00'/,
+	'definitions have the function that they had, by another name');
 
 # What each query must have: the rows that weren't late for it.
 was(q(

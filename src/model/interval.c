@@ -17,6 +17,16 @@
 /* far from what event times and their sums can be */
 #define MAX_REACH_DAYS 1000000
 
+bool
+sc_interval_is_finite(const Interval *interval)
+{
+#ifdef INTERVAL_NOT_FINITE
+	return !INTERVAL_NOT_FINITE(interval);
+#else
+	return true;
+#endif
+}
+
 /*
  * Length of "interval" in microseconds; it may be negative.  "what" names the
  * interval in the error that refuses months, years and what doesn't fit.
@@ -26,13 +36,10 @@ sc_interval_usecs(const Interval *interval, const char *what)
 {
 	int64		usecs;
 
-#ifdef INTERVAL_NOT_FINITE
-	if (INTERVAL_NOT_FINITE(interval))
+	if (!sc_interval_is_finite(interval))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s must be finite", what)));
-#endif
-
 	if (interval->month != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -65,11 +72,7 @@ sc_interval_datum(int64 usecs)
 bool
 sc_interval_length(const Interval *interval, int64 *usecs)
 {
-#ifdef INTERVAL_NOT_FINITE
-	if (INTERVAL_NOT_FINITE(interval))
-		return false;
-#endif
-	return interval->month == 0 &&
+	return sc_interval_is_finite(interval) && interval->month == 0 &&
 		!pg_mul_s64_overflow((int64) interval->day, USECS_PER_DAY, usecs) &&
 		!pg_add_s64_overflow(*usecs, interval->time, usecs);
 }

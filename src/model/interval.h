@@ -8,6 +8,9 @@
 
 #include "datatype/timestamp.h"
 
+/* Always, before PostgreSQL 17. */
+extern bool sc_interval_is_finite(const Interval *interval);
+
 /* Length of a fixed interval in microseconds (a day is 24 hours); months and
  * years are refused naming "what", e.g. "checkpoint_interval". */
 extern int64 sc_interval_usecs(const Interval *interval, const char *what);

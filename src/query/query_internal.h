@@ -40,7 +40,7 @@ typedef struct ScAnalysis
 	ScStream   *stream;
 	AttrNumber	stream_natts;	/* columns, dropped ones included */
 	int			window_varno;	/* 0: not met yet, or no window */
-	FuncExpr   *window_call;	/* the call of tumble(); NULL: none */
+	FuncExpr   *window_call;	/* of a window function; NULL: none */
 	List	   *quals;			/* WHERE and JOIN ... ON */
 
 	/* time_keys.c */
@@ -70,6 +70,11 @@ extern void sc_analyze_window(ScAnalysis *an);
 
 /* time_keys.c: fills in the window and the event time, if an item of GROUP BY is a window */
 extern bool sc_find_time_key(ScAnalysis *an);
+/*
+ * A zone as the server's functions take its name; NULL: it is unknown, or can be an abbreviation: what those are is a
+ * matter of settings, and of time for some.
+ */
+extern pg_tz *sc_zone_of_name(const char *name);
 /* Does a key read the event time? */
 extern bool sc_keys_read_event_time(ScAnalysis *an);
 

@@ -70,18 +70,22 @@ text_of(Node *node)
 	return downcase_truncate_identifier(value, strlen(value), false);
 }
 
-/*
- * A zone as the server's functions take it, if it can be no abbreviation: what those are is a matter of settings, and of
- * time for some.
- */
+pg_tz *
+sc_zone_of_name(const char *name)
+{
+	char	   *lower = downcase_truncate_identifier(name, strlen(name), false);
+
+	if (strchr(lower, '/') == NULL && strcmp(lower, "utc") != 0 && strcmp(lower, "gmt") != 0)
+		return NULL;
+	return pg_tzset(lower);
+}
+
 static bool
 read_zone(Node *node, pg_tz **zone)
 {
 	char	   *name = text_of(node);
 
-	if (name == NULL || (strchr(name, '/') == NULL && strcmp(name, "utc") != 0 && strcmp(name, "gmt") != 0))
-		return false;
-	*zone = pg_tzset(name);
+	*zone = name ? sc_zone_of_name(name) : NULL;
 	return *zone != NULL;
 }
 

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  * window.c
- *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin), hop(ts, slide, size, origin) or
- *	  cumulate(ts, step, size, origin).  Without one time_keys.c looks
- *	  for windows.
+ *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin, timezone), hop(ts, slide, size, origin)
+ *	  or cumulate(ts, step, size, origin).  Without one time_keys.c looks for windows.
  *
  * The engine assigns windows by integer arithmetic, so that the first argument
  * must be the stream's event-time column itself, and the others constants.
@@ -16,6 +15,7 @@
 #include "optimizer/optimizer.h"
 #include "query/query_internal.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
@@ -45,6 +45,14 @@ static const char *
 function_name(ScAnalysis *an)
 {
 	return sc_window_function(an->def->window.kind);
+}
+
+/* Is it the event-time column, of type timestamp, in a call for timestamptz, as a timezone makes it one? */
+static bool
+is_local_time(ScAnalysis *an, Node *arg)
+{
+	return exprType(arg) == TIMESTAMPTZOID && !IsA(arg, Var) &&
+		getBaseType(get_atttype(an->stream->relid, an->stream->event_time_attno)) == TIMESTAMPOID;
 }
 
 /* Fills in the event time from the first argument. */
@@ -78,6 +86,9 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the first argument of %s() must be the event-time column \"%s\" of stream \"%s\"",
 						function_name(an), name, stream),
+				 is_local_time(an, arg) ?
+				 errhint("\"%s\" is a timestamp without time zone: leave timezone out. Days and months are those of its own values.",
+						 name) :
 				 errhint("Write stream_ckpt.%s(%s, ...): no other column, cast or expression.",
 						 function_name(an), quote_identifier(name)),
 				 sc_errposition(an, exprLocation(arg))));
@@ -155,13 +166,132 @@ analyze_origin(ScAnalysis *an, Node *arg, int location)
 	return origin;
 }
 
-/* Location of the n-th argument as written, or of the call for a default. */
+/* Location of the n-th argument (from 0) as written, by its place or its name; or of the call for a default. */
 static int
 argument_location(FuncExpr *call, int n)
 {
-	if (n < list_length(call->args))
-		return exprLocation(list_nth(call->args, n));
+	int			i = 0;
+	ListCell   *lc;
+
+	foreach(lc, call->args)
+	{
+		Node	   *arg = lfirst(lc);
+
+		if ((IsA(arg, NamedArgExpr) ? ((NamedArgExpr *) arg)->argnumber : i) == n)
+			return exprLocation(arg);
+		i++;
+	}
 	return call->location;
+}
+
+/* The time zone that an argument names; NULL if it is null. */
+static pg_tz *
+analyze_timezone(ScAnalysis *an, Node *arg, int location)
+{
+	pg_tz	   *zone;
+	char	   *name;
+
+	if (IsA(arg, Const) && ((Const *) arg)->constisnull)
+		return NULL;
+	name = TextDatumGetCString(constant_argument(an, arg, location, "timezone",
+												 "Write it as a literal: timezone => 'Europe/Berlin'.")->constvalue);
+	zone = sc_zone_of_name(name);
+	if (zone == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" of %s() is not known", name, function_name(an)),
+				 strchr(name, '/') == NULL ?
+				 errdetail("Names without a slash, but for UTC and GMT, can be abbreviations, which mean what settings say.") : 0,
+				 errhint("Write a full name, as timezone => 'Europe/Berlin'; pg_timezone_names has them all."),
+				 sc_errposition(an, location)));
+	return zone;
+}
+
+/* A length of whole days (DTK_DAY) or months (DTK_MONTH); fails if it is none. */
+static int
+analyze_period(ScAnalysis *an, const Interval *length, int location, const char *what, int *unit)
+{
+	int			count = length->month != 0 ? length->month : length->day;
+
+	if (length->time != 0 || (length->month != 0 && length->day != 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the %s of %s() must be whole days or whole months", what, function_name(an)),
+				 errdetail("Windows of a calendar begin at midnight; days have 23 to 25 hours, months 28 to 31 days."),
+				 length->month == 0 && length->day == 0 ?
+				 errhint("Write '1 day' for 24 hours; hours of a time zone are date_trunc('hour', ts, 'Europe/Berlin') in GROUP BY, without %s().",
+						 function_name(an)) :
+				 errhint("Write '1 day', '7 days', '1 month', '3 months' or '1 year'."),
+				 sc_errposition(an, location)));
+	if (count <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the %s of %s() must be greater than zero", what, function_name(an)),
+				 errhint("Give a length, as in '1 day' or '1 month'."),
+				 sc_errposition(an, location)));
+	*unit = length->month != 0 ? DTK_MONTH : DTK_DAY;
+	return count;
+}
+
+/* Fails unless a window of days or months begins at the origin, or that is the default. */
+static void
+check_origin_of_periods(ScAnalysis *an, const ScAssigner *assigner, int64 origin, int location)
+{
+	ScPaneSpan	span;
+	const char *zone = assigner->zone ? pg_get_timezone_name(assigner->zone) : NULL;
+
+	if (origin == SC_DEFAULT_ORIGIN || (sc_assigner_pane(assigner, origin, &span) && span.key == origin))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the origin of %s() must be midnight%s%s%s", function_name(an),
+					assigner->unit == DTK_MONTH ? " of the first day of a month" : "",
+					zone ? " in " : "", zone ? zone : ""),
+			 zone ?
+			 errhint("Write it with the zone, as origin => '2024-01-01 00:00 %s'; or leave it out to count from 1970-01-01.", zone) :
+			 errhint("Write it as origin => '2024-01-01'; or leave it out to count from 1970-01-01."),
+			 sc_errposition(an, location)));
+}
+
+/*
+ * Windows of days or months of a calendar: with a timezone, or of months of local times.  False, and nothing is
+ * filled in: the size is a fixed length.
+ */
+static bool
+analyze_periods(ScAnalysis *an, FuncExpr *call, FuncExpr *written)
+{
+	int			location = argument_location(written, 1);
+	Interval   *size = DatumGetIntervalP(constant_argument(an, lsecond(call->args), location, "size",
+														   "Write it as a literal: '1 minute'.")->constvalue);
+	pg_tz	   *zone = NULL;
+	ScAssigner	assigner = {0};
+	int64		origin;
+	int			unit;
+	int			count;
+
+	if (list_length(call->args) > 3)
+		zone = analyze_timezone(an, lfourth(call->args), argument_location(written, 3));
+	if (zone == NULL && (size->month == 0 || !sc_interval_is_finite(size)))
+		return false;
+	if (zone == NULL && an->def->event_time_type == TIMESTAMPTZOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("months and years in the size of %s() need a timezone", function_name(an)),
+				 errdetail("They begin at midnight of a time zone."),
+				 errhint("Add it, as in stream_ckpt.tumble(%s, '1 month', timezone => 'Europe/Berlin').",
+						 quote_identifier(get_attname(an->stream->relid, an->def->event_time_attno, false))),
+				 sc_errposition(an, location)));
+	count = analyze_period(an, size, location, "size", &unit);
+	origin = analyze_origin(an, lthird(call->args), argument_location(written, 2));
+	if (!sc_assigner_init_periods(&assigner, unit, count, zone, origin))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of %s() is too long", function_name(an)),
+				 errhint("Choose a shorter one."),
+				 sc_errposition(an, location)));
+	check_origin_of_periods(an, &assigner, origin, argument_location(written, 2));
+	an->def->window = assigner;
+	return true;
 }
 
 /* The second argument of hop() and cumulate(), before the size. */
@@ -226,6 +356,8 @@ sc_analyze_window(ScAnalysis *an)
 		analyze_shared(an, call, written);
 		return;
 	}
+	if (analyze_periods(an, call, written))
+		return;
 	size = analyze_size(an, lsecond(call->args), argument_location(written, 1), "size");
 	origin = analyze_origin(an, lthird(call->args), argument_location(written, 2));
 	sc_assigner_init_tumble(&an->def->window, size, origin);

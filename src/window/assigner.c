@@ -8,17 +8,18 @@
 #include "utils/timestamp.h"
 #include "window/assigner.h"
 
-/* The window functions, by kind */
+/* The window functions; the first one of a kind has its name */
 static const struct
 {
+	ScWindowKind kind;
 	const char *name;
 	int			nargs;			/* with those that have a default */
 } functions[] = {
-	[SC_WINDOW_TUMBLE] = {"tumble", 3},
-	[SC_WINDOW_NONE] = {"", -1},
-	[SC_WINDOW_CALENDAR] = {"date_trunc", -1},
-	[SC_WINDOW_HOP] = {"hop", 4},
-	[SC_WINDOW_CUMULATE] = {"cumulate", 4}
+	{SC_WINDOW_TUMBLE, "tumble", 3},	/* of timestamp */
+	{SC_WINDOW_TUMBLE, "tumble", 4},
+	{SC_WINDOW_TUMBLE, "_tumble", 3},	/* what 0.2 had, in its definitions */
+	{SC_WINDOW_HOP, "hop", 4},
+	{SC_WINDOW_CUMULATE, "cumulate", 4}
 };
 
 bool
@@ -28,7 +29,7 @@ sc_window_kind_of(const char *function, int nargs, ScWindowKind *kind)
 	{
 		if (functions[i].nargs == nargs && strcmp(functions[i].name, function) == 0)
 		{
-			*kind = i;
+			*kind = functions[i].kind;
 			return true;
 		}
 	}
@@ -38,7 +39,12 @@ sc_window_kind_of(const char *function, int nargs, ScWindowKind *kind)
 const char *
 sc_window_function(ScWindowKind kind)
 {
-	return functions[kind].name;
+	for (int i = 0; i < lengthof(functions); i++)
+	{
+		if (functions[i].kind == kind)
+			return functions[i].name;
+	}
+	elog(ERROR, "windows of kind %d have no function", (int) kind);
 }
 
 void
@@ -93,13 +99,8 @@ sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
 bool
 sc_assigner_last_closed(const ScAssigner *assigner, AttrNumber column, int64 watermark, int64 *value)
 {
-	if (assigner->kind == SC_WINDOW_CALENDAR)
-	{
-		/* its windows have one column, their start */
-		if (column != SC_WINDOW_START)
-			elog(ERROR, "unexpected column %d of a window", column);
+	if (assigner->kind == SC_WINDOW_CALENDAR && column == SC_WINDOW_START)
 		return sc_calendar_last_closed(assigner, watermark, value);
-	}
 	*value = watermark;
 	if (column == SC_WINDOW_START)
 		*value = sc_time_add(watermark, -assigner->size);

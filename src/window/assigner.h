@@ -30,7 +30,7 @@ typedef enum ScWindowKind
 {
 	SC_WINDOW_TUMBLE,
 	SC_WINDOW_NONE,				/* no windows: one, and one pane, of all of time, which never closes */
-	SC_WINDOW_CALENDAR,			/* what date_trunc() makes of event times (calendar.c) */
+	SC_WINDOW_CALENDAR,			/* what truncation to the calendar makes of event times (calendar.c) */
 	SC_WINDOW_HOP,
 	SC_WINDOW_CUMULATE
 } ScWindowKind;
@@ -39,7 +39,8 @@ typedef struct ScAssigner
 {
 	ScWindowKind kind;
 	int64		size;			/* microseconds, > 0; CALENDAR: of the longest; NONE: 0 */
-	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size or slide */
+	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size or slide.  CALENDAR: if
+								 * count > 1, of local time; of months a month since year 0, less than count */
 
 	/* HOP, CUMULATE: microseconds, > 0 */
 	int64		slide;			/* from a window's start to the next one's; or of CUMULATE the step between their ends */
@@ -47,10 +48,14 @@ typedef struct ScAssigner
 
 	/* CALENDAR */
 	int			unit;			/* DTK_..., of date_trunc() */
+	int			count;			/* of so many units, if that is DTK_DAY or DTK_MONTH; else 1 */
 	pg_tz	   *zone;			/* NULL: event times are local times, of type timestamp */
 	bool		local;			/* a window is a local time, though it may come twice; else a row's offset counts */
 	bool		shown_local;	/* and is shown as such, so that one begins at the clock's change if its start is left out */
 } ScAssigner;
+
+/* Where windows are counted from unless told otherwise: 1970-01-01 00:00, of UTC or of local time */
+#define SC_DEFAULT_ORIGIN	((UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
 
 /* Are there windows that close?  If not, no row is late, and none needs an event time. */
 static inline bool
@@ -238,6 +243,11 @@ extern bool sc_assigner_init_hop(ScAssigner *assigner, int64 slide, int64 size, 
 extern bool sc_assigner_init_cumulate(ScAssigner *assigner, int64 step, int64 size, int64 origin);
 /* False: it is no unit of date_trunc(). */
 extern bool sc_assigner_init_calendar(ScAssigner *assigner, int unit, pg_tz *zone, bool shown_local);
+/*
+ * Windows of "count" days or months (DTK_DAY, DTK_MONTH) of a zone's calendar, or of local times if that is NULL.  One
+ * begins at the local date of "origin"; of months in its month, on the first.  False: they are too long.
+ */
+extern bool sc_assigner_init_periods(ScAssigner *assigner, int unit, int count, pg_tz *zone, int64 origin);
 
 /*
  * The window function of a name, without schema, and a number of arguments; false: there is none.

@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * calendar.c
- *	  Windows that a truncation makes: date_trunc() and casts to date (assigner.h, SC_WINDOW_CALENDAR).
+ *	  Windows that a truncation makes: date_trunc(), casts to date, and tumble() by days or months (assigner.h,
+ *	  SC_WINDOW_CALENDAR).
  *
  * The truncation itself assigns a row, in local time of the window's zone, as timestamptz_trunc() does it: never
  * start <= event time < end.  Where local midnight comes twice (Azores, Havana) it is the later one, and rows
@@ -63,9 +64,55 @@ sc_assigner_init_calendar(ScAssigner *assigner, int unit, pg_tz *zone, bool show
 	assigner->size = units[i].usecs;
 	assigner->origin = 0;
 	assigner->unit = unit;
+	assigner->count = 1;
 	assigner->zone = zone;
 	assigner->local = shown_local || units[i].usecs > USECS_PER_HOUR;
 	assigner->shown_local = shown_local;
+	return true;
+}
+
+/* The number of a month, counted from year 0. */
+static int64
+month_number(const struct pg_tm *tm)
+{
+	return (int64) tm->tm_year * 12 + tm->tm_mon - 1;
+}
+
+/* The local date of a moment at its midnight, or the moment itself if that is none that can be expressed. */
+static Timestamp
+local_date(int64 time, pg_tz *zone)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+	int			offset;
+	Timestamp	local;
+
+	if (timestamp2tm(time, zone ? &offset : NULL, &tm, &fsec, NULL, zone) != 0)
+		return time;
+	tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
+	return tm2timestamp(&tm, 0, NULL, &local) == 0 ? local : time;
+}
+
+bool
+sc_assigner_init_periods(ScAssigner *assigner, int unit, int count, pg_tz *zone, int64 origin)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+	int64		size;
+
+	if (!sc_assigner_init_calendar(assigner, unit, zone, false) ||
+		pg_mul_s64_overflow(assigner->size, count, &size) || size > END_TIMESTAMP / 2)
+		return false;
+	assigner->size = size;
+	assigner->count = count;
+	assigner->local = true;
+	/* the default is that date in each zone */
+	if (origin != SC_DEFAULT_ORIGIN)
+		origin = local_date(origin, zone);
+	if (unit == DTK_DAY)
+		assigner->origin = origin % size;
+	else if (timestamp2tm(origin, NULL, &tm, &fsec, NULL, NULL) == 0)
+		assigner->origin = month_number(&tm) % count;
 	return true;
 }
 
@@ -122,19 +169,41 @@ truncate_time(int unit, struct pg_tm *tm, fsec_t *fsec)
 	return true;
 }
 
+/*
+ * From the day or the first of the month in "tm", midnight of which is "local", back to the first one of as many as a
+ * window has.
+ */
+static bool
+truncate_to_period(const ScAssigner *assigner, struct pg_tm *tm, Timestamp *local)
+{
+	int64		month = month_number(tm);
+	int64		in_year;
+
+	if (assigner->unit == DTK_DAY)
+	{
+		*local -= sc_grid_offset(*local, assigner->origin, assigner->size);
+		return *local >= MIN_TIMESTAMP;
+	}
+	month -= sc_grid_offset(month, assigner->origin, assigner->count);
+	in_year = sc_grid_offset(month, 0, 12);
+	tm->tm_year = (month - in_year) / 12;
+	tm->tm_mon = in_year + 1;
+	return tm2timestamp(tm, 0, NULL, local) == 0;
+}
+
 /* The local time of the next truncation behind "local", which is one. */
 static bool
-next_local(int unit, Timestamp local, Timestamp *next)
+next_local(const ScAssigner *assigner, Timestamp local, Timestamp *next)
 {
-	int			i = unit_index(unit);
+	int			months = units[unit_index(assigner->unit)].months * assigner->count;
 	struct pg_tm tm;
 	fsec_t		fsec;
 
-	if (units[i].months == 0)
-		return !pg_add_s64_overflow(local, units[i].usecs, next) && IS_VALID_TIMESTAMP(*next);
+	if (months == 0)
+		return !pg_add_s64_overflow(local, assigner->size, next) && IS_VALID_TIMESTAMP(*next);
 	if (timestamp2tm(local, NULL, &tm, &fsec, NULL, NULL) != 0)
 		return false;
-	tm.tm_mon += units[i].months;
+	tm.tm_mon += months;
 	tm.tm_year += (tm.tm_mon - 1) / 12;
 	tm.tm_mon = (tm.tm_mon - 1) % 12 + 1;
 	return tm2timestamp(&tm, fsec, NULL, next) == 0;
@@ -202,6 +271,8 @@ truncate_local(const ScAssigner *assigner, int64 event_time, Timestamp *local, i
 	if (timestamp2tm(event_time, assigner->zone ? &offset : NULL, &tm, &fsec, NULL, assigner->zone) != 0 ||
 		!truncate_time(assigner->unit, &tm, &fsec) || tm2timestamp(&tm, fsec, NULL, local) != 0)
 		return false;
+	if (assigner->count > 1 && !truncate_to_period(assigner, &tm, local))
+		return false;
 	*behind = offset * USECS_PER_SEC;
 	return true;
 }
@@ -242,7 +313,7 @@ sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 	int64		end;
 
 	if (!truncate_local(assigner, event_time, &local, &behind) ||
-		!next_local(assigner->unit, local, &next) || !from_local(assigner, next, &end))
+		!next_local(assigner, local, &next) || !from_local(assigner, next, &end))
 		return false;
 	result.from = local + behind;
 	result.to = next + behind;
@@ -270,7 +341,7 @@ sc_calendar_end(const ScAssigner *assigner, int64 start)
 		return start + assigner->size;
 	/* sc_calendar_pane() has seen that it is there */
 	if (!truncate_local(assigner, start, &local, &behind) ||
-		!next_local(assigner->unit, local, &next) || !from_local(assigner, next, &end))
+		!next_local(assigner, local, &next) || !from_local(assigner, next, &end))
 		elog(ERROR, "a window has no end");
 	return end;
 }
@@ -287,41 +358,43 @@ sc_calendar_next_key(const ScAssigner *assigner, int64 start)
 	return end;
 }
 
-/* Has the watermark closed the window of an event time?  Its start is in *key. */
-static bool
-is_closed(const ScAssigner *assigner, int64 event_time, int64 watermark, int64 *key)
+/* The last event time up to "time" that has a window; "time" itself if none is so late as to have none. */
+static int64
+last_with_window(const ScAssigner *assigner, int64 time)
 {
+	int64		last = Min(time, END_TIMESTAMP - assigner->size - 2 * USECS_PER_DAY);
 	ScPaneSpan	span;
 
-	if (!sc_calendar_pane(assigner, event_time, &span))
-		return false;
-	*key = span.key;
-	return sc_calendar_end(assigner, span.key) <= watermark;
+	while (last < time)
+	{
+		int64		middle = last + (time - last + 1) / 2;
+
+		if (sc_calendar_pane(assigner, middle, &span))
+			last = middle;
+		else
+			time = middle - 1;
+	}
+	return last;
 }
 
+/*
+ * The greatest start of the windows that the watermark has closed; false: there is none.  A closed window has no event
+ * time behind the watermark, so from there backwards the first one that is met is the last.
+ */
 bool
 sc_calendar_last_closed(const ScAssigner *assigner, int64 watermark, int64 *start)
 {
-	/* one that is closed for certain, and one that isn't: where closed ones end is looked for by halves */
-	int64		closed = sc_time_add(watermark, -3 * (assigner->size + USECS_PER_DAY));
-	int64		open = watermark;
-	int64		key;
+	int64		time = last_with_window(assigner, watermark);
+	ScPaneSpan	span;
 
-	/* not before the first year, in which windows may begin that are that long */
-	closed = Max(closed, (POSTGRES_EPOCH_JDATE - date2j(1, 1, 1) - 2) * -USECS_PER_DAY);
-	if (!is_closed(assigner, closed, watermark, start))
-		return false;
-	while (open - closed > assigner->size)
+	while (sc_calendar_pane(assigner, time, &span))
 	{
-		int64		middle = closed + (open - closed) / 2;
-
-		if (is_closed(assigner, middle, watermark, &key))
-			closed = middle;
-		else
-			open = middle;
+		if (sc_calendar_end(assigner, span.key) <= watermark)
+		{
+			*start = span.key;
+			return true;
+		}
+		time = Min(span.from, span.key) - 1;
 	}
-	(void) is_closed(assigner, closed, watermark, start);
-	for (key = *start; sc_calendar_end(assigner, key) <= watermark; key = sc_calendar_next_key(assigner, key))
-		*start = key;
-	return true;
+	return false;
 }
