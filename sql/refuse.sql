@@ -137,8 +137,6 @@ SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, 
 
 -- without a window
 SELECT try('SELECT count(*) FROM clicks', 'close');
-SELECT try('SELECT url FROM clicks');
-SELECT try('SELECT url, ms FROM clicks WHERE ms > 5');
 SELECT try('SELECT url, count(*) FROM clicks GROUP BY url, ms');
 SELECT try('SELECT url, ms, count(*) FROM clicks GROUP BY url');
 SELECT try('SELECT w.window_start, count(*) FROM clicks GROUP BY 1');

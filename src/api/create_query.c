@@ -274,7 +274,7 @@ set_identity(NewQuery *query, const char *table, const char *key)
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 		Var		   *var = (Var *) target->expr;
 
-		if (IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS)
+		if (!query->definition->stateless && IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS)
 			appendStringInfo(&command, "ALTER %s SET NOT NULL, ", quote_identifier(target->resname));
 	}
 	if (key != NULL && query->definition->nkeys == 0)

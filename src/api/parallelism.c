@@ -4,7 +4,8 @@
  *
  * Each task of a query sees all rows, and takes those whose keys hash into its range.  So WHERE and keys must come to
  * the same in all of them, at whatever time each of them is at a row: they are made of what came with the server,
- * which nobody changes meanwhile.  What is computed of a group is one task's alone, and can be anything.
+ * which nobody changes meanwhile.  What is computed of a group is one task's alone, and can be anything; of a query
+ * without groups, all that is computed of a row.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -79,6 +80,9 @@ sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *defin
 				 errdetail("The pipeline has %d.", pipeline->parallelism),
 				 errhint("Call stream_ckpt.alter_pipeline('%s', parallelism => %d) first.", pipeline->name,
 						 parallelism)));
+	/* each row is evaluated by one task only, whatever it is made of */
+	if (definition->stateless)
+		return;
 	if (parallelism > 1 && definition->nkeys == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

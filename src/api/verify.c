@@ -194,6 +194,9 @@ truth_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOff
 	TargetEntry *target = window_target(definition);
 	char	   *condition = "true";
 
+	/* without groups the result has all rows; "target" may be over the stream's columns */
+	if (definition->stateless)
+		return condition;
 	if (query->emit == SC_EMIT_CLOSE)
 		condition = closed_condition(query, definition, names, offset);
 	if (target != NULL && ((Var *) target->expr)->varattno == SC_WINDOW_START)

@@ -11,6 +11,8 @@
  * same panes open (some without groups): so event time, and which windows are over, is the same in all.  Rows of other
  * tasks are told before all that if they can be (route.c).
  *
+ * A query without groups has none of that: stateless.c.
+ *
  * The rule: no window that is late has an open pane, so that only opening one needs to ask.
  *-------------------------------------------------------------------------
  */
@@ -105,7 +107,10 @@ compile(ScEngine *engine)
 	sc_keys_compile(engine);
 	sc_aggregates_compile(engine);
 	sc_route_compile(engine);
-	sc_emit_compile(engine);
+	if (def->stateless)
+		sc_stateless_compile(engine);
+	else
+		sc_emit_compile(engine);
 	set_layout(engine);
 	for (int version = 1; version <= SC_FORMAT_VERSION; version++)
 		engine->signatures[version] = sc_signature(engine, version);
@@ -438,7 +443,9 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
 	engine->tmpcontext->ecxt_scantuple = slot;
-	if (!cut && keys_come_first(engine, slot))
+	if (unlikely(engine->def->stateless))
+		sc_stateless_row(engine, cut);
+	else if (!cut && keys_come_first(engine, slot))
 		add_if_ours(engine, slot);
 	else
 		take_any_row(engine, slot, cut);

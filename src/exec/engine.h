@@ -161,6 +161,12 @@ extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 extern bool sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row);
 
 /*
+ * Of a query without groups: is a row another task's, by the end of its transaction and its number in it?  Then it is
+ * counted, and all is done that sc_engine_row would do.
+ */
+extern bool sc_engine_passes_by(ScEngine *engine, uint64 transaction, int64 ordinal);
+
+/*
  * The same as sc_engine_row for a row that was cut: in place of values that were left out it has on-disk TOAST
  * pointers.  ERRCODE_PROGRAM_LIMIT_EXCEEDED where WHERE reads one of them, or lets the row pass
  * and keys or aggregates read one, or it is late and late_row wants it.

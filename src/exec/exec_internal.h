@@ -273,7 +273,7 @@ struct ScEngine
 	ExprState  *column_quals;	/* what of it needs no window */
 	bool		where_can_fail; /* it may raise an error */
 	Bitmapset  *where_attnos;	/* the stream attributes that it reads; 0: the whole row */
-	Bitmapset  *group_attnos;	/* those that keys and aggregates read */
+	Bitmapset  *group_attnos;	/* those that keys and aggregates read; without groups, the target list */
 	ExprContext *tmpcontext;
 	MemoryContext groupcontext; /* for the state layer: bytes of one group */
 	int			rows_since_reset;
@@ -441,6 +441,10 @@ extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
 
 /* route.c */
 extern void sc_route_compile(ScEngine *engine);
+
+/* stateless.c: in place of keys, groups and emission */
+extern void sc_stateless_compile(ScEngine *engine);
+extern void sc_stateless_row(ScEngine *engine, bool cut);
 
 /* keys.c */
 extern void sc_keys_compile(ScEngine *engine);

@@ -67,6 +67,8 @@ sc_where_compile(ScEngine *engine)
 	/* leakproof functions raise no error, whatever their arguments are */
 	engine->where_can_fail = contain_leaked_vars((Node *) def->quals);
 	engine->where_attnos = attributes_of(NULL, (Node *) def->quals);
+	if (def->stateless)
+		engine->group_attnos = attributes_of(NULL, (Node *) def->target);
 	for (int i = 0; i < def->nkeys; i++)
 		engine->group_attnos = attributes_of(engine->group_attnos, (Node *) def->keys[i].expr);
 	for (int i = 0; i < def->naggs; i++)

@@ -273,6 +273,20 @@ relation_owner(Oid relid)
 	return owner;
 }
 
+const char *
+sc_emit_name(ScEmit emit)
+{
+	return emit == SC_EMIT_UPDATE ? "update" : emit == SC_EMIT_ROWS ? "rows" : "close";
+}
+
+static ScEmit
+emit_by_name(const char *name)
+{
+	if (strcmp(name, "update") == 0)
+		return SC_EMIT_UPDATE;
+	return strcmp(name, "rows") == 0 ? SC_EMIT_ROWS : SC_EMIT_CLOSE;
+}
+
 /* NULL if its result table, view or stream is gone.  The owner is the view's. */
 static void *
 read_query(const ScCatalogRow *row)
@@ -282,7 +296,6 @@ read_query(const ScCatalogRow *row)
 	Oid			view = DatumGetObjectId(sc_row_get(row, Anum_query_definition));
 	Oid			stream_relid = DatumGetObjectId(sc_row_get(row, Anum_query_source));
 	Oid			owner = relation_owner(view);
-	char	   *emit;
 
 	if (!OidIsValid(owner) || !relation_exists(relid) || !relation_exists(stream_relid))
 		return NULL;
@@ -294,8 +307,7 @@ read_query(const ScCatalogRow *row)
 	query->stream_relid = stream_relid;
 	query->owner = owner;
 	query->pipeline_id = DatumGetInt32(sc_row_get(row, Anum_query_pipeline_id));
-	emit = TextDatumGetCString(sc_row_get(row, Anum_query_emit));
-	query->emit = strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
+	query->emit = emit_by_name(TextDatumGetCString(sc_row_get(row, Anum_query_emit)));
 	query->allowed_lateness =
 		sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, Anum_query_allowed_lateness)),
 						  "allowed_lateness");

@@ -23,10 +23,14 @@
 
 typedef enum ScEmit
 {
-	SC_EMIT_DEFAULT = 0,		/* of create_query(): close with windows, update without; no query has it */
+	SC_EMIT_DEFAULT = 0,		/* of create_query(): what the definition asks for; no query has it */
 	SC_EMIT_CLOSE = 'c',		/* a window's rows appear once, when it closes */
-	SC_EMIT_UPDATE = 'u'		/* each checkpoint upserts what changed */
+	SC_EMIT_UPDATE = 'u',		/* each checkpoint upserts what changed */
+	SC_EMIT_ROWS = 'r'			/* stateless: each row that passes WHERE is a result row, inserted once */
 } ScEmit;
+
+/* As the catalog has it. */
+extern const char *sc_emit_name(ScEmit emit);
 
 /* stream_ckpt.pipeline */
 typedef struct ScPipeline

@@ -279,14 +279,13 @@ sc_query_insert(const ScQuery *query)
 {
 	ScCatalogRow row = {0};
 	int64		query_id = new_query_id();
-	const char *emit = query->emit == SC_EMIT_UPDATE ? "update" : "close";
 
 	sc_row_set(&row, Anum_query_id, Int64GetDatum(query_id));
 	sc_row_set(&row, Anum_query_relid, ObjectIdGetDatum(query->relid));
 	sc_row_set(&row, Anum_query_definition, ObjectIdGetDatum(query->definition));
 	sc_row_set(&row, Anum_query_source, ObjectIdGetDatum(query->stream_relid));
 	sc_row_set(&row, Anum_query_pipeline_id, Int32GetDatum(query->pipeline_id));
-	sc_row_set(&row, Anum_query_emit, CStringGetTextDatum(emit));
+	sc_row_set(&row, Anum_query_emit, CStringGetTextDatum(sc_emit_name(query->emit)));
 	sc_row_set(&row, Anum_query_allowed_lateness,
 			   sc_interval_datum(query->allowed_lateness));
 	sc_row_set(&row, Anum_query_keep_late_rows, BoolGetDatum(query->keep_late_rows));

@@ -19,6 +19,9 @@
  *                   4+nkeys..3+nkeys+naggs   the aggregates' results
  *                 Direct arguments of ordered-set aggregates too.
  *
+ * A stateless definition (no GROUP BY, no aggregates, no window) has no upper part: its target list is of the source
+ * part, over the row of the stream, and each row that passes "quals" is a row of the result.
+ *
  * All expressions have been through expression_planner(), hold no Aggref, no
  * SubLink and no Param, and are plain node trees: ExecInitExpr(expr, NULL)
  * compiles them.  A row of the stream as a value is a RowExpr of its columns.  A definition lives in one memory context and is never changed.
@@ -64,8 +67,9 @@ typedef struct ScDefinition
 	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
 	ScAssigner	window;
 	Expr	   *window_value;	/* of the group slot's window_start, over that of OUTER_VAR, if they differ */
+	bool		stateless;		/* no groups: see above; emit is ROWS then, and only then */
 	bool		never_closes;	/* a key reads the event time, but there are no windows */
-	ScEmit		emit;			/* CLOSE with windows only */
+	ScEmit		emit;			/* CLOSE with windows only; never DEFAULT */
 	List	   *quals;			/* implicitly ANDed; NIL: every row */
 	int			nkeys;			/* without the window's columns */
 	ScKey	   *keys;
@@ -77,7 +81,7 @@ typedef struct ScDefinition
 	/*
 	 * The result columns (1-based positions in "target") that identify a row:
 	 * one or more window columns, if there are windows, and every key.  nresult_key 0: the select list
-	 * leaves one out (allowed for emit => 'close' without allowed lateness only), or one_row.
+	 * leaves one out (allowed for emit => 'close' without allowed lateness only), or one_row, or stateless.
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;

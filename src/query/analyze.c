@@ -80,15 +80,57 @@ expand_generated(ScAnalysis *an)
 	relation_close(stream, AccessShareLock);
 }
 
+static void
+refuse_lateness(ScAnalysis *an)
+{
+	if (an->allowed_lateness > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("allowed_lateness needs a window"),
+				 errdetail("Without a window no row is late: every row counts."),
+				 errhint("Leave it out."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+}
+
+/* Has the definition no groups, so that each row is for itself? */
+static bool
+is_stateless(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	return query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL && an->window_call == NULL;
+}
+
+/* The same for one that has no groups.  Fails if it was asked for what only a query with groups can do. */
+static void
+choose_emit_of_rows(ScAnalysis *an)
+{
+	if (an->emit != SC_EMIT_DEFAULT && an->emit != SC_EMIT_ROWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("emit '%s' needs GROUP BY or aggregates", sc_emit_name(an->emit)),
+				 errdetail("Without them each row that passes WHERE becomes a row of the result, once."),
+				 an->source_text != NULL ? errhint("Leave it out.") :
+				 errhint("The definition was changed: drop the query with stream_ckpt.drop_query(), and create it again."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	refuse_lateness(an);
+	an->emit = SC_EMIT_ROWS;
+}
+
 /*
  * Takes what was left out by what the definition is.  Fails if it was asked for what only a query with
  * windows can do.
  */
 static void
-choose_emit(ScAnalysis *an)
+choose_emit_of_groups(ScAnalysis *an)
 {
 	bool		windows = sc_assigner_has_windows(&an->def->window);
 
+	if (an->emit == SC_EMIT_ROWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the definition has GROUP BY or aggregates, which it had not when the query was created"),
+				 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
 	if (an->emit == SC_EMIT_DEFAULT)
 		an->emit = windows ? SC_EMIT_CLOSE : SC_EMIT_UPDATE;
 	if (!windows && an->emit == SC_EMIT_CLOSE)
@@ -99,13 +141,18 @@ choose_emit(ScAnalysis *an)
 				 errhint("Leave it out, or use emit => 'update'; or add a window to FROM, as in FROM %s, stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start.",
 						 quote_identifier(get_rel_name(an->stream->relid))),
 				 sc_errposition(an, sc_from_item_location(an, 0))));
-	if (!windows && an->allowed_lateness > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("allowed_lateness needs a window"),
-				 errdetail("Without a window no row is late: every row counts."),
-				 errhint("Leave it out."),
-				 sc_errposition(an, sc_from_item_location(an, 0))));
+	if (!windows)
+		refuse_lateness(an);
+}
+
+static void
+choose_emit(ScAnalysis *an)
+{
+	an->def->stateless = is_stateless(an);
+	if (an->def->stateless)
+		choose_emit_of_rows(an);
+	else
+		choose_emit_of_groups(an);
 	an->def->emit = an->emit;
 }
 
@@ -243,6 +290,9 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
+	/* rows without groups aren't identified by anything */
+	if (is_stateless(&an))
+		return false;
 	flatten_groups(&an);
 	flatten_aliases(&an);
 

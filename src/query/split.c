@@ -241,7 +241,7 @@ window_is_grouped(ScAnalysis *an)
 	return false;
 }
 
-/* A SELECT without GROUP BY: its rows are one group, if there are aggregates and no windows. */
+/* A SELECT with aggregates but without GROUP BY: its rows are one group, if there are no windows. */
 static void
 check_ungrouped(ScAnalysis *an)
 {
@@ -253,12 +253,6 @@ check_ungrouped(ScAnalysis *an)
 				 errmsg("a continuous query with a window needs GROUP BY"),
 				 errhint("Group by the window: GROUP BY w.window_start, with further keys if you like; or leave the window out of FROM."),
 				 sc_errposition(an, exprLocation((Node *) query->targetList))));
-	if (!query->hasAggs && query->havingQual == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous query without GROUP BY and aggregates is not supported yet"),
-				 errhint("Add aggregates, such as count(*), or GROUP BY."),
-				 sc_errposition(an, exprLocation((Node *) query->targetList))));
 	an->def->one_row = true;
 }
 
@@ -269,6 +263,8 @@ analyze_group_by(ScAnalysis *an)
 	Query	   *query = an->query;
 	ListCell   *lc;
 
+	if (an->def->stateless)
+		return;
 	if (query->groupClause == NIL)
 	{
 		check_ungrouped(an);
@@ -419,7 +415,10 @@ final_expr(ScAnalysis *an, Node *node)
 	return expression_planner((Expr *) final_mutator(node, an));
 }
 
-/* Fills def->target, numbered anew: what only ORDER BY or GROUP BY brought in is left out. */
+/*
+ * Fills def->target, numbered anew: what only ORDER BY or GROUP BY brought in is left out.  Without groups it is over
+ * the row of the stream.
+ */
 static void
 build_target(ScAnalysis *an)
 {
@@ -429,11 +428,12 @@ build_target(ScAnalysis *an)
 	foreach(lc, an->query->targetList)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		Node	   *written = (Node *) tle->expr;
 
 		if (tle->resjunk)
 			continue;
 		def->target = lappend(def->target,
-							  makeTargetEntry(final_expr(an, (Node *) tle->expr),
+							  makeTargetEntry(def->stateless ? source_expr(an, written) : final_expr(an, written),
 											  list_length(def->target) + 1,
 											  pstrdup(tle->resname), false));
 	}
@@ -644,5 +644,6 @@ sc_split_definition(ScAnalysis *an)
 	if (an->query->havingQual != NULL)
 		def->having = make_ands_implicit(final_expr(an, an->query->havingQual));
 	build_aggregates(an);
-	build_result_key(an);
+	if (!def->stateless)
+		build_result_key(an);
 }

@@ -293,6 +293,9 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	if (query->stream)
 	{
 		query->ordinal++;
+		if (query->definition->stateless && query->place.ntasks > 1 &&
+			sc_engine_passes_by(query->engine, query->transaction, query->ordinal))
+			return;
 		if (query->shared_desc && !(record->flags & SC_WIRE_CUT) &&
 			sc_engine_is_anothers(query->engine, query->shared_desc, SC_WIRE_TUPLE(record)))
 			return;
