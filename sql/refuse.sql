@@ -66,7 +66,13 @@ SELECT try('WITH c AS (DELETE FROM plain RETURNING 1) SELECT w.window_start, cou
 SELECT try('SELECT w.window_start FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 UNION SELECT now()');
 SELECT try('SELECT w.window_start FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 INTERSECT SELECT now()');
 SELECT try('SELECT w.window_start FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 EXCEPT ALL SELECT now()');
+SELECT try('SELECT DISTINCT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start');
 SELECT try('SELECT DISTINCT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT DISTINCT url FROM clicks', 'close');
+SELECT try('SELECT DISTINCT url FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w');
+SELECT try('SELECT DISTINCT w.window_start, url FROM clicks, stream_ckpt.cumulate(ts, ''1 min'', ''1 h'') w');
+SELECT try('SELECT DISTINCT x FROM clicks');
+SELECT try('SELECT DISTINCT url, rank() OVER (ORDER BY ms) FROM clicks');
 SELECT try('SELECT DISTINCT ON (w.window_start) w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
 SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 ORDER BY count(*) DESC');
 SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 LIMIT 10');

@@ -166,10 +166,12 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	an.query = copyObject(query);
 	an.source_text = source_text;
 	an.outer_location = -1;
+	an.grouping = "GROUP BY";
 	an.emit = emit;
 	an.allowed_lateness = allowed_lateness;
 	an.def = palloc0(sizeof(ScDefinition));
 
+	sc_rewrite_distinct(&an);
 	flatten_groups(&an);
 	sc_check_clauses(&an);
 	sc_analyze_from(&an);
@@ -290,6 +292,7 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
+	sc_rewrite_distinct(&an);
 	/* rows without groups aren't identified by anything */
 	if (is_stateless(&an))
 		return false;

@@ -85,15 +85,21 @@ refuse_set_operations(ScAnalysis *an)
 					 "Create one continuous query for each SELECT, and combine their result tables in a view.");
 }
 
+/* What could be made GROUP BY isn't here any more (distinct.c). */
 static void
 refuse_distinct(ScAnalysis *an)
 {
 	Query	   *query = an->query;
 
-	if (query->distinctClause != NIL)
-		sc_refuse_clause(an, sort_group_location(an, query->distinctClause),
-						 query->hasDistinctOn ? "DISTINCT ON" : "SELECT DISTINCT",
+	/* window functions are refused by themselves */
+	if (query->distinctClause == NIL || query->hasWindowFuncs)
+		return;
+	if (query->hasDistinctOn)
+		sc_refuse_clause(an, sort_group_location(an, query->distinctClause), "DISTINCT ON",
 						 "Make what is to be distinct the keys of GROUP BY. DISTINCT inside an aggregate is supported.");
+	sc_refuse_clause(an, sort_group_location(an, query->distinctClause),
+					 "SELECT DISTINCT of groups whose keys are not all in the select list",
+					 "Add every item of GROUP BY to the select list, or apply DISTINCT to the result table when you read it.");
 }
 
 static void

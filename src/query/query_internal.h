@@ -5,6 +5,7 @@
  * analyze.c runs the steps in this order; each fills its part of ScAnalysis and
  * may rely on those of the steps before it:
  *
+ *	 distinct.c		makes SELECT DISTINCT a GROUP BY
  *	 clauses.c		refuses clauses of the whole SELECT
  *	 from.c			finds the stream and the window function
  *	 window.c		reads the window function's arguments, if there is one
@@ -32,6 +33,7 @@ typedef struct ScAnalysis
 	const char *source_text;	/* NULL: a stored definition */
 	int			outer_location; /* of the call or cast that hides what is looked at (defaults,
 								 * domains), for what has no place of its own; -1: none */
+	const char *grouping;		/* what the keys are written in, for errors: "GROUP BY", or what is made one */
 	ScEmit		emit;			/* DEFAULT: not chosen yet */
 	int64		allowed_lateness;
 
@@ -54,6 +56,9 @@ typedef struct ScAnalysis
 
 	ScDefinition *def;			/* what it all comes to */
 } ScAnalysis;
+
+/* distinct.c */
+extern void sc_rewrite_distinct(ScAnalysis *an);
 
 /* clauses.c */
 extern void sc_check_clauses(ScAnalysis *an);

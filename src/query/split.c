@@ -197,10 +197,10 @@ check_key_type(ScAnalysis *an, Node *expr, SortGroupClause *clause)
 	if (lacks != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("type %s is not supported in GROUP BY of a continuous query",
-						format_type_be(exprType(expr))),
+				 errmsg("type %s is not supported in %s of a continuous query",
+						format_type_be(exprType(expr)), an->grouping),
 				 errdetail("The type has no %s.", lacks),
-				 errhint("Group by the value as text, with ::text, in GROUP BY and in the select list."),
+				 errhint("Use the value as text, with ::text, wherever it is written."),
 				 sc_errposition(an, exprLocation(expr))));
 }
 
@@ -277,15 +277,15 @@ analyze_group_by(ScAnalysis *an)
 		!window_is_grouped(an))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("GROUP BY without window_end of cumulate() is not supported"),
+				 errmsg("%s without window_end of cumulate() is not supported", an->grouping),
 				 errdetail("Windows of one start have different ends."),
-				 errhint("Add window_end to GROUP BY."),
+				 errhint("Add window_end to %s.", an->grouping),
 				 sc_errposition(an, exprLocation((Node *) query->targetList))));
 	if (sc_assigner_has_windows(&an->def->window) && !window_is_grouped(an))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("GROUP BY without a column of the window is not supported"),
-				 errhint("Add window_start or window_end of the window function to GROUP BY, as it is and not inside an expression; or leave the window out of FROM."),
+				 errmsg("%s without a column of the window is not supported", an->grouping),
+				 errhint("Add window_start or window_end of the window function to %s, as it is and not inside an expression; or leave the window out of FROM.", an->grouping),
 				 sc_errposition(an, exprLocation(linitial(an->key_exprs)))));
 }
 
@@ -620,10 +620,10 @@ check_shared_keys(ScAnalysis *an)
 		if (sc_key_equality_can_change(&def->keys[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("type %s is not supported in GROUP BY with %s() and emit 'update' or an allowed_lateness",
-							format_type_be(def->keys[i].type), sc_window_function(def->window.kind)),
+					 errmsg("type %s is not supported in %s with %s() and emit 'update' or an allowed_lateness",
+							format_type_be(def->keys[i].type), an->grouping, sc_window_function(def->window.kind)),
 					 errdetail("Which of its values are equal can change."),
-					 errhint("Group by the value as text, with ::text, in GROUP BY and in the select list."),
+					 errhint("Use the value as text, with ::text, wherever it is written."),
 					 sc_errposition(an, exprLocation(list_nth(an->key_exprs, i)))));
 	}
 }
