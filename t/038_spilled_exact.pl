@@ -211,6 +211,13 @@ wait_running($node);
 sql("INSERT INTO huge_t SELECT '2024-01-01 00:00 UTC', 10000 FROM generate_series(1, 6000)");
 checkpoint_all($node);
 is(sql("SELECT status FROM stream_ckpt.queries WHERE query = 'huge'::regclass"), 'running', 'it goes on while it need not be whole');
+# its runs are not merged, whose number asks for it
+for (1 .. 6)
+{
+	sql("INSERT INTO huge_t SELECT '2024-01-01 00:00 UTC', 10000 FROM generate_series(1, 700)");
+	checkpoint_all($node);
+}
+is(sql("SELECT status FROM stream_ckpt.queries WHERE query = 'huge'::regclass"), 'running', 'nor to be merged');
 sql("INSERT INTO huge_t VALUES ('2024-01-01 02:00 UTC', 1)");
 wait_until($node, "SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'huge'::regclass", 'the query fails');
 like(sql("SELECT sqlstate || message FROM stream_ckpt.queries WHERE query = 'huge'::regclass"),

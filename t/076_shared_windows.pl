@@ -160,6 +160,31 @@ sync_pipelines($node);
 is(sql(q(SELECT string_agg(to_char(window_end AT TIME ZONE 'UTC', 'MI') || '=' || n, ' ' ORDER BY window_end) FROM stays_late WHERE k = 3)),
 	'03=2', 'a window that was over isn\'t opened again');
 
+# More places of windows that are over than can be remembered one by one
+sql('CREATE TABLE c (ts timestamptz, late bool)');
+attach($node, 'c');
+create_query($node, 'sparse', 'c', emit => 'close', select => "SELECT w.window_start, w.window_end, count(*) AS n, bool_or(late) AS late
+	FROM c, stream_ckpt.hop(ts, '1 minute', '5 minutes') w GROUP BY 1, 2");
+sql("DO 'BEGIN FOR i IN 0 .. 59 LOOP INSERT INTO c VALUES (timestamptz ''2024-01-01 00:00:30 UTC'' + i * interval ''1 day'', false); COMMIT; END LOOP; END'");
+sync_pipelines($node);
+sql("SELECT stream_ckpt.reset_watermark('c', '2024-01-01 UTC')");
+sql("DO 'BEGIN FOR i IN 0 .. 58 LOOP INSERT INTO c VALUES (timestamptz ''2024-01-01 00:00:40 UTC'' + i * interval ''1 day'', true); COMMIT; END LOOP; END'");
+sql("INSERT INTO c VALUES ('2024-12-31 UTC', true)");
+sync_pipelines($node);
+is(sql("SELECT count(*), max(n), bool_or(late) FROM sparse WHERE window_start < '2024-02-28 01:00 UTC'"), '295|1|f', 'none of them is opened again');
+
+# What identifies a row of cumulate() is the window's end
+sql(q(CREATE TABLE ends (ts timestamptz)));
+attach($node, 'ends');
+create_query($node, 'ends_of', 'ends', emit => 'update', select => "SELECT w.window_start, w.window_end, count(*) AS n FROM ends, stream_ckpt.cumulate(ts, '1 minute', '3 minutes') w GROUP BY 1, 2");
+sql(q(INSERT INTO ends VALUES ('2024-01-01 00:01:30 UTC')));
+sync_pipelines($node);
+sql(q(DROP INDEX ends_of_key; CREATE TABLE kept AS TABLE ends_of; TRUNCATE ends_of; CREATE UNIQUE INDEX ON ends_of (window_start)));
+sql(q(INSERT INTO ends VALUES ('2024-01-01 00:00:30 UTC')));
+wait_until($node, "SELECT status NOT IN ('running', 'recovering') FROM stream_ckpt.queries WHERE query = 'ends_of'::regclass", 'an index on its start is no key');
+like(counter($node, 'ends_of', 'message'), qr/unique/, 'and the message says that one is missing');
+sql(q(SELECT stream_ckpt.drop_query('ends_of')));
+
 # What has changed is emitted once for a checkpoint, however often the watermark moves before it
 sql(q(SELECT stream_ckpt.alter_pipeline('default', checkpoint_interval => '1 hour')));
 sql('CREATE TABLE o (ts timestamptz, k int)');

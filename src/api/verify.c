@@ -174,7 +174,8 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
 	if (target == NULL)
-		refuse(query, "Its select list has no column of the window, so closed windows cannot be told from open ones.",
+		refuse(query, "Its select list has no column that tells windows apart, so closed ones cannot be told from open ones.",
+			   definition->window.kind == SC_WINDOW_CUMULATE ? "Add window_end to the select list." :
 			   "Add window_start to the select list.");
 	column = ((Var *) target->expr)->varattno;
 	if (!sc_assigner_last_closed(&definition->window, column, watermark, &greatest))

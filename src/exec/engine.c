@@ -207,7 +207,7 @@ is_over(const ScEngine *engine)
 {
 	return sc_is_past_lateness(engine->window.end, engine->options.allowed_lateness,
 							   engine->watermark) ||
-		sc_closed_contains(&engine->time, engine->window.start, engine->window.end);
+		sc_closed_contains(&engine->time, sc_assigner_place(&engine->def->window, &engine->window));
 }
 
 /* WHERE of a row with a window that is open, or may be opened. */

@@ -248,7 +248,7 @@ sc_engine_free_closed(ScEngine *engine)
 	{
 		const ScWindow *window = &engine->panes[i]->window;
 
-		if (sc_closed_contains(&engine->time, window->start, window->end))
+		if (sc_closed_contains(&engine->time, sc_assigner_place(&engine->def->window, window)))
 			sc_panes_close(engine, i, 1);
 	}
 }

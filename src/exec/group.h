@@ -183,6 +183,8 @@ extern void sc_bucket_loaded(ScEngine *engine, ScBucket *bucket, bool complete);
 extern void sc_bucket_free(ScEngine *engine, ScBucket *bucket);
 /* An error if the bucket, or none, would take more than the task may have with so many bytes. */
 extern void sc_bucket_check_room(const ScBucket *bucket, Size more);
+/* The same without an error. */
+extern bool sc_bucket_has_room(const ScBucket *bucket, Size more);
 
 /* ---------- groups ---------- */
 

@@ -31,7 +31,7 @@ bool
 sc_shared_is_over(const ScEngine *engine, const ScWindow *window)
 {
 	return sc_is_past_lateness(window->end, engine->options.allowed_lateness, engine->watermark) ||
-		sc_closed_contains(&engine->time, sc_assigner_place(&engine->def->window, window).start, window->end);
+		sc_closed_contains(&engine->time, sc_assigner_place(&engine->def->window, window));
 }
 
 /* Is one of a pane's windows? */
@@ -52,7 +52,7 @@ sc_shared_some_over(const ScEngine *engine, int64 pane_key)
 static bool
 is_closed(const ScEngine *engine, const ScWindow *window)
 {
-	return sc_closed_contains(&engine->time, sc_assigner_place(&engine->def->window, window).start, window->end);
+	return sc_closed_contains(&engine->time, sc_assigner_place(&engine->def->window, window));
 }
 
 /* Of the windows that have open panes and end behind "after", the one that ends first; false: there is none. */
@@ -64,15 +64,13 @@ sc_shared_next_end(const ScEngine *engine, int64 after, ScWindow *window)
 
 	for (int i = 0; i < engine->npanes; i++)
 	{
-		int64		key = engine->panes[i]->key;
-		ScWindow	next = sc_assigner_first_window(assigner, key);
+		ScWindow	next;
 
 		/* those of the panes behind end no earlier */
-		if (found && next.end >= window->end)
+		if (found && sc_assigner_first_end(assigner, engine->panes[i]->key) >= window->end)
 			break;
-		while (next.end <= after && sc_assigner_next_window(assigner, key, &next))
-			;
-		if (next.end > after && (!found || next.end < window->end))
+		if (sc_shared_window_behind(assigner, engine->panes[i]->key, after, &next) &&
+			(!found || next.end < window->end))
 		{
 			*window = next;
 			found = true;

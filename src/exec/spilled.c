@@ -104,6 +104,18 @@ sc_pane_open_spilled(ScEngine *engine, int64 key, int64 stored_bytes)
  * Buckets
  * --------------------------------------------------------------------- */
 
+static Size
+bytes_with(const ScBucket *bucket, Size more)
+{
+	return (bucket ? bucket->context->mem_allocated : 0) + more;
+}
+
+bool
+sc_bucket_has_room(const ScBucket *bucket, Size more)
+{
+	return bytes_with(bucket, more) <= (Size) sc_task_memory * 1024 * 1024;
+}
+
 /*
  * A bucket is small, but for a group that is large by itself: it has to fit into memory when it is needed whole.  If it
  * were read again for each of its rows, nothing would go on, either.
@@ -111,10 +123,9 @@ sc_pane_open_spilled(ScEngine *engine, int64 key, int64 stored_bytes)
 void
 sc_bucket_check_room(const ScBucket *bucket, Size more)
 {
-	Size		limit = (Size) sc_task_memory * 1024 * 1024;
-	Size		bytes = (bucket ? bucket->context->mem_allocated : 0) + more;
+	Size		bytes = bytes_with(bucket, more);
 
-	if (bytes <= limit)
+	if (sc_bucket_has_room(bucket, more))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

@@ -241,6 +241,21 @@ is_window_column(Query *query, TargetEntry *target)
 		rt_fetch(var->varno, query->rtable)->rtekind == RTE_FUNCTION;
 }
 
+/* Does the column tell its window from all others? */
+static bool
+identifies_window(Query *query, TargetEntry *target)
+{
+	Var		   *var = (Var *) target->expr;
+	FuncExpr   *call;
+	ScAssigner	assigner = {0};
+
+	if (!is_window_column(query, target))
+		return false;
+	call = castNode(FuncExpr, linitial_node(RangeTblFunction, rt_fetch(var->varno, query->rtable)->functions)->funcexpr);
+	return sc_window_function_kind(call->funcid, &assigner.kind) &&
+		sc_assigner_is_identified_by(&assigner, var->varattno);
+}
+
 /* The target of a result column (from 0), if it is an item of GROUP BY, or NULL. */
 static TargetEntry *
 grouped_target(Query *query, int column)
@@ -304,7 +319,7 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 		TargetEntry *target = grouped_target(an.query, columns[i]);
 
 		result = (target != NULL);
-		window |= result && is_window_column(an.query, target);
+		window |= result && identifies_window(an.query, target);
 	}
 	foreach(lc, an.query->groupClause)
 	{

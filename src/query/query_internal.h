@@ -71,6 +71,8 @@ extern void sc_analyze_from(ScAnalysis *an);
 
 /* window.c */
 extern bool sc_is_window_function(Oid funcid);
+/* The kind of windows that a function of ours makes; false: it is no window function. */
+extern bool sc_window_function_kind(Oid funcid, ScWindowKind *kind);
 extern void sc_analyze_window(ScAnalysis *an);
 
 /* time_keys.c: fills in the window and the event time, if an item of GROUP BY is a window */

@@ -582,7 +582,7 @@ build_result_key(ScAnalysis *an)
 	{
 		columns[n++] = find_window_column(def);
 		if (columns[0] == 0 && needed)
-			refuse_missing_key(an, "a column of the window",
+			refuse_missing_key(an, def->window.kind == SC_WINDOW_CUMULATE ? "window_end" : "a column of the window",
 							   exprLocation((Node *) an->query->targetList));
 	}
 	for (int i = 0; i < def->nkeys; i++)

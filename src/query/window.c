@@ -19,9 +19,8 @@
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
-/* The kind of windows that a function of ours makes; false: it is no window function. */
-static bool
-window_kind(Oid funcid, ScWindowKind *kind)
+bool
+sc_window_function_kind(Oid funcid, ScWindowKind *kind)
 {
 	char	   *name;
 
@@ -37,7 +36,7 @@ sc_is_window_function(Oid funcid)
 {
 	ScWindowKind kind;
 
-	return window_kind(funcid, &kind);
+	return sc_window_function_kind(funcid, &kind);
 }
 
 /* The name of the query's window function, for errors. */
@@ -347,7 +346,7 @@ sc_analyze_window(ScAnalysis *an)
 	}
 	/* adds default arguments, orders named ones, and computes constants */
 	call = castNode(FuncExpr, eval_const_expressions(NULL, (Node *) written));
-	if (!window_kind(call->funcid, &an->def->window.kind))
+	if (!sc_window_function_kind(call->funcid, &an->def->window.kind))
 		elog(ERROR, "function %u is no window function", call->funcid);
 
 	analyze_event_time(an, linitial(call->args));

@@ -75,7 +75,7 @@ set_columns(ScSink *sink, SinkSort *sort, Relation index)
 	return true;
 }
 
-/* By the oldest index that can be sorted by: ours, unless the user has dropped it. */
+/* By the first index that can be sorted by, a unique one if there is any: that is the key, unless it was dropped. */
 void
 sc_sink_sort_begin(ScSink *sink)
 {
@@ -88,8 +88,13 @@ sc_sink_sort_begin(ScSink *sink)
 		return;
 	old = MemoryContextSwitchTo(sink->context);
 	sort = palloc0(sizeof(SinkSort));
-	for (int i = 0; i < rel->ri_NumIndices && !found; i++)
-		found = set_columns(sink, sort, rel->ri_IndexRelationDescs[i]);
+	for (int i = 0; i < 2 * rel->ri_NumIndices && !found; i++)
+	{
+		Relation	index = rel->ri_IndexRelationDescs[i % rel->ri_NumIndices];
+
+		if (index->rd_index->indisunique == (i < rel->ri_NumIndices))
+			found = set_columns(sink, sort, index);
+	}
 	if (found)
 	{
 		sort->context = AllocSetContextCreate(sink->context, "stream_ckpt sorted rows", ALLOCSET_DEFAULT_SIZES);
@@ -181,13 +186,16 @@ merge(SinkSort *sort, int from, int middle, int end)
 	}
 }
 
-/* Merges runs in pairs, until there is one. */
+/*
+ * Merges runs in pairs, until there is one.  Each pass leaves half of them at most, unless a user's comparison isn't
+ * transitive: that must end, too, in any order.
+ */
 static void
 sort_rows(SinkSort *sort)
 {
 	bool		sorted = false;
 
-	while (!sorted)
+	for (int pass = 0; pass < 32 && !sorted; pass++)
 	{
 		SortedRow **rows = sort->rows;
 		int			from = 0;

@@ -8,6 +8,9 @@
  * Only runs are merged that are committed, or all of them aren't sent yet, and with one all newer ones of its age: the new
  * run has the age of its newest source and is born now, so that it comes after all of that age.
  *
+ * A group that is too large for task_memory ends merging of its pane, until that is increased: it would have to be in
+ * memory whole, though it may never be needed so.  There are more and more runs then, as many as checkpoints.
+ *
  * A merge is worked on for a while after each write, range of positions by range: the sources are read into a
  * bucket as when a bucket is loaded, and that is written.  Until its last chunk is written nobody reads the new run;
  * in the same transaction the sources lose their first and last chunks, and the rest of them goes in steps.
@@ -17,6 +20,7 @@
 
 #include "access/xact.h"
 #include "base/debug.h"
+#include "base/settings.h"
 #include "state/spilled_internal.h"
 #include "utils/memutils.h"
 
@@ -39,6 +43,7 @@ typedef struct ScMerge
 	int			first;			/* its sources in the pane's list */
 	int			n;
 	uint64		at;				/* positions below it are done */
+	ScRunName	name;			/* of the new run */
 	ScRunWriter *writer;
 } ScMerge;
 
@@ -156,9 +161,17 @@ begin_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, int first, int n
 		level = Max(level, runs->runs[i].info.level);
 	merge->first = first;
 	merge->n = n;
+	merge->name = name;
 	merge->writer = sc_run_begin(engine, &name, Min(level + 1, PG_UINT8_MAX), true, 0);
 	MemoryContextSwitchTo(old);
 	return merge;
+}
+
+/* Has one of the pane's groups no room in memory? */
+static bool
+is_too_large(const struct ScRuns *runs)
+{
+	return runs->no_room >= sc_task_memory;
 }
 
 /* Begins one if there is anything to merge. */
@@ -169,7 +182,7 @@ find_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 	int			first;
 	int			n;
 
-	if (!choose(runs, 0, first_unsent(runs), &first, &n))
+	if (is_too_large(runs) || !choose(runs, 0, first_unsent(runs), &first, &n))
 		return NULL;
 	if (!all_complete(runs, first, n))
 		look_up_complete(spilled, runs);
@@ -198,19 +211,23 @@ next_range(const ScEngine *engine, const struct ScRuns *runs, const ScMerge *mer
 }
 
 /*
- * Merges the next range; returns the bytes of the sources' entries there.  False in *more: it was the last one.
+ * Merges the next range; returns the bytes of the sources' entries there.  False in *more: it was the last one.  If a
+ * group finds no room *full is set, and the merge can't go on; it is an error if "full" is NULL.
  */
 static int64
-merge_range(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScMerge *merge, bool *more)
+merge_range(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScMerge *merge, bool *more, bool *full)
 {
 	const struct ScRuns *runs = sc_pane_runs(pane);
 	ScPositions range = next_range(engine, runs, merge);
 	ScChoice	all = {.positions = SC_ALL_POSITIONS};
 	ScBucket   *bucket = sc_bucket_create(engine, pane);
-	int64		bytes = sc_stored_runs_apply(spilled, engine, &runs->runs[merge->first], merge->n, range, bucket);
+	int64		bytes = sc_stored_runs_apply(spilled, engine, &runs->runs[merge->first], merge->n, range, bucket, full);
 
-	sc_bucket_loaded(engine, bucket, merge->first == 0);
-	sc_run_add(merge->writer, engine, bucket, &all);
+	if (full == NULL || !*full)
+	{
+		sc_bucket_loaded(engine, bucket, merge->first == 0);
+		sc_run_add(merge->writer, engine, bucket, &all);
+	}
 	sc_bucket_free(engine, bucket);
 	merge->at = range.end;
 	*more = range.end < sc_engine_positions(engine).end;
@@ -252,6 +269,15 @@ finish_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScBackend *back
 	sc_stored_runs_account(engine, pane);
 }
 
+/* A merge that found no room: what it wrote is left to be deleted, and nothing of the pane is merged for now. */
+static void
+give_up(ScSpilled *spilled, struct ScRuns *runs, ScMerge *merge)
+{
+	sc_spilled_leave(spilled, &merge->name);
+	runs->no_room = sc_task_memory;
+	sc_merge_free(merge);
+}
+
 /* Works on the pane's merges while there is budget; returns how much of it is left. */
 static int64
 work_on_pane(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScTableTarget *target, int64 budget)
@@ -261,6 +287,7 @@ work_on_pane(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScTableTarget *
 	while (budget > 0)
 	{
 		bool		more = true;
+		bool		full = false;
 
 		if (runs->merge == NULL)
 			runs->merge = find_merge(spilled, engine, pane);
@@ -270,12 +297,17 @@ work_on_pane(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScTableTarget *
 			target->backend = sc_backend_begin();
 		spilled->has_written = true;
 		sc_run_to(runs->merge->writer, sc_put_into_table, target);
-		while (more && budget > 0)
+		while (more && budget > 0 && !full)
 		{
-			budget -= Max(merge_range(spilled, engine, pane, runs->merge, &more), 1);
+			budget -= Max(merge_range(spilled, engine, pane, runs->merge, &more, &full), 1);
 			SC_DEBUG_POINT("merge_range");
 		}
-		if (more)
+		if (full)
+		{
+			give_up(spilled, runs, runs->merge);
+			runs->merge = NULL;
+		}
+		if (more || full)
 			break;
 		finish_merge(spilled, engine, pane, target->backend);
 		/* the next one may read it */
@@ -335,19 +367,27 @@ sc_spilled_work(ScSpilled *spilled, ScEngine *engine)
 	return more || budget <= 0;
 }
 
-/* Merges runs at once into one of the next part's age that isn't sent. */
+/*
+ * Merges runs at once into one of the next part's age that isn't sent.  *full, if that isn't NULL: it was given up.
+ */
 static ScRunInfo
-merge_now(ScSpilled *spilled, ScEngine *engine, ScPane *pane, int first, int n)
+merge_now(ScSpilled *spilled, ScEngine *engine, ScPane *pane, int first, int n, bool *full)
 {
 	ScTableTarget target = {.backend = sc_backend_begin(),.query_id = spilled->query_id};
 	ScMerge    *merge = begin_merge(spilled, engine, pane, first, n, spilled->age);
 	bool		more = true;
-	ScRunInfo	run;
+	ScRunInfo	run = {0};
 
 	sc_run_to(merge->writer, sc_put_into_table, &target);
-	while (more)
-		(void) merge_range(spilled, engine, pane, merge, &more);
-	run = sc_run_end(merge->writer, false);
+	while (more && (full == NULL || !*full))
+		(void) merge_range(spilled, engine, pane, merge, &more, full);
+	if (full != NULL && *full)
+		give_up(spilled, sc_pane_runs(pane), merge);
+	else
+	{
+		run = sc_run_end(merge->writer, false);
+		pfree(merge);
+	}
 	sc_backend_end(target.backend);
 	CommandCounterIncrement();
 	spilled->counters->merged += run.bytes;
@@ -370,12 +410,15 @@ sc_merge_unsent(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 	struct ScRuns *runs = sc_pane_runs(pane);
 	int			first;
 	int			n;
+	bool		full = false;
 	ScRunInfo	run;
 
 	/* all of them have the next part's age, so they are merged up to the newest */
-	if (!choose(runs, first_unsent(runs), runs->n, &first, &n))
+	if (is_too_large(runs) || !choose(runs, first_unsent(runs), runs->n, &first, &n))
 		return;
-	run = merge_now(spilled, engine, pane, first, n);
+	run = merge_now(spilled, engine, pane, first, n, &full);
+	if (full)
+		return;
 	for (int i = first; i < first + n; i++)
 		sc_spilled_leave(spilled, &runs->runs[i].info.name);
 	take_merged(engine, pane, first, n, &run);
@@ -390,7 +433,7 @@ sc_merge_all(ScSpilled *spilled, ScEngine *engine, ScPane *pane)
 {
 	struct ScRuns *runs = sc_pane_runs(pane);
 	int			n = runs->n;
-	ScRunInfo	run = merge_now(spilled, engine, pane, 0, n);
+	ScRunInfo	run = merge_now(spilled, engine, pane, 0, n, NULL);
 
 	take_merged(engine, pane, 0, n, &run);
 	runs->replaces = spilled->age;

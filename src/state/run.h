@@ -162,6 +162,8 @@ typedef void (*ScTakeEntry) (void *arg, uint32 position, const char *data, Size 
 
 /* "signature": of the definition; 0: any */
 extern ScRunReader *sc_run_reader_create(uint32 signature, ScTakeEntry take, void *arg);
+/* An entry that doesn't fit into memory sets *full and is left out, instead of an error. */
+extern void sc_run_reader_may_fill(ScRunReader *reader, bool *full);
 extern void sc_run_reader_begin(ScRunReader *reader, ScPositions range);
 /*
  * Takes the run's next chunk; the first one of a range may be any that begins before it.  False: the range is

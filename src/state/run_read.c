@@ -17,6 +17,7 @@ struct ScRunReader
 	uint32		signature;		/* of the definition; 0: any */
 	ScTakeEntry take;
 	void	   *arg;
+	bool	   *full;			/* sc_run_reader_may_fill() */
 	ScPositions range;
 
 	/* the run being read */
@@ -83,6 +84,23 @@ sc_run_reader_create(uint32 signature, ScTakeEntry take, void *arg)
 	reader->max_pending = 2 * SC_CHUNK_BYTES;
 	reader->pending = palloc(reader->max_pending);
 	return reader;
+}
+
+void
+sc_run_reader_may_fill(ScRunReader *reader, bool *full)
+{
+	reader->full = full;
+}
+
+/* Is there room for an entry of several chunks in the range?  Without any the reader fails, or is full. */
+static bool
+has_room(const ScRunReader *reader, uint64 len)
+{
+	if (reader->full == NULL)
+		sc_bucket_check_room(NULL, len);
+	else if (!sc_bucket_has_room(NULL, len))
+		*reader->full = true;
+	return reader->full == NULL || !*reader->full;
 }
 
 void
@@ -189,8 +207,7 @@ read_entry(ScRunReader *reader, const ScChunk *chunk, const char *at, const char
 			reader->take(reader->arg, reader->position, at, len);
 		return at + len;
 	}
-	if (reader->wanted)
-		sc_bucket_check_room(NULL, len);
+	reader->wanted = reader->wanted && has_room(reader, len);
 	reader->missing = len;
 	(void) continue_entry(reader, at, end - at);
 	return end;

@@ -120,6 +120,7 @@ typedef struct Target
 	ScEngine   *engine;
 	ScBucket   *bucket;
 	int64		bytes;
+	bool	   *full;			/* NULL: what finds no room is an error */
 } Target;
 
 /* An ScTakeEntry. */
@@ -129,20 +130,27 @@ apply_entry(void *arg, uint32 position, const char *data, Size len)
 	Target	   *target = arg;
 	bool		ours;
 
-	sc_bucket_check_room(target->bucket, len);
+	if (target->full == NULL)
+		sc_bucket_check_room(target->bucket, len);
+	else if (*target->full || !sc_bucket_has_room(target->bucket, len))
+	{
+		*target->full = true;
+		return;
+	}
 	(void) sc_group_decode(target->engine, target->bucket, SC_FORMAT_VERSION, data, len, &ours);
 	target->bytes += len;
 }
 
 int64
 sc_stored_runs_apply(const ScSpilled *spilled, ScEngine *engine, const ScStoredRun *runs, int n,
-					 ScPositions positions, ScBucket *bucket)
+					 ScPositions positions, ScBucket *bucket, bool *full)
 {
-	Target		target = {.engine = engine,.bucket = bucket};
+	Target		target = {.engine = engine,.bucket = bucket,.full = full};
 	ScRunReader *reader = sc_run_reader_create(sc_engine_signature(engine, SC_FORMAT_VERSION), apply_entry, &target);
 	ScLookup   *lookup = sc_backend_begin_lookup(spilled->query_id);
 
-	for (int i = 0; i < n; i++)
+	sc_run_reader_may_fill(reader, full);
+	for (int i = 0; i < n && (full == NULL || !*full); i++)
 		sc_run_reader_range(reader, lookup, &runs[i].info, positions);
 	sc_backend_end_lookup(lookup);
 	sc_run_reader_free(reader);
@@ -159,7 +167,7 @@ load_bucket(void *arg, ScEngine *engine, ScPane *pane, ScBucket *bucket, uint32 
 	if (runs == NULL)
 		return;
 	spilled->counters->loaded += sc_stored_runs_apply(spilled, engine, runs->runs, runs->n,
-													  sc_pane_positions(pane, number), bucket);
+													  sc_pane_positions(pane, number), bucket, NULL);
 }
 
 /* ---------- writing ---------- */

@@ -25,6 +25,7 @@ struct ScRuns
 	int			size;			/* allocated */
 	int64		replaces;		/* of the next last chunk that is sent */
 	struct ScMerge *merge;		/* merge.c; NULL: none is going on */
+	int			no_room;		/* task_memory with which a group was too large to be merged; 0: none was */
 	bool		others;			/* other tasks have written some of them */
 };
 
@@ -63,9 +64,12 @@ extern struct ScRuns *sc_stored_runs_create(ScSpilled *spilled);
 extern void sc_stored_runs_add(ScSpilled *spilled, struct ScRuns *runs, const ScRunInfo *run, bool sent);
 /* Tells the pane how much its runs have. */
 extern void sc_stored_runs_account(ScEngine *engine, ScPane *pane);
-/* Applies what these runs have at the positions to the bucket; returns the bytes of the entries. */
+/*
+ * Applies what these runs have at the positions to the bucket; returns the bytes of the entries.  If memory doesn't do for
+ * them *full is set, and the bucket is of no use; it is an error if "full" is NULL.
+ */
 extern int64 sc_stored_runs_apply(const ScSpilled *spilled, ScEngine *engine, const ScStoredRun *runs, int n,
-								  ScPositions positions, ScBucket *bucket);
+								  ScPositions positions, ScBucket *bucket, bool *full);
 extern void sc_spilled_leave(ScSpilled *spilled, const ScRunName *run);
 /* Of the next part. */
 extern void sc_spilled_set_age(ScSpilled *spilled, int64 age);

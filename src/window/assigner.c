@@ -89,11 +89,16 @@ int64
 sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
 {
 	ScPaneSpan	span;
+	ScWindow	last;
 
 	/* where its window can't be expressed, those before it end before it begins */
 	if (!sc_assigner_pane(assigner, event_time, &span))
 		return event_time;
-	return sc_assigner_last_end(assigner, span.key);
+	last = sc_assigner_first_window(assigner, span.key);
+	if (assigner->kind == SC_WINDOW_HOP)
+		last.start = sc_assigner_last_end(assigner, span.key) - assigner->size;
+	last.end = sc_assigner_last_end(assigner, span.key);
+	return sc_assigner_place(assigner, &last).end;
 }
 
 bool

@@ -120,6 +120,8 @@ extern bool sc_shared_pane(const ScAssigner *assigner, int64 event_time, ScPaneS
 extern ScWindow sc_shared_first_window(const ScAssigner *assigner, int64 pane_key);
 extern bool sc_shared_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window);
 extern int64 sc_shared_last_end(const ScAssigner *assigner, int64 pane_key);
+/* Of the pane's windows that end behind "after", the one that ends first; false: there is none. */
+extern bool sc_shared_window_behind(const ScAssigner *assigner, int64 pane_key, int64 after, ScWindow *window);
 
 /* calendar.c: for the functions below */
 extern bool sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
@@ -262,7 +264,7 @@ extern void sc_assigner_sign(const ScAssigner *assigner, StringInfo buf);
 /* Does one column of a window, SC_WINDOW_..., tell it from all others? */
 extern bool sc_assigner_is_identified_by(const ScAssigner *assigner, AttrNumber column);
 
-/* All windows that can have rows up to "event_time" end at or before it. */
+/* The places of all windows that can have rows up to "event_time" end at or before it. */
 extern int64 sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time);
 
 /*

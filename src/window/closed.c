@@ -19,9 +19,9 @@
 #include "window/watermark.h"
 
 bool
-sc_closed_contains(const ScEventTime *time, int64 start, int64 end)
+sc_closed_contains(const ScEventTime *time, ScWindowRange place)
 {
-	return end <= time->closed_until || sc_ranges_contain(&time->closed_windows, start);
+	return place.end <= time->closed_until || sc_ranges_contain(&time->closed_windows, place.start);
 }
 
 void
@@ -29,9 +29,10 @@ sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary)
 {
 	ScWindowRanges *closed = &time->closed_windows;
 
-	if (sc_closed_contains(time, place.start, end))
+	if (sc_closed_contains(time, place))
 		return;
-	if (closed->n == SC_CLOSED_RANGES && closed->ranges[0].end <= ordinary)
+	/* a window ends as far behind its place's end as this one, so none between them is to come */
+	if (closed->n == SC_CLOSED_RANGES && sc_time_add(closed->ranges[0].end, end - place.end) <= ordinary)
 	{
 		time->closed_until = Max(time->closed_until, closed->ranges[0].end);
 		sc_ranges_remove_first(closed);

@@ -117,6 +117,23 @@ sc_shared_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *wind
 	return true;
 }
 
+bool
+sc_shared_window_behind(const ScAssigner *assigner, int64 pane_key, int64 after, ScWindow *window)
+{
+	int64		steps;
+
+	if (sc_shared_last_end(assigner, pane_key) <= after)
+		return false;
+	*window = sc_shared_first_window(assigner, pane_key);
+	if (window->end > after)
+		return true;
+	steps = (after - window->end) / assigner->slide + 1;
+	window->end += steps * assigner->slide;
+	if (assigner->kind == SC_WINDOW_HOP)
+		window->start += steps * assigner->slide;
+	return true;
+}
+
 int64
 sc_shared_last_end(const ScAssigner *assigner, int64 pane_key)
 {

@@ -70,7 +70,7 @@ typedef struct ScEventTime
 	int64		plausible_time; /* the greatest plausible one */
 
 	/*
-	 * Windows that end at or before closed_until, and those of closed_windows, are over
+	 * Windows whose places (assigner.h) end at or before closed_until, and those of closed_windows, are over
 	 * whatever the watermark says: they are never opened, never emitted, and their rows are late.
 	 */
 	int64		closed_until;
@@ -181,9 +181,9 @@ extern int64 sc_idle_after(int64 idle_timeout, int64 max_event_time, int64 next_
 
 /* ---------- closed.c: windows that are over for good ---------- */
 
-/* "start": of the window's place (assigner.h). */
-extern bool sc_closed_contains(const ScEventTime *time, int64 start, int64 end);
-/* A window's state is freed; "ordinary": sc_plausibly_over(). */
+/* Of a window's place (assigner.h). */
+extern bool sc_closed_contains(const ScEventTime *time, ScWindowRange place);
+/* A window that ends at "end" is over; "ordinary": sc_plausibly_over(). */
 extern void sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary);
 
 /*
