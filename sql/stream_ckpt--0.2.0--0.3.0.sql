@@ -356,6 +356,11 @@ CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAUL
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
 COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer)
 	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs';
+CREATE FUNCTION stream_ckpt.explain_query(query text, emit text DEFAULT NULL, allowed_lateness interval DEFAULT '0',
+	parallelism integer DEFAULT 1)
+RETURNS SETOF text LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_explain_query';
+COMMENT ON FUNCTION stream_ckpt.explain_query(text, text, interval, integer)
+	IS 'says line by line what a continuous query does: stream and filter, windows and their panes, keys, how the state of each aggregate is kept and combined, what is emitted when, tasks; query: its definition, with the options of create_query(), before anything is created, or the name of a query that is there';
 CREATE FUNCTION stream_ckpt.alter_query(query regclass, parallelism integer DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_query';
 COMMENT ON FUNCTION stream_ckpt.alter_query(regclass, integer)

@@ -442,6 +442,11 @@ CREATE FUNCTION stream_ckpt.resume_query(query regclass, accept_gap boolean DEFA
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
 COMMENT ON FUNCTION stream_ckpt.resume_query(regclass, boolean)
 	IS 'lets a paused or failed query go on from where it stopped; an error if it is lost, unless accept_gap says to go on without the rows between';
+CREATE FUNCTION stream_ckpt.explain_query(query text, emit text DEFAULT NULL, allowed_lateness interval DEFAULT '0',
+	parallelism integer DEFAULT 1)
+RETURNS SETOF text LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_explain_query';
+COMMENT ON FUNCTION stream_ckpt.explain_query(text, text, interval, integer)
+	IS 'says line by line what a continuous query does: stream and filter, windows and their panes, keys, how the state of each aggregate is kept and combined, what is emitted when, tasks; query: its definition, with the options of create_query(), before anything is created, or the name of a query that is there';
 CREATE FUNCTION stream_ckpt.verify(query regclass)
 RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_verify';
 COMMENT ON FUNCTION stream_ckpt.verify(regclass)

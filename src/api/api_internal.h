@@ -26,6 +26,11 @@ extern int64 sc_arg_reach(FunctionCallInfo fcinfo, int n, const char *name);
 /* The name of a relation, with a schema or without one; an error that shows how names are written. */
 extern struct RangeVar *sc_arg_relation(const char *name);
 
+/* 'close' or 'update'; NULL is SC_EMIT_DEFAULT. */
+extern ScEmit sc_arg_emit(FunctionCallInfo fcinfo, int n);
+/* Is "text" a SELECT rather than a name? */
+extern bool sc_looks_like_select(const char *text);
+
 /* From 1 to SC_MAX_TASKS. */
 extern int32 sc_arg_parallelism(FunctionCallInfo fcinfo, int n);
 

@@ -13,6 +13,7 @@
 #include "base/compat.h"
 #include "catalog/namespace.h"
 #include "miscadmin.h"
+#include "parser/scansup.h"
 #include "source/wal/slot.h"
 #include "utils/builtins.h"
 #include "utils/regproc.h"
@@ -131,4 +132,28 @@ sc_pipeline_prepare_for_stream(void)
 
 	if (!sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
 		sc_pipeline_prepare(pipeline);
+}
+
+ScEmit
+sc_arg_emit(FunctionCallInfo fcinfo, int n)
+{
+	char	   *emit;
+
+	if (PG_ARGISNULL(n))
+		return SC_EMIT_DEFAULT;
+	emit = sc_arg_text(fcinfo, n, "emit");
+	if (strcmp(emit, "close") != 0 && strcmp(emit, "update") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit)));
+	return strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
+}
+
+bool
+sc_looks_like_select(const char *text)
+{
+	while (scanner_isspace(*text))
+		text++;
+	return (pg_strncasecmp(text, "select", 6) == 0 && !isalnum((unsigned char) text[6]) && text[6] != '_') ||
+		(pg_strncasecmp(text, "with", 4) == 0 && scanner_isspace(text[4]));
 }

@@ -30,7 +30,6 @@
 #include "model/log_stream.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/scansup.h"
 #include "query/access.h"
 #include "query/analyze.h"
 #include "query/parse.h"
@@ -71,18 +70,9 @@ typedef struct NewQuery
 static void
 check_options(FunctionCallInfo fcinfo, NewQuery *query)
 {
-	char	   *emit = PG_ARGISNULL(2) ? NULL : sc_arg_text(fcinfo, 2, "emit");
 	char	   *on_error = sc_arg_text(fcinfo, 6, "on_error");
 
-	query->emit = SC_EMIT_DEFAULT;
-	if (emit != NULL)
-	{
-		if (strcmp(emit, "close") != 0 && strcmp(emit, "update") != 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit)));
-		query->emit = strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
-	}
+	query->emit = sc_arg_emit(fcinfo, 2);
 	if (strcmp(on_error, "stop") != 0 && strcmp(on_error, "dead_letter") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -138,20 +128,10 @@ analyze_text(NewQuery *query)
 	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism);
 }
 
-/* Is "text" a SELECT rather than a name? */
-static bool
-looks_like_select(const char *text)
-{
-	while (scanner_isspace(*text))
-		text++;
-	return (pg_strncasecmp(text, "select", 6) == 0 && scanner_isspace(text[6])) ||
-		(pg_strncasecmp(text, "with", 4) == 0 && scanner_isspace(text[4]));
-}
-
 static void
 refuse_swapped(const char *name)
 {
-	if (looks_like_select(name))
+	if (sc_looks_like_select(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"name\" is a query, not the name of a result table"),

@@ -131,6 +131,8 @@ extern ScEngine *sc_engine_create(MemoryContext parent, const ScDefinition *def,
 								  TupleDesc stream_desc,
 								  const ScEngineOptions *options);
 extern void sc_engine_free(ScEngine *engine);
+/* How the state of an aggregate (from 0) is kept and combined, in words; palloc'd. */
+extern char *sc_engine_describe_state(const ScEngine *engine, int aggno);
 
 /*
  * The engine, which is fresh, takes over all state of "from": one of the same query, compiled

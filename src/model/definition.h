@@ -32,6 +32,7 @@
 
 #include "model/catalog.h"
 #include "nodes/bitmapset.h"
+#include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
 #include "window/assigner.h"
 
@@ -56,6 +57,15 @@ typedef struct ScAggregate
 	Aggref	   *written;		/* as parse analysis left it: which aggregates share a state
 								 * mustn't depend on what is inlined or folded today */
 } ScAggregate;
+
+/* The core level as it was written, columns of joins replaced: for explain_query() alone. */
+typedef struct ScWritten
+{
+	Query	   *query;			/* whose range table the others' Vars are of */
+	Node	   *window;			/* the call in FROM, or the item of GROUP BY; NULL: there are no windows */
+	List	   *quals;			/* WHERE and JOIN ... ON */
+	List	   *keys;			/* items of GROUP BY but the window's */
+} ScWritten;
 
 typedef struct ScDefinition
 {
@@ -97,6 +107,7 @@ typedef struct ScDefinition
 	List	   *types;			/* Oids: types that didn't come with the server */
 	List	   *relations;		/* Oids: those whose columns are types' attributes */
 	Node	   *rule;			/* the view's Query; NULL: not loaded from one */
+	ScWritten	written;
 } ScDefinition;
 
 /*

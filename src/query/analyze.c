@@ -156,6 +156,17 @@ choose_emit(ScAnalysis *an)
 	an->def->emit = an->emit;
 }
 
+static void
+note_written(ScAnalysis *an)
+{
+	ScWritten  *written = &an->def->written;
+
+	written->query = an->query;
+	written->window = an->window_call != NULL ? (Node *) an->window_call : an->window_item;
+	written->quals = an->quals;
+	written->keys = an->key_exprs;
+}
+
 ScDefinition *
 sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 					  int64 allowed_lateness)
@@ -184,6 +195,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	sc_note_dependencies(&an);
 	sc_split_definition(&an);
 	sc_note_planned_dependencies(&an);
+	note_written(&an);
 	return an.def;
 }
 

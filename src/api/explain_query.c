@@ -1,0 +1,343 @@
+/*-------------------------------------------------------------------------
+ * explain_query.c
+ *	  explain_query: what becomes of a definition, line by line, before anything is created; or of a
+ *	  query that is there.
+ *
+ * A text is analyzed and compiled as create_query does it, as the caller; a query's definition as its owner, whose code
+ * may run then.  Nothing of that remains.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "api/api_internal.h"
+#include "base/env.h"
+#include "base/process.h"
+#include "base/subtransaction.h"
+#include "catalog/namespace.h"
+#include "exec/engine.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/plannodes.h"
+#include "optimizer/optimizer.h"
+#include "query/access.h"
+#include "query/analyze.h"
+#include "query/parse.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#include "utils/timestamp.h"
+#include "worker/frame/placement.h"
+
+PG_FUNCTION_INFO_V1(stream_ckpt_explain_query);
+
+typedef struct Explanation
+{
+	const char *text;			/* of the definition; NULL: that of "query" */
+	ScQuery    *query;			/* its options; of a text made up */
+	ScDefinition *definition;
+	ScPipeline *pipeline;
+	List	   *names;			/* for deparsing */
+	List	   *lines;			/* of char * */
+	MemoryContext context;		/* of the lines */
+} Explanation;
+
+static void pg_attribute_printf(2, 3)
+add_line(Explanation *explanation, const char *format,...)
+{
+	MemoryContext old = MemoryContextSwitchTo(explanation->context);
+	StringInfoData line;
+
+	initStringInfo(&line);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(&line, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&line, needed);
+	}
+	explanation->lines = lappend(explanation->lines, line.data);
+	MemoryContextSwitchTo(old);
+}
+
+/* An expression of the definition, as SQL. */
+static char *
+sql_of(Explanation *explanation, Node *expr)
+{
+	return deparse_expression(expr, explanation->names, false, false);
+}
+
+/* Microseconds as an interval. */
+static char *
+interval_text(int64 usecs)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = usecs;
+	interval = DatumGetIntervalP(DirectFunctionCall1(interval_justify_hours, IntervalPGetDatum(interval)));
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval)));
+}
+
+/* What deparse_expression needs for the definition's range table. */
+static void
+name_relations(Explanation *explanation)
+{
+	PlannedStmt *statement = makeNode(PlannedStmt);
+	Bitmapset  *all = NULL;
+	List	   *table = explanation->definition->written.query->rtable;
+
+	for (int i = 1; i <= list_length(table); i++)
+		all = bms_add_member(all, i);
+	statement->rtable = table;
+	explanation->names = deparse_context_for_plan_tree(statement, select_rtable_names_for_explain(table, all));
+}
+
+static void
+explain_stream(Explanation *explanation)
+{
+	const ScDefinition *definition = explanation->definition;
+	ScStream   *stream = sc_stream_by_relid(definition->stream_relid, false);
+	List	   *quals = definition->written.quals;
+
+	add_line(explanation, "Stream: %s", sc_qualified_name(stream->relid));
+	if (AttributeNumberIsValid(definition->event_time_attno))
+		add_line(explanation, "  event time: %s, watermark_delay %s",
+				 quote_identifier(get_attname(stream->relid, definition->event_time_attno, false)),
+				 interval_text(stream->options.watermark_delay));
+	if (quals != NIL)
+		add_line(explanation, "  filter: %s", sql_of(explanation, (Node *) make_ands_explicit(quals)));
+}
+
+/* What a window's rows are accumulated in. */
+static const char *
+panes_text(const ScAssigner *assigner)
+{
+	if (!sc_assigner_is_shared(assigner))
+		return "one for each window";
+	if (assigner->kind == SC_WINDOW_CUMULATE)
+		return psprintf("%s each, the first 1 to %lld of a full window are combined", interval_text(assigner->pane),
+						(long long) (assigner->size / assigner->pane));
+	return psprintf("%s each, %lld are combined to a window", interval_text(assigner->pane),
+					(long long) (assigner->size / assigner->pane));
+}
+
+static void
+explain_window(Explanation *explanation)
+{
+	const ScDefinition *definition = explanation->definition;
+	const ScQuery *query = explanation->query;
+
+	if (definition->stateless)
+	{
+		add_line(explanation, "Window: none, and no state");
+		return;
+	}
+	if (!sc_assigner_has_windows(&definition->window))
+	{
+		add_line(explanation, "Window: none, groups never close");
+		return;
+	}
+	add_line(explanation, "Window: %s", sql_of(explanation, definition->written.window));
+	add_line(explanation, "  panes: %s", panes_text(&definition->window));
+	if (query->allowed_lateness > 0)
+		add_line(explanation, "  state: until the watermark is %s past the window's end",
+				 interval_text(query->allowed_lateness));
+	else
+		add_line(explanation, "  state: until the watermark is past the window's end");
+}
+
+static void
+explain_keys(Explanation *explanation)
+{
+	ListCell   *lc;
+
+	foreach(lc, explanation->definition->written.keys)
+		add_line(explanation, "Key: %s", sql_of(explanation, lfirst(lc)));
+}
+
+/* Compiles the definition as a task would, with all of its errors. */
+static void
+explain_aggregates(Explanation *explanation)
+{
+	const ScDefinition *definition = explanation->definition;
+	const ScQuery *query = explanation->query;
+	ScEngineOptions options = {.emit = definition->emit,.allowed_lateness = query->allowed_lateness};
+	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
+	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
+
+	for (int i = 0; i < definition->naggs; i++)
+	{
+		add_line(explanation, "Aggregate: %s", sql_of(explanation, (Node *) definition->aggs[i].written));
+		add_line(explanation, "  state: %s", sc_engine_describe_state(engine, i));
+	}
+	sc_engine_free(engine);
+	table_close(stream, NoLock);
+}
+
+/* The columns by which a result row is known. */
+static char *
+result_key(const ScDefinition *definition)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (int i = 0; i < definition->nresult_key; i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "",
+						 quote_identifier(list_nth_node(TargetEntry, definition->target, definition->result_key[i] - 1)->resname));
+	return text.data;
+}
+
+static const char *
+emit_text(const Explanation *explanation)
+{
+	switch (explanation->definition->emit)
+	{
+		case SC_EMIT_UPDATE:
+			return "update (what has changed, at each checkpoint)";
+		case SC_EMIT_ROWS:
+			return "rows (each that passes the filter, with the checkpoint that covers it)";
+		default:
+			return explanation->query->allowed_lateness > 0 ?
+				"close (a window when it closes, and what late rows change of it)" : "close (a window when it closes)";
+	}
+}
+
+static void
+explain_result(Explanation *explanation)
+{
+	const ScDefinition *definition = explanation->definition;
+
+	if (definition->written.query->havingQual != NULL)
+		add_line(explanation, "Having: %s", sql_of(explanation, definition->written.query->havingQual));
+	add_line(explanation, "Emit: %s", emit_text(explanation));
+	if (definition->one_row)
+		add_line(explanation, "Result: one row");
+	else if (definition->nresult_key > 0)
+		add_line(explanation, "Result: a row for each (%s)", result_key(definition));
+	else
+		add_line(explanation, "Result: rows that no key tells apart");
+	add_line(explanation, "Tasks: %d of the pipeline's %d",
+			 sc_placement_size(explanation->query->parallelism, explanation->pipeline->parallelism),
+			 explanation->pipeline->parallelism);
+}
+
+static void
+explain_definition(Explanation *explanation)
+{
+	name_relations(explanation);
+	explain_stream(explanation);
+	explain_window(explanation);
+	explain_keys(explanation);
+	explain_aggregates(explanation);
+	explain_result(explanation);
+}
+
+/* A step of which nothing is to remain. */
+static bool
+explain_text(void *arg)
+{
+	Explanation *explanation = arg;
+	SelectStmt *select;
+	Query	   *parsed = sc_definition_parse(explanation->text, &select);
+
+	explanation->definition = sc_definition_analyze(parsed, explanation->text, explanation->query->emit,
+													explanation->query->allowed_lateness);
+	sc_check_query_permissions(parsed);
+	sc_check_query_parallelism(explanation->pipeline, explanation->definition, explanation->query->parallelism);
+	explain_definition(explanation);
+	return false;
+}
+
+static bool
+explain_query(void *arg)
+{
+	Explanation *explanation = arg;
+	ScEnv		env;
+
+	sc_env_enter(&env, explanation->query->owner, explanation->query->settings);
+	explanation->definition = sc_definition_load(explanation->query);
+	explain_definition(explanation);
+	sc_env_leave(&env);
+	return false;
+}
+
+/* The query that "text" names, for those who may read its definition; NULL: it isn't a name. */
+static ScQuery *
+named_query(const char *text)
+{
+	Oid			relid;
+	ScQuery    *query;
+	AclResult	result;
+
+	if (sc_looks_like_select(text))
+		return NULL;
+	relid = RangeVarGetRelid(sc_arg_relation(text), AccessShareLock, false);
+	query = sc_query_by_relid(relid, false);
+	result = pg_class_aclcheck(query->definition, GetUserId(), ACL_SELECT);
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_VIEW, get_rel_name(query->definition));
+	return query;
+}
+
+/* The options of a query that is to be. */
+static ScQuery *
+wanted_query(FunctionCallInfo fcinfo)
+{
+	ScQuery    *query = palloc0(sizeof(ScQuery));
+
+	query->emit = sc_arg_emit(fcinfo, 1);
+	query->allowed_lateness = sc_arg_reach(fcinfo, 2, "allowed_lateness");
+	query->parallelism = sc_arg_parallelism(fcinfo, 3);
+	return query;
+}
+
+/*
+ * explain_query(query text, emit text, allowed_lateness interval, parallelism integer) -> setof text.  The last three
+ * are those of create_query(), for a text.
+ */
+Datum
+stream_ckpt_explain_query(PG_FUNCTION_ARGS)
+{
+	Explanation explanation = {0};
+	ErrorData  *error;
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	ListCell   *lc;
+
+	sc_refuse_in_worker("explain_query()");
+	explanation.text = sc_arg_text(fcinfo, 0, "query");
+	explanation.query = named_query(explanation.text);
+	if (explanation.query != NULL)
+	{
+		explanation.text = NULL;
+		explanation.pipeline = sc_pipeline_by_id(explanation.query->pipeline_id, false);
+	}
+	else
+	{
+		explanation.query = wanted_query(fcinfo);
+		explanation.pipeline = sc_usable_pipeline("default");
+	}
+	explanation.context = CurrentMemoryContext;
+	error = sc_subtransaction_try(explanation.text ? explain_text : explain_query, &explanation, NULL);
+	if (error != NULL)
+	{
+		sc_definition_explain(error);
+		ReThrowError(error);
+	}
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	foreach(lc, explanation.lines)
+	{
+		Datum		value = CStringGetTextDatum(lfirst(lc));
+		bool		null = false;
+
+		tuplestore_putvalues(result->setResult, result->setDesc, &value, &null);
+	}
+	return (Datum) 0;
+}
