@@ -95,7 +95,7 @@ check_stream(NewQuery *query, Query *parsed)
 {
 	Oid			relid = query->definition->stream_relid;
 
-	sc_check_query_permissions(parsed);
+	sc_check_relations(parsed);
 	if (query->keep_late_rows || query->dead_letter)
 		sc_check_retained_columns(relid);
 	if (check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
@@ -199,6 +199,25 @@ has_fixed_length(const TargetEntry *target)
 }
 
 /*
+ * The index of a result whose rows have no key: by its window, if there is one.
+ */
+static void
+create_window_index(NewQuery *query, const char *table)
+{
+	const ScDefinition *definition = query->definition;
+	TargetEntry *target;
+	char	   *name;
+
+	if (definition->upper == NULL)
+		return;
+	target = list_nth(definition->upper->target, definition->result_window - 1);
+	name = ChooseRelationName(query->name, NULL, "idx", get_namespace_oid(query->schema, false), false);
+	sc_user_execute(psprintf("CREATE INDEX %s ON %s (%s)", quote_identifier(name), table,
+							 quote_identifier(target->resname)),
+					SPI_OK_UTILITY);
+}
+
+/*
  * The index of the result: its key columns, window first, unique; a constant if the table has one row.  Columns
  * that may hold too much are left out if nothing needs them, and then it isn't unique.  The name of a unique one
  * over columns; NULL: none.
@@ -212,7 +231,10 @@ create_key(NewQuery *query, const char *table)
 	char	   *name;
 
 	if (definition->nresult_key == 0 && !definition->one_row)
+	{
+		create_window_index(query, table);
 		return NULL;
+	}
 	initStringInfo(&columns);
 	if (definition->one_row)
 		appendStringInfoString(&columns, "(true)");
@@ -236,6 +258,17 @@ create_key(NewQuery *query, const char *table)
 	return all && !definition->one_row ? name : NULL;
 }
 
+/* Is it a column of the window, which a row always has? */
+static bool
+is_window_column(const ScDefinition *definition, const TargetEntry *target)
+{
+	Var		   *var = (Var *) target->expr;
+
+	if (definition->upper != NULL)
+		return target->resno == definition->result_window;
+	return !definition->stateless && IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS;
+}
+
 /*
  * If there are windows, every group has one: its columns are NOT NULL.  And changes of the table can be replicated,
  * whatever publication it is in: by the key's index if all its columns are NOT NULL, else by whole
@@ -249,12 +282,11 @@ set_identity(NewQuery *query, const char *table, const char *key)
 
 	initStringInfo(&command);
 	appendStringInfo(&command, "ALTER TABLE %s ", table);
-	foreach(lc, query->definition->target)
+	foreach(lc, sc_result_target(query->definition))
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
-		Var		   *var = (Var *) target->expr;
 
-		if (!query->definition->stateless && IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS)
+		if (is_window_column(query->definition, target))
 			appendStringInfo(&command, "ALTER %s SET NOT NULL, ", quote_identifier(target->resname));
 	}
 	if (key != NULL && query->definition->nkeys == 0)

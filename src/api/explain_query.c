@@ -250,7 +250,7 @@ explain_text(void *arg)
 
 	explanation->definition = sc_definition_analyze(parsed, explanation->text, explanation->query->emit,
 													explanation->query->allowed_lateness);
-	sc_check_query_permissions(parsed);
+	sc_check_relations(parsed);
 	sc_check_query_parallelism(explanation->pipeline, explanation->definition, explanation->query->parallelism);
 	explain_definition(explanation);
 	return false;

@@ -90,6 +90,12 @@ sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *defin
 				 sc_assigner_has_windows(&definition->window) ? errdetail("It has one group for each window.") :
 				 errdetail("It has one group."),
 				 errhint("Group by a column more, or leave \"parallelism\" at 1.")));
+	if (parallelism > 1 && definition->upper != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a query with window functions, subqueries, WITH or DISTINCT above GROUP BY cannot have a parallelism above 1"),
+				 errdetail("All groups of a window must be in one task."),
+				 errhint("Leave \"parallelism\" at 1; or create the query without them, and make a plain view over its result table.")));
 	if (parallelism > 1 && definition->routed_by_user_parts)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -141,23 +141,6 @@ shown_start(ScDefinition *definition, int64 start)
 	return ExecEvalExpr(ExecInitExpr(definition->window_value, NULL), econtext, &isnull);
 }
 
-/* The first result column that tells windows apart, as a Var of the group slot; NULL: there is none. */
-static TargetEntry *
-window_target(ScDefinition *definition)
-{
-	ListCell   *lc;
-
-	foreach(lc, definition->target)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-
-		if (IsA(target->expr, Var) &&
-			sc_assigner_is_identified_by(&definition->window, ((Var *) target->expr)->varattno))
-			return target;
-	}
-	return NULL;
-}
-
 /*
  * A condition on the definition's columns, those of "names", that holds for the windows which are
  * closed.  The result has no others.
@@ -167,17 +150,17 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 {
 	int64		watermark = sc_watermark(offset->time.max_event_time,
 										 offset->options.watermark_delay);
-	TargetEntry *target = window_target(definition);
-	AttrNumber	column;
+	AttrNumber	column = definition->result_window_kind;
+	TargetEntry *target;
 	int64		greatest;
 
 	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
-	if (target == NULL)
+	if (definition->result_window == 0)
 		refuse(query, "Its select list has no column that tells windows apart, so closed ones cannot be told from open ones.",
 			   definition->window.kind == SC_WINDOW_CUMULATE ? "Add window_end to the select list." :
 			   "Add window_start to the select list.");
-	column = ((Var *) target->expr)->varattno;
+	target = list_nth_node(TargetEntry, sc_result_target(definition), definition->result_window - 1);
 	if (!sc_assigner_last_closed(&definition->window, column, watermark, &greatest))
 		return "false";
 	return psprintf("%s OPERATOR(pg_catalog.<=) %s", column_name(names, target->resno),
@@ -192,7 +175,6 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 static char *
 truth_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset)
 {
-	TargetEntry *target = window_target(definition);
 	char	   *condition = "true";
 
 	/* without groups the result has all rows; "target" may be over the stream's columns */
@@ -200,8 +182,8 @@ truth_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOff
 		return condition;
 	if (query->emit == SC_EMIT_CLOSE)
 		condition = closed_condition(query, definition, names, offset);
-	if (target != NULL && ((Var *) target->expr)->varattno == SC_WINDOW_START)
-		condition = psprintf("%s AND pg_catalog.isfinite(%s)", condition, column_name(names, target->resno));
+	if (definition->result_window != 0 && definition->result_window_kind == SC_WINDOW_START)
+		condition = psprintf("%s AND pg_catalog.isfinite(%s)", condition, column_name(names, definition->result_window));
 	return condition;
 }
 
@@ -257,7 +239,7 @@ make_comparison(ScDefinition *definition, TupleDesc names, Relation result_table
 	initStringInfo(&key);
 	initStringInfo(&order);
 	initStringInfo(&close);
-	foreach(lc, definition->target)
+	foreach(lc, sc_result_target(definition))
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 		Oid			type = exprType((Node *) target->expr);

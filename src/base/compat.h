@@ -197,6 +197,13 @@ extern Node *sc_flatten_group_exprs(Query *query, Node *node);
 	expand_generated_columns_in_expr((node), (relation), (varno))
 #endif
 
+/* 18: a query is run once anyway (executor/executor.h) */
+#if PG_VERSION_NUM < 180000
+#define sc_executor_run(query) ExecutorRun((query), ForwardScanDirection, 0, true)
+#else
+#define sc_executor_run(query) ExecutorRun((query), ForwardScanDirection, 0)
+#endif
+
 /* 16 moved permissions out of the range table (executor/executor.h) */
 #if PG_VERSION_NUM < 160000
 #define sc_check_query_permissions(query) \

@@ -53,7 +53,7 @@ group_desc(const ScEngine *engine)
 	return desc;
 }
 
-/* What identifies a group whose result row can't be made, by the names of the result. */
+/* What identifies a group whose result row can't be made, by the names of its row. */
 static TupleDesc
 failed_desc(const ScEngine *engine)
 {
@@ -98,6 +98,7 @@ sc_emit_compile(ScEngine *engine)
 	engine->outcontext->ecxt_outertuple = engine->emitted_window;
 	if (engine->def->window_value != NULL)
 		engine->window_value = ExecInitExpr(engine->def->window_value, NULL);
+	sc_upper_compile(engine);
 	engine->having = ExecInitQual(engine->def->having, NULL);
 	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->outcontext,
 												 engine->result_slot, NULL, NULL);
@@ -150,7 +151,7 @@ deletion_row(ScEngine *engine)
 	return ExecStoreVirtualTuple(slot);
 }
 
-/* The group's row or its deletion, where one is due. */
+/* The group's row or its deletion, where one is due; or its row for what is above the groups (upper.c). */
 static void
 emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
@@ -166,6 +167,12 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 			sc_aggregate_result(engine, &engine->aggs[i], group,
 								&slot->tts_isnull[first_agg + i]);
 
+	if (engine->upper != NULL)
+	{
+		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
+			sc_upper_add(engine, ExecProject(engine->projection));
+		return;
+	}
 	if (engine->having && !ExecQual(engine->having, engine->outcontext))
 	{
 		if (first || !(group->flags & SC_GROUP_EMITTED))
@@ -427,6 +434,8 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 	}
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
+	if (engine->upper != NULL)
+		sc_upper_emit(engine);
 	emission->pane = NULL;
 	return true;
 }

@@ -157,6 +157,7 @@ sc_engine_free(ScEngine *engine)
 		sc_panes_shutdown(engine);
 		ReScanExprContext(engine->replaycontext);
 	}
+	sc_upper_end(engine);
 	MemoryContextDelete(engine->context);
 }
 

@@ -241,6 +241,7 @@ typedef struct ScEmission
 } ScEmission;
 
 typedef struct ScUndo ScUndo;
+typedef struct ScUpperRun ScUpperRun;
 
 /* How rows of other tasks are told (route.c). */
 typedef struct ScRoute
@@ -309,6 +310,8 @@ struct ScEngine
 	ExprState  *having;
 	ProjectionInfo *projection;
 	TupleDesc	result_desc;
+
+	ScUpperRun *upper;			/* what is above the groups; NULL: nothing but target list and HAVING */
 
 	ScEmission	emission;
 	bool		closing;		/* windows are to be closed: an error came between */
@@ -571,6 +574,13 @@ extern bool sc_emit_pane_some(ScEngine *engine, ScPane *pane, ScPace *pace);
 extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
 /* All groups of a pane: a new one, or that at whose group an error came. */
 extern void sc_emit_view(ScEngine *engine, ScPane *view);
+
+/* upper.c: takes the row of a group, and when the window's groups are through emits what is made of them */
+extern void sc_upper_compile(ScEngine *engine);
+extern void sc_upper_add(ScEngine *engine, TupleTableSlot *row);
+extern void sc_upper_emit(ScEngine *engine);
+/* Nothing is left of it but memory. */
+extern void sc_upper_end(ScEngine *engine);
 
 /* leaving.c */
 extern bool sc_pane_can_leave(const ScEngine *engine, const ScPane *pane);

@@ -6,6 +6,7 @@
  * of it are late.  If it is large, it leaves the array of panes, and is emitted between messages, so that
  * nobody waits for it.  Until it is through, the query has no part in a checkpoint: its next part has all the rows
  * of the window, and its end.  Panes that close meanwhile follow it, as there is one emission at a time.
+ * One with an upper part (upper.c) is emitted at once.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,7 +21,8 @@ sc_pane_can_leave(const ScEngine *engine, const ScPane *pane)
 	int64		ngroups = pane->bucket != NULL ? pane->bucket->ngroups : pane->stored_groups;
 
 	return engine->options.settle != NULL && engine->options.emit == SC_EMIT_CLOSE &&
-		engine->options.allowed_lateness == 0 && !engine->options.undo && !engine->shared && !pane->emitted &&
+		engine->options.allowed_lateness == 0 && !engine->options.undo && !engine->shared &&
+		engine->upper == NULL && !pane->emitted &&
 		(engine->leaving != NIL || ngroups > SC_SNAPSHOT_GROUPS);
 }
 

@@ -11,7 +11,8 @@
  *                 econtext->ecxt_scantuple) or window columns (varno OUTER_VAR,
  *                 varattno SC_WINDOW_START/END/TIME, read from
  *                 econtext->ecxt_outertuple).
- *   upper part    target list and HAVING, over the "group slot": varno
+ *   upper part    target list and HAVING, over the "group slot"; and over the rows that these make of a window, if the
+ *                 definition has more, a plan (ScUpper).  The group slot: varno
  *                 SC_GROUP_VARNO (read from ecxt_scantuple), attributes
  *                   1..3                     window_start, window_end, window_time; of windows that an item of
  *                                            GROUP BY makes, only window_start, as that item's value
@@ -33,6 +34,7 @@
 #include "model/catalog.h"
 #include "nodes/bitmapset.h"
 #include "nodes/parsenodes.h"
+#include "nodes/plannodes.h"
 #include "nodes/primnodes.h"
 #include "window/assigner.h"
 
@@ -66,6 +68,18 @@ typedef struct ScWritten
 	List	   *quals;			/* WHERE and JOIN ... ON */
 	List	   *keys;			/* items of GROUP BY but the window's */
 } ScWritten;
+/*
+ * What a definition has above the SELECT that reads the stream: window functions, a second aggregation, joins of that
+ * SELECT's rows with each other.  It is run once for each window that is emitted, over that window's rows, which is
+ * the same as over all rows (query/window_local.c).
+ */
+typedef struct ScUpper
+{
+	PlannedStmt *plan;			/* reads those rows from the named tuplestore SC_CORE_ROWS */
+	List	   *target;			/* of TargetEntry, no resjunk: the result's columns; their expressions tell types only */
+} ScUpper;
+
+#define SC_CORE_ROWS	"stream_ckpt core"
 
 typedef struct ScDefinition
 {
@@ -85,13 +99,19 @@ typedef struct ScDefinition
 	ScKey	   *keys;
 	int			naggs;
 	ScAggregate *aggs;
-	List	   *target;			/* of TargetEntry, no resjunk: the result's columns */
+	List	   *target;			/* of TargetEntry, no resjunk: the result's columns, or what "upper" reads */
 	List	   *having;			/* implicitly ANDed; NIL: every group */
+
+	ScUpper    *upper;			/* NULL: target list and HAVING are all of the upper part */
+
+	/* The first column of the result (1-based) that tells windows apart, and which of the window's it is; 0: none does. */
+	AttrNumber	result_window;
+	AttrNumber	result_window_kind; /* SC_WINDOW_START... */
 
 	/*
 	 * The result columns (1-based positions in "target") that identify a row:
 	 * one or more window columns, if there are windows, and every key.  nresult_key 0: the select list
-	 * leaves one out (allowed for emit => 'close' without allowed lateness only), or one_row, or stateless.
+	 * leaves one out (allowed for emit => 'close' without allowed lateness only), or one_row, stateless or "upper".
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;
@@ -109,6 +129,13 @@ typedef struct ScDefinition
 	Node	   *rule;			/* the view's Query; NULL: not loaded from one */
 	ScWritten	written;
 } ScDefinition;
+
+/* The result's columns: TargetEntry, whose expressions tell types; those of a definition without "upper" are more. */
+static inline List *
+sc_result_target(const ScDefinition *def)
+{
+	return def->upper ? def->upper->target : def->target;
+}
 
 /*
  * Does the type's btree operator family promise that values which eq_operator

@@ -59,6 +59,26 @@ check_functions(Node *node, void *context)
 	return expression_tree_walker(node, check_functions, context);
 }
 
+/* Never ends the walk. */
+static bool
+check_relations(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		sc_check_query_permissions((Query *) node);
+		return query_tree_walker((Query *) node, check_relations, context, 0);
+	}
+	return expression_tree_walker(node, check_relations, context);
+}
+
+void
+sc_check_relations(Query *query)
+{
+	(void) check_relations((Node *) query, NULL);
+}
+
 static void
 check_row_security(const ScQuery *query)
 {
@@ -108,7 +128,7 @@ sc_check_access(const ScQuery *query)
 	callback.arg = GetUserNameFromId(GetUserId(), false);
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	sc_check_query_permissions(parsed);
+	sc_check_relations(parsed);
 	(void) check_functions((Node *) parsed, NULL);
 	error_context_stack = callback.previous;
 	if (query->keep_late_rows || query->dead_letter)

@@ -7,6 +7,7 @@
 #define SC_QUERY_ACCESS_H
 
 #include "model/catalog.h"
+#include "nodes/parsenodes.h"
 
 /*
  * Raises ERRCODE_INSUFFICIENT_PRIVILEGE where not, or where row-level security would hide
@@ -20,5 +21,8 @@ extern void sc_check_access(const ScQuery *query);
  * an error otherwise.
  */
 extern void sc_check_retained_columns(Oid relid);
+
+/* May the current user read the columns that the definition reads, in whatever SELECT of it?  An error otherwise. */
+extern void sc_check_relations(Query *query);
 
 #endif							/* SC_QUERY_ACCESS_H */

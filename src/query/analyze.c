@@ -176,13 +176,14 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(query);
 	an.source_text = source_text;
+	an.core_location = -1;
 	an.outer_location = -1;
 	an.grouping = "GROUP BY";
 	an.emit = emit;
 	an.allowed_lateness = allowed_lateness;
 	an.def = palloc0(sizeof(ScDefinition));
 
-	sc_rewrite_distinct(&an);
+	sc_find_core(&an);
 	flatten_groups(&an);
 	sc_check_clauses(&an);
 	sc_analyze_from(&an);
@@ -196,6 +197,8 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	sc_split_definition(&an);
 	sc_note_planned_dependencies(&an);
 	note_written(&an);
+	if (an.upper != NULL)
+		sc_plan_upper(&an);
 	return an.def;
 }
 
@@ -319,9 +322,9 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
-	sc_rewrite_distinct(&an);
-	/* rows without groups aren't identified by anything */
-	if (is_stateless(&an))
+	sc_rewrite_distinct(&an, an.query);
+	/* rows without groups, or of what is above them, aren't identified by anything */
+	if (is_stateless(&an) || sc_has_upper_part(an.query))
 		return false;
 	flatten_groups(&an);
 	flatten_aliases(&an);

@@ -119,7 +119,7 @@ refuse_limit(ScAnalysis *an)
 
 	if (query->limitCount != NULL)
 		sc_refuse_clause(an, exprLocation(query->limitCount), "LIMIT",
-						 "Limit the rows when you read the result table.");
+						 "Limit the rows when you read the result table. For the best rows of each window number them, row_number() OVER (PARTITION BY window_start ORDER BY ...) AS rn in a subquery, and keep those WHERE rn <= ....");
 	if (query->limitOffset != NULL)
 		sc_refuse_clause(an, exprLocation(query->limitOffset), "OFFSET",
 						 "Skip rows when you read the result table.");
@@ -247,10 +247,11 @@ refuse_set_returning(ScAnalysis *an)
 static void
 refuse_equal_names(ScAnalysis *an)
 {
+	const Query *result = an->upper ? an->upper : an->query;
 	List	   *names = NIL;
 	ListCell   *lc;
 
-	foreach(lc, an->query->targetList)
+	foreach(lc, result->targetList)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 

@@ -88,6 +88,7 @@ brings_type(Node *node)
 		case T_Var:
 		case T_Const:
 		case T_Aggref:
+		case T_WindowFunc:
 		case T_FuncExpr:
 		case T_OpExpr:
 		case T_FieldSelect:
@@ -124,7 +125,9 @@ depends_walker(Node *node, ScAnalysis *an)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, Var) && ((Var *) node)->varno == an->stream_varno &&
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, depends_walker, an, 0);
+	if (IsA(node, Var) && !an->in_upper && ((Var *) node)->varno == an->stream_varno &&
 		((Var *) node)->varattno == InvalidAttrNumber)
 		an->def->whole_row = true;
 	if (brings_type(node))
@@ -170,4 +173,23 @@ sc_note_planned_dependencies(ScAnalysis *an)
 	/* with its arguments and filter */
 	for (int i = 0; i < def->naggs; i++)
 		(void) depends_walker((Node *) def->aggs[i].aggref, an);
+}
+
+/* What planning folds and inlines, in all queries. */
+static Node *
+fold_mutator(Node *node, void *context)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Query))
+		return (Node *) query_tree_mutator((Query *) node, fold_mutator, context, 0);
+	return expression_tree_mutator(eval_const_expressions(NULL, node), fold_mutator, context);
+}
+
+/* The same of what is above the core level: as written, and as its expressions are planned. */
+void
+sc_note_upper_dependencies(ScAnalysis *an)
+{
+	(void) depends_walker((Node *) an->upper, an);
+	(void) depends_walker(fold_mutator((Node *) an->upper, NULL), an);
 }

@@ -46,11 +46,10 @@ different_columns(Query *query)
 	return result;
 }
 
-/* What can't be made GROUP BY keeps its DISTINCT, which is refused (clauses.c). */
+/* What can't be made GROUP BY keeps its DISTINCT: that is done above its groups (levels.c), or refused (clauses.c). */
 void
-sc_rewrite_distinct(ScAnalysis *an)
+sc_rewrite_distinct(ScAnalysis *an, Query *query)
 {
-	Query	   *query = an->query;
 	bool		has_groups = query->groupClause != NIL || query->hasAggs || query->havingQual != NULL;
 
 	if (query->distinctClause == NIL || query->hasDistinctOn || query->groupingSets != NIL ||

@@ -165,15 +165,15 @@ check_sql_value(ScAnalysis *an, SQLValueFunction *node)
 
 /* The support functions of an aggregate; any may be InvalidOid. */
 static void
-check_aggregate(ScAnalysis *an, Aggref *aggref)
+check_aggregate(ScAnalysis *an, Oid aggregate, int location)
 {
-	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggregate));
 	Form_pg_aggregate form;
 	Oid			functions[5];
 	const char *role;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
+		elog(ERROR, "cache lookup failed for aggregate %u", aggregate);
 	form = (Form_pg_aggregate) GETSTRUCT(tuple);
 	functions[0] = form->aggtransfn;
 	functions[1] = form->aggfinalfn;
@@ -182,11 +182,11 @@ check_aggregate(ScAnalysis *an, Aggref *aggref)
 	functions[4] = form->aggdeserialfn;
 	ReleaseSysCache(tuple);
 
-	role = psprintf(" of aggregate %s()", get_func_name(aggref->aggfnoid));
+	role = psprintf(" of aggregate %s()", get_func_name(aggregate));
 	for (int i = 0; i < lengthof(functions); i++)
 	{
 		if (OidIsValid(functions[i]))
-			check_function(an, functions[i], aggref->location, role);
+			check_function(an, functions[i], location, role);
 	}
 }
 
@@ -232,6 +232,11 @@ check_stream_column(ScAnalysis *an, Var *var)
 static void
 check_column(ScAnalysis *an, Var *var)
 {
+	if (an->in_upper)
+		return;
+	if (var->varlevelsup > 0)
+		sc_refuse_clause(an, var->location, "a column of an outer query beside the stream",
+						 "Compare with it a level above GROUP BY: (SELECT ... FROM (SELECT ... GROUP BY ...) t WHERE ...).");
 	if (var->varno == an->stream_varno)
 		check_stream_column(an, var);
 	else if (var->varno == an->window_varno && var->varattno == InvalidAttrNumber)
@@ -267,6 +272,21 @@ check_domain(ScAnalysis *an, Oid domain, int location)
 	an->outer_location = saved;
 }
 
+/* What the core level can't have, and what is above it can. */
+static void
+check_core_node(ScAnalysis *an, Node *node)
+{
+	if (IsA(node, SubLink))
+		sc_refuse_clause(an, ((SubLink *) node)->location, "a subquery",
+						 "Write the definition as one SELECT over the stream.");
+	if (IsA(node, GroupingFunc))
+		sc_refuse_clause(an, ((GroupingFunc *) node)->location, "GROUPING",
+						 "Leave it out: without grouping sets it is always 0.");
+	if (returns_set(node))
+		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
+						 "Apply it to the result table when you read it.");
+}
+
 /* Fails at the first node that no definition may have; never ends the walk otherwise. */
 static bool
 check_walker(Node *node, ScAnalysis *an)
@@ -275,22 +295,17 @@ check_walker(Node *node, ScAnalysis *an)
 
 	if (node == NULL)
 		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, check_walker, an, 0);
 
-	if (IsA(node, SubLink))
-		sc_refuse_clause(an, ((SubLink *) node)->location, "a subquery",
-						 "Write the definition as one SELECT over the stream.");
-	if (IsA(node, GroupingFunc))
-		sc_refuse_clause(an, ((GroupingFunc *) node)->location, "GROUPING",
-						 "Leave it out: without grouping sets it is always 0.");
-	if (IsA(node, Param))
+	if (!an->in_upper)
+		check_core_node(an, node);
+	if (IsA(node, Param) && ((Param *) node)->paramkind != PARAM_SUBLINK)
 		sc_refuse_clause(an, ((Param *) node)->location, "a parameter",
 						 "Write its value into the definition.");
 	if (IsA(node, NextValueExpr))
 		sc_refuse_clause(an, -1, "nextval()",
 						 "Number the rows of the result table when you read it.");
-	if (returns_set(node))
-		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
-						 "Apply it to the result table when you read it.");
 	if (IsA(node, CoerceToDomain))
 		check_domain(an, ((CoerceToDomain *) node)->resulttype, exprLocation(node));
 	if (IsA(node, FuncExpr))
@@ -298,7 +313,9 @@ check_walker(Node *node, ScAnalysis *an)
 	if (IsA(node, Var))
 		check_column(an, (Var *) node);
 	else if (IsA(node, Aggref))
-		check_aggregate(an, (Aggref *) node);
+		check_aggregate(an, ((Aggref *) node)->aggfnoid, ((Aggref *) node)->location);
+	else if (IsA(node, WindowFunc) && ((WindowFunc *) node)->winagg)
+		check_aggregate(an, ((WindowFunc *) node)->winfnoid, ((WindowFunc *) node)->location);
 	else if (IsA(node, SQLValueFunction))
 		check_sql_value(an, (SQLValueFunction *) node);
 	else
@@ -321,4 +338,10 @@ sc_check_expressions(ScAnalysis *an)
 	(void) check_walker(query->havingQual, an);
 	if (an->window_call != NULL)
 		(void) check_walker((Node *) an->window_call->args, an);
+}
+
+void
+sc_check_upper_expressions(ScAnalysis *an)
+{
+	(void) check_walker((Node *) an->upper, an);
 }

@@ -106,6 +106,7 @@ sc_definition_parse(const char *source_text, SelectStmt **select)
 
 	memset(&an, 0, sizeof(an));
 	an.source_text = source_text;
+	an.core_location = -1;
 	an.outer_location = -1;
 
 	sc_text_context_push(&context, source_text);

@@ -14,6 +14,7 @@
 #include "nodes/nodeFuncs.h"
 #include "parser/parser.h"
 #include "query/query_internal.h"
+#include "utils/lsyscache.h"
 
 /* Sets the position of the error that is being reported. */
 int
@@ -75,7 +76,7 @@ find_raw_item(Node *item, int *ordinal, int *location)
  * definition.  Parsing again is for errors only.
  */
 static SelectStmt *
-raw_select(ScAnalysis *an)
+raw_statement(ScAnalysis *an)
 {
 	List	   *parsetrees;
 	Node	   *select;
@@ -87,6 +88,65 @@ raw_select(ScAnalysis *an)
 		return NULL;
 	select = linitial_node(RawStmt, parsetrees)->stmt;
 	return IsA(select, SelectStmt) ? (SelectStmt *) select : NULL;
+}
+
+typedef struct RawSearch
+{
+	int			location;		/* of a select list */
+	const char *name;			/* of a relation */
+	Node	   *found;
+} RawSearch;
+
+static bool
+find_raw_select(Node *node, RawSearch *search)
+{
+	SelectStmt *select = (SelectStmt *) node;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt) && exprLocation((Node *) select->targetList) == search->location)
+	{
+		search->found = node;
+		return true;
+	}
+	return raw_expression_tree_walker(node, find_raw_select, search);
+}
+
+static bool
+find_raw_relation(Node *node, RawSearch *search)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeVar) && strcmp(((RangeVar *) node)->relname, search->name) == 0)
+	{
+		search->found = node;
+		return true;
+	}
+	return raw_expression_tree_walker(node, find_raw_relation, search);
+}
+
+/* The same of the core level, which is known by where its select list begins, if it isn't the whole definition. */
+static SelectStmt *
+raw_select(ScAnalysis *an)
+{
+	SelectStmt *statement = raw_statement(an);
+	RawSearch	search = {.location = an->core_location};
+
+	if (statement == NULL || an->core_location < 0 || an->in_upper)
+		return statement;
+	(void) find_raw_select((Node *) statement, &search);
+	return (SelectStmt *) search.found;
+}
+
+int
+sc_relation_location(ScAnalysis *an, Oid relid)
+{
+	SelectStmt *statement = raw_statement(an);
+	RawSearch	search = {.name = get_rel_name(relid)};
+
+	if (statement == NULL || search.name == NULL || !find_raw_relation((Node *) statement, &search))
+		return -1;
+	return ((RangeVar *) search.found)->location;
 }
 
 /*

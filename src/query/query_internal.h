@@ -5,6 +5,7 @@
  * analyze.c runs the steps in this order; each fills its part of ScAnalysis and
  * may rely on those of the steps before it:
  *
+ *	 levels.c		finds the core level, the SELECT over the stream, if there is more above it
  *	 distinct.c		makes SELECT DISTINCT a GROUP BY
  *	 clauses.c		refuses clauses of the whole SELECT
  *	 from.c			finds the stream and the window function
@@ -13,6 +14,7 @@
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
  *	 split.c		splits at GROUP BY into the source part and the upper part
+ *	 upper.c		plans what is above the core level, once window_local.c, with carriers.c, has found it window-local
  *
  * position.c turns a node's location into an error position; explain.c gives hints to the errors that
  * PostgreSQL raises before all that.
@@ -28,9 +30,12 @@
 
 typedef struct ScAnalysis
 {
-	Query	   *query;			/* our own copy, aliases of joins and groups
+	Query	   *query;			/* our own copy of the core level, aliases of joins and groups
 								 * replaced by what they stand for */
+	Query	   *upper;			/* the definition with a tuplestore for the core level; NULL: that is all of it */
+	int			core_location;	/* of the core level's select list, if the core isn't the whole definition; else -1 */
 	const char *source_text;	/* NULL: a stored definition */
+	bool		in_upper;		/* what is looked at isn't the core level's */
 	int			outer_location; /* of the call or cast that hides what is looked at (defaults,
 								 * domains), for what has no place of its own; -1: none */
 	const char *grouping;		/* what the keys are written in, for errors: "GROUP BY", or what is made one */
@@ -54,11 +59,19 @@ typedef struct ScAnalysis
 	List	   *key_clauses;	/* of SortGroupClause *, in the same order */
 	List	   *aggrefs;		/* of Aggref *, as written */
 
+	/* window_local.c */
+	List	   *core_kinds;		/* of each column of the core's, SC_WINDOW_START... or 0; NIL: none tells windows apart */
+
 	ScDefinition *def;			/* what it all comes to */
 } ScAnalysis;
 
-/* distinct.c */
-extern void sc_rewrite_distinct(ScAnalysis *an);
+/* levels.c: fills in query, upper, core_location */
+extern void sc_find_core(ScAnalysis *an);
+/* Is there more to the definition than one SELECT over a relation, whose DISTINCT is rewritten? */
+extern bool sc_has_upper_part(Query *query);
+
+/* distinct.c: of the core level */
+extern void sc_rewrite_distinct(ScAnalysis *an, Query *query);
 
 /* clauses.c */
 extern void sc_check_clauses(ScAnalysis *an);
@@ -87,6 +100,8 @@ extern bool sc_keys_read_event_time(ScAnalysis *an);
 
 /* expressions.c */
 extern void sc_check_expressions(ScAnalysis *an);
+/* The same of what is above the core level. */
+extern void sc_check_upper_expressions(ScAnalysis *an);
 
 /* run_dependent.c: is it one of pg_catalog's whose value depends on when and where it is called? */
 extern bool sc_is_run_dependent(Oid funcid);
@@ -94,9 +109,16 @@ extern bool sc_is_run_dependent(Oid funcid);
 /* depends.c */
 extern void sc_note_dependencies(ScAnalysis *an);
 extern void sc_note_planned_dependencies(ScAnalysis *an);
+extern void sc_note_upper_dependencies(ScAnalysis *an);
 
 /* split.c */
 extern void sc_split_definition(ScAnalysis *an);
+
+/* window_local.c: fills in the result's window column */
+extern void sc_check_window_local(ScAnalysis *an);
+
+/* upper.c */
+extern void sc_plan_upper(ScAnalysis *an);
 
 /* position.c: for use inside ereport(); location in bytes, -1: none */
 extern int	sc_errposition(ScAnalysis *an, int location);
@@ -106,5 +128,7 @@ extern int	sc_from_item_location(ScAnalysis *an, int ordinal);
 extern int	sc_order_by_location(ScAnalysis *an);
 extern int	sc_window_clause_location(ScAnalysis *an);
 extern int	sc_row_lock_location(ScAnalysis *an);
+/* Of a relation's name, anywhere, or -1. */
+extern int	sc_relation_location(ScAnalysis *an, Oid relid);
 
 #endif							/* SC_QUERY_QUERY_INTERNAL_H */

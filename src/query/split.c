@@ -247,6 +247,10 @@ check_ungrouped(ScAnalysis *an)
 {
 	Query	   *query = an->query;
 
+	if (an->upper != NULL && !query->hasAggs && query->havingQual == NULL)
+		sc_refuse_clause(an, exprLocation((Node *) query->targetList),
+						 "a SELECT over the stream without GROUP BY below another one",
+						 "Write WHERE, expressions and GROUP BY into one SELECT with the stream itself in FROM; what is above it can have subqueries, WITH and window functions.");
 	if (sc_assigner_has_windows(&an->def->window))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -532,22 +536,21 @@ find_result_column(ScDefinition *def, AttrNumber attno)
 	return 0;
 }
 
-/* The same of the first column that tells windows apart. */
-static AttrNumber
+/* Fills in the first column that tells windows apart. */
+static void
 find_window_column(ScDefinition *def)
 {
-	AttrNumber	first = 0;
-
 	for (AttrNumber column = SC_WINDOW_START; column <= SC_WINDOW_COLUMNS; column++)
 	{
 		AttrNumber	found = 0;
 
 		if (sc_assigner_is_identified_by(&def->window, column))
 			found = find_result_column(def, column);
-		if (found != 0 && (first == 0 || found < first))
-			first = found;
+		if (found == 0 || (def->result_window != 0 && found > def->result_window))
+			continue;
+		def->result_window = found;
+		def->result_window_kind = column;
 	}
-	return first;
 }
 
 static void
@@ -580,7 +583,8 @@ build_result_key(ScAnalysis *an)
 
 	if (sc_assigner_has_windows(&def->window))
 	{
-		columns[n++] = find_window_column(def);
+		find_window_column(def);
+		columns[n++] = def->result_window;
 		if (columns[0] == 0 && needed)
 			refuse_missing_key(an, def->window.kind == SC_WINDOW_CUMULATE ? "window_end" : "a column of the window",
 							   exprLocation((Node *) an->query->targetList));
@@ -644,6 +648,6 @@ sc_split_definition(ScAnalysis *an)
 	if (an->query->havingQual != NULL)
 		def->having = make_ands_implicit(final_expr(an, an->query->havingQual));
 	build_aggregates(an);
-	if (!def->stateless)
+	if (!def->stateless && an->upper == NULL)
 		build_result_key(an);
 }

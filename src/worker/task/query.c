@@ -134,6 +134,19 @@ hash_types(const ScDefinition *definition)
 	return hashes;
 }
 
+/* Somebody may have replaced the view by one that needs all groups in one task. */
+static void
+check_place(const ScTaskQuery *query, const ScDefinition *definition)
+{
+	if (definition->upper == NULL || query->place.ntasks == 1)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("the definition of \"%s\" needs all groups of a window in one task",
+					get_rel_name(query->query->relid)),
+			 errhint("Call stream_ckpt.alter_query(query, parallelism => 1), then stream_ckpt.resume_query().")));
+}
+
 /* In the owner's surroundings. */
 void
 sc_task_query_compile(ScTaskQuery *query)
@@ -167,6 +180,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	options.spill_counters = sc_task_spill_counters();
 
 	definition = sc_definition_load(catalog);
+	check_place(query, definition);
 	/* the definition was read under this lock: its row type is that */
 	query->stream_desc = query->compiled_desc = shared_desc(RelationGetDescr(relation));
 	table_close(relation, AccessShareLock);

@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ * upper.c
+ *	  Plans what a definition has above its core level (ScUpper).
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/attnum.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "query/query_internal.h"
+
+/* Raises an error for a query that emits a window more than once. */
+static void
+refuse_again(ScAnalysis *an, const char *setting, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s is not supported yet with window functions, subqueries or WITH above GROUP BY", setting),
+			 errdetail("What is above the stream's groups is computed once for each window, when that is over."),
+			 errhint("%s", hint),
+			 sc_errposition(an, exprLocation((Node *) an->upper->targetList))));
+}
+
+/* Refuses what a query can't be that has more than a core level. */
+static void
+check_emission(ScAnalysis *an)
+{
+	if (!sc_assigner_has_windows(&an->def->window))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("window functions, subqueries, WITH and DISTINCT above GROUP BY need a window in a continuous query"),
+				 errdetail("They are computed once for each window, when that is over; without one nothing ever is."),
+				 errhint("Create the query without them, and make a plain view over its result table: CREATE VIEW ... AS SELECT ... FROM <result>. Or add a window to FROM: stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start."),
+				 sc_errposition(an, exprLocation((Node *) an->upper->targetList))));
+	if (an->emit == SC_EMIT_UPDATE)
+		refuse_again(an, "emit 'update'",
+					 "Use emit => 'close'; or create the query without them, and make a plain view over its result table.");
+	if (an->allowed_lateness > 0)
+		refuse_again(an, "an allowed_lateness",
+					 "Use a larger watermark_delay of the stream instead; or create the query without them, and make a plain view over its result table.");
+}
+
+/*
+ * Relations in the range table that nothing refers to: a view's rule has two of them (before 16).  The executor would
+ * want privileges on them.
+ */
+static void
+forget_relations(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		RangeTblEntry *nothing;
+
+		if (rte->rtekind != RTE_RELATION)
+			continue;
+		nothing = makeNode(RangeTblEntry);
+		nothing->rtekind = RTE_RESULT;
+		nothing->eref = rte->eref;
+		*rte = *nothing;
+	}
+}
+
+/* Fills in an->def->upper and the result's window column.  Refuses what isn't window-local. */
+void
+sc_plan_upper(ScAnalysis *an)
+{
+	ScUpper    *upper = palloc0(sizeof(ScUpper));
+	ListCell   *lc;
+
+	if (an->def->stateless)
+		sc_refuse_clause(an, an->core_location, "a SELECT over the stream without GROUP BY below another one",
+						 "Write WHERE, expressions and GROUP BY into one SELECT with the stream itself in FROM; what is above it can have subqueries, WITH and window functions.");
+	an->in_upper = true;
+	check_emission(an);
+	sc_check_upper_expressions(an);
+	sc_check_window_local(an);
+	sc_note_upper_dependencies(an);
+	foreach(lc, an->upper->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk)
+			upper->target = lappend(upper->target, copyObject(target));
+	}
+	forget_relations(an->upper);
+	upper->plan = planner(an->upper, "stream_ckpt: what is above the groups", 0, NULL);
+	an->def->upper = upper;
+}
