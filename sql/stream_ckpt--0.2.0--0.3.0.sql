@@ -511,3 +511,17 @@ JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
 CROSS JOIN LATERAL stream_ckpt.task_cache(t.pipeline_id, t.task) c;
 COMMENT ON VIEW stream_ckpt.tasks
 	IS 'task workers that run now; counts since their attempt began; lag_seconds: 0 when a task has had everything that was committed';
+
+-- The best rows of each group, kept as a state; only continuous queries can call it.
+CREATE FUNCTION stream_ckpt.best_rows_add(state bytea, how internal, VARIADIC columns "any")
+RETURNS bytea LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_best_rows_add';
+COMMENT ON FUNCTION stream_ckpt.best_rows_add(bytea, internal, "any") IS 'transition function of best_rows()';
+CREATE FUNCTION stream_ckpt.best_rows_combine(a bytea, b bytea)
+RETURNS bytea LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_best_rows_combine';
+COMMENT ON FUNCTION stream_ckpt.best_rows_combine(bytea, bytea) IS 'combine function of best_rows()';
+CREATE AGGREGATE stream_ckpt.best_rows(how internal, VARIADIC columns "any") (
+	SFUNC = stream_ckpt.best_rows_add, STYPE = bytea, COMBINEFUNC = stream_ckpt.best_rows_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE stream_ckpt.best_rows(internal, VARIADIC "any")
+	IS 'what DISTINCT ON and row_number() <= n of continuous queries keep of a group; can be called by them only';
+REVOKE ALL ON FUNCTION stream_ckpt.best_rows_add(bytea, internal, "any"),
+	stream_ckpt.best_rows_combine(bytea, bytea) FROM PUBLIC;

@@ -416,6 +416,18 @@ CREATE SERVER stream_ckpt FOREIGN DATA WRAPPER stream_ckpt;
 COMMENT ON SERVER stream_ckpt
 	IS 'the server of log streams: CREATE FOREIGN TABLE ... SERVER stream_ckpt OPTIONS (event_time ''ts'', watermark_delay ''5 seconds'')';
 
+-- The best rows of each group, kept as a state; only continuous queries can call it.
+CREATE FUNCTION stream_ckpt.best_rows_add(state bytea, how internal, VARIADIC columns "any")
+RETURNS bytea LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_best_rows_add';
+COMMENT ON FUNCTION stream_ckpt.best_rows_add(bytea, internal, "any") IS 'transition function of best_rows()';
+CREATE FUNCTION stream_ckpt.best_rows_combine(a bytea, b bytea)
+RETURNS bytea LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_best_rows_combine';
+COMMENT ON FUNCTION stream_ckpt.best_rows_combine(bytea, bytea) IS 'combine function of best_rows()';
+CREATE AGGREGATE stream_ckpt.best_rows(how internal, VARIADIC columns "any") (
+	SFUNC = stream_ckpt.best_rows_add, STYPE = bytea, COMBINEFUNC = stream_ckpt.best_rows_combine, PARALLEL = SAFE);
+COMMENT ON AGGREGATE stream_ckpt.best_rows(internal, VARIADIC "any")
+	IS 'what DISTINCT ON and row_number() <= n of continuous queries keep of a group; can be called by them only';
+
 --
 -- Queries
 --
@@ -772,6 +784,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA stream_ckpt FROM PUBLIC;
 REVOKE ALL ON FUNCTION stream_ckpt.on_drop(),
 	stream_ckpt.fdw_handler(),
 	stream_ckpt.fdw_validator(text[], oid),
+	stream_ckpt.best_rows_add(bytea, internal, "any"),
+	stream_ckpt.best_rows_combine(bytea, bytea),
 	stream_ckpt.restored() FROM PUBLIC;
 GRANT USAGE ON SCHEMA stream_ckpt TO PUBLIC;
 GRANT USAGE ON FOREIGN SERVER stream_ckpt TO PUBLIC;

@@ -113,7 +113,9 @@ my $catalogs = q(
 	SELECT concat_ws(' ', 'trigger', t.tgrelid::regclass, pg_get_triggerdef(t.oid))
 		FROM member JOIN pg_trigger t ON classid = 'pg_class'::regclass AND objid = t.tgrelid
 	UNION ALL
-	SELECT pg_get_functiondef(p.oid) || coalesce(p.proacl::text, '-') FROM member JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid
+	SELECT CASE WHEN p.prokind = 'a' THEN concat_ws(' ', p.oid::regprocedure, aggtransfn, aggcombinefn, aggfinalfn, aggtranstype::regtype, aggkind, p.proparallel)
+			ELSE pg_get_functiondef(p.oid) END || coalesce(p.proacl::text, '-')
+		FROM member JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid LEFT JOIN pg_aggregate ON aggfnoid = p.oid
 	UNION ALL
 	SELECT concat_ws(' ', t.evtname, t.evtevent, t.evtfoid::regproc, t.evtenabled, t.evttags)
 		FROM member JOIN pg_event_trigger t ON classid = 'pg_event_trigger'::regclass AND objid = t.oid

@@ -258,20 +258,22 @@ create_key(NewQuery *query, const char *table)
 	return all && !definition->one_row ? name : NULL;
 }
 
-/* Is it a column of the window, which a row always has? */
+/* Is it a column of the window, which a row always has, or the row's number? */
 static bool
-is_window_column(const ScDefinition *definition, const TargetEntry *target)
+is_never_null(const ScDefinition *definition, const TargetEntry *target)
 {
 	Var		   *var = (Var *) target->expr;
 
 	if (definition->upper != NULL)
 		return target->resno == definition->result_window;
+	if (definition->best != NULL && IsA(var, Var) && var->varattno == SC_BEST_NUMBER(definition))
+		return true;
 	return !definition->stateless && IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS;
 }
 
 /*
- * If there are windows, every group has one: its columns are NOT NULL.  And changes of the table can be replicated,
- * whatever publication it is in: by the key's index if all its columns are NOT NULL, else by whole
+ * If there are windows, every group has one: its columns are NOT NULL, as numbers of rows are.  And changes of the table can
+ * be replicated, whatever publication it is in: by the key's index if all its columns are NOT NULL, else by whole
  * rows.  Without that PostgreSQL would refuse our updates of a published table.
  */
 static void
@@ -286,7 +288,7 @@ set_identity(NewQuery *query, const char *table, const char *key)
 	{
 		TargetEntry *target = lfirst_node(TargetEntry, lc);
 
-		if (is_window_column(query->definition, target))
+		if (is_never_null(query->definition, target))
 			appendStringInfo(&command, "ALTER %s SET NOT NULL, ", quote_identifier(target->resname));
 	}
 	if (key != NULL && query->definition->nkeys == 0)

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "api/api_internal.h"
 #include "base/env.h"
@@ -21,6 +22,7 @@
 #include "nodes/makefuncs.h"
 #include "nodes/plannodes.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
 #include "query/access.h"
 #include "query/analyze.h"
 #include "query/parse.h"
@@ -163,6 +165,35 @@ explain_keys(Explanation *explanation)
 		add_line(explanation, "Key: %s", sql_of(explanation, lfirst(lc)));
 }
 
+/* Which rows of a group are kept, in place of the aggregate that keeps them. */
+static void
+explain_best_rows(Explanation *explanation)
+{
+	const ScDefinition *definition = explanation->definition;
+	StringInfoData order;
+	ListCell   *lc;
+
+	initStringInfo(&order);
+	foreach(lc, definition->written.best_order)
+	{
+		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
+		Node	   *expr = get_sortgroupclause_expr(clause, definition->written.query->targetList);
+		Oid			opfamily;
+		Oid			type;
+		int16		strategy;
+
+		appendStringInfo(&order, "%s%s", order.len > 0 ? ", " : "", sql_of(explanation, expr));
+		if (get_ordering_op_properties(clause->sortop, &opfamily, &type, &strategy) &&
+			strategy == BTGreaterStrategyNumber)
+			appendStringInfoString(&order, " DESC");
+	}
+	if (order.len > 0)
+		add_line(explanation, "Rows: of each group the first %d by %s", definition->best->n, order.data);
+	else
+		add_line(explanation, "Rows: of each group the first %d that come", definition->best->n);
+	add_line(explanation, "  state: these rows, with %d columns beside the keys", definition->best->ncolumns);
+}
+
 /* Compiles the definition as a task would, with all of its errors. */
 static void
 explain_aggregates(Explanation *explanation)
@@ -173,7 +204,9 @@ explain_aggregates(Explanation *explanation)
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
 	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
-	for (int i = 0; i < definition->naggs; i++)
+	if (definition->best != NULL)
+		explain_best_rows(explanation);
+	for (int i = 0; definition->best == NULL && i < definition->naggs; i++)
 	{
 		add_line(explanation, "Aggregate: %s", sql_of(explanation, (Node *) definition->aggs[i].written));
 		add_line(explanation, "  state: %s", sc_engine_describe_state(engine, i));

@@ -30,6 +30,7 @@
 #include "nodes/pg_list.h"
 #include "plpgsql.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -254,13 +255,30 @@ is_plpgsql(Oid funcid)
 		language != SQLlanguageId && language == get_language_oid("plpgsql", true);
 }
 
+/* Is it written in C, by us? */
+static bool
+is_our_own(Oid funcid)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	char	   *schema;
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	schema = get_namespace_name(((Form_pg_proc) GETSTRUCT(tuple))->pronamespace);
+	result = ((Form_pg_proc) GETSTRUCT(tuple))->prolang == ClanguageId &&
+		schema != NULL && strcmp(schema, "stream_ckpt") == 0;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Isn't asked about functions whose calls are seen anyway: SECURITY DEFINER, or with settings. */
 static bool
 needs_hook(Oid funcid)
 {
 	bool		result = false;
 
-	if (sc_my_process != SC_PROCESS_NONE && funcid >= FirstNormalObjectId)
+	if (sc_my_process != SC_PROCESS_NONE && funcid >= FirstNormalObjectId && !is_our_own(funcid))
 	{
 		seen = true;
 		result = is_plpgsql(funcid);

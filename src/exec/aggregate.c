@@ -320,8 +320,10 @@ may_keep(const AggInfo *info)
 		return false;
 	foreach(lc, info->aggref->args)
 	{
-		/* sc_type_init refuses it */
-		if (exprType((Node *) lfirst_node(TargetEntry, lc)->expr) == RECORDARRAYOID)
+		Oid			type = exprType((Node *) lfirst_node(TargetEntry, lc)->expr);
+
+		/* sc_type_init refuses it; a call of ours has a pointer */
+		if (type == RECORDARRAYOID || type == INTERNALOID)
 			return false;
 	}
 	return true;

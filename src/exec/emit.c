@@ -25,12 +25,13 @@
 /* How often the time limit is told of groups */
 #define LIMIT_GROUPS 1024
 
-/* The row type of the group slot: window columns, keys, results of aggregates. */
+/* The row type of the group slot: window columns, keys, results of aggregates; and a row of the group. */
 static TupleDesc
 group_desc(const ScEngine *engine)
 {
 	const ScDefinition *def = engine->def;
-	TupleDesc	desc = CreateTemplateTupleDesc(SC_WINDOW_COLUMNS + def->nkeys + def->naggs);
+	int			nrow = def->best != NULL ? def->best->ncolumns + 1 : 0;
+	TupleDesc	desc = CreateTemplateTupleDesc(SC_WINDOW_COLUMNS + def->nkeys + def->naggs + nrow);
 	AttrNumber	attno = 0;
 
 	TupleDescInitEntry(desc, ++attno, "window_start",
@@ -48,6 +49,15 @@ group_desc(const ScEngine *engine)
 
 		TupleDescInitEntry(desc, ++attno, NULL, aggref->aggtype, -1, 0);
 		TupleDescInitEntryCollation(desc, attno, aggref->aggcollid);
+	}
+	if (def->best != NULL)
+		TupleDescInitEntry(desc, ++attno, NULL, INT8OID, -1, 0);
+	for (int i = 1; i < nrow; i++)
+	{
+		const ScBestColumn *column = &def->best->columns[i - 1];
+
+		TupleDescInitEntry(desc, ++attno, NULL, column->type, column->typmod, 0);
+		TupleDescInitEntryCollation(desc, attno, column->collation);
 	}
 	TupleDescFinalize(desc);
 	return desc;
@@ -91,6 +101,8 @@ void
 sc_emit_compile(ScEngine *engine)
 {
 	engine->group_slot = MakeSingleTupleTableSlot(group_desc(engine), &TTSOpsVirtual);
+	if (engine->def->best != NULL)
+		engine->best_slot = MakeSingleTupleTableSlot(sc_best_rows_desc(engine->def->best), &TTSOpsMinimalTuple);
 	engine->result_desc = ExecTypeFromTL(engine->def->target);
 	engine->result_slot = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsVirtual);
 	engine->outcontext->ecxt_scantuple = engine->group_slot;
@@ -123,7 +135,7 @@ load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 		values[SC_WINDOW_COLUMNS + i] = keys[i];
 		nulls[SC_WINDOW_COLUMNS + i] = group->nulls[i];
 	}
-	memset(nulls + SC_WINDOW_COLUMNS + engine->nkeys, true, engine->naggs);
+	memset(nulls + SC_WINDOW_COLUMNS + engine->nkeys, true, natts - SC_WINDOW_COLUMNS - engine->nkeys);
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -151,32 +163,20 @@ deletion_row(ScEngine *engine)
 	return ExecStoreVirtualTuple(slot);
 }
 
-/* The group's row or its deletion, where one is due; or its row for what is above the groups (upper.c). */
-static void
-emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
+/*
+ * Emits the row of what the group slot shows, or its deletion, where one is due; "first": nothing of the group was
+ * emitted yet.  False: the result hasn't it.
+ */
+static bool
+emit_shown(ScEngine *engine, const ScGroup *group, bool first)
 {
-	TupleTableSlot *slot = engine->group_slot;
-	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
-	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !bucket->pane->emitted);
 	ScResultOp	op = first ? SC_RESULT_INSERT : SC_RESULT_UPSERT;
 	TupleTableSlot *row;
 
-	load_group(engine, bucket, group);
-	for (int i = 0; i < engine->naggs; i++)
-		slot->tts_values[first_agg + i] =
-			sc_aggregate_result(engine, &engine->aggs[i], group,
-								&slot->tts_isnull[first_agg + i]);
-
-	if (engine->upper != NULL)
-	{
-		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
-			sc_upper_add(engine, ExecProject(engine->projection));
-		return;
-	}
 	if (engine->having && !ExecQual(engine->having, engine->outcontext))
 	{
 		if (first || !(group->flags & SC_GROUP_EMITTED))
-			return;
+			return false;
 		op = SC_RESULT_DELETE;
 		row = deletion_row(engine);
 	}
@@ -191,15 +191,69 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 			row = ExecProject(engine->projection);
 		}
 	}
-
-	/* what can fail comes first: a group without a row isn't emitted */
 	engine->options.emit_row(engine->options.emit_arg, op, row);
-	group->flags &= ~SC_GROUP_SEVERAL;
-	if (op == SC_RESULT_DELETE)
-		group->flags &= ~SC_GROUP_EMITTED;
-	else
-		group->flags |= SC_GROUP_EMITTED;
 	engine->counters.result_rows++;
+	return op != SC_RESULT_DELETE;
+}
+
+/*
+ * The rows of a group that makes several.  There are never less of them than before, so what was emitted of a number is
+ * emitted again, or deleted.
+ */
+static bool
+emit_best_rows(ScEngine *engine, const ScGroup *group, Datum value, bool first)
+{
+	uint32		count;
+	const struct ScBestState *state = sc_best_rows_open(value, &count);
+	bool		result = false;
+
+	/* if one of them fails none is emitted */
+	for (uint32 i = 0; engine->undo != NULL && i < count; i++)
+	{
+		sc_best_rows_show(engine, state, i);
+		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
+			(void) ExecProject(engine->projection);
+	}
+	for (uint32 i = 0; i < count; i++)
+	{
+		sc_best_rows_show(engine, state, i);
+		result |= emit_shown(engine, group, first);
+	}
+	ExecClearTuple(engine->best_slot);
+	return result;
+}
+
+/* The group's rows or their deletion, where they are due; or its row for what is above the groups (upper.c). */
+static void
+emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
+{
+	TupleTableSlot *slot = engine->group_slot;
+	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
+	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !bucket->pane->emitted);
+	bool		is_there;
+
+	load_group(engine, bucket, group);
+	for (int i = 0; i < engine->naggs; i++)
+		slot->tts_values[first_agg + i] =
+			sc_aggregate_result(engine, &engine->aggs[i], group,
+								&slot->tts_isnull[first_agg + i]);
+
+	if (engine->upper != NULL)
+	{
+		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
+			sc_upper_add(engine, ExecProject(engine->projection));
+		return;
+	}
+	/* what can fail comes first: a group without a row isn't emitted */
+	if (engine->best_slot != NULL)
+		is_there = emit_best_rows(engine, group, slot->tts_values[first_agg], first);
+	else
+		is_there = emit_shown(engine, group, first);
+	group->flags &= ~SC_GROUP_SEVERAL;
+	if (is_there)
+		group->flags |= SC_GROUP_EMITTED;
+	else
+		group->flags &= ~SC_GROUP_EMITTED;
 }
 
 /* Chooses the groups of the bucket that are to be emitted; they stay chosen through an error. */

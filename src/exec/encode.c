@@ -118,6 +118,8 @@ sc_signature(const ScEngine *engine, int version)
 				append_type(&buf, &trans->input_types[i]);
 		}
 	}
+	if (engine->def->best != NULL)
+		sc_best_rows_sign(engine->def->best, &buf);
 	result = hash_bytes((unsigned char *) buf.data, buf.len);
 	pfree(buf.data);
 	return result;

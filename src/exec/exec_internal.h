@@ -304,6 +304,7 @@ struct ScEngine
 	ExprContext *replaycontext;
 	bool		has_inputs;		/* some state is kept inputs, or may be */
 	TupleTableSlot *group_slot;
+	TupleTableSlot *best_slot;	/* a row of a group that makes several, or NULL */
 	TupleTableSlot *result_slot;
 	TupleTableSlot *emitted_window; /* of which window_value is computed */
 	ExprState  *window_value;	/* NULL: window_start is its own */
@@ -475,6 +476,14 @@ extern void sc_state_combine_bytes(ScEngine *engine, ScTrans *trans, Datum bytes
 								   uint8 *flags);
 extern void sc_state_combine(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 							 Datum from, uint8 from_flags);
+
+/* best_rows.c: groups that make several rows; "state" is the value of their only aggregate */
+struct ScBestState;
+extern TupleDesc sc_best_rows_desc(const ScBestRows *best);
+extern void sc_best_rows_sign(const ScBestRows *best, StringInfo buf);
+extern const struct ScBestState *sc_best_rows_open(Datum state, uint32 *count);
+/* The group slot shows a row of the group, and its number. */
+extern void sc_best_rows_show(ScEngine *engine, const struct ScBestState *state, uint32 i);
 
 /* exact.c */
 extern bool sc_combines_exactly(Oid aggregate, Oid transfn, Oid combinefn);

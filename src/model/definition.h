@@ -18,6 +18,7 @@
  *                                            GROUP BY makes, only window_start, as that item's value
  *                   4..3+nkeys               the keys
  *                   4+nkeys..3+nkeys+naggs   the aggregates' results
+ *                 if a group makes several rows, behind these, SC_BEST_NUMBER and on: the row's number and its columns
  *                 Direct arguments of ordered-set aggregates too.
  *
  * A stateless definition (no GROUP BY, no aggregates, no window) has no upper part: its target list is of the source
@@ -67,7 +68,9 @@ typedef struct ScWritten
 	Node	   *window;			/* the call in FROM, or the item of GROUP BY; NULL: there are no windows */
 	List	   *quals;			/* WHERE and JOIN ... ON */
 	List	   *keys;			/* items of GROUP BY but the window's */
+	List	   *best_order;		/* of SortGroupClause: which rows of a group are the best */
 } ScWritten;
+
 /*
  * What a definition has above the SELECT that reads the stream: window functions, a second aggregation, joins of that
  * SELECT's rows with each other.  It is run once for each window that is emitted, over that window's rows, which is
@@ -80,6 +83,25 @@ typedef struct ScUpper
 } ScUpper;
 
 #define SC_CORE_ROWS	"stream_ckpt core"
+
+/* A column of the rows that are kept. */
+typedef struct ScBestColumn
+{
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+	Oid			sort_operator;	/* of those that are sorted by, which come first; else InvalidOid */
+	bool		nulls_first;
+} ScBestColumn;
+
+/* Of each group the best rows are rows of the result (DISTINCT ON, row_number() <= n). */
+typedef struct ScBestRows
+{
+	int			n;				/* at most so many */
+	int			nsort;
+	int			ncolumns;
+	ScBestColumn *columns;
+} ScBestRows;
 
 typedef struct ScDefinition
 {
@@ -99,6 +121,8 @@ typedef struct ScDefinition
 	ScKey	   *keys;
 	int			naggs;
 	ScAggregate *aggs;
+	ScBestRows *best;			/* NULL: a group makes one row.  Else its rows are the state of the only aggregate, and
+								 * "having" is asked for each of them */
 	List	   *target;			/* of TargetEntry, no resjunk: the result's columns, or what "upper" reads */
 	List	   *having;			/* implicitly ANDed; NIL: every group */
 
@@ -110,8 +134,9 @@ typedef struct ScDefinition
 
 	/*
 	 * The result columns (1-based positions in "target") that identify a row:
-	 * one or more window columns, if there are windows, and every key.  nresult_key 0: the select list
-	 * leaves one out (allowed for emit => 'close' without allowed lateness only), or one_row, stateless or "upper".
+	 * one or more window columns, if there are windows, and every key; and the row's number if a group makes several.
+	 * nresult_key 0: the select list leaves one out (allowed for emit => 'close' without allowed lateness only), or
+	 * one_row, stateless or "upper".
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;
@@ -136,6 +161,9 @@ sc_result_target(const ScDefinition *def)
 {
 	return def->upper ? def->upper->target : def->target;
 }
+
+/* Of the group slot: the number of a group's row, before its columns. */
+#define SC_BEST_NUMBER(def) (SC_WINDOW_COLUMNS + (def)->nkeys + 2)
 
 /*
  * Does the type's btree operator family promise that values which eq_operator

@@ -98,7 +98,7 @@ is_stateless(ScAnalysis *an)
 {
 	Query	   *query = an->query;
 
-	return query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL && an->window_call == NULL;
+	return an->best == NULL && query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL && an->window_call == NULL;
 }
 
 /* The same for one that has no groups.  Fails if it was asked for what only a query with groups can do. */
@@ -165,6 +165,7 @@ note_written(ScAnalysis *an)
 	written->window = an->window_call != NULL ? (Node *) an->window_call : an->window_item;
 	written->quals = an->quals;
 	written->keys = an->key_exprs;
+	written->best_order = an->best_order;
 }
 
 ScDefinition *
@@ -183,7 +184,9 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	an.allowed_lateness = allowed_lateness;
 	an.def = palloc0(sizeof(ScDefinition));
 
-	sc_find_core(&an);
+	sc_rewrite_best_rows(&an);
+	if (an.best == NULL)
+		sc_find_core(&an);
 	flatten_groups(&an);
 	sc_check_clauses(&an);
 	sc_analyze_from(&an);
@@ -316,15 +319,17 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	Relation	rel = relation_open(view, AccessShareLock);
 	ScAnalysis	an;
 	bool		window = false;
+	bool		number = false;
 	bool		result = true;
 	ListCell   *lc;
 
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(get_view_query(rel));
 	relation_close(rel, NoLock);
+	sc_rewrite_best_rows(&an);
 	sc_rewrite_distinct(&an, an.query);
 	/* rows without groups, or of what is above them, aren't identified by anything */
-	if (is_stateless(&an) || sc_has_upper_part(an.query))
+	if (is_stateless(&an) || (an.best == NULL && sc_has_upper_part(an.query)))
 		return false;
 	flatten_groups(&an);
 	flatten_aliases(&an);
@@ -333,6 +338,12 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	{
 		TargetEntry *target = grouped_target(an.query, columns[i]);
 
+		if (target == NULL && an.best != NULL &&
+			IsA(list_nth_node(TargetEntry, an.query->targetList, columns[i])->expr, WindowFunc))
+		{
+			number = true;
+			continue;
+		}
 		result = (target != NULL);
 		window |= result && identifies_window(an.query, target);
 	}
@@ -345,5 +356,7 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 		if (!is_window_column(an.query, get_sortgroupclause_tle(item, an.query->targetList)))
 			result = is_covered(an.query, item, columns, ncolumns);
 	}
+	if (result && !number && sc_needs_row_number(&an))
+		return false;
 	return result && (window || !has_window(an.query));
 }

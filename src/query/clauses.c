@@ -95,8 +95,11 @@ refuse_distinct(ScAnalysis *an)
 	if (query->distinctClause == NIL || query->hasWindowFuncs)
 		return;
 	if (query->hasDistinctOn)
-		sc_refuse_clause(an, sort_group_location(an, query->distinctClause), "DISTINCT ON",
-						 "Make what is to be distinct the keys of GROUP BY. DISTINCT inside an aggregate is supported.");
+		sc_refuse_clause(an, sort_group_location(an, query->distinctClause), "DISTINCT ON below another SELECT",
+						 "Make it a definition of its own, and what is above it a plain view over the result table.");
+	if (an->best != NULL)
+		sc_refuse_clause(an, sort_group_location(an, query->distinctClause), "SELECT DISTINCT of numbered rows",
+						 "Leave it out: no two rows of a key have the same number.");
 	sc_refuse_clause(an, sort_group_location(an, query->distinctClause),
 					 "SELECT DISTINCT of groups whose keys are not all in the select list",
 					 "Add every item of GROUP BY to the select list, or apply DISTINCT to the result table when you read it.");
@@ -145,6 +148,15 @@ refuse_row_locks(ScAnalysis *an)
 					 "Leave it out: a continuous query locks no rows.");
 }
 
+/* What may not be above rows that are numbered, either. */
+void
+sc_check_order(ScAnalysis *an)
+{
+	refuse_order_by(an);
+	refuse_limit(an);
+	refuse_row_locks(an);
+}
+
 static bool
 find_window_function(Node *node, int *location)
 {
@@ -169,7 +181,7 @@ refuse_window_functions(ScAnalysis *an)
 	{
 		(void) find_window_function((Node *) query->targetList, &location);
 		sc_refuse_clause(an, location, "a window function (OVER)",
-						 "Apply it to the result table when you read it.");
+						 "Apply it to the result table when you read it. For the best rows of each key number them, row_number() OVER (PARTITION BY key ORDER BY ...) AS rn in a subquery, and keep those WHERE rn <= 3.");
 	}
 	if (query->windowClause != NIL)
 		sc_refuse_clause(an, sc_window_clause_location(an), "WINDOW",
@@ -276,9 +288,7 @@ sc_check_clauses(ScAnalysis *an)
 	refuse_with(an);
 	refuse_set_operations(an);
 	refuse_distinct(an);
-	refuse_order_by(an);
-	refuse_limit(an);
-	refuse_row_locks(an);
+	sc_check_order(an);
 	refuse_window_functions(an);
 	refuse_grouping_sets(an);
 	refuse_set_returning(an);

@@ -172,7 +172,13 @@ sc_note_planned_dependencies(ScAnalysis *an)
 		(void) depends_walker((Node *) def->keys[i].expr, an);
 	/* with its arguments and filter */
 	for (int i = 0; i < def->naggs; i++)
-		(void) depends_walker((Node *) def->aggs[i].aggref, an);
+	{
+		/* the call that keeps rows is our own */
+		if (def->best != NULL)
+			note_all(an, def->aggs[i].aggref->args);
+		else
+			(void) depends_walker((Node *) def->aggs[i].aggref, an);
+	}
 }
 
 /* What planning folds and inlines, in all queries. */

@@ -52,7 +52,7 @@ sc_rewrite_distinct(ScAnalysis *an, Query *query)
 {
 	bool		has_groups = query->groupClause != NIL || query->hasAggs || query->havingQual != NULL;
 
-	if (query->distinctClause == NIL || query->hasDistinctOn || query->groupingSets != NIL ||
+	if (an->best != NULL || query->distinctClause == NIL || query->hasDistinctOn || query->groupingSets != NIL ||
 		query->hasWindowFuncs || query->hasTargetSRFs)
 		return;
 	if (has_groups && !shows_all_keys(query))

@@ -5,6 +5,7 @@
  * analyze.c runs the steps in this order; each fills its part of ScAnalysis and
  * may rely on those of the steps before it:
  *
+ *	 best_rows.c	makes GROUP BY of DISTINCT ON and of numbered rows
  *	 levels.c		finds the core level, the SELECT over the stream, if there is more above it
  *	 distinct.c		makes SELECT DISTINCT a GROUP BY
  *	 clauses.c		refuses clauses of the whole SELECT
@@ -42,6 +43,12 @@ typedef struct ScAnalysis
 	ScEmit		emit;			/* DEFAULT: not chosen yet */
 	int64		allowed_lateness;
 
+	/* best_rows.c */
+	ScBestRows *best;			/* NULL: a group makes one row */
+	List	   *best_order;		/* of SortGroupClause: which rows are the best */
+	WindowFunc *best_call;		/* what numbers them, or NULL */
+	bool		numbered;		/* "query" was a subquery that numbers rows: its own columns are junk now */
+
 	/* from.c */
 	int			stream_varno;	/* 0: not met yet */
 	ScStream   *stream;
@@ -58,12 +65,28 @@ typedef struct ScAnalysis
 	List	   *key_exprs;		/* of Node *, as written in GROUP BY */
 	List	   *key_clauses;	/* of SortGroupClause *, in the same order */
 	List	   *aggrefs;		/* of Aggref *, as written */
+	List	   *best_exprs;		/* of Node *, as written: the columns of rows that are kept */
 
 	/* window_local.c */
 	List	   *core_kinds;		/* of each column of the core's, SC_WINDOW_START... or 0; NIL: none tells windows apart */
 
 	ScDefinition *def;			/* what it all comes to */
 } ScAnalysis;
+
+/* best_rows.c */
+extern void sc_rewrite_best_rows(ScAnalysis *an);
+/* Do columns of the result identify its rows only with the number of each? */
+extern bool sc_needs_row_number(const ScAnalysis *an);
+/* The columns that are sorted by: before anything else asks for columns of the rows. */
+extern void sc_build_best_order(ScAnalysis *an);
+/* Is it the row's number, or what a column of it holds?  Then it is that of the group slot. */
+extern bool sc_is_of_row(ScAnalysis *an, Node *node);
+extern Var *sc_row_var(ScAnalysis *an, Node *node);
+/* Adds what keeps the rows to the aggregates, when nothing asks for columns any more. */
+extern void sc_build_best_rows(ScAnalysis *an);
+/* Does an expression read more of a row than the keys? */
+extern bool sc_reads_beyond_keys(ScAnalysis *an, Node *node);
+
 
 /* levels.c: fills in query, upper, core_location */
 extern void sc_find_core(ScAnalysis *an);
@@ -75,6 +98,8 @@ extern void sc_rewrite_distinct(ScAnalysis *an, Query *query);
 
 /* clauses.c */
 extern void sc_check_clauses(ScAnalysis *an);
+/* A part of it: ORDER BY, LIMIT and row locks. */
+extern void sc_check_order(ScAnalysis *an);
 /* Raises "<clause> is not supported in a continuous query". */
 pg_noreturn extern void sc_refuse_clause(ScAnalysis *an, int location,
 										 const char *clause, const char *hint);
@@ -112,6 +137,10 @@ extern void sc_note_planned_dependencies(ScAnalysis *an);
 extern void sc_note_upper_dependencies(ScAnalysis *an);
 
 /* split.c */
+/* A column of the group slot, of the expression's type. */
+extern Var *sc_group_var(AttrNumber attno, Node *expr);
+/* Position of "expr" in the list of what GROUP BY or the aggregates hold, or -1. */
+extern int	sc_find_expr(List *exprs, Node *expr);
 extern void sc_split_definition(ScAnalysis *an);
 
 /* window_local.c: fills in the result's window column */

@@ -171,7 +171,8 @@ source_quals(ScAnalysis *an)
 							 make_ands_implicit(source_expr(an, lfirst(lc))));
 	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
 	{
-		if (!contain_agg_clause(lfirst(lc)) && !reads_shared_window(lfirst(lc), an))
+		if (!contain_agg_clause(lfirst(lc)) && !reads_shared_window(lfirst(lc), an) &&
+			!(an->best != NULL && sc_reads_beyond_keys(an, lfirst(lc))))
 			result = list_concat(result,
 								 make_ands_implicit(source_expr(an, lfirst(lc))));
 	}
@@ -254,10 +255,10 @@ check_ungrouped(ScAnalysis *an)
 	if (sc_assigner_has_windows(&an->def->window))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous query with a window needs GROUP BY"),
-				 errhint("Group by the window: GROUP BY w.window_start, with further keys if you like; or leave the window out of FROM."),
+				 errmsg("a continuous query with a window needs %s", an->grouping),
+				 errhint("Group by the window: %s w.window_start, with further keys if you like; or leave the window out of FROM.", an->grouping),
 				 sc_errposition(an, exprLocation((Node *) query->targetList))));
-	an->def->one_row = true;
+	an->def->one_row = an->best == NULL;
 }
 
 /* Reads GROUP BY into "an".  Fails if there is a window and no column of it is in GROUP BY. */
@@ -322,16 +323,15 @@ build_keys(ScAnalysis *an)
 
 /* ---------- the upper part ---------- */
 
-static Var *
-group_var(AttrNumber attno, Node *expr)
+Var *
+sc_group_var(AttrNumber attno, Node *expr)
 {
 	return makeVar(SC_GROUP_VARNO, attno, exprType(expr), exprTypmod(expr),
 				   exprCollation(expr), 0);
 }
 
-/* Position of "expr" in the list of what GROUP BY or the aggregates hold, or -1. */
-static int
-find_equal(List *exprs, Node *expr)
+int
+sc_find_expr(List *exprs, Node *expr)
 {
 	int			i = 0;
 	ListCell   *lc;
@@ -349,14 +349,14 @@ find_equal(List *exprs, Node *expr)
 static Var *
 aggregate_var(ScAnalysis *an, Aggref *aggref)
 {
-	int			i = find_equal(an->aggrefs, (Node *) aggref);
+	int			i = sc_find_expr(an->aggrefs, (Node *) aggref);
 
 	if (i < 0)
 	{
 		i = list_length(an->aggrefs);
 		an->aggrefs = lappend(an->aggrefs, aggref);
 	}
-	return group_var(SC_WINDOW_COLUMNS + list_length(an->key_exprs) + i + 1,
+	return sc_group_var(SC_WINDOW_COLUMNS + list_length(an->key_exprs) + i + 1,
 					 (Node *) aggref);
 }
 
@@ -394,10 +394,12 @@ final_mutator(Node *node, ScAnalysis *an)
 	if (node == NULL)
 		return NULL;
 	if (an->window_item != NULL && equal(node, an->window_item))
-		return (Node *) group_var(SC_WINDOW_START, node);
-	key = find_equal(an->key_exprs, node);
+		return (Node *) sc_group_var(SC_WINDOW_START, node);
+	key = sc_find_expr(an->key_exprs, node);
 	if (key >= 0)
-		return (Node *) group_var(SC_WINDOW_COLUMNS + key + 1, node);
+		return (Node *) sc_group_var(SC_WINDOW_COLUMNS + key + 1, node);
+	if (an->best != NULL && sc_is_of_row(an, node))
+		return (Node *) sc_row_var(an, node);
 	if (IsA(node, Aggref))
 		return (Node *) aggregate_var(an, (Aggref *) node);
 	if (IsA(node, Var))
@@ -408,7 +410,7 @@ final_mutator(Node *node, ScAnalysis *an)
 			var->varattno < SC_WINDOW_START || var->varattno > SC_WINDOW_TIME ||
 			!an->grouped_window[var->varattno])
 			refuse_ungrouped(an, var);
-		return (Node *) group_var(var->varattno, node);
+		return (Node *) sc_group_var(var->varattno, node);
 	}
 	return expression_tree_mutator(node, final_mutator, an);
 }
@@ -558,26 +560,30 @@ refuse_missing_key(ScAnalysis *an, const char *what, int location)
 {
 	bool		update = (an->emit == SC_EMIT_UPDATE);
 	bool		windows = sc_assigner_has_windows(&an->def->window);
+	const char *number = sc_needs_row_number(an) ? ", and the row's number" : "";
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("%s needs %s in the select list",
 					!windows ? "a query without a window" : update ? "emit 'update'" : "allowed_lateness", what),
 			 windows ?
-			 errdetail("The rows of the result table are updated by the window and all keys of GROUP BY.") :
-			 errdetail("The rows of the result table are updated by all keys of GROUP BY."),
+			 errdetail("The rows of the result table are updated by the window and all keys%s.", number) :
+			 errdetail("The rows of the result table are updated by all keys%s.", number),
 			 !windows ? errhint("Add it to the select list.") :
 			 update ? errhint("Add it to the select list, or use emit => 'close'.") :
 			 errhint("Add it to the select list, or use a larger watermark_delay of the stream instead."),
 			 sc_errposition(an, location)));
 }
 
-/* The first column in the select list that tells windows apart, if there are windows, and all keys. */
+/*
+ * The first column in the select list that tells windows apart, if there are windows, and all keys; the row's number if a
+ * group has several rows.
+ */
 static void
 build_result_key(ScAnalysis *an)
 {
 	ScDefinition *def = an->def;
-	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 1));
+	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 2));
 	bool		needed = (an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0);
 	int			n = 0;
 
@@ -594,9 +600,16 @@ build_result_key(ScAnalysis *an)
 		AttrNumber	column = find_result_column(def, SC_WINDOW_COLUMNS + i + 1);
 
 		if (column == 0 && needed)
-			refuse_missing_key(an, "every key of GROUP BY",
+			refuse_missing_key(an, psprintf("every key of %s", an->grouping),
 							   exprLocation(list_nth(an->key_exprs, i)));
 		columns[n++] = column;
+	}
+
+	if (sc_needs_row_number(an))
+	{
+		columns[n] = find_result_column(def, SC_BEST_NUMBER(def));
+		if (columns[n++] == 0 && needed)
+			refuse_missing_key(an, "row_number()", exprLocation((Node *) an->query->targetList));
 	}
 
 	for (int i = 0; i < n; i++)
@@ -644,9 +657,13 @@ sc_split_definition(ScAnalysis *an)
 	def->quals = source_quals(an);
 	build_keys(an);
 	check_shared_keys(an);
+	if (an->best != NULL)
+		sc_build_best_order(an);
 	build_target(an);
 	if (an->query->havingQual != NULL)
 		def->having = make_ands_implicit(final_expr(an, an->query->havingQual));
+	if (an->best != NULL)
+		sc_build_best_rows(an);
 	build_aggregates(an);
 	if (!def->stateless && an->upper == NULL)
 		build_result_key(an);

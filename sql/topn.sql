@@ -1,0 +1,80 @@
+-- DISTINCT ON and row_number() <= n over the rows of a stream: what is accepted, what is made, and what is refused.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS stream_ckpt;
+SELECT stream_ckpt.stop_pipeline('default');
+CREATE SCHEMA topn;
+SET search_path = topn, public;
+CREATE TABLE bids (at timestamptz, auction int, bidder text, price numeric, x xid);
+SELECT stream_ckpt.attach_stream('bids', event_time => 'at');
+RESET client_min_messages;
+\set SHOW_CONTEXT never
+-- Tries a definition; what is accepted is dropped again.
+CREATE FUNCTION try(definition text, emit text = NULL, lateness interval = '0') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer text;
+BEGIN
+	PERFORM stream_ckpt.create_query('tried', definition, emit => emit, allowed_lateness => lateness);
+	SELECT string_agg(regexp_replace(pg_get_indexdef(indexrelid), '.* USING btree ', ''), ' ') INTO answer FROM pg_index WHERE indrelid = 'tried'::regclass;
+	DROP TABLE tried;
+	RETURN coalesce('key ' || answer, 'no key');
+END $$;
+
+-- the last bid of each auction, the best one, the three best ones
+SELECT try('SELECT DISTINCT ON (auction) auction, at, bidder FROM bids ORDER BY auction, at DESC');
+SELECT try('SELECT DISTINCT ON (auction, bidder) bidder, auction, price FROM bids');
+SELECT try('SELECT auction, price FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1');
+SELECT try('SELECT * FROM (SELECT auction, bidder, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids WHERE price > 0) r WHERE rn <= 3');
+SELECT try('SELECT rn, price + 1 AS more, auction FROM (SELECT auction, price, row_number() OVER best AS rn FROM bids WINDOW best AS (PARTITION BY auction ORDER BY price DESC)) r WHERE 4 > rn AND price > 5');
+SELECT try('SELECT w, auction, price FROM (SELECT w.window_start AS w, auction, price, row_number() OVER (PARTITION BY w.window_start, auction ORDER BY price DESC) AS rn FROM bids, stream_ckpt.tumble(at, ''1 hour'') w) r WHERE rn <= 3');
+SELECT try('SELECT w, rn, price FROM (SELECT w.window_end AS w, price, row_number() OVER (PARTITION BY w.window_end ORDER BY price DESC) AS rn FROM bids, stream_ckpt.hop(at, ''1 hour'', ''2 hours'') w) r WHERE rn <= 3', 'close', '1 hour');
+SELECT try('SELECT rn, price FROM (SELECT price, row_number() OVER (ORDER BY price DESC) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT DISTINCT ON (date_trunc(''day'', at, ''UTC''), auction) date_trunc(''day'', at, ''UTC'') AS day, auction, price FROM bids ORDER BY 1, 2, price', 'close');
+-- in WITH, and what becomes of it
+SELECT try('WITH r AS (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) SELECT * FROM r WHERE rn <= 3');
+SELECT * FROM stream_ckpt.explain_query('SELECT * FROM (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC, bidder) AS rn FROM bids) r WHERE rn <= 3 AND price > 0');
+SELECT * FROM stream_ckpt.explain_query('SELECT DISTINCT ON (auction) auction, bidder FROM bids WHERE price > 0');
+-- over groups it is done for each window
+SELECT try('SELECT DISTINCT ON (w.window_start) w.window_start, auction, count(*) FROM bids, stream_ckpt.tumble(at, ''1 h'') w GROUP BY 1, 2 ORDER BY w.window_start, count(*) DESC');
+-- without what tells the rows apart
+SELECT try('SELECT auction, price FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT price, rn FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT DISTINCT ON (auction) bidder FROM bids');
+SELECT try('SELECT price FROM (SELECT *, row_number() OVER (ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1');
+SELECT try('SELECT w, price FROM (SELECT w.window_end AS w, price, row_number() OVER (PARTITION BY w.window_end ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3', 'update');
+-- how many
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn > 1');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= auction');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn < 1');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 1001');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 1000');
+-- other functions, and other clauses
+SELECT try('SELECT * FROM (SELECT auction, rank() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT auction, dense_rank() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction) AS rn, row_number() OVER (PARTITION BY bidder) AS other FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3 ORDER BY auction');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3 LIMIT 3');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids ORDER BY auction) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids LIMIT 3) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT DISTINCT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM pg_class, bids) r WHERE rn <= 3');
+SELECT try('SELECT DISTINCT ON (auction) auction, count(*) FROM bids GROUP BY auction');
+SELECT try('SELECT DISTINCT ON (auction) auction, lag(price) OVER () FROM bids');
+SELECT try('SELECT count(*) FROM (SELECT DISTINCT ON (auction) auction, price FROM bids) b');
+SELECT try('SELECT count(*) FROM (SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3) b');
+SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids ORDER BY auction, price LIMIT 5');
+SELECT try('SELECT DISTINCT ON (auction) auction, random() AS r FROM bids');
+SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids ORDER BY auction, random()');
+-- keys, windows, types
+SELECT try('SELECT DISTINCT ON (x) x, price FROM bids');
+SELECT try('SELECT DISTINCT ON (auction) auction, w.window_end, price FROM bids, stream_ckpt.tumble(at, ''1 h'') w');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT price, row_number() OVER (ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3');
+SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids ORDER BY auction, ROW(price, bidder)');
+SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids', 'close');
+-- nobody else calls the aggregate
+SELECT stream_ckpt.best_rows_combine('\x00', '\x00');
+
+SET client_min_messages = warning;
+SELECT stream_ckpt.detach_stream('bids');
+DROP SCHEMA topn CASCADE;

@@ -1,0 +1,575 @@
+/*-------------------------------------------------------------------------
+ * best_rows.c
+ *	  DISTINCT ON, and row_number() <= n over the rows of a stream: of each group the best rows.
+ *
+ *	  SELECT DISTINCT ON (keys) ... FROM stream ORDER BY keys, x DESC
+ *	  SELECT ... FROM (SELECT ..., row_number() OVER (PARTITION BY keys ORDER BY x DESC) AS rn FROM stream) r WHERE rn <= 3
+ *
+ * Both become one query tree over the stream: the keys are its GROUP BY, what is sorted by an->best_order, conditions
+ * above the subquery are HAVING, and row_number() stays as what numbers the rows of a group.  split.c makes of it an
+ * aggregate that keeps the best rows (exec/best_rows.c).  What isn't of these shapes is left as it is, and refused
+ * where it would be without this file.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/tlist.h"
+#include "parser/parsetree.h"
+#include "model/extension.h"
+#include "query/query_internal.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/fmgroids.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/* Of each group at most so many rows are kept: they are copied when one of them is replaced */
+#define MOST_ROWS	1000
+
+#define BOUND_HINT "Write rn <= 3 (or <, or =) with a constant, for the row_number() that the subquery calls rn."
+
+/* Has the SELECT groups, or something else that its rows go through? */
+static bool
+has_upper_part(const Query *query)
+{
+	return query->groupClause != NIL || query->groupingSets != NIL || query->hasAggs || query->havingQual != NULL ||
+		query->setOperations != NULL || query->hasTargetSRFs;
+}
+
+/* Does it read relations, and no other SELECT? */
+static bool
+reads_relations(const Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_SUBQUERY || rte->rtekind == RTE_CTE)
+			return false;
+	}
+	return query->cteList == NIL;
+}
+
+/* ---------- DISTINCT ON ---------- */
+
+static bool
+is_among(List *clauses, const SortGroupClause *clause)
+{
+	ListCell   *lc;
+
+	foreach(lc, clauses)
+	{
+		if (lfirst_node(SortGroupClause, lc)->tleSortGroupRef == clause->tleSortGroupRef)
+			return true;
+	}
+	return false;
+}
+
+/* The first row of each group: what ORDER BY has beside the keys says which that is. */
+static void
+rewrite_distinct_on(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+	ListCell   *lc;
+
+	if (has_upper_part(query) || query->hasWindowFuncs || !reads_relations(query))
+		return;
+	an->best = palloc0(sizeof(ScBestRows));
+	an->best->n = 1;
+	an->grouping = "DISTINCT ON";
+	foreach(lc, query->sortClause)
+	{
+		if (!is_among(query->distinctClause, lfirst(lc)))
+			an->best_order = lappend(an->best_order, lfirst(lc));
+	}
+	query->groupClause = query->distinctClause;
+	query->distinctClause = NIL;
+	query->hasDistinctOn = false;
+	query->sortClause = NIL;
+}
+
+/* ---------- row_number() ---------- */
+
+/* The query behind an item of FROM: a subquery, or the only CTE, if nothing else reads it; or NULL. */
+static Query *
+query_of(Query *outer, RangeTblEntry *rte)
+{
+	CommonTableExpr *cte;
+
+	if (rte->rtekind == RTE_SUBQUERY && outer->cteList == NIL)
+		return rte->subquery;
+	if (rte->rtekind != RTE_CTE || rte->self_reference || rte->ctelevelsup > 0 || list_length(outer->cteList) != 1)
+		return NULL;
+	cte = linitial_node(CommonTableExpr, outer->cteList);
+	return cte->cterefcount == 1 && !cte->cterecursive ? castNode(Query, cte->ctequery) : NULL;
+}
+
+/* The query that is all of FROM, and has window functions over rows without groups; or NULL. */
+static Query *
+numbered_rows(Query *outer, int *varno)
+{
+	Query	   *result;
+
+	if (list_length(outer->jointree->fromlist) != 1 || !IsA(linitial(outer->jointree->fromlist), RangeTblRef))
+		return NULL;
+	*varno = linitial_node(RangeTblRef, outer->jointree->fromlist)->rtindex;
+	result = query_of(outer, rt_fetch(*varno, outer->rtable));
+	return result != NULL && result->commandType == CMD_SELECT && result->hasWindowFuncs &&
+		!has_upper_part(result) && reads_relations(result) ? result : NULL;
+}
+
+/* Notes the first window function in "node", and refuses those that aren't the same row_number(). */
+static bool
+check_function(Node *node, ScAnalysis *an)
+{
+	WindowFunc *call = (WindowFunc *) node;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, WindowFunc))
+		return expression_tree_walker(node, check_function, an);
+	if (call->winfnoid != F_ROW_NUMBER)
+		sc_refuse_clause(an, call->location,
+						 psprintf("window function %s() over the rows of a stream", get_func_name(call->winfnoid)),
+						 "Number the rows with row_number(), and keep the first ones: WHERE rn <= 3. Or apply the function to the result table when you read it.");
+	if (an->best_call != NULL && an->best_call->winref != call->winref)
+		sc_refuse_clause(an, call->location, "a second row_number()", "Create one continuous query for each of them.");
+	an->best_call = call;
+	return false;
+}
+
+typedef struct Replace
+{
+	int			varno;			/* of the subquery */
+	List	   *targets;		/* its columns */
+} Replace;
+
+/* Columns of the subquery become what they stand for. */
+static Node *
+replace_columns(Node *node, Replace *replace)
+{
+	Var		   *var = (Var *) node;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var) && var->varno == replace->varno && var->varlevelsup == 0 && var->varattno > 0)
+		return copyObject((Node *) list_nth_node(TargetEntry, replace->targets, var->varattno - 1)->expr);
+	return expression_tree_mutator(node, replace_columns, replace);
+}
+
+/*
+ * The columns of the SELECT above, and behind them, as junk, those of the subquery: what is above is made of them
+ * (split.c).
+ */
+static List *
+make_targets(Query *outer, Query *inner, Replace *replace)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, outer->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		result = lappend(result, makeTargetEntry((Expr *) replace_columns((Node *) target->expr, replace),
+												 list_length(result) + 1, target->resname, false));
+	}
+	foreach(lc, inner->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		result = lappend(result, makeTargetEntry(copyObject(target->expr), list_length(result) + 1, target->resname, true));
+	}
+	return result;
+}
+
+/* The same clauses over the new columns: the first one with the expression, which is one of the result if there is such. */
+static List *
+move_clauses(List *clauses, Query *inner, List *targets)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, clauses)
+	{
+		SortGroupClause *clause = copyObject(lfirst_node(SortGroupClause, lc));
+		Node	   *expr = get_sortgroupclause_expr(clause, inner->targetList);
+		ListCell   *lt;
+
+		foreach(lt, targets)
+		{
+			TargetEntry *target = lfirst_node(TargetEntry, lt);
+
+			if (!equal(target->expr, expr))
+				continue;
+			target->ressortgroupref = target->resno;
+			clause->tleSortGroupRef = target->resno;
+			break;
+		}
+		result = lappend(result, clause);
+	}
+	return result;
+}
+
+/* The value of an integer constant; false: it is none. */
+static bool
+integer_value(Node *node, int64 *value)
+{
+	Const	   *constant = (Const *) eval_const_expressions(NULL, node);
+
+	if (!IsA(constant, Const) || constant->constisnull)
+		return false;
+	if (constant->consttype == INT8OID)
+		*value = DatumGetInt64(constant->constvalue);
+	else if (constant->consttype == INT4OID)
+		*value = DatumGetInt32(constant->constvalue);
+	else if (constant->consttype == INT2OID)
+		*value = DatumGetInt16(constant->constvalue);
+	else
+		return false;
+	return true;
+}
+
+/* Does the condition say how many rows there are at most?  "exactly": it says nothing else. */
+static bool
+read_bound(Node *qual, int64 *most, bool *exactly)
+{
+	OpExpr	   *op = (OpExpr *) qual;
+	Oid			opno;
+	const char *name;
+	Node	   *left;
+	Node	   *right;
+
+	if (!IsA(qual, OpExpr) || list_length(op->args) != 2)
+		return false;
+	opno = op->opno;
+	left = linitial(op->args);
+	right = lsecond(op->args);
+	if (IsA(right, WindowFunc))
+	{
+		opno = get_commutator(opno);
+		left = lsecond(op->args);
+		right = linitial(op->args);
+	}
+	name = OidIsValid(opno) ? get_opname(opno) : NULL;
+	if (!IsA(left, WindowFunc) || name == NULL || contain_var_clause(right) || !integer_value(right, most))
+		return false;
+	*exactly = strcmp(name, "=") != 0;
+	if (strcmp(name, "<") == 0)
+	{
+		*most = Max(*most, PG_INT64_MIN + 1) - 1;
+		return true;
+	}
+	return strcmp(name, "<=") == 0 || strcmp(name, "=") == 0;
+}
+
+/*
+ * How many rows of each group are asked for: by the least of the bounds.  What is left of the conditions comes into
+ * *rest.
+ */
+static int64
+read_bounds(ScAnalysis *an, Node *quals, List **rest)
+{
+	int64		result = PG_INT64_MAX;
+	ListCell   *lc;
+
+	foreach(lc, make_ands_implicit((Expr *) quals))
+	{
+		int64		most;
+		bool		exactly;
+
+		if (is_andclause(lfirst(lc)))
+			most = read_bounds(an, (Node *) make_ands_explicit(((BoolExpr *) lfirst(lc))->args), rest);
+		else if (read_bound(lfirst(lc), &most, &exactly))
+		{
+			if (!exactly)
+				*rest = lappend(*rest, lfirst(lc));
+		}
+		else
+		{
+			*rest = lappend(*rest, lfirst(lc));
+			continue;
+		}
+		result = Min(result, most);
+	}
+	return result;
+}
+
+/* Takes the bound out of the conditions above the subquery, whose rest becomes HAVING. */
+static void
+set_bound(ScAnalysis *an, Node *quals, Query *query)
+{
+	List	   *rest = NIL;
+	int64		most = read_bounds(an, quals, &rest);
+
+	if (most == PG_INT64_MAX)
+		sc_refuse_clause(an, an->best_call->location, "row_number() without an upper bound", BOUND_HINT);
+	if (most < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no row has a row_number() of " INT64_FORMAT, most),
+				 errhint("Row numbers begin with 1."),
+				 sc_errposition(an, an->best_call->location)));
+	if (most > MOST_ROWS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row_number() of up to " INT64_FORMAT " is too much", most),
+				 errdetail("All rows of a key up to that number are in one state; at most %d can be.", MOST_ROWS),
+				 errhint("Keep fewer rows of each key, or have more keys in PARTITION BY."),
+				 sc_errposition(an, an->best_call->location)));
+	an->best->n = most;
+	query->havingQual = rest == NIL ? NULL : (Node *) make_ands_explicit(rest);
+}
+
+/* A SELECT over a subquery that numbers rows becomes one over the stream. */
+static void
+rewrite_numbered(ScAnalysis *an, Query *outer, Query *inner, int varno)
+{
+	Query	   *query = copyObject(inner);
+	Replace		replace = {.varno = varno,.targets = inner->targetList};
+	WindowClause *window;
+
+	(void) check_function((Node *) query->targetList, an);
+	if (an->best_call == NULL)	/* only in ORDER BY, which is refused */
+		return;
+	an->numbered = true;
+	an->core_location = exprLocation((Node *) inner->targetList);
+	an->best = palloc0(sizeof(ScBestRows));
+	an->grouping = "PARTITION BY";
+	window = list_nth_node(WindowClause, query->windowClause, an->best_call->winref - 1);
+	query->targetList = make_targets(outer, inner, &replace);
+	query->groupClause = move_clauses(window->partitionClause, inner, query->targetList);
+	an->best_order = move_clauses(window->orderClause, inner, query->targetList);
+	query->windowClause = NIL;
+	query->hasWindowFuncs = false;
+	query->hasSubLinks |= outer->hasSubLinks;
+	set_bound(an, replace_columns(outer->jointree->quals, &replace), query);
+	an->query = query;
+}
+
+void
+sc_rewrite_best_rows(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+	Query	   *inner;
+	int			varno;
+
+	if (query->hasDistinctOn)
+	{
+		rewrite_distinct_on(an);
+		return;
+	}
+	/* what else is above the subquery is refused, or somebody else's */
+	if (has_upper_part(query) || query->hasWindowFuncs || query->distinctClause != NIL)
+		return;
+	inner = numbered_rows(query, &varno);
+	if (inner == NULL)
+		return;
+	sc_check_order(an);
+	rewrite_numbered(an, query, inner, varno);
+}
+
+/* ---------- the rows that are kept of a group ---------- */
+
+/* Does the expression read the window, or the row's number? */
+static bool
+reads_group(Node *node, ScAnalysis *an)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno != an->stream_varno;
+	return IsA(node, WindowFunc) || expression_tree_walker(node, reads_group, an);
+}
+
+/* Is it what a column of the rows that are kept holds: an item of the select list, or a column that is left over? */
+static bool
+is_row_column(ScAnalysis *an, Node *node)
+{
+	ListCell   *lc;
+
+	if (IsA(node, Var))
+		return ((Var *) node)->varno == an->stream_varno;
+	if (!contain_var_clause(node) || reads_group(node, an))
+		return false;
+	if (sc_find_expr(an->best_exprs, node) >= 0)
+		return true;
+	/* of a subquery its own columns: what is above is computed of rows that are kept */
+	foreach(lc, an->query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resjunk == an->numbered && equal(target->expr, node))
+			return true;
+	}
+	return false;
+}
+
+/* See query_internal.h. */
+bool
+sc_is_of_row(ScAnalysis *an, Node *node)
+{
+	return IsA(node, WindowFunc) || is_row_column(an, node);
+}
+
+/* See query_internal.h; a column is kept from now on. */
+Var *
+sc_row_var(ScAnalysis *an, Node *node)
+{
+	int			i;
+
+	if (IsA(node, WindowFunc))
+		return sc_group_var(SC_BEST_NUMBER(an->def), node);
+	i = sc_find_expr(an->best_exprs, node);
+	if (i < 0)
+	{
+		i = list_length(an->best_exprs);
+		an->best_exprs = lappend(an->best_exprs, node);
+	}
+	return sc_group_var(SC_BEST_NUMBER(an->def) + 1 + i, node);
+}
+
+/* Is it the same for all rows of a group? */
+static bool
+is_grouped(ScAnalysis *an, Node *node)
+{
+	return sc_find_expr(an->key_exprs, node) >= 0 || (an->window_item != NULL && equal(node, an->window_item)) ||
+		(IsA(node, Var) && ((Var *) node)->varno == an->window_varno);
+}
+
+/* What is sorted by are the first columns of the rows that are kept. */
+void
+sc_build_best_order(ScAnalysis *an)
+{
+	ScBestRows *best = an->best;
+	ListCell   *lc;
+
+	best->columns = palloc0(sizeof(ScBestColumn) * Max(list_length(an->best_order), 1));
+	foreach(lc, an->best_order)
+	{
+		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
+		Node	   *expr = get_sortgroupclause_expr(clause, an->query->targetList);
+
+		if (is_grouped(an, expr) || sc_find_expr(an->best_exprs, expr) >= 0)
+			continue;
+		if (exprType(expr) == RECORDOID || exprType(expr) == RECORDARRAYOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("rows cannot be kept in the order of type %s", format_type_be(exprType(expr))),
+					 errhint("Write its columns one by one into ORDER BY."),
+					 sc_errposition(an, exprLocation(expr))));
+		if (clause->sortop >= FirstNormalObjectId)
+			an->def->has_user_parts = true;
+		best->columns[best->nsort].sort_operator = clause->sortop;
+		best->columns[best->nsort].nulls_first = clause->nulls_first;
+		best->nsort++;
+		an->best_exprs = lappend(an->best_exprs, expr);
+	}
+	an->def->best = best;
+}
+
+/* The aggregate stream_ckpt.best_rows(). */
+static Oid
+best_rows_aggregate(void)
+{
+	Oid			types[2] = {INTERNALOID, ANYOID};
+	Oid			result = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("best_rows"),
+										 PointerGetDatum(buildoidvector(types, lengthof(types))),
+										 ObjectIdGetDatum(sc_extension_schema()));
+
+	if (!OidIsValid(result))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("aggregate stream_ckpt.best_rows() does not exist"),
+				 errhint("Call ALTER EXTENSION stream_ckpt UPDATE.")));
+	return result;
+}
+
+/* The aggregate that keeps them, as a call of ours. */
+static Aggref *
+make_best_call(ScAnalysis *an)
+{
+	Aggref	   *aggref = makeNode(Aggref);
+	Const	   *how = makeConst(INTERNALOID, -1, InvalidOid, sizeof(Datum), PointerGetDatum(an->best), false, true);
+	ListCell   *lc;
+
+	aggref->aggfnoid = best_rows_aggregate();
+	aggref->aggtype = aggref->aggtranstype = BYTEAOID;
+	aggref->aggkind = AGGKIND_NORMAL;
+	aggref->aggsplit = AGGSPLIT_SIMPLE;
+	aggref->aggno = aggref->aggtransno = -1;
+	aggref->location = -1;
+	aggref->aggargtypes = list_make1_oid(INTERNALOID);
+	aggref->args = list_make1(makeTargetEntry((Expr *) how, 1, NULL, false));
+	foreach(lc, an->best_exprs)
+	{
+		Node	   *expr = lfirst(lc);
+
+		aggref->aggargtypes = lappend_oid(aggref->aggargtypes, exprType(expr));
+		aggref->args = lappend(aggref->args, makeTargetEntry((Expr *) expr, list_length(aggref->args) + 1, NULL, false));
+	}
+	return aggref;
+}
+
+/* Adds what keeps them to the aggregates.  Fails if they have more columns than a call has arguments. */
+void
+sc_build_best_rows(ScAnalysis *an)
+{
+	ScBestRows *best = an->best;
+	ListCell   *lc;
+
+	if (list_length(an->best_exprs) > FUNC_MAX_ARGS - 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("%d columns are more than can be kept of a row", list_length(an->best_exprs)),
+				 errdetail("%s can keep %d, beside the keys.", an->grouping, FUNC_MAX_ARGS - 2),
+				 errhint("Take columns together, as in ARRAY[a, b], or keep the row's primary key only."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	best->columns = repalloc(best->columns, sizeof(ScBestColumn) * Max(list_length(an->best_exprs), 1));
+	best->ncolumns = 0;
+	foreach(lc, an->best_exprs)
+	{
+		ScBestColumn *column = &best->columns[best->ncolumns++];
+
+		if (best->ncolumns > best->nsort)
+			memset(column, 0, sizeof(*column));
+		column->type = exprType(lfirst(lc));
+		column->typmod = exprTypmod(lfirst(lc));
+		column->collation = exprCollation(lfirst(lc));
+	}
+	an->aggrefs = lappend(an->aggrefs, make_best_call(an));
+}
+
+/* Of numbered rows: does the expression read more of a row than the keys? */
+static bool
+reads_beyond_keys(Node *node, ScAnalysis *an)
+{
+	if (node == NULL || sc_find_expr(an->key_exprs, node) >= 0)
+		return false;
+	if (IsA(node, WindowFunc))
+		return true;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno != an->window_varno;
+	return expression_tree_walker(node, reads_beyond_keys, an);
+}
+
+bool
+sc_reads_beyond_keys(ScAnalysis *an, Node *node)
+{
+	return reads_beyond_keys(node, an);
+}
+
+bool
+sc_needs_row_number(const ScAnalysis *an)
+{
+	return an->best != NULL && (an->best->n > 1 || an->query->groupClause == NIL);
+}
