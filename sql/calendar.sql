@@ -1,4 +1,4 @@
--- tumble() by the calendar of a time zone: what the batch truth is made of, and what is refused.
+-- tumble() and cumulate() by the calendar of a time zone: what the batch truth is made of, and what is refused.
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS stream_ckpt;
 SELECT stream_ckpt.stop_pipeline('default');
@@ -36,7 +36,15 @@ SELECT window_start, window_end FROM stream_ckpt.tumble('2024-10-27 00:30+00', '
 SELECT window_start, window_end FROM stream_ckpt.tumble('2018-11-04 12:00+00', '1 day', timezone => 'America/Sao_Paulo');
 SELECT window_start, window_end FROM stream_ckpt.tumble('2011-12-30 09:00+00', '1 day', timezone => 'Pacific/Apia');
 SELECT window_start, window_end FROM stream_ckpt.tumble('2011-12-30 11:00+00', '1 day', timezone => 'Pacific/Apia');
+-- cumulate(): by hours from the day's start, the last step cut; by days; by months
+SELECT window_end FROM stream_ckpt.cumulate('2024-10-27 17:30+00'::timestamptz, '2 hours', '1 day', timezone => 'Europe/Berlin') ORDER BY 1;
+SELECT window_start, window_end FROM stream_ckpt.cumulate('2024-02-22 12:00+00'::timestamptz, '3 days', '1 month', timezone => 'Europe/Berlin') ORDER BY 2;
+SELECT window_start, window_end FROM stream_ckpt.cumulate('2024-08-15'::timestamp, '2 months', '1 year') ORDER BY 2;
+SELECT window_start, window_end FROM stream_ckpt.cumulate('2011-12-29 12:00-10'::timestamptz, '1 day', '1 month', timezone => 'Pacific/Apia') ORDER BY 2;
+SELECT count(*) FROM stream_ckpt.cumulate('2024-10-27 17:30+00'::timestamptz, '2 hours', '1 day');
 -- in no window
+SELECT count(*) FROM stream_ckpt.cumulate('infinity'::timestamptz, '1 hour', '1 month', timezone => 'UTC');
+SELECT count(*) FROM stream_ckpt.cumulate(NULL::timestamp, '1 day', '1 month');
 SELECT count(*) FROM stream_ckpt.tumble(NULL::timestamptz, '1 day', timezone => 'UTC');
 SELECT count(*) FROM stream_ckpt.tumble('infinity'::timestamptz, '1 month', timezone => 'UTC');
 SELECT count(*) FROM stream_ckpt.tumble('-infinity'::timestamp, '1 month');
@@ -56,7 +64,7 @@ SELECT bool_or(l LIKE '%Group Key: date_bin(%') AS inlined, bool_or(l ~ 'Functio
 FROM plan_of('SELECT w.window_start, w.window_end, w.window_time, count(*) FROM events, stream_ckpt.tumble(ts, ''1 day'') w GROUP BY 1, 2, 3') l;
 SELECT bool_or(l LIKE '%Group Key: timezone(%date_bin(%') AS inlined, bool_or(l ~ 'Function Scan|tumble\(|_period|age\(|CASE') AS called
 FROM plan_of('SELECT w.window_start, w.window_end, w.window_time, count(*) FROM events, stream_ckpt.tumble(ts, ''1 day'', timezone => ''UTC'') w GROUP BY 1, 2, 3') l;
-SELECT bool_or(l LIKE '%Group Key: timezone(%age(%') AS inlined, bool_or(l ~ 'Function Scan|tumble\(|_period|date_bin\(|CASE') AS called
+SELECT bool_or(l LIKE '%Group Key: timezone(%age(%') AS inlined, bool_or(l ~ 'Function Scan|tumble\(|_period|date_bin\(') AS called
 FROM plan_of('SELECT w.window_start, w.window_end, w.window_time, count(*) FROM events, stream_ckpt.tumble(ts, ''1 month'', timezone => ''UTC'') w GROUP BY 1, 2, 3') l;
 SELECT bool_or(l LIKE '%Group Key: date_bin(%') AS inlined, bool_or(l ~ 'Function Scan|tumble\(|_period|age\(|CASE') AS called
 FROM plan_of('SELECT w.window_start, w.window_end, w.window_time, count(*) FROM local_events, stream_ckpt.tumble(ts, ''1 hour'') w GROUP BY 1, 2, 3') l;
@@ -92,7 +100,24 @@ SELECT try('tumble(ts, ''1 month'', origin => ''2024-01-15 00:00 Europe/Berlin''
 SELECT try('tumble(ts, ''1 month'', ''2024-01-15'')', 'local_events');
 SELECT try('tumble(ts, ''1 day'', origin => ''infinity'', timezone => ''Europe/Berlin'')');
 SELECT try('tumble(ts, ''1 day'', timezone => ''Europe/Berlin'')', 'local_events');
+SELECT try('cumulate(ts, ''1 hour'', ''1 day'', timezone => ''Europe/Berlin'')');
+SELECT try('cumulate(ts, ''1 day'', ''1 month'', timezone => ''Europe/Berlin'')');
+SELECT try('cumulate(ts, ''2 months'', ''1 year'')', 'local_events');
+SELECT try('cumulate(ts, ''1 day'', ''1 month'')');
+SELECT try('cumulate(ts, ''2 days'', ''7 days'', timezone => ''UTC'')');
+SELECT try('cumulate(ts, ''1 month'', ''7 days'', timezone => ''UTC'')');
+SELECT try('cumulate(ts, ''1 day 1 hour'', ''1 month'', timezone => ''UTC'')');
+SELECT try('cumulate(ts, ''1 hour'', ''12 hours'', timezone => ''UTC'')');
+SELECT try('cumulate(ts, ''0'', ''1 day'', timezone => ''UTC'')');
+SELECT try('cumulate(ts, ''1 second'', ''1 day'', timezone => ''UTC'')');
 SELECT try('hop(ts, ''1 day'', ''1 month'')');
+-- what is shown of them
+CREATE FUNCTION panes(call text) RETURNS SETOF text LANGUAGE sql AS $$
+	SELECT e FROM stream_ckpt.explain_query(format('SELECT w.window_end, count(*) FROM events, stream_ckpt.%s w GROUP BY 1', call)) e WHERE e::text ~ 'Window|panes'
+$$;
+SELECT panes('tumble(ts, ''3 months'', timezone => ''Europe/Berlin'')');
+SELECT panes('cumulate(ts, ''1 hour'', ''1 day'', timezone => ''Europe/Berlin'')');
+SELECT panes('cumulate(ts, ''1 day'', ''1 month'', timezone => ''Europe/Berlin'')');
 
 SET client_min_messages = warning;
 SELECT stream_ckpt.start_pipeline('default');

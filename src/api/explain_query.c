@@ -28,6 +28,7 @@
 #include "query/parse.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
@@ -118,12 +119,29 @@ explain_stream(Explanation *explanation)
 		add_line(explanation, "  filter: %s", sql_of(explanation, (Node *) make_ands_explicit(quals)));
 }
 
+/* The step of windows that cumulate by a calendar. */
+static const char *
+step_text(const ScAssigner *assigner)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	if (assigner->step_unit == 0)
+		return interval_text(assigner->slide);
+	if (assigner->step_unit == DTK_MONTH)
+		interval->month = assigner->slide;
+	else
+		interval->day = assigner->slide;
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval)));
+}
+
 /* What a window's rows are accumulated in. */
 static const char *
 panes_text(const ScAssigner *assigner)
 {
 	if (!sc_assigner_is_shared(assigner))
 		return "one for each window";
+	if (assigner->kind == SC_WINDOW_CUMULATE && assigner->unit != 0)
+		return psprintf("%s each, the last one cut; the first ones of a full window are combined", step_text(assigner));
 	if (assigner->kind == SC_WINDOW_CUMULATE)
 		return psprintf("%s each, the first 1 to %lld of a full window are combined", interval_text(assigner->pane),
 						(long long) (assigner->size / assigner->pane));

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * window.c
  *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin, timezone), hop(ts, slide, size, origin)
- *	  or cumulate(ts, step, size, origin).  Without one time_keys.c looks for windows.
+ *	  or cumulate(ts, step, size, origin, timezone).  Without one time_keys.c looks for windows.
  *
  * The engine assigns windows by integer arithmetic, so that the first argument
  * must be the stream's event-time column itself, and the others constants.
@@ -211,12 +211,15 @@ static int
 analyze_period(ScAnalysis *an, const Interval *length, int location, const char *what, int *unit)
 {
 	int			count = length->month != 0 ? length->month : length->day;
+	bool		is_size = strcmp(what, "size") == 0;
 
 	if (length->time != 0 || (length->month != 0 && length->day != 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the %s of %s() must be whole days or whole months", what, function_name(an)),
+				 errmsg("the %s of %s() must be whole days or whole months%s", what, function_name(an),
+						is_size ? "" : ", or hours and minutes"),
 				 errdetail("Windows of a calendar begin at midnight; days have 23 to 25 hours, months 28 to 31 days."),
+				 !is_size ? errhint("Write '1 hour', '1 day' or '1 month'.") :
 				 length->month == 0 && length->day == 0 ?
 				 errhint("Write '1 day' for 24 hours; hours of a time zone are date_trunc('hour', ts, 'Europe/Berlin') in GROUP BY, without %s().",
 						 function_name(an)) :
@@ -253,23 +256,22 @@ check_origin_of_periods(ScAnalysis *an, const ScAssigner *assigner, int64 origin
 }
 
 /*
- * Windows of days or months of a calendar: with a timezone, or of months of local times.  False, and nothing is
- * filled in: the size is a fixed length.
+ * Windows of days or months of a calendar: with a timezone, or of months of local times.  The size is argument n (from 0),
+ * after it come origin and timezone.  False, and nothing is filled in: the size is a fixed length.
  */
 static bool
-analyze_periods(ScAnalysis *an, FuncExpr *call, FuncExpr *written)
+analyze_periods(ScAnalysis *an, FuncExpr *call, FuncExpr *written, int n, ScAssigner *assigner)
 {
-	int			location = argument_location(written, 1);
-	Interval   *size = DatumGetIntervalP(constant_argument(an, lsecond(call->args), location, "size",
+	int			location = argument_location(written, n);
+	Interval   *size = DatumGetIntervalP(constant_argument(an, list_nth(call->args, n), location, "size",
 														   "Write it as a literal: '1 minute'.")->constvalue);
 	pg_tz	   *zone = NULL;
-	ScAssigner	assigner = {0};
 	int64		origin;
 	int			unit;
 	int			count;
 
-	if (list_length(call->args) > 3)
-		zone = analyze_timezone(an, lfourth(call->args), argument_location(written, 3));
+	if (list_length(call->args) > n + 2)
+		zone = analyze_timezone(an, list_nth(call->args, n + 2), argument_location(written, n + 2));
 	if (zone == NULL && (size->month == 0 || !sc_interval_is_finite(size)))
 		return false;
 	if (zone == NULL && an->def->event_time_type == TIMESTAMPTZOID)
@@ -277,48 +279,92 @@ analyze_periods(ScAnalysis *an, FuncExpr *call, FuncExpr *written)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("months and years in the size of %s() need a timezone", function_name(an)),
 				 errdetail("They begin at midnight of a time zone."),
-				 errhint("Add it, as in stream_ckpt.tumble(%s, '1 month', timezone => 'Europe/Berlin').",
-						 quote_identifier(get_attname(an->stream->relid, an->def->event_time_attno, false))),
+				 errhint("Add it, as in stream_ckpt.%s(%s, %s'1 month', timezone => 'Europe/Berlin').", function_name(an),
+						 quote_identifier(get_attname(an->stream->relid, an->def->event_time_attno, false)),
+						 n > 1 ? "'1 day', " : ""),
 				 sc_errposition(an, location)));
 	count = analyze_period(an, size, location, "size", &unit);
-	origin = analyze_origin(an, lthird(call->args), argument_location(written, 2));
-	if (!sc_assigner_init_periods(&assigner, unit, count, zone, origin))
+	origin = analyze_origin(an, list_nth(call->args, n + 1), argument_location(written, n + 1));
+	if (!sc_assigner_init_periods(assigner, unit, count, zone, origin))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the size of %s() is too long", function_name(an)),
 				 errhint("Choose a shorter one."),
 				 sc_errposition(an, location)));
-	check_origin_of_periods(an, &assigner, origin, argument_location(written, 2));
-	an->def->window = assigner;
+	check_origin_of_periods(an, assigner, origin, argument_location(written, n + 1));
 	return true;
 }
 
-/* The second argument of hop() and cumulate(), before the size. */
+/* cumulate(): the size isn't a multiple of the step, of which both have a fixed number. */
+static void
+refuse_step(ScAnalysis *an, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the size of cumulate() must be a multiple of its step"),
+			 errhint("The step comes first: cumulate(ts, '10 minutes', '1 hour')."),
+			 sc_errposition(an, location)));
+}
+
+/* A window of several panes is made of too many. */
+static void
+refuse_panes(ScAnalysis *an, int location, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("a window of %s() would be made of more than %d panes", function_name(an), SC_MAX_PANES),
+			 an->def->window.kind == SC_WINDOW_CUMULATE ? errdetail("Each step is a pane.") :
+			 errdetail("A pane is as long as the greatest common divisor of slide and size."),
+			 errhint("Choose a longer %s, or a %s and a size with a greater common divisor.", what, what),
+			 sc_errposition(an, location)));
+}
+
+/* cumulate() by a calendar: the step, a fixed length without days, or whole days or months. */
+static void
+analyze_steps(ScAnalysis *an, FuncExpr *call, FuncExpr *written, ScAssigner *assigner)
+{
+	int			location = argument_location(written, 1);
+	Interval   *step = DatumGetIntervalP(constant_argument(an, lsecond(call->args), location, "step",
+														   "Write it as a literal: '1 minute'.")->constvalue);
+	int			unit = 0;
+	int64		length;
+
+	if (step->month == 0 && step->day == 0)
+		length = analyze_size(an, lsecond(call->args), location, "step");
+	else
+		length = analyze_period(an, step, location, "step", &unit);
+	if ((unit == DTK_MONTH && assigner->unit == DTK_DAY) || (unit == assigner->unit && assigner->count % length != 0))
+		refuse_step(an, argument_location(written, 2));
+	if (!sc_assigner_init_steps(assigner, unit, length))
+		refuse_panes(an, location, "step");
+}
+
+/* hop() and cumulate(): the second argument, before the size, and all others. */
 static void
 analyze_shared(ScAnalysis *an, FuncExpr *call, FuncExpr *written)
 {
-	ScAssigner *assigner = &an->def->window;
-	bool		cumulate = assigner->kind == SC_WINDOW_CUMULATE;
+	bool		cumulate = an->def->window.kind == SC_WINDOW_CUMULATE;
 	const char *what = cumulate ? "step" : "slide";
-	int64		length = analyze_size(an, lsecond(call->args), argument_location(written, 1), what);
-	int64		size = analyze_size(an, lthird(call->args), argument_location(written, 2), "size");
-	int64		origin = analyze_origin(an, lfourth(call->args), argument_location(written, 3));
+	ScAssigner	assigner = {0};
+	int64		length;
+	int64		size;
+	int64		origin;
 
+	if (cumulate && analyze_periods(an, call, written, 2, &assigner))
+	{
+		analyze_steps(an, call, written, &assigner);
+		an->def->window = assigner;
+		return;
+	}
+	length = analyze_size(an, lsecond(call->args), argument_location(written, 1), what);
+	size = analyze_size(an, lthird(call->args), argument_location(written, 2), "size");
+	origin = analyze_origin(an, lfourth(call->args), argument_location(written, 3));
 	if (cumulate && size % length != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of cumulate() must be a multiple of its step"),
-				 errhint("The step comes first: cumulate(ts, '10 minutes', '1 hour')."),
-				 sc_errposition(an, argument_location(written, 2))));
-	if (cumulate ? !sc_assigner_init_cumulate(assigner, length, size, origin) :
-		!sc_assigner_init_hop(assigner, length, size, origin))
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a window of %s() would be made of more than %d panes", function_name(an), SC_MAX_PANES),
-				 cumulate ? errdetail("Each step is a pane.") :
-				 errdetail("A pane is as long as the greatest common divisor of slide and size."),
-				 errhint("Choose a longer %s, or a %s and a size with a greater common divisor.", what, what),
-				 sc_errposition(an, argument_location(written, 1))));
+		refuse_step(an, argument_location(written, 2));
+	if (cumulate ? !sc_assigner_init_cumulate(&assigner, length, size, origin) :
+		!sc_assigner_init_hop(&assigner, length, size, origin))
+		refuse_panes(an, argument_location(written, 1), what);
+	an->def->window = assigner;
 }
 
 /* No window: the rows' event time is nothing to the query. */
@@ -335,6 +381,7 @@ sc_analyze_window(ScAnalysis *an)
 {
 	FuncExpr   *written = an->window_call;
 	FuncExpr   *call;
+	ScAssigner	assigner = {0};
 	int64		size;
 	int64		origin;
 
@@ -355,8 +402,11 @@ sc_analyze_window(ScAnalysis *an)
 		analyze_shared(an, call, written);
 		return;
 	}
-	if (analyze_periods(an, call, written))
+	if (analyze_periods(an, call, written, 1, &assigner))
+	{
+		an->def->window = assigner;
 		return;
+	}
 	size = analyze_size(an, lsecond(call->args), argument_location(written, 1), "size");
 	origin = analyze_origin(an, lthird(call->args), argument_location(written, 2));
 	sc_assigner_init_tumble(&an->def->window, size, origin);

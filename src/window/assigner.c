@@ -19,7 +19,8 @@ static const struct
 	{SC_WINDOW_TUMBLE, "tumble", 4},
 	{SC_WINDOW_TUMBLE, "_tumble", 3},	/* what 0.2 had, in its definitions */
 	{SC_WINDOW_HOP, "hop", 4},
-	{SC_WINDOW_CUMULATE, "cumulate", 4}
+	{SC_WINDOW_CUMULATE, "cumulate", 4},	/* of timestamp */
+	{SC_WINDOW_CUMULATE, "cumulate", 5}
 };
 
 bool
@@ -70,7 +71,9 @@ sc_assigner_sign(const ScAssigner *assigner, StringInfo buf)
 					 (int) assigner->kind, assigner->size, assigner->origin);
 	if (assigner->kind == SC_WINDOW_HOP || assigner->kind == SC_WINDOW_CUMULATE)
 		appendStringInfo(buf, " " INT64_FORMAT, assigner->slide);
-	if (assigner->kind == SC_WINDOW_CALENDAR)
+	if (assigner->kind == SC_WINDOW_CUMULATE && assigner->unit != 0)
+		appendStringInfo(buf, " %d", assigner->step_unit);
+	if (assigner->unit != 0)
 		appendStringInfo(buf, " %d %d %s", assigner->unit, assigner->local + assigner->shown_local,
 						 assigner->zone ? pg_get_timezone_name(assigner->zone) : "-");
 }

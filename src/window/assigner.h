@@ -46,11 +46,12 @@ typedef struct ScAssigner
 	int64		slide;			/* from a window's start to the next one's; or of CUMULATE the step between their ends */
 	int64		pane;			/* length of a pane */
 
-	/* CALENDAR */
+	/* CALENDAR, and CUMULATE if its full windows are such: else 0 */
 	int			unit;			/* DTK_..., of date_trunc() */
 	int			count;			/* of so many units, if that is DTK_DAY or DTK_MONTH; else 1 */
 	pg_tz	   *zone;			/* NULL: event times are local times, of type timestamp */
 	bool		local;			/* a window is a local time, though it may come twice; else a row's offset counts */
+	int			step_unit;		/* CUMULATE of those: "slide" is so many days (DTK_DAY) or months (DTK_MONTH); 0: microseconds */
 	bool		shown_local;	/* and is shown as such, so that one begins at the clock's change if its start is left out */
 } ScAssigner;
 
@@ -118,10 +119,11 @@ sc_pane_span_has(const ScPaneSpan *span, int64 event_time)
 /* shared.c, for the functions below: windows of several panes, and those with gaps between them */
 extern bool sc_shared_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
 extern ScWindow sc_shared_first_window(const ScAssigner *assigner, int64 pane_key);
-extern bool sc_shared_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window);
 extern int64 sc_shared_last_end(const ScAssigner *assigner, int64 pane_key);
 /* Of the pane's windows that end behind "after", the one that ends first; false: there is none. */
 extern bool sc_shared_window_behind(const ScAssigner *assigner, int64 pane_key, int64 after, ScWindow *window);
+/* CUMULATE: the end of the window before, of the same start; or that start. */
+extern int64 sc_shared_end_before(const ScAssigner *assigner, const ScWindow *window);
 
 /* calendar.c: for the functions below */
 extern bool sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
@@ -185,7 +187,7 @@ sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
 static inline bool
 sc_assigner_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window)
 {
-	return sc_assigner_is_shared(assigner) && sc_shared_next_window(assigner, pane_key, window);
+	return sc_assigner_is_shared(assigner) && sc_shared_window_behind(assigner, pane_key, window->end, window);
 }
 
 /* The smallest and the greatest end of the pane's windows. */
@@ -217,7 +219,7 @@ sc_assigner_place(const ScAssigner *assigner, const ScWindow *window)
 	else if (assigner->kind == SC_WINDOW_HOP)
 		range.end = window->start + assigner->slide;
 	else if (assigner->kind == SC_WINDOW_CUMULATE)
-		range.start = window->end - assigner->slide;
+		range.start = sc_shared_end_before(assigner, window);
 	return range;
 }
 
@@ -250,6 +252,11 @@ extern bool sc_assigner_init_calendar(ScAssigner *assigner, int unit, pg_tz *zon
  * begins at the local date of "origin"; of months in its month, on the first.  False: they are too long.
  */
 extern bool sc_assigner_init_periods(ScAssigner *assigner, int unit, int count, pg_tz *zone, int64 origin);
+/*
+ * Of those makes windows that cumulate by steps: of microseconds (step_unit 0), or so many days or months.  False: that
+ * makes too many panes.
+ */
+extern bool sc_assigner_init_steps(ScAssigner *assigner, int step_unit, int64 step);
 
 /*
  * The window function of a name, without schema, and a number of arguments; false: there is none.

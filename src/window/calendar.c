@@ -17,7 +17,7 @@
 
 #include "utils/datetime.h"
 #include "utils/timestamp.h"
-#include "window/assigner.h"
+#include "window/window_internal.h"
 
 /* The units of date_trunc().  "months": of what isn't a fixed length. */
 static const struct
@@ -192,8 +192,8 @@ truncate_to_period(const ScAssigner *assigner, struct pg_tm *tm, Timestamp *loca
 }
 
 /* The local time of the next truncation behind "local", which is one. */
-static bool
-next_local(const ScAssigner *assigner, Timestamp local, Timestamp *next)
+bool
+sc_calendar_next_local(const ScAssigner *assigner, Timestamp local, Timestamp *next)
 {
 	int			months = units[unit_index(assigner->unit)].months * assigner->count;
 	struct pg_tm tm;
@@ -233,8 +233,8 @@ last_change(const pg_tz *zone, int64 time)
  * When local time is "local": the later time if it comes twice.  If it is left out, as the server does it, by the offset
  * before, which can be later than the clock's change; or that change.
  */
-static bool
-from_local(const ScAssigner *assigner, Timestamp local, int64 *result)
+bool
+sc_calendar_from_local(const ScAssigner *assigner, Timestamp local, int64 *result)
 {
 	struct pg_tm tm;
 	struct pg_tm then;
@@ -261,8 +261,8 @@ from_local(const ScAssigner *assigner, Timestamp local, int64 *result)
  * Truncates the local time of "event_time", and says by how much it is behind universal time then, in
  * microseconds.
  */
-static bool
-truncate_local(const ScAssigner *assigner, int64 event_time, Timestamp *local, int64 *behind)
+bool
+sc_calendar_truncate(const ScAssigner *assigner, int64 event_time, Timestamp *local, int64 *behind)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
@@ -277,9 +277,8 @@ truncate_local(const ScAssigner *assigner, int64 event_time, Timestamp *local, i
 	return true;
 }
 
-/* Leaves of the span only what is between two changes of the zone's offset; "event_time" is in it. */
-static void
-clip_span(const pg_tz *zone, int64 event_time, ScPaneSpan *span)
+void
+sc_calendar_clip_span(const pg_tz *zone, int64 event_time, ScPaneSpan *span)
 {
 	int64		epoch = SetEpochTimestamp();
 	pg_time_t	at = (span->from - epoch) / USECS_PER_SEC - 1;
@@ -287,6 +286,8 @@ clip_span(const pg_tz *zone, int64 event_time, ScPaneSpan *span)
 	long		gmtoff;
 	int			isdst;
 
+	if (zone == NULL)
+		return;
 	while (pg_next_dst_boundary(&at, &gmtoff, &isdst, &boundary, &gmtoff, &isdst, zone) == 1)
 	{
 		int64		change = boundary * USECS_PER_SEC + epoch;
@@ -312,18 +313,17 @@ sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 	int64		behind;
 	int64		end;
 
-	if (!truncate_local(assigner, event_time, &local, &behind) ||
-		!next_local(assigner, local, &next) || !from_local(assigner, next, &end))
+	if (!sc_calendar_truncate(assigner, event_time, &local, &behind) ||
+		!sc_calendar_next_local(assigner, local, &next) || !sc_calendar_from_local(assigner, next, &end))
 		return false;
 	result.from = local + behind;
 	result.to = next + behind;
 	result.key = result.from;
-	if (assigner->local && !from_local(assigner, local, &result.key))
+	if (assigner->local && !sc_calendar_from_local(assigner, local, &result.key))
 		return false;
 	if (!IS_VALID_TIMESTAMP(result.key) || !IS_VALID_TIMESTAMP(result.to))
 		return false;
-	if (assigner->zone != NULL)
-		clip_span(assigner->zone, event_time, &result);
+	sc_calendar_clip_span(assigner->zone, event_time, &result);
 	result.none = false;
 	*span = result;
 	return true;
@@ -340,8 +340,8 @@ sc_calendar_end(const ScAssigner *assigner, int64 start)
 	if (!assigner->local)
 		return start + assigner->size;
 	/* sc_calendar_pane() has seen that it is there */
-	if (!truncate_local(assigner, start, &local, &behind) ||
-		!next_local(assigner, local, &next) || !from_local(assigner, next, &end))
+	if (!sc_calendar_truncate(assigner, start, &local, &behind) ||
+		!sc_calendar_next_local(assigner, local, &next) || !sc_calendar_from_local(assigner, next, &end))
 		elog(ERROR, "a window has no end");
 	return end;
 }

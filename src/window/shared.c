@@ -5,12 +5,12 @@
  * Panes are pieces of equal length.  A hopping window has size / pane of them, where pane is the greatest common divisor
  * of size and slide, so that both bounds of each window are bounds of panes.  A cumulating one is the first 1, 2, ... n
  * steps of a full window; a step is a pane.  Hopping windows that don't overlap are panes themselves, and can have gaps
- * between them, whose rows are in no window.
+ * between them, whose rows are in no window.  Steps of a calendar's windows are in calendar_steps.c.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "window/assigner.h"
+#include "window/window_internal.h"
 
 static int64
 greatest_common_divisor(int64 a, int64 b)
@@ -46,6 +46,13 @@ sc_assigner_init_cumulate(ScAssigner *assigner, int64 step, int64 size, int64 or
 	return size / step <= SC_MAX_PANES;
 }
 
+/* Are they cumulating windows of a calendar? */
+static inline bool
+is_calendar(const ScAssigner *assigner)
+{
+	return assigner->unit != 0;
+}
+
 /* A hopping window or the gap behind it. */
 static void
 separate_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
@@ -67,6 +74,8 @@ sc_shared_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 {
 	ScPaneSpan	result = {0};
 
+	if (is_calendar(assigner))
+		return sc_steps_pane(assigner, event_time, span);
 	/* no sum below overflows within this */
 	if (event_time < MIN_TIMESTAMP + assigner->size || event_time > END_TIMESTAMP - assigner->size - assigner->slide)
 		return false;
@@ -91,8 +100,13 @@ full_start(const ScAssigner *assigner, int64 pane_key)
 ScWindow
 sc_shared_first_window(const ScAssigner *assigner, int64 pane_key)
 {
-	ScWindow	window;
+	ScWindow	window = {0};
 
+	if (is_calendar(assigner))
+	{
+		(void) sc_steps_window_behind(assigner, pane_key, pane_key, &window);
+		return window;
+	}
 	if (assigner->kind == SC_WINDOW_CUMULATE)
 	{
 		window.start = full_start(assigner, pane_key);
@@ -107,21 +121,12 @@ sc_shared_first_window(const ScAssigner *assigner, int64 pane_key)
 }
 
 bool
-sc_shared_next_window(const ScAssigner *assigner, int64 pane_key, ScWindow *window)
-{
-	if (window->end >= sc_shared_last_end(assigner, pane_key))
-		return false;
-	window->end += assigner->slide;
-	if (assigner->kind == SC_WINDOW_HOP)
-		window->start += assigner->slide;
-	return true;
-}
-
-bool
 sc_shared_window_behind(const ScAssigner *assigner, int64 pane_key, int64 after, ScWindow *window)
 {
 	int64		steps;
 
+	if (is_calendar(assigner))
+		return sc_steps_window_behind(assigner, pane_key, after, window);
 	if (sc_shared_last_end(assigner, pane_key) <= after)
 		return false;
 	*window = sc_shared_first_window(assigner, pane_key);
@@ -137,7 +142,15 @@ sc_shared_window_behind(const ScAssigner *assigner, int64 pane_key, int64 after,
 int64
 sc_shared_last_end(const ScAssigner *assigner, int64 pane_key)
 {
+	if (is_calendar(assigner))
+		return sc_steps_last_end(assigner, pane_key);
 	if (assigner->kind == SC_WINDOW_CUMULATE)
 		return full_start(assigner, pane_key) + assigner->size;
 	return pane_key - sc_grid_offset(pane_key, assigner->origin, assigner->slide) + assigner->size;
+}
+
+int64
+sc_shared_end_before(const ScAssigner *assigner, const ScWindow *window)
+{
+	return is_calendar(assigner) ? sc_steps_end_before(assigner, window) : window->end - assigner->slide;
 }
