@@ -52,8 +52,9 @@ SELECT stream_ckpt.create_query('q', 'SELECT a FROM timeless', emit => 'update')
 SELECT stream_ckpt.create_query('q', 'SELECT a FROM timeless', emit => 'rows');
 SELECT stream_ckpt.create_query('q', 'SELECT a FROM timeless', allowed_lateness => '1 minute');
 SELECT stream_ckpt.create_query('q', 'SELECT a FROM timeless', keep_late_rows => true);
-SELECT stream_ckpt.create_query('q', 'SELECT id FROM payments, stream_ckpt.tumble(at, ''1 minute'') w');
-SELECT stream_ckpt.create_query('q', 'SELECT w.window_start, id FROM payments, stream_ckpt.hop(at, ''1 minute'', ''5 minutes'') w');
+SELECT stream_ckpt.create_query('q', 'SELECT w.window_start, id FROM payments, stream_ckpt.hop(at, ''1 minute'', ''5 minutes'') w', allowed_lateness => '1 minute');
+SELECT stream_ckpt.create_query('q', 'SELECT w.window_start, id FROM payments, stream_ckpt.hop(at, ''1 minute'', ''5 minutes'') w', emit => 'close');
+SELECT stream_ckpt.create_query('q', 'SELECT w.window_start, id FROM payments, stream_ckpt.hop(at, ''1 minute'', ''5 minutes'') w', keep_late_rows => true);
 -- clauses and expressions
 SELECT stream_ckpt.create_query('q', 'SELECT a FROM timeless ORDER BY a');
 SELECT stream_ckpt.create_query('q', 'SELECT a FROM timeless LIMIT 3');

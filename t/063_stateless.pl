@@ -31,7 +31,7 @@ sql(q(CREATE TABLE t (ts timestamptz, k int, v int, s text, n numeric, j jsonb, 
 	CREATE FUNCTION doubled(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 	CREATE FUNCTION no_13(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN IF $1 = 13 THEN RAISE EXCEPTION ''thirteen''; END IF; RETURN $1; END'));
 attach($node, 't');
-sql(q(SELECT stream_ckpt.create_stream('l', 'ts timestamptz, k int, v int, s text, n numeric, j jsonb, txn int')));
+sql(q(SELECT stream_ckpt.create_stream('l', 'ts timestamptz, k int, v int, s text, n numeric, j jsonb, txn int', event_time => 'ts')));
 
 # Random definitions, the same for the table and the log stream.
 my @columns = ('ts', 'k', 'v', 's', 'n', 'j', 'k + v', 'upper(s)', 'n * 2', 'j -> \'a\'', 'coalesce(s, \'-\')', '\'x\'', 'NULL::int', 'ts + interval \'1 day\'', 'doubled(v)',
@@ -41,7 +41,11 @@ my %queries;    # name => [ SELECT with %s for the stream, stream ]
 for my $i (1 .. 6)
 {
 	my $n = 0;
-	my $select = 'SELECT ' . join(', ', 'txn', map { $columns[ rand @columns ] . ' AS c' . $n++ } 1 .. 1 + int rand 6) . ' FROM %s ' . pick(@where);
+	# a row of each of the windows that hold a row
+	my $window = $i % 2 ? '' : pick("tumble(ts, '1 minute')", "hop(ts, '1 minute', '150 seconds')", "hop(ts, '5 minutes', '2 minutes')", "cumulate(ts, '20 seconds', '2 minutes')");
+	my $where = $i == 4 ? 'WHERE window_end - ts < interval \'100 seconds\'' : pick(@where);
+	my $select = 'SELECT ' . join(', ', 'txn', ($window ? 'w.window_start, window_time - ts AS rest, w.window_end' : ()), map { $columns[ rand @columns ] . ' AS c' . $n++ } 1 .. 1 + int rand 6)
+	  . ' FROM %s' . ($window ? ", stream_ckpt.$window w " : ' ') . $where;
 
 	$queries{"t$i"} = [ $select, 't' ];
 	$queries{"l$i"} = [ $select, 'l' ] if $i <= 3;

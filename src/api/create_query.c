@@ -118,11 +118,12 @@ analyze_text(NewQuery *query)
 	query->definition = sc_definition_analyze(parsed, query->text, query->emit,
 											  query->allowed_lateness);
 	query->emit = query->definition->emit;
-	if (query->keep_late_rows && !sc_assigner_has_windows(&query->definition->window))
+	if (query->keep_late_rows && (!sc_assigner_has_windows(&query->definition->window) || query->definition->stateless))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 query->definition->stateless ? errmsg("keep_late_rows needs GROUP BY or aggregates") :
 				 errmsg("keep_late_rows needs a window"),
-				 errdetail("Without a window no row is late: every row counts."),
+				 errdetail("Without that no row is late: every row counts."),
 				 errhint("Leave it out.")));
 	check_stream(query, parsed);
 	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism);

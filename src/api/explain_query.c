@@ -157,7 +157,9 @@ explain_window(Explanation *explanation)
 
 	if (definition->stateless)
 	{
-		add_line(explanation, "Window: none, and no state");
+		if (sc_assigner_has_windows(&definition->window))
+			add_line(explanation, "Window: %s, a row for each that holds the stream's row", sql_of(explanation, definition->written.window));
+		add_line(explanation, "State: none");
 		return;
 	}
 	if (!sc_assigner_has_windows(&definition->window))
@@ -268,6 +270,8 @@ explain_result(Explanation *explanation)
 
 	if (definition->written.query->havingQual != NULL)
 		add_line(explanation, "Having: %s", sql_of(explanation, definition->written.query->havingQual));
+	if (definition->upper != NULL)
+		add_line(explanation, "Upper part: a plan, run for each window over the rows of its groups");
 	add_line(explanation, "Emit: %s", emit_text(explanation));
 	if (definition->one_row)
 		add_line(explanation, "Result: one row");

@@ -316,6 +316,12 @@ add_row(ScEngine *engine, bool cut)
 {
 	uint32		hash;
 
+	if (unlikely(engine->def->stateless))
+	{
+		if (!engine->span.none)
+			sc_stateless_windows(engine, cut);
+		return;
+	}
 	if (unlikely(engine->shared))
 	{
 		if (engine->some_over && !drop_late_for_some(engine, cut))
@@ -444,7 +450,7 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
 	engine->tmpcontext->ecxt_scantuple = slot;
-	if (unlikely(engine->def->stateless))
+	if (unlikely(engine->def->stateless && engine->time_attno == 0))
 		sc_stateless_row(engine, cut);
 	else if (!cut && keys_come_first(engine, slot))
 		add_if_ours(engine, slot);

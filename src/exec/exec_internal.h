@@ -306,6 +306,7 @@ struct ScEngine
 	TupleTableSlot *group_slot;
 	TupleTableSlot *best_slot;	/* a row of a group that makes several, or NULL */
 	TupleTableSlot *result_slot;
+	TupleTableSlot *window_row; /* stateless.c, of windows that share panes: a result row to be emitted */
 	TupleTableSlot *emitted_window; /* of which window_value is computed */
 	ExprState  *window_value;	/* NULL: window_start is its own */
 	ExprState  *having;
@@ -449,6 +450,7 @@ extern void sc_route_compile(ScEngine *engine);
 /* stateless.c: in place of keys, groups and emission */
 extern void sc_stateless_compile(ScEngine *engine);
 extern void sc_stateless_row(ScEngine *engine, bool cut);
+extern void sc_stateless_windows(ScEngine *engine, bool cut);
 
 /* keys.c */
 extern void sc_keys_compile(ScEngine *engine);

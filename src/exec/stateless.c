@@ -8,6 +8,8 @@
  * Of a query in several tasks each row is one task's, by its place in the log: what it is made of isn't looked at, so
  * that an error, too, is one task's alone.  Runs of rows stay together, as those of one message are taken apart anyway.
  *
+ * With a window in FROM a row is a result row for each of its windows, with their bounds.
+ *
  * The rule: what can fail comes before the row is emitted; what was emitted of a row is never taken back.
  *-------------------------------------------------------------------------
  */
@@ -28,22 +30,75 @@ sc_stateless_compile(ScEngine *engine)
 	/* with the row type, columns that have changed since are told from those that are read without a check */
 	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->tmpcontext, engine->result_slot,
 												 NULL, engine->stream_desc);
+	if (sc_assigner_is_shared(&engine->def->window))
+		engine->window_row = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsMinimalTuple);
 }
 
-/* The current row, of which some values aren't there if it was "cut".  The current context is the row's. */
+/*
+ * The current row, of which some values aren't there if it was "cut", as a result row; NULL: WHERE doesn't let it pass.
+ * The current context is the row's.
+ */
+static TupleTableSlot *
+project_row(ScEngine *engine, bool cut)
+{
+	if (engine->quals != NULL &&
+		!(cut ? sc_where_of_cut(engine, engine->quals) : ExecQual(engine->quals, engine->tmpcontext)))
+		return NULL;
+	if (cut)
+		sc_check_cut_row(engine, engine->group_attnos);
+	return ExecProject(engine->projection);
+}
+
+static void
+emit_row(ScEngine *engine, TupleTableSlot *row)
+{
+	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_INSERT, row);
+	engine->counters.result_rows++;
+}
+
 void
 sc_stateless_row(ScEngine *engine, bool cut)
 {
-	TupleTableSlot *row;
+	TupleTableSlot *row = project_row(engine, cut);
 
-	if (engine->quals != NULL &&
-		!(cut ? sc_where_of_cut(engine, engine->quals) : ExecQual(engine->quals, engine->tmpcontext)))
+	if (row != NULL)
+		emit_row(engine, row);
+}
+
+/*
+ * The current row in each of its windows, which are those of the current pane: a result row for each.  Whether they are over
+ * is nothing to it.
+ */
+void
+sc_stateless_windows(ScEngine *engine, bool cut)
+{
+	const ScAssigner *assigner = &engine->def->window;
+	ScWindow	window = sc_assigner_first_window(assigner, engine->span.key);
+	List	   *rows = NIL;
+	ListCell   *lc;
+
+	if (!sc_assigner_is_shared(assigner))
+	{
+		sc_stateless_row(engine, cut);
 		return;
-	if (cut)
-		sc_check_cut_row(engine, engine->group_attnos);
-	row = ExecProject(engine->projection);
-	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_INSERT, row);
-	engine->counters.result_rows++;
+	}
+	do
+	{
+		TupleTableSlot *row;
+
+		engine->window = window;
+		sc_engine_restore_window(engine);
+		row = project_row(engine, cut);
+		if (row != NULL)
+			rows = lappend(rows, ExecCopySlotMinimalTuple(row));
+	} while (sc_assigner_next_window(assigner, engine->span.key, &window));
+	foreach(lc, rows)
+	{
+		ExecStoreMinimalTuple(lfirst(lc), engine->window_row, false);
+		slot_getallattrs(engine->window_row);
+		emit_row(engine, engine->window_row);
+	}
+	ExecClearTuple(engine->window_row);
 }
 
 bool

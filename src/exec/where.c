@@ -150,7 +150,8 @@ sc_owns_dropped(ScEngine *engine, bool cut)
 {
 	Owner		owner = {.engine = engine};
 
-	if (engine->all_key_groups)
+	/* of a query without groups others' rows don't come here */
+	if (engine->all_key_groups || engine->def->stateless)
 		return true;
 	if (!engine->keys_can_fail && !cut)
 		return sc_is_ours(engine, sc_keys_load(engine));

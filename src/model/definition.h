@@ -21,7 +21,7 @@
  *                 if a group makes several rows, behind these, SC_BEST_NUMBER and on: the row's number and its columns
  *                 Direct arguments of ordered-set aggregates too.
  *
- * A stateless definition (no GROUP BY, no aggregates, no window) has no upper part: its target list is of the source
+ * A stateless definition (no GROUP BY, no aggregates) has no upper part: its target list is of the source
  * part, over the row of the stream, and each row that passes "quals" is a row of the result.
  *
  * All expressions have been through expression_planner(), hold no Aggref, no

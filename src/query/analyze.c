@@ -86,7 +86,9 @@ refuse_lateness(ScAnalysis *an)
 	if (an->allowed_lateness > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 an->def->stateless ? errmsg("allowed_lateness needs GROUP BY or aggregates") :
 				 errmsg("allowed_lateness needs a window"),
+				 an->def->stateless ? errdetail("Without them no row is late: each that passes WHERE becomes a row of the result.") :
 				 errdetail("Without a window no row is late: every row counts."),
 				 errhint("Leave it out."),
 				 sc_errposition(an, sc_from_item_location(an, 0))));
@@ -98,7 +100,8 @@ is_stateless(ScAnalysis *an)
 {
 	Query	   *query = an->query;
 
-	return an->best == NULL && query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs && query->havingQual == NULL && an->window_call == NULL;
+	return an->best == NULL && query->groupClause == NIL && query->groupingSets == NIL && !query->hasAggs &&
+		query->havingQual == NULL;
 }
 
 /* The same for one that has no groups.  Fails if it was asked for what only a query with groups can do. */

@@ -31,14 +31,14 @@
 
 /*
  * A column of the window, of which a row has one value.  Fails if windows share panes: a row is accumulated once, and
- * has no window yet.
+ * has no window yet; without groups it is projected once for each window.
  */
 static Var *
 window_var(ScAnalysis *an, Var *var)
 {
 	Var		   *result;
 
-	if (sc_assigner_is_shared(&an->def->window))
+	if (sc_assigner_is_shared(&an->def->window) && !an->def->stateless)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("columns of %s() are not supported in WHERE, in arguments of aggregates and in expressions of GROUP BY",
