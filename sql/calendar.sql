@@ -93,6 +93,7 @@ SELECT try('tumble(ts, ''0'', timezone => ''UTC'')');
 SELECT try('tumble(ts, ''-1 day'', timezone => ''UTC'')');
 SELECT try('tumble(ts, ''200000 years'', timezone => ''UTC'')');
 SELECT try('tumble(ts, ''1 day'', timezone => ''Europe/Belin'')');
+SELECT try('tumble(ts, ''1 day'', timezone => ''right/Europe/Berlin'')');
 SELECT try('tumble(ts, ''1 day'', timezone => ''CET'')');
 SELECT try('tumble(ts, ''1 day'', timezone => current_setting(''TimeZone''))');
 SELECT try('tumble(ts, ''1 week'', origin => ''2024-01-01'', timezone => ''Europe/Berlin'')');

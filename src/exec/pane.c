@@ -10,6 +10,7 @@
 
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 /* Position of the pane of "key", or where it would be inserted. */
 int
@@ -68,6 +69,24 @@ insert_pane(ScEngine *engine, ScPane *pane)
 }
 
 /*
+ * A calendar's window is known by its start.  If the zone's rules have changed since that was stored, no window may
+ * begin there any more: its rows and those to come would be two parts of one.
+ */
+static void
+check_key(const ScAssigner *assigner, int64 key)
+{
+	ScPaneSpan	span;
+
+	if (assigner->kind != SC_WINDOW_CALENDAR || (sc_assigner_pane(assigner, key, &span) && span.key == key))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("no window of the query begins at %s", timestamptz_to_str(key)),
+			 errdetail("One of its open windows did when its state was stored: the rules of its time zone have changed since then."),
+			 errhint("Call stream_ckpt.drop_query(), with keep_result => true if the result is still of use, and create the query again.")));
+}
+
+/*
  * Opens a pane without a bucket.  One whose window's end the watermark has
  * passed already (a row within the allowed lateness, or a restored state) counts
  * as emitted.
@@ -78,6 +97,7 @@ sc_pane_open_empty(ScEngine *engine, int64 key)
 	MemoryContext old = MemoryContextSwitchTo(engine->context);
 	ScPane	   *pane = palloc0(sizeof(ScPane));
 
+	check_key(&engine->def->window, key);
 	pane->key = key;
 	pane->window = sc_assigner_first_window(&engine->def->window, key);
 	pane->emitted = (engine->options.emit == SC_EMIT_CLOSE &&

@@ -67,17 +67,20 @@ text_of(Node *node)
 	if (constant == NULL || constant->consttype != TEXTOID)
 		return NULL;
 	value = TextDatumGetCString(constant->constvalue);
-	return downcase_truncate_identifier(value, strlen(value), false);
+	return downcase_identifier(value, strlen(value), false, false);
 }
 
 pg_tz *
 sc_zone_of_name(const char *name)
 {
-	char	   *lower = downcase_truncate_identifier(name, strlen(name), false);
+	char	   *lower = downcase_identifier(name, strlen(name), false, false);
+	pg_tz	   *zone;
 
 	if (strchr(lower, '/') == NULL && strcmp(lower, "utc") != 0 && strcmp(lower, "gmt") != 0)
 		return NULL;
-	return pg_tzset(lower);
+	zone = pg_tzset(lower);
+	/* leap seconds: AT TIME ZONE knows such zones, but their days aren't as long as their clocks say */
+	return zone != NULL && pg_tz_acceptable(zone) ? zone : NULL;
 }
 
 static bool

@@ -242,7 +242,8 @@ check_origin_of_periods(ScAnalysis *an, const ScAssigner *assigner, int64 origin
 	ScPaneSpan	span;
 	const char *zone = assigner->zone ? pg_get_timezone_name(assigner->zone) : NULL;
 
-	if (origin == SC_DEFAULT_ORIGIN || (sc_assigner_pane(assigner, origin, &span) && span.key == origin))
+	/* a stored one was, by the zone's rules when the query was created */
+	if (origin == SC_DEFAULT_ORIGIN || an->source_text == NULL || (sc_assigner_pane(assigner, origin, &span) && span.key == origin))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

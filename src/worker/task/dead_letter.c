@@ -107,7 +107,8 @@ step_over(ScTaskQuery *query, ErrorData *error)
 	ScEngineFault fault = SC_FAULT_ENGINE;
 	ScEnv		env;
 
-	if (!sc_failure_is_transient(error->sqlerrcode))
+	/* what was emitted before is with the row that filled the buffer: nothing of that can be taken back */
+	if (!sc_failure_is_transient(error->sqlerrcode) && !query->rows.sending)
 	{
 		sc_env_enter(&env, query->query->owner, query->query->settings);
 		fault = sc_engine_after_error(query->engine);

@@ -454,8 +454,10 @@ sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot)
 		/* a message of its own: the buffer would keep its size */
 		sc_rows_flush(rows);
 		row.len -= padding;
+		rows->sending = true;
 		sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, 1, &row, sizeof(row),
 					  tuple, tuple->t_len);
+		rows->sending = false;
 		pfree(tuple);
 		return;
 	}
@@ -472,8 +474,10 @@ sc_rows_flush(ScRowBuffer *rows)
 {
 	if (rows->nrows == 0)
 		return;
+	rows->sending = true;
 	sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, rows->nrows,
 				  NULL, 0, rows->data.data, rows->data.len);
+	rows->sending = false;
 	resetStringInfo(&rows->data);
 	rows->nrows = 0;
 	/* a window of millions of rows: the coordinator takes them meanwhile, and they aren't all in memory at once */

@@ -23,6 +23,7 @@ typedef struct ScRowBuffer
 	int64		query_id;
 	StringInfoData data;		/* a 'R' message, or empty */
 	uint32		nrows;
+	bool		sending;		/* also after an error in it, which is no row's */
 } ScRowBuffer;
 
 extern ScOutbox *sc_outbox_create(int64 attempt, shm_mq_handle *queue);
