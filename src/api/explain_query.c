@@ -214,9 +214,22 @@ explain_best_rows(Explanation *explanation)
 	add_line(explanation, "  state: these rows, with %d columns beside the keys", definition->best->ncolumns);
 }
 
+/* What is above the groups: the plan, of which the core's rows are called by the alias that they have. */
+static void
+explain_upper(Explanation *explanation, ScEngine *engine)
+{
+	char	   *plan = sc_engine_explain_upper(engine);
+
+	if (plan == NULL)
+		return;
+	add_line(explanation, "Upper part: once for each window that is emitted, over its groups");
+	for (char *line = strtok(plan, "\n"); line != NULL; line = strtok(NULL, "\n"))
+		add_line(explanation, "  %s", line);
+}
+
 /* Compiles the definition as a task would, with all of its errors. */
 static void
-explain_aggregates(Explanation *explanation)
+explain_engine(Explanation *explanation)
 {
 	const ScDefinition *definition = explanation->definition;
 	const ScQuery *query = explanation->query;
@@ -231,6 +244,9 @@ explain_aggregates(Explanation *explanation)
 		add_line(explanation, "Aggregate: %s", sql_of(explanation, (Node *) definition->aggs[i].written));
 		add_line(explanation, "  state: %s", sc_engine_describe_state(engine, i));
 	}
+	if (definition->written.query->havingQual != NULL)
+		add_line(explanation, "Having: %s", sql_of(explanation, definition->written.query->havingQual));
+	explain_upper(explanation, engine);
 	sc_engine_free(engine);
 	table_close(stream, NoLock);
 }
@@ -268,12 +284,11 @@ explain_result(Explanation *explanation)
 {
 	const ScDefinition *definition = explanation->definition;
 
-	if (definition->written.query->havingQual != NULL)
-		add_line(explanation, "Having: %s", sql_of(explanation, definition->written.query->havingQual));
-	if (definition->upper != NULL)
-		add_line(explanation, "Upper part: a plan, run for each window over the rows of its groups");
 	add_line(explanation, "Emit: %s", emit_text(explanation));
-	if (definition->one_row)
+	if (definition->upper != NULL)
+		add_line(explanation, "Result: rows of a window, known by %s",
+				 quote_identifier(list_nth_node(TargetEntry, definition->upper->target, definition->result_window - 1)->resname));
+	else if (definition->one_row)
 		add_line(explanation, "Result: one row");
 	else if (definition->nresult_key > 0)
 		add_line(explanation, "Result: a row for each (%s)", result_key(definition));
@@ -291,7 +306,7 @@ explain_definition(Explanation *explanation)
 	explain_stream(explanation);
 	explain_window(explanation);
 	explain_keys(explanation);
-	explain_aggregates(explanation);
+	explain_engine(explanation);
 	explain_result(explanation);
 }
 

@@ -163,6 +163,13 @@ deletion_row(ScEngine *engine)
 	return ExecStoreVirtualTuple(slot);
 }
 
+/* Is nothing in the result of what is to be emitted of the pane? */
+static bool
+is_first(const ScEngine *engine, const ScPane *pane)
+{
+	return engine->options.emit == SC_EMIT_CLOSE && !pane->emitted;
+}
+
 /*
  * Emits the row of what the group slot shows, or its deletion, where one is due; "first": nothing of the group was
  * emitted yet.  False: the result hasn't it.
@@ -229,7 +236,7 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
 	TupleTableSlot *slot = engine->group_slot;
 	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
-	bool		first = (engine->options.emit == SC_EMIT_CLOSE && !bucket->pane->emitted);
+	bool		first = is_first(engine, bucket->pane);
 	bool		is_there;
 
 	load_group(engine, bucket, group);
@@ -324,12 +331,13 @@ window_start(ScEngine *engine, const ScWindow *window)
 	return result;
 }
 
-/* What is to be emitted is all, or what has changed. */
+/* What is to be emitted is all, or what has changed; with an upper part that is made of all, too. */
 static void
 begin_emission(ScEngine *engine, ScPane *pane, bool all)
 {
 	ScEmission *emission = &engine->emission;
 
+	all |= engine->upper != NULL;
 	/* what is partial has to be combined with what the runs have */
 	if (all && pane->bucket == NULL && engine->partial_states)
 		sc_spilled_write(engine, pane);
@@ -489,7 +497,7 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 	ExecClearTuple(engine->group_slot);
 	ExecClearTuple(engine->result_slot);
 	if (engine->upper != NULL)
-		sc_upper_emit(engine);
+		sc_upper_emit(engine, is_first(engine, pane));
 	emission->pane = NULL;
 	return true;
 }

@@ -34,7 +34,11 @@ typedef enum ScResultOp
 {
 	SC_RESULT_INSERT = 'I',		/* never conflicts (emit close, a window's first time) */
 	SC_RESULT_UPSERT = 'U',
-	SC_RESULT_DELETE = 'D'		/* by the result's key columns */
+	SC_RESULT_DELETE = 'D',		/* by the result's key columns */
+
+	/* of what has no key (a definition's upper part): in place of all rows of a window */
+	SC_RESULT_CLEAR = 'C',		/* only the window's column isn't NULL; its rows are those that follow, if any: */
+	SC_RESULT_MEMBER = 'M'
 } ScResultOp;
 
 /*
@@ -255,6 +259,9 @@ typedef enum ScEngineFault
  * functions.  An error in it leaves the engine unusable.
  */
 extern ScEngineFault sc_engine_after_error(ScEngine *engine);
+
+/* The plan of the definition's upper part, as EXPLAIN shows it, palloc'd; NULL: it has none. */
+extern char *sc_engine_explain_upper(ScEngine *engine);
 
 /* After SC_FAULT_GROUP: a slot with the group's window_start and window_end, if there are windows, and its keys,
  * valid until the next call. */

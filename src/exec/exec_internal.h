@@ -586,10 +586,13 @@ extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
 /* All groups of a pane: a new one, or that at whose group an error came. */
 extern void sc_emit_view(ScEngine *engine, ScPane *view);
 
-/* upper.c: takes the row of a group, and when the window's groups are through emits what is made of them */
+/*
+ * upper.c: takes the row of a group of the pane that is emitted, and when its groups are through emits what is made of
+ * them.  "first": nothing was emitted of it before.
+ */
 extern void sc_upper_compile(ScEngine *engine);
 extern void sc_upper_add(ScEngine *engine, TupleTableSlot *row);
-extern void sc_upper_emit(ScEngine *engine);
+extern void sc_upper_emit(ScEngine *engine, bool first);
 /* Nothing is left of it but memory. */
 extern void sc_upper_end(ScEngine *engine);
 

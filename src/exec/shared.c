@@ -174,7 +174,7 @@ copy_changed(ScEngine *engine, ScPane *view, int first, int next)
 
 /*
  * The window with all its groups, or those that have changed, whose rows may be in the result; to be freed.  The
- * order of groups is that of their first pane.
+ * order of groups is that of their first pane.  What an upper part makes of changed groups is made of all.
  */
 static ScPane *
 make_view(ScEngine *engine, const ScWindow *window, bool all)
@@ -191,10 +191,13 @@ make_view(ScEngine *engine, const ScWindow *window, bool all)
 	find_panes(engine, window, &first, &next);
 
 	MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
-	if (!all)
+	if (!all && engine->upper == NULL)
 		copy_changed(engine, view, first, next);
-	for (int i = first; i < next && all; i++)
-		copy_all(engine, view, engine->panes[i]->bucket);
+	else
+	{
+		for (int i = first; i < next; i++)
+			copy_all(engine, view, engine->panes[i]->bucket);
+	}
 	MemoryContextSwitchTo(old);
 	sc_bucket_make_states(engine, view->bucket);
 	sc_bucket_regroup(engine, view->bucket);
@@ -265,6 +268,27 @@ has_changes(ScEngine *engine, int n)
 }
 
 /*
+ * Is one of the window's panes among those that have changed, or is it the window that an error left?  Asked if it is
+ * costly to be wrong.
+ */
+static bool
+may_have_changed(ScEngine *engine, const ScWindow *window)
+{
+	int			first;
+	int			next;
+
+	if (engine->upper == NULL || engine->emission.pane != NULL)
+		return true;
+	find_panes(engine, window, &first, &next);
+	for (int i = first; i < next; i++)
+	{
+		if (sc_pane_nchanged(engine->panes[i]) > 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Emits what has changed of windows that were emitted, all of them with emit update, that end at or before "until" and
  * aren't past their lateness.
  */
@@ -278,7 +302,7 @@ emit_changes(ScEngine *engine, int64 until)
 		return;
 	while (sc_shared_next_end(engine, window.end, &window) && window.end <= until)
 	{
-		if (!is_closed(engine, &window))
+		if (!is_closed(engine, &window) && may_have_changed(engine, &window))
 			emit_window(engine, &window, false);
 	}
 }

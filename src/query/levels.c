@@ -292,6 +292,22 @@ needs_split(Query *level)
 		(level->hasWindowFuncs || level->distinctClause != NIL);
 }
 
+/* What a column of the core's is called, for those who read a plan: as in the level's select list, if it is there. */
+static char *
+name_column(Query *level, Node *expr, int number)
+{
+	ListCell   *lc;
+
+	foreach(lc, level->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (target->resname != NULL && equal(target->expr, expr))
+			return pstrdup(target->resname);
+	}
+	return psprintf("column_%d", number);
+}
+
 /* The items of GROUP BY are the core's first columns. */
 static List *
 grouped_columns(LevelSplit *split, Query *level)
@@ -304,7 +320,7 @@ grouped_columns(LevelSplit *split, Query *level)
 		SortGroupClause *item = lfirst_node(SortGroupClause, lc);
 		TargetEntry *target = get_sortgroupclause_tle(item, level->targetList);
 		TargetEntry *column = makeTargetEntry(copyObject(target->expr), list_length(columns) + 1,
-											  psprintf("key_%d", list_length(columns) + 1), false);
+											  name_column(level, (Node *) target->expr, list_length(columns) + 1), false);
 
 		column->ressortgroupref = item->tleSortGroupRef;
 		columns = lappend(columns, column);
@@ -357,7 +373,7 @@ split_level(ScAnalysis *an, Query *level)
 	for (int i = split.ngrouped; i < list_length(split.exprs); i++)
 		core->targetList = lappend(core->targetList,
 								   makeTargetEntry(copyObject(list_nth(split.exprs, i)), i + 1,
-												   psprintf("column_%d", i + 1), false));
+												   name_column(level, list_nth(split.exprs, i), i + 1), false));
 
 	foreach(lc, core->targetList)
 		names = lappend(names, makeString(lfirst_node(TargetEntry, lc)->resname));

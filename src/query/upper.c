@@ -11,18 +11,6 @@
 #include "optimizer/optimizer.h"
 #include "query/query_internal.h"
 
-/* Raises an error for a query that emits a window more than once. */
-static void
-refuse_again(ScAnalysis *an, const char *setting, const char *hint)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s is not supported yet with window functions, subqueries or WITH above GROUP BY", setting),
-			 errdetail("What is above the stream's groups is computed once for each window, when that is over."),
-			 errhint("%s", hint),
-			 sc_errposition(an, exprLocation((Node *) an->upper->targetList))));
-}
-
 /* Refuses what a query can't be that has more than a core level. */
 static void
 check_emission(ScAnalysis *an)
@@ -34,12 +22,6 @@ check_emission(ScAnalysis *an)
 				 errdetail("They are computed once for each window, when that is over; without one nothing ever is."),
 				 errhint("Create the query without them, and make a plain view over its result table: CREATE VIEW ... AS SELECT ... FROM <result>. Or add a window to FROM: stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start."),
 				 sc_errposition(an, exprLocation((Node *) an->upper->targetList))));
-	if (an->emit == SC_EMIT_UPDATE)
-		refuse_again(an, "emit 'update'",
-					 "Use emit => 'close'; or create the query without them, and make a plain view over its result table.");
-	if (an->allowed_lateness > 0)
-		refuse_again(an, "an allowed_lateness",
-					 "Use a larger watermark_delay of the stream instead; or create the query without them, and make a plain view over its result table.");
 }
 
 /*

@@ -414,6 +414,34 @@ put_directly(ScSink *sink, char op, MinimalTuple row)
 	}
 }
 
+/* Puts a row, which becomes the current one. */
+static void
+put_row(ScSink *sink, char op, MinimalTuple row)
+{
+	ExecStoreMinimalTuple(row, sink->row, false);
+	slot_getallattrs(sink->row);
+	if (op == SC_RESULT_CLEAR)
+		sc_sink_set_begin(sink);
+	else if (op == SC_RESULT_MEMBER && sc_sink_set_is_open(sink))
+		sc_sink_set_add(sink);
+	else
+	{
+		if (op == SC_RESULT_MEMBER)
+			op = SC_RESULT_INSERT;
+		if (sink->direct != NULL)
+			put_directly(sink, op, row);
+		else
+			sc_sink_plans_put(sink, op);
+	}
+	ExecClearTuple(sink->row);
+}
+
+void
+sc_sink_insert(ScSink *sink, MinimalTuple row)
+{
+	put_row(sink, SC_RESULT_INSERT, row);
+}
+
 /* See sink.h. */
 void
 sc_sink_put(ScSink *sink, char op, MinimalTuple row)
@@ -429,13 +457,9 @@ sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 
 	if (op != SC_RESULT_INSERT)
 		sc_sink_sort_flush(sink);
-	ExecStoreMinimalTuple(row, sink->row, false);
-	slot_getallattrs(sink->row);
-	if (sink->direct != NULL)
-		put_directly(sink, op, row);
-	else
-		sc_sink_plans_put(sink, op);
-	ExecClearTuple(sink->row);
+	if (op != SC_RESULT_MEMBER)
+		sc_sink_set_end(sink);
+	put_row(sink, op, row);
 	sink->rows++;
 }
 
@@ -462,6 +486,7 @@ sc_sink_close(ScSink *sink)
 	int64		rows = sink->rows;
 
 	sc_sink_sort_flush(sink);
+	sc_sink_set_close(sink);
 	if (sink->direct != NULL)
 		sc_sink_direct_end(sink);
 	else

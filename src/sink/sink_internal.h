@@ -55,6 +55,9 @@ typedef struct SinkUpsert
 /* Finding rows by the key's index: sink_lookup.c. */
 typedef struct SinkLookup SinkLookup;
 
+/* All rows of a window, in place of those that there are: sink_set.c. */
+typedef struct SinkSet SinkSet;
+
 /* Rows that wait to be inserted in the order of an index: sink_sort.c. */
 typedef struct SinkSort SinkSort;
 
@@ -94,10 +97,13 @@ struct ScSink
 
 	SinkDirect *direct;			/* NULL: by SPI */
 	SinkSort   *sort;			/* NULL: rows are inserted as they come */
+	SinkSet    *set;			/* NULL: none came yet */
 	struct SinkPlans *plans;	/* the other way; sink_plan.c */
 };
 
 /* sink.c */
+/* Inserts a row, which becomes the current one. */
+extern void sc_sink_insert(ScSink *sink, MinimalTuple row);
 extern const SinkKey *sc_sink_key(ScSink *sink, bool missing_ok);
 
 /* sink_insert.c */
@@ -127,6 +133,13 @@ extern int	sc_sink_compare_keys(const SinkUpsert *a, const SinkUpsert *b, SinkLo
 extern void sc_sink_lookup_batch(SinkLookup *lookup, SinkUpsert *upserts, int n);
 extern bool sc_sink_lookup_row(SinkLookup *lookup, const Datum *keys, const bool *nulls, ItemPointer tid);
 extern void sc_sink_lookup_end(SinkLookup *lookup);
+
+/* sink_set.c: the current row's window, whose rows follow; one of them; all have come; and the sink is about to be closed */
+extern void sc_sink_set_begin(ScSink *sink);
+extern bool sc_sink_set_is_open(const ScSink *sink);
+extern void sc_sink_set_add(ScSink *sink);
+extern void sc_sink_set_end(ScSink *sink);
+extern void sc_sink_set_close(ScSink *sink);
 
 /* sink_plan.c */
 extern void sc_sink_plans_begin(ScSink *sink);
