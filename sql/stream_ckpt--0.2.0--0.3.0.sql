@@ -378,6 +378,16 @@ RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
 $$;
 COMMENT ON FUNCTION stream_ckpt.cumulate(timestamp, interval, interval, timestamp)
 	IS 'the cumulating windows that hold ts: the first one, two... steps of each size, aligned to origin; fixed lengths as with hop(), size is a multiple of step; or of months; no row for a NULL or infinite ts';
+CREATE FUNCTION stream_ckpt.session(ts timestamptz, gap interval,
+	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
+RETURNS SETOF record LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'stream_ckpt_session';
+COMMENT ON FUNCTION stream_ckpt.session(timestamptz, interval)
+	IS 'in a continuous query: the session of a key that ts belongs to, from its first row to the gap after its last one; cannot be run as a plain function';
+CREATE FUNCTION stream_ckpt.session(ts timestamp, gap interval,
+	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
+RETURNS SETOF record LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'stream_ckpt_session';
+COMMENT ON FUNCTION stream_ckpt.session(timestamp, interval)
+	IS 'in a continuous query: the session of a key that ts belongs to, from its first row to the gap after its last one; cannot be run as a plain function';
 
 DROP FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name);
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,

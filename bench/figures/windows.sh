@@ -54,6 +54,8 @@ by_window() {
 bench_hop() { bench_ratio hop "$(by_window "hop(ts, '1 minute', '10 minutes')" url_id)" "$(by_window "tumble(ts, '1 minute')" url_id)"; }
 bench_cumulate() { bench_ratio cumulate "$(by_window "cumulate(ts, '1 minute', '1 hour')" url_id)" "$(by_window "tumble(ts, '1 minute')" url_id)"; }
 
+bench_session() { bench_ratio session "$(by_window "session(ts, '30 seconds')" user_id)" "$(by_window "tumble(ts, '1 minute')" user_id)"; }
+
 bench_calendar() {
 	bench_ratio calendar "$(by_window "tumble(ts, '1 day', timezone => 'Europe/Berlin')" url_id)" "$(by_window "tumble(ts, '1 day')" url_id)" \
 		"emit => 'update'" "emit => 'update'"

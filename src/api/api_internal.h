@@ -79,6 +79,14 @@ extern void sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefin
 /* schema.name, quoted where needed. */
 extern char *sc_qualified_name(Oid relid);
 
+/* ---------- session.c ---------- */
+
+/*
+ * What stands in FROM for the definition of a query with sessions, to give its rows by a plain query.  "closed": a
+ * condition on window_end that holds for the sessions which count.
+ */
+extern char *sc_session_truth(const ScQuery *query, ScDefinition *definition, const char *closed);
+
 /* ---------- slots ---------- */
 
 /* sc_slot_ensure(), with a notice where the WAL that a new slot keeps is unbounded. */

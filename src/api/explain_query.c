@@ -138,6 +138,8 @@ step_text(const ScAssigner *assigner)
 static const char *
 panes_text(const ScAssigner *assigner)
 {
+	if (assigner->kind == SC_WINDOW_SESSION)
+		return "one of all time, a session is a group of it";
 	if (!sc_assigner_is_shared(assigner))
 		return "one for each window";
 	if (assigner->kind == SC_WINDOW_CUMULATE && assigner->unit != 0)
@@ -169,6 +171,9 @@ explain_window(Explanation *explanation)
 	}
 	add_line(explanation, "Window: %s", sql_of(explanation, definition->written.window));
 	add_line(explanation, "  panes: %s", panes_text(&definition->window));
+	if (definition->window.kind == SC_WINDOW_SESSION)
+		add_line(explanation, "  closed: remembered for %s more, and as long as the key's next session is open",
+				 interval_text(definition->window.size));
 	if (query->allowed_lateness > 0)
 		add_line(explanation, "  state: until the watermark is %s past the window's end",
 				 interval_text(query->allowed_lateness));

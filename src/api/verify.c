@@ -2,8 +2,8 @@
  * verify.c
  *	  verify(query): how many rows of the result differ from the batch truth.
  *
- * The truth is the definition run as a plain query over the stream's table, in
- * one snapshot with the result.  It can be had only where every row that the
+ * The truth is the definition run as a plain query over the stream's table (session.c: of sessions another
+ * one that gives the same), in one snapshot with the result.  It can be had only where every row that the
  * table has went through the query, and no other.  The counters that tell are
  * read before that snapshot is taken: what the watermark closed by then stays
  * as it is.
@@ -40,6 +40,12 @@ PG_FUNCTION_INFO_V1(stream_ckpt_verify);
 /* relative differences that pass as rounding */
 #define FLOAT4_TOLERANCE "1e-5"
 #define FLOAT8_TOLERANCE "1e-9"
+
+/*
+ * Every operator and function is named with its schema: the text is parsed under
+ * the search_path of the query's owner.
+ */
+#define OP(operator) " OPERATOR(pg_catalog." operator ") "
 
 /* The comparison's parts of SQL. */
 typedef struct Comparison
@@ -156,6 +162,8 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 
 	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
+	if (definition->window.kind == SC_WINDOW_SESSION)
+		return psprintf("window_end" OP("<=") "%s", literal(definition->event_time_type, Int64GetDatum(watermark)));
 	if (definition->result_window == 0)
 		refuse(query, "Its select list has no column that tells windows apart, so closed ones cannot be told from open ones.",
 			   definition->window.kind == SC_WINDOW_CUMULATE ? "Add window_end to the select list." :
@@ -169,19 +177,25 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 }
 
 /*
- * The condition for rows of the definition that the result can have.  An item of GROUP BY is null or infinite for rows
+ * What the definition's rows are selected from, and the condition for those that the result can have.  An item of GROUP BY is null or infinite for rows
  * without a finite event time, which have no window; a window function gives no row for them.
  */
 static char *
-truth_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset)
+truth_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOffset *offset, char **from)
 {
 	char	   *condition = "true";
 
+	*from = sc_qualified_name(query->definition);
 	/* without groups the result has all rows; "target" may be over the stream's columns */
 	if (definition->stateless)
 		return condition;
 	if (query->emit == SC_EMIT_CLOSE)
 		condition = closed_condition(query, definition, names, offset);
+	if (definition->window.kind == SC_WINDOW_SESSION)
+	{
+		*from = sc_session_truth(query, definition, condition);
+		return "true";
+	}
 	if (definition->result_window != 0 && definition->result_window_kind == SC_WINDOW_START)
 		condition = psprintf("%s AND pg_catalog.isfinite(%s)", condition, column_name(names, definition->result_window));
 	return condition;
@@ -194,12 +208,6 @@ is_float(Oid type)
 {
 	return type == FLOAT4OID || type == FLOAT8OID;
 }
-
-/*
- * Every operator and function is named with its schema: the text is parsed under
- * the search_path of the query's owner.
- */
-#define OP(operator) " OPERATOR(pg_catalog." operator ") "
 
 /*
  * "x agrees with y": equal (as NaN is to NaN, and infinity to infinity), or both finite and so near that
@@ -285,7 +293,7 @@ numbered_rows(Comparison *comparison, const char *side)
  * of the floats.
  */
 static char *
-comparison_command(ScQuery *query, Comparison *comparison, const char *condition)
+comparison_command(ScQuery *query, Comparison *comparison, const char *from, const char *condition)
 {
 	StringInfoData command;
 
@@ -297,8 +305,7 @@ comparison_command(ScQuery *query, Comparison *comparison, const char *condition
 					 " b AS MATERIALIZED (SELECT * FROM truth EXCEPT ALL SELECT * FROM result)"
 					 " SELECT (SELECT pg_catalog.count(*) FROM a)" OP("+") "(SELECT pg_catalog.count(*) FROM b)",
 					 comparison->result_columns, sc_qualified_name(query->relid),
-					 comparison->columns, sc_qualified_name(query->definition),
-					 condition);
+					 comparison->columns, from, condition);
 	if (comparison->has_floats)
 		appendStringInfo(&command,
 						 OP("-") "(2" OP("*") "(SELECT pg_catalog.count(*) FROM (%s) x JOIN (%s) y"
@@ -358,8 +365,9 @@ make_command(ScQuery *query, ScOffset *offset)
 	Relation	view = table_open(query->definition, AccessShareLock);
 	TupleDesc	names = RelationGetDescr(view);
 	Comparison	comparison = make_comparison(definition, names, table, sc_result_columns(table, names));
-	char	   *command = comparison_command(query, &comparison,
-											 truth_condition(query, definition, names, offset));
+	char	   *from;
+	char	   *condition = truth_condition(query, definition, names, offset, &from);
+	char	   *command = comparison_command(query, &comparison, from, condition);
 
 	table_close(view, NoLock);
 	table_close(table, NoLock);

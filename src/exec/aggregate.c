@@ -337,7 +337,7 @@ compile_datum(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 		return;
 	sc_inputs_compile(engine, trans);
 	engine->has_inputs = true;
-	trans->keeps = (engine->keys_can_change || engine->shared) && !OidIsValid(info->combinefn);
+	trans->keeps = (engine->keys_can_change || engine->shared || engine->sessions) && !OidIsValid(info->combinefn);
 }
 
 /* Fills what support functions may ask for through AggState. */

@@ -6,13 +6,13 @@
  * Records lie in blocks of a power of two of records; only the first block of a
  * small bucket is ever moved, so code outside holds a group's address no
  * longer than until the next sc_bucket_lookup.  The hash is open addressing
- * with linear probing; nothing is ever deleted from it (sc_bucket_regroup makes a new
- * one).  A bucket is freed in one stroke.
+ * with linear probing; a deleted group (timed.h) leaves a mark there until the next one is made.  A
+ * bucket is freed in one stroke.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "exec/exec_internal.h"
+#include "exec/timed.h"
 #include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
@@ -32,6 +32,8 @@ allocate_cells(ScBucket *bucket, uint32 n)
 	bucket->cell_mask = n - 1;
 	bucket->cell_shift = 32 - pg_leftmost_one_pos32(n);
 	bucket->grow_at = n - n / 4;
+	bucket->nused = bucket->ndeleted = 0;
+	bucket->cells_made++;
 }
 
 /*
@@ -63,6 +65,8 @@ sc_bucket_create(ScEngine *engine, ScPane *pane)
 	bucket->all_changed = true;
 	bucket->mark = SC_GROUP_CHANGED;
 	allocate_cells(bucket, FIRST_CELLS);
+	if (engine->timed)
+		sc_timed_renew(engine, bucket);
 	sc_bucket_account(engine, bucket);
 	MemoryContextSwitchTo(old);
 	return bucket;
@@ -74,7 +78,7 @@ sc_bucket_free(ScEngine *engine, ScBucket *bucket)
 {
 	if (engine->at == bucket)
 		engine->at = NULL;
-	engine->ngroups -= bucket->ngroups;
+	engine->ngroups -= bucket->ngroups - bucket->ngone;
 	engine->buckets_bytes -= bucket->bytes;
 	ReScanExprContext(bucket->aggcontext);	/* runs aggregates' callbacks */
 	MemoryContextDelete(bucket->context);
@@ -92,26 +96,49 @@ cell_of(const ScBucket *bucket, uint32 hash)
 	return (hash * UINT32_C(0x9E3779B1)) >> bucket->cell_shift;
 }
 
-/* Doubles the table.  Fails if there can't be more groups; groups stay in their places. */
+/* What the place in the table comes from.  Sessions of one key have one position, and are anywhere. */
+static inline uint32
+spread(const ScEngine *engine, uint32 position, int64 session_id)
+{
+	return engine->sessions ? position ^ (uint32) (((uint64) session_id * UINT64CONST(0x9E3779B97F4A7C15)) >> 32) :
+		position;
+}
+
+/* The same of a group that has a cell. */
+static inline uint32
+spread_of(const ScEngine *engine, const ScBucket *bucket, const ScCell *cell)
+{
+	if (!engine->sessions)
+		return cell->hash;
+	return spread(engine, cell->hash,
+				  sc_group_times(engine, sc_bucket_group(engine, bucket, cell->number - 1))->id);
+}
+
+/*
+ * Doubles the table, if that isn't full of what was deleted.  Fails if there can't be more groups; groups stay in their
+ * places.
+ */
 static void
-grow_cells(ScBucket *bucket)
+grow_cells(ScEngine *engine, ScBucket *bucket)
 {
 	ScCell   *old = bucket->cells;
 	uint32		nold = bucket->cell_mask + 1;
+	uint32		nlive = bucket->nused - bucket->ndeleted;
 
 	if (nold >= MAX_GROUPS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("too many groups in one window of a continuous query")));
 
-	allocate_cells(bucket, nold * 2);
+	allocate_cells(bucket, nlive < nold / 2 ? nold : nold * 2);
+	bucket->nused = nlive;
 	for (uint32 i = 0; i < nold; i++)
 	{
 		uint32		to;
 
-		if (old[i].number == 0)
+		if (old[i].number == 0 || old[i].number == SC_CELL_DELETED)
 			continue;
-		to = cell_of(bucket, old[i].hash);
+		to = cell_of(bucket, spread_of(engine, bucket, &old[i]));
 		while (bucket->cells[to].number != 0)
 			to = (to + 1) & bucket->cell_mask;
 		bucket->cells[to] = old[i];
@@ -151,20 +178,43 @@ grow_blocks(ScEngine *engine, ScBucket *bucket)
 													   full_block * engine->record_size);
 }
 
+/* A record for a new group, and its number: one that isn't used any more, if there is one. */
+static ScGroup *
+take_number(ScEngine *engine, ScBucket *bucket, uint32 *number)
+{
+	ScGroup    *group;
+	uint8		listed = 0;
+
+	if (unlikely(bucket->nfree > 0))
+	{
+		*number = bucket->free[--bucket->nfree];
+		bucket->ngone--;
+		group = sc_bucket_group(engine, bucket, *number);
+		/* its number stays in the list of changes */
+		listed = group->flags & SC_GROUP_LISTED;
+	}
+	else
+	{
+		*number = bucket->ngroups;
+		if (*number == (bucket->nblocks <= 1 ? bucket->block0_size :
+						bucket->nblocks << engine->block_shift))
+			grow_blocks(engine, bucket);
+		bucket->ngroups++;
+		group = sc_bucket_group(engine, bucket, *number);
+	}
+	memset(group, 0, engine->keys_offset);
+	group->flags = listed;
+	engine->ngroups++;
+	return group;
+}
+
 /* A new group with the keys in engine->key_values. */
 static ScGroup *
-add_group(ScEngine *engine, ScBucket *bucket)
+add_group(ScEngine *engine, ScBucket *bucket, uint32 *number)
 {
-	uint32		number = bucket->ngroups;
 	MemoryContext old;
-	ScGroup    *group;
+	ScGroup    *group = take_number(engine, bucket, number);
 	Datum	   *keys;
-
-	if (number == (bucket->nblocks <= 1 ? bucket->block0_size :
-				   bucket->nblocks << engine->block_shift))
-		grow_blocks(engine, bucket);
-	group = sc_bucket_group(engine, bucket, number);
-	memset(group, 0, engine->keys_offset);
 
 	keys = sc_group_keys(engine, group);
 	old = MemoryContextSwitchTo(bucket->context);
@@ -175,10 +225,25 @@ add_group(ScEngine *engine, ScBucket *bucket)
 			sc_datum_keep(engine->key_values[i], &engine->keys[i].type);
 	}
 	MemoryContextSwitchTo(old);
-
-	bucket->ngroups++;
-	engine->ngroups++;
 	return group;
+}
+
+/* Of a new group, or one that comes back: it has no rows yet. */
+static void
+init_times(ScEngine *engine, ScGroup *group, uint32 position, bool stored)
+{
+	ScTimes    *times = sc_group_times(engine, group);
+
+	times->last = engine->row_time;
+	times->queued = PG_INT64_MAX;
+	times->position = position;
+	times->life = SC_LIVE;
+	times->stored = stored;
+	times->indexed = times->closed = times->over = false;
+	if (engine->sessions)
+		times->start = times->last = times->id = engine->session_id;
+	else
+		group->flags |= SC_GROUP_EMITTED;	/* the result may have a row of an earlier one */
 }
 
 /* Of a new group: as the initial conditions say, without inputs. */
@@ -205,29 +270,50 @@ init_states(ScEngine *engine, ScBucket *bucket, ScGroup *group)
  * before sc_bucket_regroup.
  */
 ScGroup *
-sc_bucket_append(ScEngine *engine, ScBucket *bucket)
+sc_bucket_append(ScEngine *engine, ScBucket *bucket, uint32 *number)
 {
-	ScGroup    *group = add_group(engine, bucket);
+	ScGroup    *group = add_group(engine, bucket, number);
 
 	init_states(engine, bucket, group);
+	if (engine->timed)
+		init_times(engine, group, 0, false);
 	return group;
 }
 
-/* Whether the group's keys are those of the row at hand (engine->key_values). */
+/* Is the cell, whose hash is the right one, that of the keys at hand, and of the session? */
 static inline bool
-keys_equal(ScEngine *engine, const ScGroup *group)
+is_found(ScEngine *engine, ScBucket *bucket, const ScCell *cell)
 {
-	const Datum *keys;
+	const ScGroup *group;
 
-	if (!engine->keys_byval)
-		return sc_keys_equal_general(engine, group);
-	keys = sc_group_keys(engine, group);
-	for (int i = 0; i < engine->nkeys; i++)
-	{
-		if (keys[i] != engine->key_values[i] || group->nulls[i] != engine->key_nulls[i])
-			return false;
-	}
-	return true;
+	if (unlikely(cell->number == SC_CELL_DELETED))
+		return false;
+	group = sc_bucket_group(engine, bucket, cell->number - 1);
+	return sc_keys_equal(engine, group) &&
+		(!engine->sessions || sc_group_times(engine, group)->id == engine->session_id);
+}
+
+/* A group that was deleted and is known begins anew, as if there had been none. */
+static void
+revive(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash)
+{
+	init_states(engine, bucket, group);
+	init_times(engine, group, hash, sc_group_times(engine, group)->stored);
+	bucket->ngone--;
+	engine->ngroups++;
+}
+
+/* Into the first empty cell that is met. */
+static void
+put_cell(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 number)
+{
+	uint32		at = cell_of(bucket, spread(engine, hash, engine->session_id));
+
+	while (bucket->cells[at].number != 0)
+		at = (at + 1) & bucket->cell_mask;
+	bucket->cells[at].hash = hash;
+	bucket->cells[at].number = number + 1;
+	bucket->nused++;
 }
 
 /*
@@ -238,41 +324,41 @@ keys_equal(ScEngine *engine, const ScGroup *group)
 ScGroup *
 sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
 {
-	uint32		at = cell_of(bucket, hash);
+	uint32		at = cell_of(bucket, spread(engine, hash, engine->session_id));
 	ScGroup    *group;
+	uint32		number;
 
 	*isnew = false;
 	while (bucket->cells[at].number != 0)
 	{
-		if (bucket->cells[at].hash == hash)
+		if (bucket->cells[at].hash == hash && is_found(engine, bucket, &bucket->cells[at]))
 		{
-			uint32		number = bucket->cells[at].number - 1;
-
+			number = bucket->cells[at].number - 1;
 			group = sc_bucket_group(engine, bucket, number);
-			if (keys_equal(engine, group))
+			if (!(group->flags & bucket->mark))
+				sc_group_changed(engine, bucket, group, number);
+			if (unlikely(!sc_group_is_live(engine, group)))
 			{
-				if (!(group->flags & bucket->mark))
-					sc_group_changed(engine, bucket, group, number);
-				return group;
+				revive(engine, bucket, group, hash);
+				engine->new_number = number;
+				*isnew = true;
 			}
+			return group;
 		}
 		at = (at + 1) & bucket->cell_mask;
 	}
 
-	if (bucket->ngroups >= bucket->grow_at)
-	{
-		grow_cells(bucket);
-		at = cell_of(bucket, hash);
-		while (bucket->cells[at].number != 0)
-			at = (at + 1) & bucket->cell_mask;
-	}
-	group = add_group(engine, bucket);
+	if (bucket->nused >= bucket->grow_at)
+		grow_cells(engine, bucket);
+	group = add_group(engine, bucket, &number);
 	init_states(engine, bucket, group);
 	if (unlikely(bucket->partial))
 		group->flags |= SC_GROUP_DELTA;
-	bucket->cells[at].hash = hash;
-	bucket->cells[at].number = bucket->ngroups;
-	sc_group_changed(engine, bucket, group, bucket->ngroups - 1);
+	if (unlikely(engine->timed))
+		init_times(engine, group, hash, false);
+	put_cell(engine, bucket, hash, number);
+	sc_group_changed(engine, bucket, group, number);
+	engine->new_number = number;
 	*isnew = true;
 	return group;
 }
@@ -293,25 +379,67 @@ renew_cells(ScBucket *bucket, uint32 n)
 static ScCell *
 find_cell(ScEngine *engine, ScBucket *bucket, uint32 hash)
 {
-	uint32		at = cell_of(bucket, hash);
+	uint32		at = cell_of(bucket, spread(engine, hash, engine->session_id));
 
 	for (;; at = (at + 1) & bucket->cell_mask)
 	{
 		ScCell   *cell = &bucket->cells[at];
 
-		if (cell->number == 0 ||
-			(cell->hash == hash &&
-			 keys_equal(engine, sc_bucket_group(engine, bucket, cell->number - 1))))
+		if (cell->number == 0 || (cell->hash == hash && is_found(engine, bucket, cell)))
 			return cell;
 	}
+}
+
+/* The cell of a group that has one. */
+static ScCell *
+cell_of_group(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	const ScTimes *times = sc_group_times(engine, sc_bucket_group(engine, bucket, number));
+	uint32		at = cell_of(bucket, spread(engine, times->position, engine->sessions ? times->id : 0));
+
+	while (bucket->cells[at].number != number + 1)
+	{
+		if (bucket->cells[at].number == 0)
+			elog(ERROR, "group not found in its pane");
+		at = (at + 1) & bucket->cell_mask;
+	}
+	return &bucket->cells[at];
+}
+
+void
+sc_bucket_remove_cell(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	cell_of_group(engine, bucket, number)->number = SC_CELL_DELETED;
+	bucket->ndeleted++;
+}
+
+bool
+sc_bucket_find_number(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 *number)
+{
+	const ScCell *cell = find_cell(engine, bucket, hash);
+
+	*number = cell->number - 1;
+	return cell->number != 0;
 }
 
 ScGroup *
 sc_bucket_find(ScEngine *engine, ScBucket *bucket, uint32 hash)
 {
-	const ScCell *cell = find_cell(engine, bucket, hash);
+	uint32		number;
 
-	return cell->number == 0 ? NULL : sc_bucket_group(engine, bucket, cell->number - 1);
+	return sc_bucket_find_number(engine, bucket, hash, &number) ? sc_bucket_group(engine, bucket, number) : NULL;
+}
+
+/* Two groups that have become equal: one that was deleted, or is closed, has no states. */
+static void
+unite(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
+{
+	if (!sc_group_has_states(engine, other))
+		return;
+	if (sc_group_has_states(engine, group))
+		sc_group_combine(engine, bucket, group, other);
+	else
+		memcpy(group, other, engine->record_size);
 }
 
 /*
@@ -335,29 +463,37 @@ sc_bucket_regroup(ScEngine *engine, ScBucket *bucket)
 		ScCell   *cell;
 		uint32		hash;
 
+		if (sc_group_is_free(engine, group))
+			continue;
 		hash = sc_keys_hash_of(engine, group);
+		if (engine->timed)
+			sc_group_times(engine, group)->position = hash;
 		cell = find_cell(engine, bucket, hash);
 		if (cell->number != 0)
-			sc_group_combine(engine, bucket,
-							 sc_bucket_group(engine, bucket, cell->number - 1), group);
+			unite(engine, bucket, sc_bucket_group(engine, bucket, cell->number - 1), group);
 		else
 		{
 			if (n != i)
 				memcpy(sc_bucket_group(engine, bucket, n), group, engine->record_size);
 			cell->hash = hash;
 			cell->number = ++n;
+			bucket->nused++;
 		}
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
-	engine->ngroups -= bucket->ngroups - n;
-	if (n < bucket->ngroups)
+	engine->ngroups -= bucket->ngroups - bucket->ngone;
+	if (n < bucket->ngroups - bucket->nfree)
 		bucket->all_changed = bucket->pane->whole = true;
 	bucket->ngroups = n;
+	bucket->ngone = bucket->nfree = 0;
+	for (uint32 i = 0; engine->timed && i < n; i++)
+		bucket->ngone += !sc_group_is_live(engine, sc_bucket_group(engine, bucket, i));
+	engine->ngroups += n - bucket->ngone;
 }
 
 /*
- * Removes the group that the last sc_bucket_lookup made, with this hash.  Its
+ * Removes the group that the last sc_bucket_lookup made, with this hash; groups aren't timed.  Its
  * cell ended its probe sequence, and nothing was added since: no other group
  * is found through it.  By-reference keys stay until the pane is freed.
  */
@@ -376,6 +512,7 @@ sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	bucket->cells[at].number = 0;
 	if ((group->flags & SC_GROUP_LISTED) && !bucket->all_changed)
 		bucket->nchanged--;
+	bucket->nused--;
 	bucket->ngroups--;
 	engine->ngroups--;
 }
@@ -392,6 +529,13 @@ sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 numb
 	group->flags |= bucket->mark;
 	if (!bucket->all_changed && !(group->flags & SC_GROUP_LISTED))
 		sc_bucket_list_changed(bucket, group, number);
+}
+
+void
+sc_bucket_touch(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number)
+{
+	if (!(group->flags & bucket->mark))
+		sc_group_changed(engine, bucket, group, number);
 }
 
 /* Puts a group into the pane's list of what the changelog has to write. */
@@ -432,8 +576,14 @@ sc_bucket_unchanged(ScEngine *engine, ScBucket *bucket)
 	uint32		n = sc_bucket_nchanged(bucket);
 
 	for (uint32 i = 0; i < n; i++)
-		sc_bucket_group(engine, bucket, sc_bucket_changed(bucket, i))->flags &=
-			~(bucket->mark | SC_GROUP_LISTED);
+	{
+		uint32		number = sc_bucket_changed(bucket, i);
+		ScGroup    *group = sc_bucket_group(engine, bucket, number);
+
+		group->flags &= ~(bucket->mark | SC_GROUP_LISTED);
+		if (engine->timed)
+			sc_group_is_written(engine, bucket, group, number);
+	}
 	bucket->all_changed = false;
 	bucket->nchanged = 0;
 }

@@ -14,7 +14,7 @@
 #include "postgres.h"
 
 #include "base/limit.h"
-#include "exec/exec_internal.h"
+#include "exec/timed.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -81,6 +81,33 @@ combine_states(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state,
 }
 
 /*
+ * The states of "other" are combined into those of "group", one after the other: those that are through have no value
+ * in "other" any more, if an error comes.  The current context is a short one.
+ */
+void
+sc_states_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
+{
+	engine->aggstate->curaggcontext = bucket->aggcontext;
+	for (int t = 0; t < engine->ntrans; t++)
+	{
+		ScTrans    *trans = &engine->trans[t];
+		Datum	   *state = &sc_group_states(engine, group)[t];
+		Datum	   *from = &sc_group_states(engine, other)[t];
+		uint8	   *from_flags = &sc_group_state_flags(engine, other)[t];
+
+		combine_states(engine, bucket, trans, state, &sc_group_state_flags(engine, group)[t], *from, *from_flags);
+		/* it was freed, or is the group's now, or nobody's */
+		if ((*from_flags & SC_STATE_INPUTS) || *from == *state)
+		{
+			*from = (Datum) 0;
+			*from_flags = SC_STATE_NULL | SC_STATE_UNSET;
+		}
+		else
+			sc_group_free_state(bucket, trans, from, from_flags);
+	}
+}
+
+/*
  * The rows of "other" count as rows of "group", and "other" is no group any more.  Its row in
  * the result may be another one, which goes when the group's is written.  The current
  * context is a short one.
@@ -88,12 +115,15 @@ combine_states(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state,
 void
 sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
 {
-	engine->aggstate->curaggcontext = bucket->aggcontext;
-	for (int t = 0; t < engine->ntrans; t++)
-		combine_states(engine, bucket, &engine->trans[t], &sc_group_states(engine, group)[t],
-					   &sc_group_state_flags(engine, group)[t],
-					   sc_group_states(engine, other)[t],
-					   sc_group_state_flags(engine, other)[t]);
+	sc_states_combine(engine, bucket, group, other);
+	if (engine->timed)
+	{
+		ScTimes    *times = sc_group_times(engine, group);
+
+		times->last = Max(times->last, sc_group_times(engine, other)->last);
+		if (engine->sessions)
+			times->start = Min(times->start, sc_group_times(engine, other)->start);
+	}
 	if ((group->flags & other->flags & SC_GROUP_EMITTED) != 0)
 		group->flags |= SC_GROUP_SEVERAL;
 	group->flags |= other->flags & (SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
@@ -120,8 +150,8 @@ copy_changes(ScEngine *engine, ScBucket *bucket, const ScBucket *from)
  * Copies a bucket's groups into one of the new engine; groups that it knows to be equal become one.  The old bucket
  * isn't freed.
  */
-static void
-take_bucket(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken)
+void
+sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken)
 {
 	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -133,6 +163,8 @@ take_bucket(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken)
 		ScGroup    *copy;
 
 		CHECK_FOR_INTERRUPTS();
+		if (sc_group_is_free(from, sc_bucket_group(from, taken, n)))
+			continue;
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
 		copy = sc_group_take(engine, bucket, from, sc_bucket_group(from, taken, n));
@@ -144,6 +176,13 @@ take_bucket(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken)
 	sc_bucket_make_states(engine, bucket);
 	sc_bucket_regroup(engine, bucket);
 	copy_changes(engine, bucket, taken);
+	if (engine->timed)
+	{
+		(void) MemoryContextSwitchTo(context);
+		sc_timed_renew(engine, bucket);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
 	sc_bucket_account_children(engine, bucket);
 }
 
@@ -162,7 +201,7 @@ take_spilled(ScEngine *engine, ScEngine *from, ScPane *taken, ScPane *pane)
 		if (taken->directory[i] == NULL || sc_bucket_nchanged(taken->directory[i]) == 0)
 			continue;
 		pane->directory[i] = sc_bucket_create(engine, pane);
-		take_bucket(engine, pane->directory[i], from, taken->directory[i]);
+		sc_bucket_take(engine, pane->directory[i], from, taken->directory[i]);
 	}
 	pane->runs = taken->runs;
 	taken->runs = NULL;
@@ -182,7 +221,7 @@ take_pane(ScEngine *engine, ScEngine *from, ScPane *taken)
 	else
 	{
 		pane->bucket = sc_bucket_create(engine, pane);
-		take_bucket(engine, pane->bucket, from, taken->bucket);
+		sc_bucket_take(engine, pane->bucket, from, taken->bucket);
 	}
 	pane->live_bytes = taken->live_bytes;
 	pane->entry_bytes = taken->entry_bytes;

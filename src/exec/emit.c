@@ -8,7 +8,8 @@
  * update the changed ones are, at each barrier and at the end.  A group
  * remembers whether its row is in the result, so that a row that HAVING no longer
  * accepts is deleted, and one that it never accepted isn't.  One that was made of several
- * (combine.c) has several rows there, which go first.
+ * (combine.c) has several rows there, which go first.  A session is its own window, whose start can become an
+ * earlier one: the row that it had goes first, too.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,6 +17,7 @@
 #include "base/compat.h"
 #include "base/limit.h"
 #include "exec/emit_order.h"
+#include "exec/timed.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -116,6 +118,15 @@ sc_emit_compile(ScEngine *engine)
 												 engine->result_slot, NULL, NULL);
 }
 
+/* The window of a group's result row. */
+static ScWindow
+window_of(const ScEngine *engine, const ScBucket *bucket, const ScGroup *group)
+{
+	if (engine->sessions)
+		return sc_session_window(engine, sc_group_times(engine, group));
+	return bucket->pane->window;
+}
+
 /* Fills the group slot's columns but leaves NULL for the aggregates. */
 static void
 load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
@@ -125,11 +136,13 @@ load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	bool	   *nulls = slot->tts_isnull;
 	const Datum *keys = sc_group_keys(engine, group);
 	int			natts = slot->tts_tupleDescriptor->natts;
+	ScWindow	window = window_of(engine, bucket, group);
 
 	ExecClearTuple(slot);
 	memset(nulls, false, natts);
-	sc_window_values(&bucket->pane->window, values);
-	values[SC_WINDOW_START - 1] = engine->emission.window_start;
+	sc_window_values(&window, values);
+	if (!engine->sessions)
+		values[SC_WINDOW_START - 1] = engine->emission.window_start;
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		values[SC_WINDOW_COLUMNS + i] = keys[i];
@@ -161,6 +174,67 @@ deletion_row(ScEngine *engine)
 		slot->tts_isnull[column] = engine->group_slot->tts_isnull[from];
 	}
 	return ExecStoreVirtualTuple(slot);
+}
+
+/* Fills in the aggregates' columns of the group slot. */
+static void
+compute_aggregates(ScEngine *engine, ScGroup *group)
+{
+	TupleTableSlot *slot = engine->group_slot;
+	int			first = SC_WINDOW_COLUMNS + engine->nkeys;
+
+	for (int i = 0; i < engine->naggs; i++)
+		slot->tts_values[first + i] =
+			sc_aggregate_result(engine, &engine->aggs[i], group, &slot->tts_isnull[first + i]);
+}
+
+/* Deletes the row that the result has of a session, if it has one.  The group slot is another one's then. */
+static void
+delete_shown(ScEngine *engine, ScGroup *group)
+{
+	if (!(group->flags & SC_GROUP_EMITTED))
+		return;
+	engine->group_slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(sc_group_times(engine, group)->shown);
+	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE, deletion_row(engine));
+	group->flags &= ~SC_GROUP_EMITTED;
+	engine->counters.result_rows++;
+}
+
+/*
+ * A session's row, or its deletion: one that is open with emit close, and one that was deleted, have none.
+ */
+static void
+emit_session(ScEngine *engine, ScBucket *bucket, ScGroup *group)
+{
+	ScTimes    *times = sc_group_times(engine, group);
+	bool		close = engine->options.emit == SC_EMIT_CLOSE;
+	bool		first = close && engine->options.allowed_lateness == 0;
+	TupleTableSlot *row;
+
+	load_group(engine, bucket, group);
+	if (times->life != SC_LIVE || (close && sc_session_window(engine, times).end > engine->watermark))
+	{
+		delete_shown(engine, group);
+		return;
+	}
+	compute_aggregates(engine, group);
+	if (engine->having && !ExecQual(engine->having, engine->outcontext))
+	{
+		delete_shown(engine, group);
+		return;
+	}
+	/* evaluated first: if that fails, nothing is emitted */
+	row = ExecProject(engine->projection);
+	if ((group->flags & SC_GROUP_EMITTED) && times->shown != times->start)
+	{
+		delete_shown(engine, group);
+		engine->group_slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(times->start);
+		row = ExecProject(engine->projection);
+	}
+	engine->options.emit_row(engine->options.emit_arg, first ? SC_RESULT_INSERT : SC_RESULT_UPSERT, row);
+	group->flags |= SC_GROUP_EMITTED;
+	times->shown = times->start;
+	engine->counters.result_rows++;
 }
 
 /* Is nothing in the result of what is to be emitted of the pane? */
@@ -234,17 +308,11 @@ emit_best_rows(ScEngine *engine, const ScGroup *group, Datum value, bool first)
 static void
 emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
-	TupleTableSlot *slot = engine->group_slot;
-	int			first_agg = SC_WINDOW_COLUMNS + engine->nkeys;
 	bool		first = is_first(engine, bucket->pane);
 	bool		is_there;
 
 	load_group(engine, bucket, group);
-	for (int i = 0; i < engine->naggs; i++)
-		slot->tts_values[first_agg + i] =
-			sc_aggregate_result(engine, &engine->aggs[i], group,
-								&slot->tts_isnull[first_agg + i]);
-
+	compute_aggregates(engine, group);
 	if (engine->upper != NULL)
 	{
 		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
@@ -253,7 +321,8 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	}
 	/* what can fail comes first: a group without a row isn't emitted */
 	if (engine->best_slot != NULL)
-		is_there = emit_best_rows(engine, group, slot->tts_values[first_agg], first);
+		is_there = emit_best_rows(engine, group,
+								  engine->group_slot->tts_values[SC_WINDOW_COLUMNS + engine->nkeys], first);
 	else
 		is_there = emit_shown(engine, group, first);
 	group->flags &= ~SC_GROUP_SEVERAL;
@@ -269,7 +338,7 @@ begin_bucket(ScEngine *engine, ScBucket *bucket)
 {
 	ScEmission *emission = &engine->emission;
 
-	emission->order = sc_emit_order_begin(engine, bucket, emission->all);
+	emission->order = sc_emit_order_begin(engine, bucket, emission->all, emission->due);
 	emission->n = emission->at = 0;
 	/* last: an error before it isn't a group's */
 	emission->bucket = bucket;
@@ -304,7 +373,7 @@ next_bucket(ScEngine *engine)
 			bucket = sc_spilled_take_bucket(engine, pane, number, &emission->loaded);
 		else if (bucket == NULL)
 			bucket = pane->directory[number];
-		if (bucket == NULL || (!emission->all && sc_bucket_nchanged(bucket) == 0))
+		if (bucket == NULL || (!emission->all && !emission->due && sc_bucket_nchanged(bucket) == 0))
 			continue;
 		begin_bucket(engine, bucket);
 		return true;
@@ -395,6 +464,7 @@ sc_engine_failed_group(ScEngine *engine)
 	const ScEmission *emission = &engine->emission;
 	const ScGroup *group = sc_bucket_group(engine, emission->bucket,
 										 emission->items[emission->at - 1].number);
+	ScWindow	window = window_of(engine, emission->bucket, group);
 	TupleTableSlot *slot = engine->failed_slot;
 	int			n = 0;
 
@@ -409,8 +479,8 @@ sc_engine_failed_group(ScEngine *engine)
 	ExecClearTuple(slot);
 	if (sc_assigner_has_windows(&engine->def->window))
 	{
-		slot->tts_values[0] = Int64GetDatum(emission->pane->window.start);
-		slot->tts_values[1] = Int64GetDatum(emission->pane->window.end);
+		slot->tts_values[0] = Int64GetDatum(window.start);
+		slot->tts_values[1] = Int64GetDatum(window.end);
 		slot->tts_isnull[0] = slot->tts_isnull[1] = false;
 		n = 2;
 	}
@@ -440,7 +510,10 @@ emit_portion(ScEngine *engine, ScPace *pace)
 
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(outcontext);
-		emit_group(engine, emission->bucket, group);
+		if (engine->sessions)
+			emit_session(engine, emission->bucket, group);
+		else
+			emit_group(engine, emission->bucket, group);
 		group->flags &= ~emission->bucket->mark;
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(outcontext);
@@ -499,6 +572,7 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 	if (engine->upper != NULL)
 		sc_upper_emit(engine, is_first(engine, pane));
 	emission->pane = NULL;
+	emission->due = false;
 	return true;
 }
 
@@ -506,6 +580,14 @@ void
 sc_emit_view(ScEngine *engine, ScPane *view)
 {
 	(void) emit_groups(engine, view, true, NULL);
+}
+
+void
+sc_emit_due(ScEngine *engine, ScPane *pane)
+{
+	/* after an error it goes on */
+	engine->emission.due = true;
+	(void) emit_groups(engine, pane, false, NULL);
 }
 
 /* emit close: the rows of a window that closes.  False: it is time to stop, and to call it again. */

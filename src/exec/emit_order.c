@@ -11,6 +11,7 @@
 
 #include "base/limit.h"
 #include "exec/emit_order.h"
+#include "exec/timed.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -36,6 +37,7 @@ struct ScEmitOrder
 	ScEngine   *engine;
 	ScBucket   *bucket;
 	bool		all;
+	const uint32 *numbers_due;	/* the candidates, or NULL: all groups, or the changed ones */
 	uint32		ncandidates;
 	Stage		stage;
 	uint32		at;				/* the next candidate */
@@ -68,9 +70,12 @@ compare_items(const void *a, const void *b, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		sc_limit_add(LIMIT_COMPARISONS / COMPARISONS_TO_UNIT);
 	}
-	result = ApplySortComparator(x->key, x->isnull, y->key, y->isnull,
-								 &engine->keys[0].sort);
-	if (result != 0 || engine->nkeys == 1)
+	if (engine->nkeys == 0)
+		result = 0;				/* sessions */
+	else
+		result = ApplySortComparator(x->key, x->isnull, y->key, y->isnull,
+									 &engine->keys[0].sort);
+	if (result != 0 || (engine->nkeys == 1 && !engine->sessions))
 		return result;
 
 	gx = sc_bucket_group(engine, order->bucket, x->number);
@@ -79,12 +84,21 @@ compare_items(const void *a, const void *b, void *arg)
 		result = ApplySortComparator(sc_group_keys(engine, gx)[i], gx->nulls[i],
 									 sc_group_keys(engine, gy)[i], gy->nulls[i],
 									 &engine->keys[i].sort);
+	if (result == 0 && engine->sessions)
+	{
+		int64		sx = sc_group_times(engine, gx)->start;
+		int64		sy = sc_group_times(engine, gy)->start;
+
+		result = sx < sy ? -1 : sx > sy;
+	}
 	return result;
 }
 
 static inline uint32
 candidate(const ScEmitOrder *order, uint32 i)
 {
+	if (order->numbers_due != NULL)
+		return order->numbers_due[i];
 	return order->all ? i : sc_bucket_changed(order->bucket, i);
 }
 
@@ -92,6 +106,8 @@ candidate(const ScEmitOrder *order, uint32 i)
 static inline bool
 is_due(const ScEmitOrder *order, uint32 number)
 {
+	if (order->engine->timed)
+		return sc_timed_is_due(order->engine, order->bucket, sc_bucket_group(order->engine, order->bucket, number));
 	return order->all ||
 		(sc_bucket_group(order->engine, order->bucket, number)->flags & order->bucket->mark);
 }
@@ -113,7 +129,8 @@ item_of(const ScEmitOrder *order, uint32 number)
 static void
 sort_items(ScEmitOrder *order, ScEmitItem *items, uint32 n)
 {
-	if (order->engine->nkeys > 0)	/* else there is one group only */
+	/* else there is one group only */
+	if (order->engine->nkeys > 0 || order->engine->sessions)
 		qsort_arg(items, n, sizeof(ScEmitItem), compare_items, order);
 }
 
@@ -133,7 +150,7 @@ make_splitters(ScEmitOrder *order)
 }
 
 ScEmitOrder *
-sc_emit_order_begin(ScEngine *engine, ScBucket *bucket, bool all)
+sc_emit_order_begin(ScEngine *engine, ScBucket *bucket, bool all, bool due)
 {
 	MemoryContext context = engine->context;
 	ScEmitOrder *order = MemoryContextAllocZero(context, sizeof(ScEmitOrder));
@@ -141,7 +158,8 @@ sc_emit_order_begin(ScEngine *engine, ScBucket *bucket, bool all)
 	order->engine = engine;
 	order->bucket = bucket;
 	order->all = all;
-	order->ncandidates = all ? bucket->ngroups : sc_bucket_nchanged(bucket);
+	order->numbers_due = due ? engine->due : NULL;
+	order->ncandidates = due ? engine->ndue : all ? bucket->ngroups : sc_bucket_nchanged(bucket);
 	order->nportions = Min(order->ncandidates / PORTION, MAX_PORTIONS - 1) + 1;
 	if (order->nportions > 1)
 		make_splitters(order);

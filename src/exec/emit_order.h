@@ -22,10 +22,10 @@ typedef struct ScEmitItem
 typedef struct ScEmitOrder ScEmitOrder;
 
 /*
- * "all": of its groups, else those that have changed.  In the engine's context, to be freed by
+ * "all": of its groups; "due": of those in engine->due; else those that have changed.  In the engine's context, to be freed by
  * sc_emit_order_free.  Comparing may allocate in the current one.
  */
-extern ScEmitOrder *sc_emit_order_begin(ScEngine *engine, ScBucket *bucket, bool all);
+extern ScEmitOrder *sc_emit_order_begin(ScEngine *engine, ScBucket *bucket, bool all, bool due);
 /* Goes on ordering; true: portions can be taken. */
 extern bool sc_emit_order_work(ScEmitOrder *order, ScPace *pace);
 /* The next portion, which may be empty, valid until the next call; false: there are no more. */

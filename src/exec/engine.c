@@ -20,7 +20,7 @@
 
 #include "base/compat.h"
 #include "base/settings.h"
-#include "exec/exec_internal.h"
+#include "exec/timed.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -46,7 +46,8 @@ set_layout(ScEngine *engine)
 
 	engine->keys_offset = MAXALIGN(n);
 	engine->states_offset = engine->keys_offset + sizeof(Datum) * engine->nkeys;
-	engine->record_size = engine->states_offset + sizeof(Datum) * engine->ntrans;
+	engine->times_offset = engine->states_offset + sizeof(Datum) * engine->ntrans;
+	engine->record_size = engine->times_offset + (engine->timed ? MAXALIGN(sizeof(ScTimes)) : 0);
 	engine->block_shift = 3;
 	while ((engine->record_size << engine->block_shift) < BLOCK_BYTES)
 		engine->block_shift++;
@@ -134,6 +135,9 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->stream_desc = CreateTupleDescCopy(stream_desc);
 	engine->options = *options;
 	engine->shared = sc_assigner_is_shared(&def->window);
+	engine->sessions = def->window.kind == SC_WINDOW_SESSION;
+	engine->timed = engine->sessions || options->ttl > 0;
+	engine->greatest_start = engine->greatest_closed = SC_NO_EVENT_TIME;
 	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;
 	engine->all_key_groups = (options->first_key_group <= 0 &&
 							  options->last_key_group >= SC_MAX_PARALLELISM - 1);
@@ -310,12 +314,65 @@ drop_late_for_some(ScEngine *engine, bool cut)
 	return result;
 }
 
+/*
+ * Drops the row at hand if it is late (sc_sessions_are_over), or another task's.  One whose keys can't be evaluated joins
+ * no session.
+ */
+static bool
+drop_late_for_session(ScEngine *engine, bool cut, bool over)
+{
+	bool		late = over;
+	uint32		hash;
+
+	if (engine->current != NULL && sc_keys_of_dropped(engine, cut, &hash))
+	{
+		if (!sc_is_ours(engine, hash))
+			return true;
+		late = sc_sessions_are_over(engine, engine->current->bucket, hash, engine->row_time, over);
+	}
+	if (late)
+		drop_late(engine, cut);
+	return late;
+}
+
+/* A row of a query with sessions. */
+static void
+add_to_session(ScEngine *engine, bool cut)
+{
+	bool		over;
+	uint32		hash;
+
+	engine->window.start = engine->row_time;
+	engine->window.end = engine->row_time + engine->def->window.size;
+	over = sc_is_past_lateness(engine->window.end, engine->options.allowed_lateness, engine->watermark) ||
+		sc_closed_covers(&engine->time, engine->window.start, engine->window.end);
+	if (unlikely(over || engine->row_time <= engine->greatest_closed) && drop_late_for_session(engine, cut, over))
+		return;
+	if (!passes_where(engine, engine->quals, cut))
+		return;
+	if (cut)
+		sc_check_cut_row(engine, engine->group_attnos);
+	hash = sc_keys_load(engine);
+	if (unlikely(engine->current == NULL))
+	{
+		engine->current = sc_pane_open(engine, engine->span.key);
+		engine->at = engine->current->bucket;
+	}
+	if (sc_is_ours(engine, hash))
+		sc_sessions_add_row(engine, engine->current->bucket, hash);
+}
+
 /* A row of the current window.  The current context is the row's. */
 static pg_attribute_always_inline void
 add_row(ScEngine *engine, bool cut)
 {
 	uint32		hash;
 
+	if (unlikely(engine->sessions))
+	{
+		add_to_session(engine, cut);
+		return;
+	}
 	if (unlikely(engine->def->stateless))
 	{
 		if (!engine->span.none)
@@ -361,7 +418,9 @@ add_if_ours(ScEngine *engine, TupleTableSlot *slot)
 	if (!sc_is_ours(engine, hash))
 		return;
 	slot_getsomeattrs(slot, engine->last_attno);
-	if (passes_where(engine, engine->quals, false))
+	if (engine->sessions)
+		add_to_session(engine, false);
+	else if (passes_where(engine, engine->quals, false))
 		add_to_group(engine, hash);
 }
 
@@ -375,9 +434,12 @@ keys_come_first(ScEngine *engine, TupleTableSlot *slot)
 	if (!engine->route.keys_first || engine->current == NULL || engine->some_over)
 		return false;
 	slot_getsomeattrs(slot, engine->route.last_attno);
-	return engine->time_attno == 0 ||
-		(!slot->tts_isnull[engine->time_attno - 1] &&
-		 sc_pane_span_has(&engine->span, DatumGetInt64(slot->tts_values[engine->time_attno - 1])));
+	if (engine->time_attno == 0)
+		return true;
+	if (slot->tts_isnull[engine->time_attno - 1])
+		return false;
+	engine->row_time = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
+	return sc_pane_span_has(&engine->span, engine->row_time);
 }
 
 /* Any row.  The current context is the row's. */
@@ -394,7 +456,7 @@ take_any_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 		add_row(engine, cut);
 		return;
 	}
-	ts = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
+	ts = engine->row_time = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
 	if (unlikely(slot->tts_isnull[engine->time_attno - 1] || TIMESTAMP_NOT_FINITE(ts)))
 		drop_timeless(engine, cut);
 	else if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
@@ -508,6 +570,8 @@ sc_engine_emit_changed(ScEngine *engine)
 		make_only_group(engine);
 	if (engine->shared)
 		sc_shared_emit_changes(engine);
+	else if (engine->timed)
+		sc_timed_emit_changed(engine);
 	else
 	{
 		n = update ? engine->npanes : sc_engine_emitted_panes(engine);

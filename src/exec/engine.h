@@ -101,6 +101,7 @@ typedef struct ScEngineOptions
 	ScEmit		emit;
 	int64		watermark_delay;	/* microseconds */
 	int64		allowed_lateness;	/* microseconds */
+	int64		ttl;			/* microseconds: without windows, a group is kept for so long after its last row; 0: for ever */
 	int32		first_key_group;	/* this task's range of key groups, inclusive */
 	int32		last_key_group;
 	ScEmitRow	emit_row;

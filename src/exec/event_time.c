@@ -14,7 +14,7 @@
  */
 #include "postgres.h"
 
-#include "exec/exec_internal.h"
+#include "exec/timed.h"
 
 static void
 set_max_event_time(ScEngine *engine, int64 max_event_time)
@@ -89,6 +89,11 @@ close_windows(ScEngine *engine)
 	if (engine->shared)
 	{
 		sc_shared_close(engine, ordinary_end(engine));
+		return;
+	}
+	if (engine->timed)
+	{
+		sc_timed_close(engine);
 		return;
 	}
 	nemitted = update ? engine->npanes : sc_engine_emitted_panes(engine);
@@ -179,6 +184,8 @@ sc_engine_reset(ScEngine *engine, int64 event_time)
 			sc_bucket_account(engine, engine->at);
 		if (engine->shared)
 			sc_shared_go_back(engine, watermark, ordinary_end(engine));
+		else if (engine->timed)
+			sc_timed_go_back(engine, watermark);
 		else
 			finish_ahead(engine, watermark);
 		set_max_event_time(engine, event_time);
@@ -230,6 +237,11 @@ sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 		sc_shared_ahead(engine, ahead);
 		return;
 	}
+	if (engine->timed)
+	{
+		sc_timed_ahead(engine, ahead);
+		return;
+	}
 	while (first > 0 && engine->panes[first - 1]->window.start > engine->time.max_event_time)
 		first--;
 	for (int i = first; i < engine->npanes; i++)
@@ -244,7 +256,7 @@ void
 sc_engine_free_closed(ScEngine *engine)
 {
 	/* panes of several windows go when the last of them is past its lateness */
-	for (int i = engine->npanes - 1; i >= 0 && !engine->shared; i--)
+	for (int i = engine->npanes - 1; i >= 0 && !engine->shared && !engine->timed; i--)
 	{
 		const ScWindow *window = &engine->panes[i]->window;
 
@@ -258,7 +270,9 @@ sc_engine_next_due(const ScEngine *engine)
 {
 	int64		watermark = PG_INT64_MAX;
 
-	if (engine->npanes > 0)
+	if (engine->timed)
+		(void) sc_timed_next_due(engine, &watermark);
+	else if (engine->npanes > 0)
 		watermark = sc_assigner_needed_until(&engine->def->window, engine->panes[0]->key,
 											 engine->options.allowed_lateness);
 	if (engine->options.emit == SC_EMIT_CLOSE && engine->shared)
@@ -268,7 +282,7 @@ sc_engine_next_due(const ScEngine *engine)
 		if (sc_shared_next_end(engine, engine->emitted_until, &window))
 			watermark = Min(watermark, window.end);
 	}
-	else if (engine->options.emit == SC_EMIT_CLOSE)
+	else if (engine->options.emit == SC_EMIT_CLOSE && !engine->timed)
 	{
 		int			n = sc_engine_emitted_panes(engine);
 

@@ -128,6 +128,7 @@ typedef struct ScAgg
  *	  1						nkeys bytes (1: the key is NULL), ntrans bytes (SC_STATE_*)
  *	  keys_offset			nkeys Datums; NULL ones are 0
  *	  states_offset			ntrans Datums; SC_STATE_INPUTS: ScInputs *, or 0 for none yet
+ *	  times_offset			ScTimes (timed.h), if engine->timed
  */
 struct ScGroup
 {
@@ -155,6 +156,8 @@ typedef struct ScCell
 	uint32		number;			/* of the group, plus 1; 0: empty */
 } ScCell;
 
+#define SC_CELL_DELETED	UINT32_MAX	/* a cell's number: its group was deleted, others may lie behind it */
+
 typedef struct ScBucket ScBucket;
 
 /* Groups of one pane in memory. */
@@ -171,7 +174,8 @@ struct ScBucket
 	Size		uncounted_rows; /* by what so many rows did, */
 	Size		uncounted_bytes;	/* whose values took so many */
 
-	uint32		ngroups;
+	uint32		ngroups;		/* their numbers are below it, */
+	uint32		ngone;			/* but for so many that were deleted */
 	uint32		block0_size;	/* groups that fit into the first block now */
 	char	  **blocks;
 	uint32		nblocks;
@@ -181,6 +185,9 @@ struct ScBucket
 	uint32		cell_mask;
 	int			cell_shift;		/* 32 - log2(number of cells) */
 	uint32		grow_at;
+	uint32		nused;			/* cells that aren't empty, */
+	uint32		ndeleted;		/* those of deleted groups among them */
+	uint32		cells_made;		/* how often they were made anew */
 
 	/*
 	 * Groups changed since the last checkpoint.  A bucket that was never
@@ -195,6 +202,14 @@ struct ScBucket
 	uint32		max_changed;
 
 	int64		inputs_bytes;	/* kept inputs of all groups */
+
+	/* engine->timed */
+	uint32	   *free;			/* numbers to be used again */
+	uint32		nfree;
+	uint32		max_free;
+	struct ScDue *due;			/* which groups are due when (due.c) */
+	struct ScSessions *sessions;	/* those of each key (sessions.c), or NULL */
+	uint64		nlost;			/* states that couldn't be freed */
 };
 
 /* One window of one query. */
@@ -230,7 +245,8 @@ typedef struct ScEmission
 {
 	ScPane	   *pane;			/* NULL: none is */
 	ScBucket   *bucket;			/* of it; NULL: between two of them */
-	bool		all;			/* all its groups, not only the changed ones */
+	bool		all;			/* all its groups, not only the changed ones, */
+	bool		due;			/* or those that are due (timed.c) */
 	bool		loaded;			/* the bucket is here for its emission only */
 	uint32		next;			/* bucket of the directory */
 	Datum		window_start;	/* as the group slot has it */
@@ -323,6 +339,7 @@ struct ScEngine
 	/* layout of a group */
 	Size		keys_offset;
 	Size		states_offset;
+	Size		times_offset;
 	Size		record_size;
 	int			block_shift;	/* log2 of the groups in a block */
 
@@ -334,6 +351,18 @@ struct ScEngine
 	int64		emitted_until;
 	int64		over_until;
 	bool		some_over;		/* of the windows of the pane that rows are in */
+
+	/* groups that come and go with event time (timed.c), in one pane of all of time */
+	bool		timed;
+	bool		sessions;		/* each is a session; else options.ttl after its last row it is deleted */
+	int64		session_id;		/* of the session that sc_bucket_lookup is to find or make */
+	int64		row_time;		/* event time of the row at hand */
+	int64		greatest_start; /* no session begins behind it, */
+	int64		greatest_closed;	/* and no closed one ends behind that */
+	uint32	   *due;			/* the groups that are due: to be emitted, or being emitted */
+	uint32		ndue;
+	uint32		max_due;
+	uint32		new_number;		/* of the group that sc_bucket_lookup has made last */
 
 	/* event time */
 	ScEventTime time;
@@ -441,6 +470,8 @@ extern bool sc_where_of_dropped(ScEngine *engine, ExprState *quals, bool cut);
 extern bool sc_where_of_cut(ScEngine *engine, ExprState *quals);
 /* Is a row that is dropped ours to count?  An error in its keys is none of the row's. */
 extern bool sc_owns_dropped(ScEngine *engine, bool cut);
+/* Evaluates the keys of such a row; false: that raised an error, which is none. */
+extern bool sc_keys_of_dropped(ScEngine *engine, bool cut, uint32 *hash);
 /* An error where one of these attributes (0: all) of the current row was left out. */
 extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
 
@@ -459,6 +490,23 @@ extern uint32 sc_keys_hash(ScEngine *engine);
 extern uint32 sc_keys_hash_of(ScEngine *engine, const ScGroup *group);
 extern uint32 sc_keys_signature(const ScEngine *engine);
 extern bool sc_keys_equal_general(ScEngine *engine, const ScGroup *group);
+
+/* Whether the group's keys are those of the row at hand (engine->key_values). */
+static inline bool
+sc_keys_equal(ScEngine *engine, const ScGroup *group)
+{
+	const Datum *keys;
+
+	if (!engine->keys_byval)
+		return sc_keys_equal_general(engine, group);
+	keys = sc_group_keys(engine, group);
+	for (int i = 0; i < engine->nkeys; i++)
+	{
+		if (keys[i] != engine->key_values[i] || group->nulls[i] != engine->key_nulls[i])
+			return false;
+	}
+	return true;
+}
 
 /* aggregate.c, transition.c */
 extern void sc_aggregates_compile(ScEngine *engine);
@@ -507,7 +555,8 @@ extern ScGroup *sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash
 								 bool *isnew);
 /* The group of the keys in engine->key_values; NULL: there is none. */
 extern ScGroup *sc_bucket_find(ScEngine *engine, ScBucket *bucket, uint32 hash);
-extern ScGroup *sc_bucket_append(ScEngine *engine, ScBucket *bucket);
+extern bool sc_bucket_find_number(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 *number);
+extern ScGroup *sc_bucket_append(ScEngine *engine, ScBucket *bucket, uint32 *number);
 extern void sc_bucket_regroup(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash);
 extern void sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group,
@@ -522,6 +571,8 @@ extern void sc_bucket_account_children(ScEngine *engine, ScBucket *bucket);
 
 /* snapshot.c: the group is about to change for the first time since the bucket's snapshot began */
 extern void sc_bucket_snapshot_touch(ScBucketSnapshot *snapshot, ScGroup *group, uint32 number);
+/* Its kept inputs are about to go. */
+extern void sc_bucket_snapshot_detach(ScBucketSnapshot *snapshot, ScGroup *group, uint32 number);
 
 /* A pane whose rows aren't all there is to it any more: its snapshot is written first. */
 static inline void
@@ -576,6 +627,8 @@ extern void sc_undo_begin_row(ScEngine *engine);
 extern void sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash,
 						 bool isnew);
 extern void sc_undo_end_row(ScEngine *engine);
+/* The row's group, which may have moved, is combined with a copy of this number; UINT32_MAX: it is through. */
+extern void sc_undo_note_copy(ScEngine *engine, ScGroup *group, uint32 copied);
 
 /* emit.c */
 extern void sc_emit_skip_group(ScEngine *engine);
@@ -600,12 +653,15 @@ extern void sc_upper_end(ScEngine *engine);
 extern bool sc_pane_can_leave(const ScEngine *engine, const ScPane *pane);
 extern void sc_pane_leave(ScEngine *engine, ScPane *pane);
 
-/* encode.c: a group as an entry of the changelog (group.h) */
+/* encode.c, decode.c: a group as an entry of the changelog (group.h) */
 extern uint32 sc_signature(const ScEngine *engine, int version);
 extern ScGroup *sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group);
 extern void sc_bucket_make_states(ScEngine *engine, ScBucket *bucket);
 
+
 /* combine.c */
+extern void sc_states_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group,
+							  ScGroup *other);
 extern void sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group,
 							 ScGroup *other);
 

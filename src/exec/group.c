@@ -189,7 +189,7 @@ sc_pane_set_live_bytes(ScEngine *engine, ScPane *pane, int64 bytes)
 int64
 sc_pane_full_bytes(const ScPane *pane)
 {
-	return pane->bucket->ngroups * pane->entry_bytes + pane->bucket->inputs_bytes;
+	return (pane->bucket->ngroups - pane->bucket->nfree) * pane->entry_bytes + pane->bucket->inputs_bytes;
 }
 
 int64
@@ -212,13 +212,15 @@ sc_pane_ngroups(const ScPane *pane)
 
 /*
  * Emission and undo go by what has changed, so they can't do with two lists of changes.  Nor can panes of several
- * windows: some of these may have been emitted, which took the marks of what is still to be written.
+ * windows: some of these may have been emitted, which took the marks of what is still to be written.  Of sessions rows
+ * are due of changes only if they stay for late rows.
  */
 bool
 sc_pane_can_defer(const ScEngine *engine, const ScPane *pane)
 {
 	return engine->options.settle != NULL && engine->options.emit == SC_EMIT_CLOSE && !pane->emitted &&
-		!engine->options.undo && !engine->shared && pane->bucket != NULL;
+		!engine->options.undo && !engine->shared && !(engine->sessions && engine->options.allowed_lateness > 0) &&
+		pane->bucket != NULL;
 }
 
 void

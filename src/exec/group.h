@@ -129,6 +129,7 @@ typedef struct ScEntry
 {
 	uint32		position;
 	bool		whole;			/* by the choice */
+	uint32		number;			/* of the group */
 	ScGroup    *group;
 	const struct ScSaved *saved;
 } ScEntry;

@@ -19,7 +19,7 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_amop.h"
 #include "common/hashfn.h"
-#include "exec/exec_internal.h"
+#include "exec/timed.h"
 #include "fmgr.h"
 #include "optimizer/clauses.h"
 #include "utils/builtins.h"
@@ -207,12 +207,14 @@ sc_keys_hash(ScEngine *engine)
 	return (uint32) (h >> 32);
 }
 
-/* The same of a group's keys, which go to engine->key_values.  The current context is short. */
+/* The same of a group's keys, which go to engine->key_values, and a session's id.  The current context is short. */
 uint32
 sc_keys_hash_of(ScEngine *engine, const ScGroup *group)
 {
 	memcpy(engine->key_values, sc_group_keys(engine, group), engine->nkeys * sizeof(Datum));
 	memcpy(engine->key_nulls, group->nulls, engine->nkeys);
+	if (engine->sessions)
+		engine->session_id = sc_group_times(engine, group)->id;
 	return sc_keys_hash(engine);
 }
 

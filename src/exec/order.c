@@ -5,13 +5,14 @@
  * Groups don't hold their positions: these come from the hash table, or, if few groups are chosen and that runs
  * nobody's code, from hashing them again.  Then they are put into parts by the upper eight bits of the position,
  * and a part is sorted when it is its turn.  All of it can be interrupted between two groups, and rows may change the
- * bucket meanwhile: groups keep their numbers, and those that come later aren't looked at.  If the hash table has
- * grown, it is looked through once more.
+ * bucket meanwhile: groups keep their numbers, and those that come later aren't looked at, unless they have the number of
+ * one that was deleted (snapshot.c passes over them).  If the hash table was made anew, it is looked through once more.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "exec/order.h"
+#include "exec/timed.h"
 #include "utils/memutils.h"
 
 /* So many are sorted at once, or by comparing */
@@ -47,7 +48,7 @@ struct ScOrder
 	Stage		stage;
 	uint32		at;				/* in the stage: a changed one, a cell, a group to be placed */
 	uint8	   *set;			/* a bit for each group, or NULL: all, or none */
-	uint32		cell_mask;		/* of the hash table that is being looked through */
+	uint32		cells_made;		/* of the hash table that is being looked through */
 	ScGroupAt  *groups;
 	uint32		n;
 	uint32		size;			/* allocated */
@@ -91,7 +92,7 @@ sc_order_begin(const ScEngine *engine, const ScBucket *bucket, const ScChoice *c
 	order->all_changed = (changed == NULL && nchanged > 0);
 	order->changed = changed;
 	order->nchanged = nchanged;
-	order->cell_mask = bucket->cell_mask;
+	order->cells_made = bucket->cells_made;
 	if (nchanged == bucket->ngroups)
 	{
 		order->all_changed = true;
@@ -154,9 +155,9 @@ walk(ScOrder *order, ScPace *pace)
 	const ScBucket *bucket = order->bucket;
 	bool		by_position = order->set == NULL && !order->all_changed && order->choice.first >= order->choice.end;
 
-	if (order->cell_mask != bucket->cell_mask)
+	if (order->cells_made != bucket->cells_made)
 	{
-		order->cell_mask = bucket->cell_mask;
+		order->cells_made = bucket->cells_made;
 		order->at = order->n = 0;
 		memset(order->starts, 0, sizeof(order->starts));
 	}
@@ -167,7 +168,7 @@ walk(ScOrder *order, ScPace *pace)
 		/* in this order, because few are in a range, and nobody can guess which places are empty */
 		if (by_position && !has_position(&order->choice, cell->hash))
 			continue;
-		/* an empty cell has no group either: its number wraps around */
+		/* an empty cell has no group either: its number wraps around; that of a deleted group is too large */
 		if (cell->number - 1 < order->ngroups &&
 			(order->all_changed || is_chosen(order, cell->hash, cell->number - 1)))
 			add_group_at(order, cell->hash, cell->number - 1);
@@ -187,7 +188,8 @@ hash(ScEngine *engine, ScOrder *order, ScPace *pace)
 		uint32		number = i < order->nchanged ? order->changed[i] :
 			order->choice.first + (i - order->nchanged);
 
-		if (i >= order->nchanged || !has_number(&order->choice, number))
+		if ((i >= order->nchanged || !has_number(&order->choice, number)) &&
+			!sc_group_is_free(engine, sc_bucket_group(engine, order->bucket, number)))
 			add_group_at(order, sc_keys_hash_of(engine, sc_bucket_group(engine, order->bucket, number)), number);
 		if (sc_pace_is_late(pace))
 			return false;

@@ -6,7 +6,8 @@
  * marks a changed group becomes the other one of two.  So a group that has the old flag hasn't been touched since,
  * and waits for the snapshot.  If a row is about to change it, it is encoded first, and kept by its number; then,
  * or when the snapshot has passed it, it loses the flag.  Kept inputs are only ever added to: it is enough to know
- * how many there were.
+ * how many there were; those of a group that is deleted are copied before.  Its number isn't used again before it was
+ * written that it is gone, so a group which has neither the flag nor an entry has a number that was free at the barrier.
  *
  * The rule: between two snapshots no group of a bucket has the flag that isn't the bucket's mark.
  *-------------------------------------------------------------------------
@@ -15,6 +16,7 @@
 
 #include "common/hashfn.h"
 #include "exec/order.h"
+#include "exec/timed.h"
 #include "utils/memutils.h"
 
 /* Which of a state's kept inputs belong to an entry. */
@@ -22,6 +24,7 @@ typedef struct Range
 {
 	Size		from;
 	Size		len;
+	const char *copy;			/* of them; NULL: they are where they were */
 } Range;
 
 /* A group as it was at the barrier; behind it a Range for each state, if there can be kept inputs, and the head. */
@@ -85,7 +88,15 @@ defer(ScBucketSnapshot *snapshot)
 	/* those that haven't changed wait, too; if all have because the pane is to be written whole, they needn't say so */
 	if (bucket->pane->whole || sc_bucket_nchanged(bucket) < bucket->ngroups)
 		for (uint32 n = snapshot->choice.first; n < snapshot->choice.end; n++)
-			sc_bucket_group(engine, bucket, n)->flags |= bucket->mark;
+		{
+			ScGroup    *group = sc_bucket_group(engine, bucket, n);
+
+			if (!sc_group_is_free(engine, group))
+				group->flags |= bucket->mark;
+		}
+	/* whoever gets one of these numbers isn't in the list that begins now */
+	for (uint32 i = 0; i < bucket->nfree; i++)
+		sc_bucket_group(engine, bucket, bucket->free[i])->flags = 0;
 	bucket->mark ^= SC_GROUP_CHANGED | SC_GROUP_CHANGED_TOO;
 	bucket->snapshot = snapshot;
 	bucket->all_changed = false;
@@ -179,16 +190,39 @@ sc_bucket_snapshot_touch(ScBucketSnapshot *snapshot, ScGroup *group, uint32 numb
 	Assert(!found);
 	cell->saved = save(snapshot, group, number);
 	group->flags &= ~(snapshot->mark | SC_GROUP_LISTED);
+	if (snapshot->engine->timed)
+		sc_group_times(snapshot->engine, group)->stored = true;
 }
 
-bool
-sc_bucket_snapshot_next(ScBucketSnapshot *snapshot, ScEntry *entry)
+void
+sc_bucket_snapshot_detach(ScBucketSnapshot *snapshot, ScGroup *group, uint32 number)
+{
+	ScEngine   *engine = snapshot->engine;
+	SavedCell  *cell = snapshot->saved ? saved_lookup(snapshot->saved, number) : NULL;
+
+	for (int t = 0; cell != NULL && t < engine->ntrans; t++)
+	{
+		Range	   *range = &cell->saved->inputs[t];
+		char	   *copy;
+
+		if (range->len == 0 || range->copy != NULL)
+			continue;
+		copy = MemoryContextAllocHuge(snapshot->context, range->len);
+		memcpy(copy, ((ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]))->data + range->from, range->len);
+		range->copy = copy;
+	}
+}
+
+/* The next group of the order; false: there are no more, or it isn't one of the snapshot's, "*skip". */
+static bool
+next_group(ScBucketSnapshot *snapshot, ScEntry *entry, bool *skip)
 {
 	ScEngine   *engine = snapshot->engine;
 	ScGroupAt	at;
 	uint32		number;
 	uint32		ahead;
 
+	*skip = false;
 	if (!sc_order_next(snapshot->order, &at, &ahead))
 		return false;
 #ifdef __GNUC__
@@ -196,6 +230,7 @@ sc_bucket_snapshot_next(ScBucketSnapshot *snapshot, ScEntry *entry)
 #endif
 	number = sc_at_number(at);
 	entry->position = sc_at_position(at);
+	entry->number = number;
 	entry->whole = is_chosen(&snapshot->choice, entry->position, number);
 	entry->group = sc_bucket_group(engine, snapshot->bucket, number);
 	entry->saved = NULL;
@@ -204,18 +239,36 @@ sc_bucket_snapshot_next(ScBucketSnapshot *snapshot, ScEntry *entry)
 	{
 		const SavedCell *cell = snapshot->saved ? saved_lookup(snapshot->saved, number) : NULL;
 
-		if (cell == NULL)
+		if (cell == NULL && !engine->timed)
 			elog(ERROR, "group not found in its snapshot");
-		entry->saved = cell->saved;
+		*skip = cell == NULL;
+		if (cell != NULL)
+			entry->saved = cell->saved;
 	}
-	return true;
+	return !*skip;
+}
+
+bool
+sc_bucket_snapshot_next(ScBucketSnapshot *snapshot, ScEntry *entry)
+{
+	bool		skip;
+
+	do
+	{
+		if (next_group(snapshot, entry, &skip))
+			return true;
+	} while (skip);
+	return false;
 }
 
 void
 sc_bucket_snapshot_passed(ScBucketSnapshot *snapshot, const ScEntry *entry)
 {
-	if (snapshot->deferred && entry->saved == NULL)
-		entry->group->flags &= ~(snapshot->mark | SC_GROUP_LISTED);
+	if (!snapshot->deferred || entry->saved != NULL)
+		return;
+	entry->group->flags &= ~(snapshot->mark | SC_GROUP_LISTED);
+	if (snapshot->engine->timed)
+		sc_group_is_written(snapshot->engine, snapshot->bucket, entry->group, entry->number);
 }
 
 void
@@ -244,8 +297,8 @@ sc_saved_inputs(ScEngine *engine, const ScEntry *entry, int transno, const char 
 {
 	const Range *range = &entry->saved->inputs[transno];
 
-	*data = NULL;
-	if (range->len > 0)
+	*data = range->copy;
+	if (range->len > 0 && range->copy == NULL)
 		*data = ((ScInputs *) DatumGetPointer(sc_group_states(engine, entry->group)[transno]))->data + range->from;
 	return range->len;
 }

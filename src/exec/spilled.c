@@ -278,8 +278,11 @@ sc_spilled_close(ScEngine *engine, ScPane *pane)
 bool
 sc_engine_can_spill(const ScEngine *engine)
 {
-	/* groups whose equality can change may be anywhere; and windows of several panes are put together in memory */
-	return engine->options.spill != NULL && !engine->keys_can_change && !engine->shared;
+	/*
+	 * groups whose equality can change may be anywhere; windows of several panes are put together in memory; and what
+	 * is due of groups that come and go is known by those in memory
+	 */
+	return engine->options.spill != NULL && !engine->keys_can_change && !engine->shared && !engine->timed;
 }
 
 /* Writes a resident pane whole. */

@@ -17,8 +17,7 @@
  */
 #include "postgres.h"
 
-#include "exec/exec_internal.h"
-#include "utils/expandeddatum.h"
+#include "exec/timed.h"
 #include "utils/memutils.h"
 
 /* One state as it was. */
@@ -39,6 +38,7 @@ struct ScUndo
 	ScGroup    *group;
 	uint32		hash;
 	bool		isnew;			/* the row has made the group */
+	uint32		copied;			/* a copy that is being combined with it (sessions.c); UINT32_MAX: none */
 	int			nsaved;			/* states saved */
 	SavedState *states;
 };
@@ -105,6 +105,7 @@ sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bo
 	undo->group = group;
 	undo->hash = hash;
 	undo->isnew = isnew;
+	undo->copied = UINT32_MAX;
 	undo->nsaved = 0;
 	if (isnew)
 		return;
@@ -120,17 +121,11 @@ sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bo
 	MemoryContextSwitchTo(old);
 }
 
-static void
-free_state(ScTrans *trans, Datum state, uint8 flags)
+void
+sc_undo_note_copy(ScEngine *engine, ScGroup *group, uint32 copied)
 {
-	int16		len = trans->pertrans->transtypeLen;
-
-	if (trans->kind != SC_TRANS_DATUM || trans->byval || (flags & SC_STATE_NULL))
-		return;
-	if (DatumIsReadWriteExpandedObject(state, false, len))
-		DeleteExpandedObject(state);
-	else
-		pfree(DatumGetPointer(state));
+	engine->undo->group = group;
+	engine->undo->copied = copied;
 }
 
 static void
@@ -155,10 +150,12 @@ restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 
 	if (saved->flags & SC_STATE_INPUTS)
 	{
+		if (!(*flags & SC_STATE_INPUTS))
+			elog(ERROR, "kept inputs are gone");
 		restore_inputs(bucket, *state, saved);
 		return;
 	}
-	free_state(trans, *state, *flags);
+	sc_group_free_state(bucket, trans, state, flags);
 	*state = saved->value;
 	*flags = saved->flags;
 	if (trans->kind == SC_TRANS_SERIAL)
@@ -182,11 +179,14 @@ restore_group(ScEngine *engine)
 	ScUndo	   *undo = engine->undo;
 	MemoryContext old;
 
-	if (undo->isnew)
-	{
+	if (undo->isnew && engine->timed)
+		sc_bucket_delete(engine, undo->bucket, engine->new_number);
+	else if (undo->isnew)
 		sc_bucket_remove_last(engine, undo->bucket, undo->hash);
+	if (undo->isnew)
 		return;
-	}
+	if (undo->copied != UINT32_MAX)
+		sc_bucket_drop_copy(engine, undo->bucket, undo->copied);
 	old = MemoryContextSwitchTo(undo->context);
 	engine->aggstate->curaggcontext = undo->bucket->aggcontext;
 	for (int t = 0; t < undo->nsaved; t++)

@@ -132,7 +132,7 @@ sc_where_of_cut(ScEngine *engine, ExprState *quals)
 typedef struct Owner
 {
 	ScEngine   *engine;
-	bool		ours;
+	uint32		hash;
 } Owner;
 
 static bool
@@ -140,7 +140,23 @@ owner_step(void *arg)
 {
 	Owner	   *owner = arg;
 
-	owner->ours = sc_is_ours(owner->engine, sc_keys_load(owner->engine));
+	owner->hash = sc_keys_load(owner->engine);
+	return true;
+}
+
+bool
+sc_keys_of_dropped(ScEngine *engine, bool cut, uint32 *hash)
+{
+	Owner		owner = {.engine = engine};
+
+	if (!engine->keys_can_fail && !cut)
+	{
+		*hash = sc_keys_load(engine);
+		return true;
+	}
+	if (sc_subtransaction_try(owner_step, &owner, sc_rethrow_transient) != NULL)
+		return false;
+	*hash = owner.hash;
 	return true;
 }
 
@@ -148,16 +164,12 @@ owner_step(void *arg)
 bool
 sc_owns_dropped(ScEngine *engine, bool cut)
 {
-	Owner		owner = {.engine = engine};
+	uint32		hash;
 
 	/* of a query without groups others' rows don't come here */
 	if (engine->all_key_groups || engine->def->stateless)
 		return true;
-	if (!engine->keys_can_fail && !cut)
-		return sc_is_ours(engine, sc_keys_load(engine));
-	if (sc_subtransaction_try(owner_step, &owner, sc_rethrow_transient) != NULL)
-		return engine->is_first;
-	return owner.ours;
+	return sc_keys_of_dropped(engine, cut, &hash) ? sc_is_ours(engine, hash) : engine->is_first;
 }
 
 void

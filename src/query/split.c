@@ -21,7 +21,9 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
 #include "parser/parse_agg.h"
+#include "parser/parsetree.h"
 #include "query/query_internal.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -30,19 +32,21 @@
 /* ---------- the source part ---------- */
 
 /*
- * A column of the window, of which a row has one value.  Fails if windows share panes: a row is accumulated once, and
- * has no window yet; without groups it is projected once for each window.
+ * A column of the window, of which a row has one value.  Fails if windows share panes, or are sessions: a row is
+ * accumulated once, and has no window yet; without groups it is projected once for each window.
  */
 static Var *
 window_var(ScAnalysis *an, Var *var)
 {
 	Var		   *result;
 
-	if (sc_assigner_is_shared(&an->def->window) && !an->def->stateless)
+	if (!sc_assigner_knows_window(&an->def->window) && !an->def->stateless)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("columns of %s() are not supported in WHERE, in arguments of aggregates and in expressions of GROUP BY",
 						sc_window_function(an->def->window.kind)),
+				 an->def->window.kind == SC_WINDOW_SESSION ?
+				 errdetail("When a row comes, nobody knows when its session begins and ends.") :
 				 errdetail("A row is in several windows, and is accumulated once for all of them."),
 				 errhint("Use them in GROUP BY as they are, and in HAVING and the select list."),
 				 sc_errposition(an, var->location)));
@@ -144,15 +148,15 @@ source_expr(ScAnalysis *an, Node *node)
 	return (Expr *) whole_row_mutator((Node *) expr, an);
 }
 
-/* Does the expression read a column of a window that shares panes? */
+/* Does the expression read a column of a window that a row doesn't know? */
 static bool
-reads_shared_window(Node *node, ScAnalysis *an)
+reads_unknown_window(Node *node, ScAnalysis *an)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
-		return ((Var *) node)->varno == an->window_varno && sc_assigner_is_shared(&an->def->window);
-	return expression_tree_walker(node, reads_shared_window, an);
+		return ((Var *) node)->varno == an->window_varno && !sc_assigner_knows_window(&an->def->window);
+	return expression_tree_walker(node, reads_unknown_window, an);
 }
 
 /*
@@ -171,7 +175,7 @@ source_quals(ScAnalysis *an)
 							 make_ands_implicit(source_expr(an, lfirst(lc))));
 	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
 	{
-		if (!contain_agg_clause(lfirst(lc)) && !reads_shared_window(lfirst(lc), an) &&
+		if (!contain_agg_clause(lfirst(lc)) && !reads_unknown_window(lfirst(lc), an) &&
 			!(an->best != NULL && sc_reads_beyond_keys(an, lfirst(lc))))
 			result = list_concat(result,
 								 make_ands_implicit(source_expr(an, lfirst(lc))));
@@ -278,6 +282,13 @@ analyze_group_by(ScAnalysis *an)
 	foreach(lc, query->groupClause)
 		analyze_group_item(an, lfirst_node(SortGroupClause, lc));
 
+	if (an->def->window.kind == SC_WINDOW_SESSION && !window_is_grouped(an))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s without window_start of session() is not supported", an->grouping),
+				 errdetail("A session is known by its start: its end moves as long as rows come."),
+				 errhint("Add window_start to %s, as it is and not inside an expression.", an->grouping),
+				 sc_errposition(an, exprLocation((Node *) query->targetList))));
 	if (an->def->window.kind == SC_WINDOW_CUMULATE && an->grouped_window[SC_WINDOW_START] &&
 		!window_is_grouped(an))
 		ereport(ERROR,
@@ -592,7 +603,8 @@ build_result_key(ScAnalysis *an)
 		find_window_column(def);
 		columns[n++] = def->result_window;
 		if (columns[0] == 0 && needed)
-			refuse_missing_key(an, def->window.kind == SC_WINDOW_CUMULATE ? "window_end" : "a column of the window",
+			refuse_missing_key(an, def->window.kind == SC_WINDOW_CUMULATE ? "window_end" :
+							   def->window.kind == SC_WINDOW_SESSION ? "window_start" : "a column of the window",
 							   exprLocation((Node *) an->query->targetList));
 	}
 	for (int i = 0; i < def->nkeys; i++)
@@ -622,15 +634,15 @@ build_result_key(ScAnalysis *an)
 }
 
 /*
- * Rows of windows that share panes are found by keys of several panes: whether two are equal may not change while the
- * result has rows of them.
+ * Rows of windows that share panes are found by keys of several panes, and sessions are told apart by their keys: whether
+ * two are equal may not change while the result has rows of them.
  */
 static void
 check_shared_keys(ScAnalysis *an)
 {
 	ScDefinition *def = an->def;
 
-	if (!sc_assigner_is_shared(&def->window) || (an->emit == SC_EMIT_CLOSE && an->allowed_lateness == 0))
+	if (sc_assigner_knows_window(&def->window) || (an->emit == SC_EMIT_CLOSE && an->allowed_lateness == 0))
 		return;
 	for (int i = 0; i < def->nkeys; i++)
 	{
@@ -645,6 +657,21 @@ check_shared_keys(ScAnalysis *an)
 	}
 }
 
+/* Refuses what rows of sessions aren't: results by themselves, or the best of their session. */
+static void
+check_sessions(ScAnalysis *an)
+{
+	if (an->def->window.kind != SC_WINDOW_SESSION || (!an->def->stateless && an->best == NULL))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 an->best != NULL ? errmsg("%s with session() is not supported", an->grouping) :
+			 errmsg("a continuous query with session() needs GROUP BY"),
+			 errdetail("When a row comes, nobody knows when its session begins and ends."),
+			 errhint("Group by the session: GROUP BY w.window_start, w.window_end, with further keys if you like."),
+			 sc_errposition(an, exprLocation((Node *) an->query->targetList))));
+}
+
 /* Fills in everything that depends on GROUP BY. */
 void
 sc_split_definition(ScAnalysis *an)
@@ -652,6 +679,7 @@ sc_split_definition(ScAnalysis *an)
 	ScDefinition *def = an->def;
 
 	def->last_attno = def->event_time_attno;
+	check_sessions(an);
 	analyze_group_by(an);
 	def->never_closes = !sc_assigner_has_windows(&def->window) && sc_keys_read_event_time(an);
 	def->quals = source_quals(an);

@@ -22,6 +22,13 @@ check_emission(ScAnalysis *an)
 				 errdetail("They are computed once for each window, when that is over; without one nothing ever is."),
 				 errhint("Create the query without them, and make a plain view over its result table: CREATE VIEW ... AS SELECT ... FROM <result>. Or add a window to FROM: stream_ckpt.tumble(event_time, '1 minute') w, and group by w.window_start."),
 				 sc_errposition(an, exprLocation((Node *) an->upper->targetList))));
+	if (an->def->window.kind == SC_WINDOW_SESSION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("window functions, subqueries, WITH and DISTINCT above GROUP BY are not supported with session()"),
+				 errdetail("They are computed once for each window, and sessions of different keys are over at different times."),
+				 errhint("Create the query without them, and make a plain view over its result table: CREATE VIEW ... AS SELECT ... FROM <result>."),
+				 sc_errposition(an, exprLocation((Node *) an->upper->targetList))));
 }
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * window.c
- *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin, timezone), hop(ts, slide, size, origin)
- *	  or cumulate(ts, step, size, origin, timezone).  Without one time_keys.c looks for windows.
+ *	  Reads the call of a window function: stream_ckpt.tumble(ts, size, origin, timezone), hop(ts, slide, size, origin),
+ *	  cumulate(ts, step, size, origin, timezone) or session(ts, gap).  Without one time_keys.c looks for windows.
  *
  * The engine assigns windows by integer arithmetic, so that the first argument
  * must be the stream's event-time column itself, and the others constants.
@@ -398,6 +398,12 @@ sc_analyze_window(ScAnalysis *an)
 		elog(ERROR, "function %u is no window function", call->funcid);
 
 	analyze_event_time(an, linitial(call->args));
+	if (an->def->window.kind == SC_WINDOW_SESSION)
+	{
+		sc_assigner_init_session(&an->def->window,
+								 analyze_size(an, lsecond(call->args), argument_location(written, 1), "gap"));
+		return;
+	}
 	if (an->def->window.kind != SC_WINDOW_TUMBLE)
 	{
 		analyze_shared(an, call, written);

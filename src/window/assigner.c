@@ -20,7 +20,8 @@ static const struct
 	{SC_WINDOW_TUMBLE, "_tumble", 3},	/* what 0.2 had, in its definitions */
 	{SC_WINDOW_HOP, "hop", 4},
 	{SC_WINDOW_CUMULATE, "cumulate", 4},	/* of timestamp */
-	{SC_WINDOW_CUMULATE, "cumulate", 5}
+	{SC_WINDOW_CUMULATE, "cumulate", 5},
+	{SC_WINDOW_SESSION, "session", 2}
 };
 
 bool
@@ -65,6 +66,14 @@ sc_assigner_init_none(ScAssigner *assigner)
 }
 
 void
+sc_assigner_init_session(ScAssigner *assigner, int64 gap)
+{
+	assigner->kind = SC_WINDOW_SESSION;
+	assigner->size = gap;
+	assigner->origin = 0;
+}
+
+void
 sc_assigner_sign(const ScAssigner *assigner, StringInfo buf)
 {
 	appendStringInfo(buf, "window %d " INT64_FORMAT " " INT64_FORMAT,
@@ -84,6 +93,9 @@ sc_assigner_is_identified_by(const ScAssigner *assigner, AttrNumber column)
 	/* cumulating windows of one start have different ends */
 	if (assigner->kind == SC_WINDOW_CUMULATE)
 		return column == SC_WINDOW_END || column == SC_WINDOW_TIME;
+	/* the end of a session moves as rows come */
+	if (assigner->kind == SC_WINDOW_SESSION)
+		return column == SC_WINDOW_START;
 	/* windows of one size have no two columns that could differ independently */
 	return column >= SC_WINDOW_START && column <= SC_WINDOW_TIME;
 }
@@ -97,6 +109,8 @@ sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
 	/* where its window can't be expressed, those before it end before it begins */
 	if (!sc_assigner_pane(assigner, event_time, &span))
 		return event_time;
+	if (assigner->kind == SC_WINDOW_SESSION)
+		return event_time + assigner->size;
 	last = sc_assigner_first_window(assigner, span.key);
 	if (assigner->kind == SC_WINDOW_HOP)
 		last.start = sc_assigner_last_end(assigner, span.key) - assigner->size;

@@ -32,13 +32,14 @@ typedef enum ScWindowKind
 	SC_WINDOW_NONE,				/* no windows: one, and one pane, of all of time, which never closes */
 	SC_WINDOW_CALENDAR,			/* what truncation to the calendar makes of event times (calendar.c) */
 	SC_WINDOW_HOP,
-	SC_WINDOW_CUMULATE
+	SC_WINDOW_CUMULATE,
+	SC_WINDOW_SESSION			/* one pane, of all of time; its groups are the windows (exec/sessions.c) */
 } ScWindowKind;
 
 typedef struct ScAssigner
 {
 	ScWindowKind kind;
-	int64		size;			/* microseconds, > 0; CALENDAR: of the longest; NONE: 0 */
+	int64		size;			/* microseconds, > 0; CALENDAR: of the longest; SESSION: the gap; NONE: 0 */
 	int64		origin;			/* microseconds since 2000-01-01; its amount is less than size or slide.  CALENDAR: if
 								 * count > 1, of local time; of months a month since year 0, less than count */
 
@@ -100,6 +101,20 @@ sc_assigner_is_shared(const ScAssigner *assigner)
 		assigner->kind == SC_WINDOW_CUMULATE;
 }
 
+/* Is all of time one pane? */
+static inline bool
+sc_assigner_has_one_pane(const ScAssigner *assigner)
+{
+	return assigner->kind == SC_WINDOW_NONE || assigner->kind == SC_WINDOW_SESSION;
+}
+
+/* Has a row one window, which is known as it comes? */
+static inline bool
+sc_assigner_knows_window(const ScAssigner *assigner)
+{
+	return !sc_assigner_is_shared(assigner) && assigner->kind != SC_WINDOW_SESSION;
+}
+
 /* By how much a time is behind the last point of a grid; "origin" is one of them, its amount less than the grid's size. */
 static inline int64
 sc_grid_offset(int64 time, int64 origin, int64 size)
@@ -143,11 +158,14 @@ sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 	int64		start;
 	int64		end;
 
-	if (!sc_assigner_has_windows(assigner))
+	if (sc_assigner_has_one_pane(assigner))
 	{
+		/* a row opens a session that ends the gap later */
+		if (assigner->kind == SC_WINDOW_SESSION && event_time >= END_TIMESTAMP - assigner->size)
+			return false;
 		span->key = 0;
 		span->from = PG_INT64_MIN;
-		span->to = PG_INT64_MAX;
+		span->to = assigner->kind == SC_WINDOW_SESSION ? END_TIMESTAMP - assigner->size : PG_INT64_MAX;
 		span->none = false;
 		return true;
 	}
@@ -174,7 +192,7 @@ sc_assigner_first_window(const ScAssigner *assigner, int64 pane_key)
 
 	if (sc_assigner_is_shared(assigner))
 		return sc_shared_first_window(assigner, pane_key);
-	if (sc_assigner_has_windows(assigner))
+	if (!sc_assigner_has_one_pane(assigner))
 	{
 		window.start = pane_key;
 		window.end = assigner->kind == SC_WINDOW_CALENDAR ? sc_calendar_end(assigner, pane_key) :
@@ -241,6 +259,7 @@ sc_window_values(const ScWindow *window, Datum *values)
 
 extern void sc_assigner_init_tumble(ScAssigner *assigner, int64 size, int64 origin);
 extern void sc_assigner_init_none(ScAssigner *assigner);
+extern void sc_assigner_init_session(ScAssigner *assigner, int64 gap);
 /* False: that makes more than SC_MAX_PANES panes. */
 extern bool sc_assigner_init_hop(ScAssigner *assigner, int64 slide, int64 size, int64 origin);
 /* "size" is a multiple of "step". */

@@ -24,6 +24,19 @@ sc_closed_contains(const ScEventTime *time, ScWindowRange place)
 	return place.end <= time->closed_until || sc_ranges_contain(&time->closed_windows, place.start);
 }
 
+bool
+sc_closed_covers(const ScEventTime *time, int64 start, int64 end)
+{
+	const ScWindowRanges *closed = &time->closed_windows;
+
+	for (int i = 0; i < closed->n; i++)
+	{
+		if (closed->ranges[i].start <= start && end <= closed->ranges[i].end)
+			return true;
+	}
+	return end <= time->closed_until;
+}
+
 void
 sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary)
 {

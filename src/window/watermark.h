@@ -183,6 +183,8 @@ extern int64 sc_idle_after(int64 idle_timeout, int64 max_event_time, int64 next_
 
 /* Of a window's place (assigner.h). */
 extern bool sc_closed_contains(const ScEventTime *time, ScWindowRange place);
+/* Is all of [start, end), a part of a session, in sessions that are over? */
+extern bool sc_closed_covers(const ScEventTime *time, int64 start, int64 end);
 /* A window that ends at "end" is over; "ordinary": sc_plausibly_over(). */
 extern void sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary);
 

@@ -1,0 +1,188 @@
+/*-------------------------------------------------------------------------
+ * session.c
+ *	  session(ts, gap) as a plain function: there is none, as a session is not a matter of one row.  And the
+ *	  batch truth of a query with sessions, which verify() compares with.
+ *
+ * A definition names session() in FROM.  Its rows by a plain query are those of gaps and islands: the stream's rows that
+ * WHERE lets through, by key in order of time; where one is more than the gap behind the one before it, a
+ * session begins.  So the call in the definition's text is replaced by a lookup of the row's session, by the row's
+ * place in the table.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "api/api_internal.h"
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "parser/parsetree.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+
+#define OP(operator) " OPERATOR(pg_catalog." operator ") "
+
+PG_FUNCTION_INFO_V1(stream_ckpt_session);
+
+Datum
+stream_ckpt_session(PG_FUNCTION_ARGS)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("session() cannot be run as a plain function"),
+			 errdetail("Where a session begins and ends depends on all rows of its key."),
+			 errhint("Use it in FROM of a continuous query, and read the result table; stream_ckpt.verify() compares that with the rows of the stream.")));
+	PG_RETURN_NULL();
+}
+
+/* The call of the window function among items of FROM, which has a window function; NULL: it isn't one of these. */
+static FuncCall *
+find_call(Node *item)
+{
+	if (IsA(item, JoinExpr))
+	{
+		FuncCall   *call = find_call(((JoinExpr *) item)->larg);
+
+		return call != NULL ? call : find_call(((JoinExpr *) item)->rarg);
+	}
+	if (!IsA(item, RangeFunction))
+		return NULL;
+	return castNode(FuncCall, linitial(linitial_node(List, ((RangeFunction *) item)->functions)));
+}
+
+/* Where the call in a definition's text begins. */
+static int
+call_location(const char *text)
+{
+	List	   *statements = raw_parser(text, RAW_PARSE_DEFAULT);
+	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, statements)->stmt);
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+	{
+		FuncCall   *call = find_call(lfirst(lc));
+
+		if (call != NULL)
+			return call->location;
+	}
+	elog(ERROR, "no window function in a definition");
+}
+
+/* The end of a call that begins at "at": behind the parenthesis that closes it.  The text was made by the server. */
+static const char *
+call_end(const char *at)
+{
+	int			depth = 0;
+	char		quote = 0;
+
+	for (; *at != '\0'; at++)
+	{
+		if (quote != 0)
+			quote = *at == quote ? 0 : quote;
+		else if (*at == '\'' || *at == '"')
+			quote = *at;
+		else if (*at == '(')
+			depth++;
+		else if (*at == ')' && --depth == 0)
+			return at + 1;
+	}
+	elog(ERROR, "a call in a definition has no end");
+}
+
+/* The stream in the range table of the definition. */
+static int
+stream_varno(const ScDefinition *definition)
+{
+	int			varno = 0;
+	ListCell   *lc;
+
+	foreach(lc, definition->written.query->rtable)
+	{
+		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		varno++;
+		/* a view's rule has two of its own before (PostgreSQL 15) */
+		if (rte->rtekind == RTE_RELATION && rte->relid == definition->stream_relid)
+			return varno;
+	}
+	elog(ERROR, "no stream in a definition");
+}
+
+/* An expression over the stream, which is called "s". */
+static char *
+deparsed(ScDefinition *definition, Node *node)
+{
+	node = copyObject(node);
+	ChangeVarNodes(node, stream_varno(definition), 1, 0);
+	return deparse_expression(node, deparse_context_for("s", definition->stream_relid), true, false);
+}
+
+/*
+ * The sessions of the stream's rows: part and place (tableoid, ctid), and the columns of a window.  "closed" is a
+ * condition on these.
+ */
+static char *
+islands(ScDefinition *definition, const char *closed)
+{
+	StringInfoData keys;
+	StringInfoData where;
+	StringInfoData sql;
+	const char *partition = definition->written.keys == NIL ? "" : "PARTITION BY ";
+	const char *type = definition->event_time_type == TIMESTAMPTZOID ? "timestamptz" : "timestamp";
+	char	   *gap = psprintf("'" INT64_FORMAT " microseconds'::pg_catalog.interval", definition->window.size);
+	char	   *names = pstrdup("");
+	int			n = 0;
+	ListCell   *lc;
+
+	initStringInfo(&keys);
+	initStringInfo(&where);
+	initStringInfo(&sql);
+	foreach(lc, definition->written.keys)
+	{
+		appendStringInfo(&keys, ", %s AS k%d", deparsed(definition, lfirst(lc)), ++n);
+		names = psprintf("%s%sk%d", names, n > 1 ? ", " : "", n);
+	}
+	foreach(lc, definition->written.quals)
+		appendStringInfo(&where, " AND (%s)", deparsed(definition, lfirst(lc)));
+
+	appendStringInfo(&sql, "SELECT * FROM (SELECT part, place,"
+					 " pg_catalog.min(ts) OVER w AS window_start,"
+					 " pg_catalog.max(ts) OVER w" OP("+") "%s AS window_end,"
+					 " pg_catalog.max(ts) OVER w" OP("+") "(%s" OP("-") "'1 microsecond'::pg_catalog.interval) AS window_time"
+					 " FROM (SELECT *, pg_catalog.sum(opens) OVER (%s%s ORDER BY ts ROWS UNBOUNDED PRECEDING) AS island",
+					 gap, gap, partition, names);
+	appendStringInfo(&sql, " FROM (SELECT *, CASE WHEN pg_catalog.lag(ts) OVER (%s%s ORDER BY ts)" OP("+") "%s" OP(">=") "ts"
+					 " THEN 0 ELSE 1 END AS opens", partition, names, gap);
+	appendStringInfo(&sql, " FROM (SELECT s.tableoid AS part, s.ctid AS place, s.%s::pg_catalog.%s AS ts%s FROM %s s"
+					 " WHERE pg_catalog.isfinite(s.%s)%s) r) o) i",
+					 quote_identifier(get_attname(definition->stream_relid, definition->event_time_attno, false)), type,
+					 keys.data, sc_qualified_name(definition->stream_relid),
+					 quote_identifier(get_attname(definition->stream_relid, definition->event_time_attno, false)),
+					 where.data);
+	appendStringInfo(&sql, " WINDOW w AS (PARTITION BY %s%sisland)) x WHERE %s", names, n > 0 ? ", " : "", closed);
+	return sql.data;
+}
+
+/* See api_internal.h. */
+char *
+sc_session_truth(const ScQuery *query, ScDefinition *definition, const char *closed)
+{
+	Datum		view = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(query->definition));
+	char	   *view_text = TextDatumGetCString(view);
+	int			at = call_location(view_text);
+	const char *rest = call_end(view_text + at);
+	const char *alias = quote_identifier(rt_fetch(stream_varno(definition),
+														definition->written.query->rtable)->eref->aliasname);
+	Size		len = strlen(view_text);
+
+	if (len > 0 && view_text[len - 1] == ';')
+		view_text[len - 1] = '\0';
+	view_text[at] = '\0';
+	return psprintf("(WITH stream_ckpt_islands AS MATERIALIZED (%s) %s"
+					"(SELECT i.window_start, i.window_end, i.window_time FROM stream_ckpt_islands i"
+					" WHERE i.place" OP("=") "%s.ctid AND i.part" OP("=") "%s.tableoid)%s) stream_ckpt_truth",
+					islands(definition, closed), view_text, alias, alias, rest);
+}

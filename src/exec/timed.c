@@ -1,0 +1,311 @@
+/*-------------------------------------------------------------------------
+ * timed.c
+ *	  What the watermark does to groups that come and go with event time (timed.h).
+ *
+ * A session of emit close is emitted when the watermark passes its end, and is closed when it is past its lateness;
+ * in between a row can extend it, make it part of another one, or open it again.  With emit update it is
+ * emitted at barriers, as it changes.  A closed one has no states any more.  It is deleted when each row that would join it
+ * would be late by itself; and not while the next one of its key is there, as a row that joins that can join both.
+ * So whatever is closed is what the definition makes of all rows but the late ones.
+ *
+ * A group with a ttl is deleted when the watermark is that far behind its last row, and its result row stays.  Whose
+ * time has come the directory says (due.c).
+ *
+ * A row is late if it would join a closed session; or if it would be a session past its lateness, and joins none, or only
+ * the beginning of one that was opened when it was already late.  A watermark that goes back opens none again: engine->time remembers up to when sessions are over whatever it says, and the
+ * times of those that were closed by implausible rows.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "exec/timed.h"
+#include "utils/memutils.h"
+
+/* A bucket is made anew when it has lost so many states that can't be freed, and more than it has groups */
+#define LOST_STATES		10000
+
+/* The pane of all of time; NULL: no row has come yet. */
+static ScPane *
+only_pane(const ScEngine *engine)
+{
+	return engine->npanes > 0 ? engine->panes[0] : NULL;
+}
+
+/* The watermark at which a group with a ttl is deleted, or a session is closed; or, if it is that, deleted. */
+static int64
+over_at(const ScEngine *engine, const ScTimes *times)
+{
+	int64		end;
+
+	if (!engine->sessions)
+		return sc_time_add(times->last, engine->options.ttl);
+	end = sc_time_add(sc_session_window(engine, times).end, engine->options.allowed_lateness);
+	return times->closed ? sc_time_add(end, engine->def->window.size) : end;
+}
+
+/* The watermark at which something happens to it next. */
+int64
+sc_group_due_at(const ScEngine *engine, const ScTimes *times)
+{
+	if (engine->sessions && engine->options.emit == SC_EMIT_CLOSE && !times->over && !times->closed)
+		return sc_session_window(engine, times).end;
+	return over_at(engine, times);
+}
+
+/* The bucket's groups were loaded, or have other numbers.  The current context is a short one. */
+void
+sc_timed_renew(ScEngine *engine, ScBucket *bucket)
+{
+	if (engine->sessions)
+		sc_sessions_renew(engine, bucket);
+	sc_due_renew(bucket);
+	for (uint32 n = 0; n < bucket->ngroups; n++)
+	{
+		ScGroup    *group = sc_bucket_group(engine, bucket, n);
+		ScTimes    *times = sc_group_times(engine, group);
+
+		if (times->life != SC_LIVE)
+			continue;
+		times->over = engine->sessions && !times->closed && (group->flags & SC_GROUP_EMITTED) &&
+			sc_session_window(engine, times).end <= engine->watermark;
+		sc_due_push(engine, bucket, n);
+	}
+}
+
+/* ---------- emission ---------- */
+
+/* Is there something to be emitted of a group that is due, or has changed? */
+bool
+sc_timed_is_due(const ScEngine *engine, const ScBucket *bucket, const ScGroup *group)
+{
+	const ScTimes *times = sc_group_times(engine, group);
+	bool		changed = (group->flags & bucket->mark) != 0;
+
+	if (times->life != SC_LIVE)
+		return times->life == SC_DEAD && engine->sessions && (group->flags & SC_GROUP_EMITTED);
+	if (times->closed)
+		return false;
+	if (engine->options.emit == SC_EMIT_UPDATE)
+		return changed;
+	if (engine->emission.due && !times->over)
+		return true;
+	return changed && (times->over || (group->flags & SC_GROUP_EMITTED));
+}
+
+/* Chooses the groups whose time has come. */
+static void
+collect_due(ScEngine *engine, ScBucket *bucket)
+{
+	int64		at;
+	uint32		number;
+
+	while (sc_due_first(engine, bucket, &at, &number) && at <= engine->watermark)
+	{
+		sc_due_pop(engine, bucket);
+		if (engine->ndue == engine->max_due)
+		{
+			Size		max = Max((Size) engine->max_due * 2, 64);
+
+			if (engine->due == NULL)
+				engine->due = MemoryContextAlloc(engine->context, max * sizeof(uint32));
+			else
+				engine->due = repalloc_huge(engine->due, max * sizeof(uint32));
+			engine->max_due = max;
+		}
+		engine->due[engine->ndue++] = number;
+	}
+}
+
+/* Deletes a session that is closed.  One that implausible rows have closed is remembered. */
+static void
+delete_session(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	ScWindow	window = sc_session_window(engine, sc_group_times(engine, sc_bucket_group(engine, bucket, number)));
+
+	if (window.end > sc_plausibly_over(&engine->time, engine->options.watermark_delay,
+									   engine->options.allowed_lateness))
+		sc_ranges_add(&engine->time.closed_windows, window.start, window.end);
+	sc_bucket_delete(engine, bucket, number);
+}
+
+/* Its time has come: it goes, unless it is needed for the next one of its key, which takes it along. */
+static void
+delete_if_last(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	uint32		left;
+	uint32		right;
+
+	sc_sessions_neighbours(engine, bucket, number, &left, &right);
+	if (right == SC_NO_GROUP || sc_group_times(engine, sc_bucket_group(engine, bucket, right))->closed)
+		delete_session(engine, bucket, number);
+}
+
+/* Closes a session: its row stays in the result.  The one before it isn't needed for it any more. */
+static void
+close_session(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	ScGroup    *group = sc_bucket_group(engine, bucket, number);
+	ScTimes    *times = sc_group_times(engine, group);
+	uint32		left;
+	uint32		right;
+
+	sc_bucket_strip(engine, bucket, number);
+	group->flags &= ~SC_GROUP_EMITTED;
+	times->closed = true;
+	engine->greatest_closed = Max(engine->greatest_closed, sc_session_window(engine, times).end);
+	sc_sessions_neighbours(engine, bucket, number, &left, &right);
+	if (left != SC_NO_GROUP)
+	{
+		const ScTimes *before = sc_group_times(engine, sc_bucket_group(engine, bucket, left));
+
+		if (before->closed && over_at(engine, before) <= engine->watermark)
+			delete_session(engine, bucket, left);
+	}
+}
+
+/* A session that was due and is emitted, or a group past its ttl. */
+static void
+settle(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	ScGroup    *group = sc_bucket_group(engine, bucket, number);
+	ScTimes    *times = sc_group_times(engine, group);
+
+	if (!engine->sessions)
+	{
+		sc_bucket_delete(engine, bucket, number);
+		return;
+	}
+	if (!times->closed && over_at(engine, times) <= engine->watermark)
+		close_session(engine, bucket, number);
+	if (times->closed && over_at(engine, times) <= engine->watermark)
+	{
+		delete_if_last(engine, bucket, number);
+		return;
+	}
+	times->over = true;
+	/* that it was emitted has to be written, too */
+	if (!bucket->all_changed && !(group->flags & SC_GROUP_LISTED))
+		sc_bucket_list_changed(bucket, group, number);
+	sc_due_push(engine, bucket, number);
+}
+
+/* The groups that were due are emitted: those past their time go, the others stay for rows that may come. */
+static void
+settle_due(ScEngine *engine, ScBucket *bucket)
+{
+	for (uint32 i = 0; i < engine->ndue; i++)
+	{
+		/* another one may have taken it along */
+		if (sc_group_is_live(engine, sc_bucket_group(engine, bucket, engine->due[i])))
+			settle(engine, bucket, engine->due[i]);
+	}
+	engine->ndue = 0;
+}
+
+/* Memory of states that can't be freed one by one is: all groups go into a new bucket. */
+static void
+renew_bucket(ScEngine *engine, ScPane *pane)
+{
+	ScBucket   *old = pane->bucket;
+	ScBucket   *bucket = sc_bucket_create(engine, pane);
+
+	sc_bucket_take(engine, bucket, engine, old);
+	/* groups have other numbers: what is written of the pane in pieces begins anew */
+	sc_pane_sweep(pane)->age = 0;
+	pane->bucket = bucket;
+	if (engine->at == old)
+		engine->at = bucket;
+	sc_bucket_free(engine, old);
+}
+
+/*
+ * Emits and deletes what the watermark has passed.  To be called again after an error in it (options.undo).
+ */
+void
+sc_timed_close(ScEngine *engine)
+{
+	ScPane	   *pane = only_pane(engine);
+
+	if (pane == NULL)
+		return;
+	if (engine->ndue == 0)
+		collect_due(engine, pane->bucket);
+	if (engine->ndue == 0)
+		return;
+	sc_emit_due(engine, pane);
+	settle_due(engine, pane->bucket);
+	sc_bucket_account(engine, pane->bucket);
+	if (pane->bucket->nlost > LOST_STATES && pane->bucket->snapshot == NULL &&
+		pane->bucket->nlost > pane->bucket->ngroups - pane->bucket->ngone)
+		renew_bucket(engine, pane);
+}
+
+/* First part of a barrier: what late rows have made over, and what has changed of what the result has. */
+void
+sc_timed_emit_changed(ScEngine *engine)
+{
+	ScPane	   *pane = only_pane(engine);
+
+	if (pane == NULL)
+		return;
+	if (engine->emission.pane == NULL || engine->emission.due)
+		sc_timed_close(engine);
+	if (engine->options.emit == SC_EMIT_UPDATE || engine->options.allowed_lateness > 0)
+		sc_emit_changes(engine, pane);
+}
+
+/* The watermark goes back to this one: sessions that were emitted and lie ahead of it are closed. */
+void
+sc_timed_go_back(ScEngine *engine, int64 watermark)
+{
+	ScPane	   *pane = only_pane(engine);
+	int64		over = Min(sc_time_add(engine->watermark, -engine->options.allowed_lateness),
+						   sc_plausibly_over(&engine->time, engine->options.watermark_delay,
+											 engine->options.allowed_lateness));
+
+	if (engine->sessions)
+		engine->time.closed_until = Max(engine->time.closed_until, over);
+	if (pane == NULL || !engine->sessions)
+		return;
+	sc_timed_emit_changed(engine);
+	for (uint32 n = 0; n < pane->bucket->ngroups; n++)
+	{
+		const ScTimes *times = sc_group_times(engine, sc_bucket_group(engine, pane->bucket, n));
+
+		if (times->life != SC_LIVE || times->closed || !times->over ||
+			sc_session_window(engine, times).end <= watermark)
+			continue;
+		close_session(engine, pane->bucket, n);
+		sc_due_push(engine, pane->bucket, n);
+	}
+}
+
+/* ---------- what others want to know ---------- */
+
+/* The watermark that does something next; false: none does. */
+bool
+sc_timed_next_due(const ScEngine *engine, int64 *at)
+{
+	const ScPane *pane = only_pane(engine);
+	uint32		number;
+
+	/* entries are put right, which changes nothing that anybody sees */
+	return pane != NULL && sc_due_first((ScEngine *) engine, pane->bucket, at, &number);
+}
+
+/* Adds the sessions that begin behind the greatest event time. */
+void
+sc_timed_ahead(const ScEngine *engine, ScWindowRanges *ahead)
+{
+	const ScPane *pane = only_pane(engine);
+
+	if (pane == NULL || !engine->sessions || engine->greatest_start <= engine->time.max_event_time)
+		return;
+	for (uint32 n = 0; n < pane->bucket->ngroups; n++)
+	{
+		const ScTimes *times = sc_group_times(engine, sc_bucket_group(engine, pane->bucket, n));
+
+		if (times->life == SC_LIVE && !times->closed && times->start > engine->time.max_event_time)
+			sc_ranges_add(ahead, times->start, sc_session_window(engine, times).end);
+	}
+}
