@@ -71,6 +71,40 @@ sub random_query
 	  unless drawn($node)->{memory};
 	my $window = pick(@windows);
 	my $i = 0;
+	my $shape = pick(qw(groups groups groups rows distinct best upper));
+	my $from = ' FROM %s' . ($window ? ", stream_ckpt.$window w" : '') . " WHERE ($where)%s";
+	my @window = $window ? ('w.window_start', 'w.window_end') : ();
+	my %query = (
+		name => $name,
+		parallelism => pick(grep { $_ <= $tasks } 1, 2, 4),
+		window => $window,
+		emit => $window ? pick('close', 'update') : 'update',
+		where => $where);
+
+	# each row, for itself
+	if ($shape eq 'rows')
+	{
+		@key = ('txn', @key);
+		return { %query, emit => 'rows', text => 'SELECT ' . join(', ', @window, map { "$_ AS key" . $i++ } @key) . $from };
+	}
+	if ($shape eq 'distinct' && @key)
+	{
+		return { %query, text => 'SELECT DISTINCT ' . join(', ', @window, map { "$_ AS key" . $i++ } @key) . $from };
+	}
+	# the best rows of each key; those that are equally good are equal in all that is shown
+	if ($shape eq 'best')
+	{
+		my $order = join ', ', map { $_ . pick('', ' DESC', ' DESC NULLS LAST', ' NULLS FIRST') } 'v', 's', 'd';
+
+		@key = choose(int rand 3, grep { !/ts/ } @keys);
+		return {
+			%query,
+			parallelism => @key ? $query{parallelism} : 1,
+			text => 'SELECT * FROM (SELECT ' . join(', ', @window, (map { "$_ AS key" . $i++ } @key), 'v', 's', 'd', 'row_number() OVER ('
+				  . (@window || @key ? 'PARTITION BY ' . join(', ', @window, @key) : '') . " ORDER BY $order) AS place")
+			  . "$from) r WHERE place <= " . pick(1, 2, 5)
+		};
+	}
 	my @columns = (
 		($window ? ('w.window_start', 'w.window_end') : ()),
 		(map { "$_ AS key" . $i++ } @key),
@@ -83,14 +117,18 @@ sub random_query
 	  . join(', ', ($window ? ('w.window_start', 'w.window_end') : ()), @key)
 	  . ($having ? " HAVING $having" : '');
 
-	return {
-		name => $name,
-		parallelism => @key ? pick(grep { $_ <= $tasks } 1, 2, 4) : 1,
-		window => $window,
-		emit => $window ? pick('close', 'update') : 'update',
-		where => $where,
-		text => $text,
-	};
+	# above the groups: places among those of a window, or one row for each window
+	if ($shape eq 'upper' && $window)
+	{
+		return {
+			%query,
+			parallelism => 1,
+			text => pick(
+				"SELECT x.*, count(*) OVER (PARTITION BY window_end) AS groups FROM ($text) x",
+				"SELECT window_start, window_end, count(*) AS groups, count(agg" . @key . ") AS known FROM ($text) x GROUP BY 1, 2")
+		};
+	}
+	return { %query, parallelism => @key ? $query{parallelism} : 1, text => $text };
 }
 
 # "text" with the stream's name and further conditions in its two places (queries hold
@@ -231,7 +269,7 @@ for my $round (1 .. $rounds)
 	sync_pipelines($node);
 	for my $query (@queries)
 	{
-		my $late = $query->{window} ? ' AND window_end > coalesce(before, \'-infinity\')' : '';
+		my $late = $query->{window} && $query->{emit} ne 'rows' ? ' AND window_end > coalesce(before, \'-infinity\')' : '';
 		my $ok = is(
 			differences(
 				$node, $query->{name},
@@ -243,10 +281,10 @@ for my $round (1 .. $rounds)
 			"round $round: $query->{name}");
 		diag "SEED=$seed: $query->{emit}: $query->{text}" unless $ok;
 
-		is(query_late_rows($node, $query->{name}), '0', "round $round: no row is late for $query->{name}") unless $query->{window};
-		next unless $query->{where} eq 'true' && $query->{window};
+		is(query_late_rows($node, $query->{name}), '0', "round $round: no row is late for $query->{name}") unless $query->{window} && $query->{emit} ne 'rows';
+		next unless $query->{where} eq 'true' && $query->{window} && $query->{emit} ne 'rows';
 		(my $from = $query->{text}) =~ s/.* FROM %s/SELECT count(*) FROM timed t/;
-		$from =~ s/ WHERE .*//;
+		$from =~ s/ WHERE \(true\).*//;
 		is( query_late_rows($node, $query->{name}),
 			$node->safe_psql('postgres',
 				"$from WHERE window_end <= coalesce(before, '-infinity')"),

@@ -146,7 +146,7 @@ sub create_query
 	$tasks = 1 unless has_keys($select);
 	push @options, "parallelism => $tasks" if $tasks > 1 && "@options" !~ /parallelism/;
 	$node->safe_psql('postgres',
-		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit'"
+		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => " . ($emit eq 'rows' ? 'NULL' : "'$emit'")
 		  . join('', map { ", $_" } @options) . ')'
 	);
 	return;
