@@ -101,6 +101,19 @@ SELECT try('WITH c AS $c SELECT window_start, n FROM c UNION ALL SELECT NULL, 1'
 SELECT try('WITH c AS $c SELECT window_start, n FROM c UNION ALL SELECT window_end, n FROM c');
 SELECT try('WITH c AS $c SELECT window_start, n FROM c UNION ALL SELECT window_start, n FROM c LIMIT 3');
 SELECT try('WITH c AS $c SELECT window_start, n FROM c UNION ALL SELECT window_start, n FROM c ORDER BY n');
+SELECT try('$c UNION ALL SELECT NULL, NULL, NULL, 1');
+SELECT try('SELECT * FROM ($c INTERSECT SELECT * FROM (VALUES (NULL::timestamptz, NULL::timestamptz, ''a'', 1)) v) x');
+SELECT try('WITH c AS $c SELECT c.window_start, v.x FROM c, (SELECT 1 AS x UNION ALL SELECT 2 LIMIT (SELECT count(*) FROM c)) v');
+SELECT try('SELECT window_start, window_end, sum(n), rank() OVER (PARTITION BY window_end ORDER BY sum(n)) FROM $c t GROUP BY window_start, ROLLUP (window_end)');
+SELECT try('SELECT DISTINCT ON (window_end) window_start, window_end, sum(n) FROM $c t GROUP BY window_start, ROLLUP (window_end) ORDER BY window_end');
+
+-- what tells windows apart
+CREATE FUNCTION same_day(timestamptz, timestamptz) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT abs(extract(epoch FROM $1 - $2)) < 86400';
+CREATE OPERATOR === (leftarg = timestamptz, rightarg = timestamptz, function = same_day, commutator = ===, merges);
+SELECT try('WITH c AS $c SELECT a.window_start, b.n FROM c a JOIN c b ON a.window_start === b.window_start');
+-- a function that reads a table, in the plan
+CREATE FUNCTION names(bigint) RETURNS SETOF text LANGUAGE sql STABLE AS 'SELECT name FROM users WHERE id = $1';
+SELECT try('SELECT c.window_start, f FROM $c c, names(c.n) f');
 
 -- others
 SELECT try('WITH c AS $c SELECT 1 AS one');

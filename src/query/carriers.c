@@ -14,6 +14,7 @@
 #include "optimizer/tlist.h"
 #include "query/carriers.h"
 #include "utils/lsyscache.h"
+#include "utils/typcache.h"
 
 /* What a column of the window is called. */
 const char *
@@ -111,7 +112,10 @@ sc_item_carriers(Level *level, int varno, List *kinds)
 	return result;
 }
 
-/* Both sides of an equality; false: it is none. */
+/*
+ * Both sides of an equality, by the operator that grouping goes by; false: it is none.  What another operator calls equal is
+ * its owner's matter.
+ */
 static bool
 is_equality(Node *qual, Node **left, Node **right)
 {
@@ -121,7 +125,7 @@ is_equality(Node *qual, Node **left, Node **right)
 		return false;
 	*left = linitial(op->args);
 	*right = lsecond(op->args);
-	return op_mergejoinable(op->opno, exprType(*left));
+	return op->opno == lookup_type_cache(exprType(*left), TYPECACHE_EQ_OPR)->eq_opr;
 }
 
 /* Do the conditions say that the windows of two components are the same? */

@@ -169,7 +169,7 @@ check_aggregate(ScAnalysis *an, Oid aggregate, int location)
 {
 	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggregate));
 	Form_pg_aggregate form;
-	Oid			functions[5];
+	Oid			functions[8];
 	const char *role;
 
 	if (!HeapTupleIsValid(tuple))
@@ -180,6 +180,10 @@ check_aggregate(ScAnalysis *an, Oid aggregate, int location)
 	functions[2] = form->aggcombinefn;
 	functions[3] = form->aggserialfn;
 	functions[4] = form->aggdeserialfn;
+	/* of OVER with a frame that moves */
+	functions[5] = form->aggmtransfn;
+	functions[6] = form->aggminvtransfn;
+	functions[7] = form->aggmfinalfn;
 	ReleaseSysCache(tuple);
 
 	role = psprintf(" of aggregate %s()", get_func_name(aggregate));

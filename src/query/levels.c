@@ -152,6 +152,36 @@ read_core_rows(RangeTblEntry *rte, Query *core)
 	*rte = *rows;
 }
 
+/* An arm of a set operation: those are subqueries, whatever they read. */
+static void
+read_core_rows_in_arm(RangeTblEntry *rte, Query *core)
+{
+	Query	   *arm = makeNode(Query);
+	RangeTblEntry *rows = copyObject(rte);
+	RangeTblRef *ref = makeNode(RangeTblRef);
+	ListCell   *lc;
+
+	rows->inFromCl = true;
+	read_core_rows(rows, core);
+	ref->rtindex = 1;
+	arm->commandType = CMD_SELECT;
+	arm->canSetTag = true;
+	arm->rtable = list_make1(rows);
+	arm->jointree = makeFromExpr(list_make1(ref), NULL);
+	foreach(lc, core->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		AttrNumber	column = list_length(arm->targetList) + 1;
+
+		if (!target->resjunk)
+			arm->targetList = lappend(arm->targetList,
+									  makeTargetEntry((Expr *) makeVarFromTargetEntry(1, target), column, target->resname, false));
+	}
+	foreach(lc, arm->targetList)
+		((Var *) lfirst_node(TargetEntry, lc)->expr)->varattno = foreach_current_index(lc) + 1;
+	rte->subquery = arm;
+}
+
 typedef struct Replacement
 {
 	Query	   *core;
@@ -194,6 +224,7 @@ static void
 replace_in_query(Query *query, Replacement *replacement)
 {
 	CommonTableExpr *cte = core_cte(query, replacement->core);
+	ListCell   *lc;
 
 	if (cte != NULL)
 	{
@@ -201,6 +232,16 @@ replace_in_query(Query *query, Replacement *replacement)
 		replacement->name = cte->ctename;
 		replacement->depth = 0;
 		query->cteList = list_delete_ptr(query->cteList, cte);
+	}
+	if (query->setOperations != NULL)
+	{
+		foreach(lc, query->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+			if (rte->rtekind == RTE_SUBQUERY && rte->subquery == replacement->core)
+				read_core_rows_in_arm(rte, replacement->core);
+		}
 	}
 	(void) query_tree_walker(query, replace_walker, replacement, QTW_EXAMINE_RTES_BEFORE);
 	if (cte != NULL)

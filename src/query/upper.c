@@ -6,10 +6,12 @@
 #include "postgres.h"
 
 #include "access/attnum.h"
+#include "jit/jit.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "query/query_internal.h"
+#include "utils/lsyscache.h"
 
 /* Refuses what a query can't be that has more than a core level. */
 static void
@@ -78,5 +80,12 @@ sc_plan_upper(ScAnalysis *an)
 	}
 	forget_relations(an->upper);
 	upper->plan = planner(an->upper, "stream_ckpt: what is above the groups", 0, NULL);
+	/* the plan is kept: nobody would lock them, nor plan again when they change */
+	if (upper->plan->relationOids != NIL)
+		sc_refuse_clause(an, exprLocation((Node *) an->upper->targetList),
+						 psprintf("a function in FROM that reads table \"%s\"", get_rel_name(linitial_oid(upper->plan->relationOids))),
+						 "Joins with tables are not supported yet: join the result table when you read it.");
+	/* compiling it each time would take longer than it runs */
+	upper->plan->jitFlags = PGJIT_NONE;
 	an->def->upper = upper;
 }

@@ -278,6 +278,42 @@ refuse_over(Level *level, List *target, WindowClause *clause, List *carriers)
 			 sc_errposition(level->an, search.call ? search.call->location : query_location(level->query))));
 }
 
+/* The carriers that are in all grouping sets, if there are any sets. */
+static bool
+is_in_all_sets(Query *query, List *target, TargetEntry *column)
+{
+	ListCell   *lc;
+
+	if (query->groupingSets == NIL)
+		return true;
+	foreach(lc, expand_grouping_sets(query->groupingSets, query->groupDistinct, -1))
+	{
+		bool		found = false;
+		ListCell   *lc_ref;
+
+		foreach(lc_ref, (List *) lfirst(lc))
+			found |= equal(get_sortgroupref_tle(lfirst_int(lc_ref), target)->expr, column->expr);
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/* Does one of the clauses have a carrier that is still one behind GROUP BY?  In a set without it, it is NULL. */
+static bool
+has_carrier_of_groups(Level *level, List *target, List *clauses, List *carriers)
+{
+	List	   *kept = NIL;
+	ListCell   *lc;
+
+	foreach(lc, clauses)
+	{
+		if (is_in_all_sets(level->query, target, get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), target)))
+			kept = lappend(kept, lfirst(lc));
+	}
+	return sc_has_carrier(target, kept, carriers);
+}
+
 static void
 check_windows(Level *level, List *target, List *carriers)
 {
@@ -287,7 +323,7 @@ check_windows(Level *level, List *target, List *carriers)
 	{
 		WindowClause *clause = lfirst_node(WindowClause, lc);
 
-		if (!sc_has_carrier(target, clause->partitionClause, carriers))
+		if (!has_carrier_of_groups(level, target, clause->partitionClause, carriers))
 			refuse_over(level, target, clause, carriers);
 	}
 }
@@ -298,7 +334,7 @@ check_distinct(Level *level, List *target, List *carriers)
 	Query	   *query = level->query;
 	const char *name = sc_window_name(level->an);
 
-	if (query->distinctClause == NIL || sc_has_carrier(target, query->distinctClause, carriers))
+	if (query->distinctClause == NIL || has_carrier_of_groups(level, target, query->distinctClause, carriers))
 		return;
 	sc_refuse_clause(level->an, query_location(query),
 					 psprintf("%s without %s", query->hasDistinctOn ? "DISTINCT ON" : "SELECT DISTINCT", name),
@@ -322,27 +358,6 @@ check_order(Level *level)
 	if (level->parent == NULL && query->sortClause != NIL && !query->hasDistinctOn)
 		sc_refuse_clause(level->an, sc_order_by_location(level->an), "ORDER BY",
 						 "Sort when you read the result table. ORDER BY inside an aggregate or OVER is supported.");
-}
-
-/* The carriers that are in all grouping sets, if there are any sets. */
-static bool
-is_in_all_sets(Query *query, List *target, TargetEntry *column)
-{
-	ListCell   *lc;
-
-	if (query->groupingSets == NIL)
-		return true;
-	foreach(lc, expand_grouping_sets(query->groupingSets, query->groupDistinct, -1))
-	{
-		bool		found = false;
-		ListCell   *lc_ref;
-
-		foreach(lc_ref, (List *) lfirst(lc))
-			found |= equal(get_sortgroupref_tle(lfirst_int(lc_ref), target)->expr, column->expr);
-		if (!found)
-			return false;
-	}
-	return true;
 }
 
 /* Which column of the window each column of a query carries: of type int, 0 for none. */
@@ -398,6 +413,8 @@ check_set_operation(Level *level)
 {
 	Shape	   *shape = check_arms(level, level->query->setOperations);
 
+	(void) check_sublinks(level->query->limitCount, level);
+	(void) check_sublinks(level->query->limitOffset, level);
 	if (shape->reads)
 		check_order(level);
 	return shape;
