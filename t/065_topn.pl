@@ -151,13 +151,25 @@ sync_pipelines($node);
 is(sql('SELECT count(*), min(v) FROM few'), '30|99971', 'three of each');
 cmp_ok(counter($node, 'few', 'state_bytes'), '<', 10000, 'and no more is kept');
 
-# Keys that become equal: of the rows of both the best ones stay, and the others go.
-sql(q(CREATE TYPE pair AS (a int, b int); CREATE TABLE p (k pair, v int, id int); SELECT stream_ckpt.attach_stream('p');
-	SELECT stream_ckpt.create_query('pairs', 'SELECT k, rn, id FROM (SELECT k, id, row_number() OVER (PARTITION BY k ORDER BY v DESC, id) AS rn FROM p) r WHERE rn <= 2')));
-wait_running($node);
-sql('INSERT INTO p VALUES ((1, 1), 5, 1), ((1, 2), 7, 2), ((1, 2), 6, 3), ((1, 1), 8, 4), ((2, 1), 1, 5)');
-sync_pipelines($node);
-is(sql('SELECT count(*) FROM pairs'), '5', 'five rows of three keys');
+# Keys that become equal: of the rows of both the best one stays, and the other goes.  Such groups have to fit into
+# memory; and the order of the index has to stay what it was.
+SKIP:
+{
+	skip 'groups don\'t fit into memory', 3 if drawn($node)->{memory};
+
+	sql(q(CREATE TYPE pair AS (a int, b int); CREATE TABLE p (k pair, v int, id int); SELECT stream_ckpt.attach_stream('p');
+		SELECT stream_ckpt.create_query('pairs', 'SELECT DISTINCT ON (k) k, v, id FROM p ORDER BY k, v DESC, id')));
+	wait_running($node);
+	sql('INSERT INTO p VALUES ((1, 1), 5, 1), ((1, 2), 7, 2), ((1, 2), 6, 3), ((1, 1), 8, 4), ((2, 1), 1, 5)');
+	sync_pipelines($node);
+	is(sql('SELECT count(*) FROM pairs'), '3', 'rows of three keys');
+	sql('ALTER TYPE pair DROP ATTRIBUTE b');
+	sql('INSERT INTO p VALUES (ROW(3)::pair, 1, 6)');
+	results_ok($node, 'pairs', 'keys have become equal', emit => 'update');
+	lose_state($node, 'immediate');
+	sql('INSERT INTO p VALUES (ROW(1)::pair, 9, 7), (ROW(2)::pair, 0, 8)');
+	results_ok($node, 'pairs', 'and after a crash', emit => 'update');
+}
 
 $node->stop;
 done_testing();
