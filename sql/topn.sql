@@ -48,9 +48,17 @@ SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY aucti
 SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn < 1');
 SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 1001');
 SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 1000');
--- other functions, and other clauses
+-- ranks: several rows have one number, so nothing of the result can be updated
+SELECT try('SELECT auction, price FROM (SELECT auction, price, rank() OVER (PARTITION BY w.window_start ORDER BY price DESC) AS rn FROM bids, stream_ckpt.tumble(at, ''10 seconds'') w) r WHERE rn = 1');
+SELECT * FROM stream_ckpt.explain_query('SELECT * FROM (SELECT w.window_end, price, dense_rank() OVER (PARTITION BY w.window_end ORDER BY price DESC) AS rn FROM bids, stream_ckpt.tumble(at, ''10 seconds'') w) r WHERE rn <= 2');
 SELECT try('SELECT * FROM (SELECT auction, rank() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3');
-SELECT try('SELECT * FROM (SELECT auction, dense_rank() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT w.window_end, dense_rank() OVER (PARTITION BY w.window_end ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3', 'update');
+SELECT try('SELECT * FROM (SELECT w.window_end, rank() OVER (PARTITION BY w.window_end ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3', 'close', '1 hour');
+SELECT try('SELECT * FROM (SELECT w.window_end, rank() OVER (PARTITION BY w.window_end) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3');
+SELECT try('SELECT * FROM (SELECT w.window_end, rank() OVER (PARTITION BY w.window_end ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 0');
+SELECT try('SELECT * FROM (SELECT w.window_end, rank() OVER o AS rn, row_number() OVER o AS n FROM bids, stream_ckpt.tumble(at, ''1 h'') w WINDOW o AS (PARTITION BY w.window_end ORDER BY price)) r WHERE rn <= 3');
+-- other functions, and other clauses
+SELECT try('SELECT * FROM (SELECT auction, ntile(3) OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3');
 SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction) AS rn, row_number() OVER (PARTITION BY bidder) AS other FROM bids) r WHERE rn <= 3');
 SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3 ORDER BY auction');
 SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3 LIMIT 3');

@@ -57,6 +57,18 @@ for my $i (1 .. 10)
 		$queries{"q$i"} = "SELECT $outer FROM (SELECT $shown, $list, row_number() OVER (PARTITION BY $partition ORDER BY $order) AS rn FROM $from $where) r WHERE $bound";
 	}
 }
+# ranks, of rows some of which are as good as others
+for my $i (1 .. 4)
+{
+	my $rank = pick('rank', 'dense_rank');
+	my $order = pick('v / 20 DESC', 's', 'k NULLS FIRST, v / 30', 'n DESC NULLS LAST');
+	my $most = pick(1, 2, 4);
+	my $window = pick(q(tumble(ts, '20 minutes')), drawn($node)->{memory} ? () : q(hop(ts, '10 minutes', '30 minutes')));
+
+	$emit{"r$i"} = 'close';
+	$queries{"r$i"} = "SELECT * FROM (SELECT w.window_end, j, v, id, $rank() OVER (PARTITION BY w.window_end, j ORDER BY $order) AS rn FROM t, stream_ckpt.$window w) r WHERE "
+	  . pick("rn <= $most", "rn = $most", "rn <= $most AND v < 60");
+}
 # all rows are one group; without the number, and rows that are inserted once; rows that may be late
 $queries{all_rows} = 'SELECT v, id, rn FROM (SELECT v, id, row_number() OVER (ORDER BY v DESC, id) AS rn FROM t) r WHERE rn <= 5';
 $queries{not_numbered} = q(SELECT s, v, window_end FROM (SELECT s, v, w.window_end, row_number() OVER (PARTITION BY w.window_end, s ORDER BY v, id) AS rn FROM t, stream_ckpt.tumble(ts, '10 minutes') w) r WHERE rn <= 3);

@@ -212,7 +212,10 @@ explain_best_rows(Explanation *explanation)
 			strategy == BTGreaterStrategyNumber)
 			appendStringInfoString(&order, " DESC");
 	}
-	if (order.len > 0)
+	if (definition->best->ranking != SC_ROW_NUMBER)
+		add_line(explanation, "Rows: of each group those with a %srank up to %d by %s",
+				 definition->best->ranking == SC_DENSE_RANK ? "dense " : "", definition->best->n, order.data);
+	else if (order.len > 0)
 		add_line(explanation, "Rows: of each group the first %d by %s", definition->best->n, order.data);
 	else
 		add_line(explanation, "Rows: of each group the first %d that come", definition->best->n);

@@ -9,11 +9,12 @@
  *
  * The state is a bytea:
  *
- *	  uint32		number of rows, at most n; never less than before
- *	  uint32[]		for each of them, the best one first: the byte at which it begins, a multiple of 8
+ *	  uint32		number of rows; without ranks at most n, and never less than before
+ *	  uint32[2]		for each of them, the best one first: the byte at which it begins, a multiple of 8; its number
  *	  MinimalTuple	the rows
  *
- * Numbers are in the machine's byte order.  Of two rows that are as good as each other the one that came first is better.
+ * Integers are in the machine's byte order.  Of two rows that are as good as each other the one that came first is
+ * better; with ranks (ScRanking) they have one number.
  *
  * The rule: a state depends on what the columns' types are and how they are sorted, which is part of the query's
  * signature (sc_best_rows_sign).
@@ -37,12 +38,19 @@ struct ScBestState
 {
 	int32		vl_len_;
 	uint32		count;
-	uint32		places[FLEXIBLE_ARRAY_MEMBER];
+	struct
+	{
+		uint32		place;
+		uint32		number;
+	}			rows[FLEXIBLE_ARRAY_MEMBER];
 };
 
 typedef struct ScBestState ScBestState;
 
-#define STATE_HEADER(n) MAXALIGN(offsetof(struct ScBestState, places) + sizeof(uint32) * (n))
+#define STATE_HEADER(n) MAXALIGN(offsetof(struct ScBestState, rows) + 2 * sizeof(uint32) * (n))
+
+/* Rows of one rank are as many as there come; more than so many are copied too often */
+#define MOST_RANKED	10000
 
 /* What one of the functions has made ready. */
 typedef struct BestCall
@@ -136,7 +144,7 @@ open_state(Datum datum)
 static MinimalTuple
 state_row(const ScBestState *state, uint32 i)
 {
-	return (MinimalTuple) ((char *) state + state->places[i]);
+	return (MinimalTuple) ((char *) state + state->rows[i].place);
 }
 
 static const ScBestState *
@@ -187,15 +195,51 @@ find_place(BestCall *call, const ScBestState *state)
 	return low;
 }
 
+/* Rows on their way into a state. */
+typedef struct Rows
+{
+	MinimalTuple *rows;
+	uint32	   *numbers;
+	uint32		count;
+} Rows;
+
+/* Room for so many. */
+static Rows
+make_rows(uint32 most)
+{
+	Rows		rows = {palloc(sizeof(MinimalTuple) * most), palloc(sizeof(uint32) * most), 0};
+
+	return rows;
+}
+
+static void
+append_row(Rows *rows, MinimalTuple row, uint32 number)
+{
+	rows->rows[rows->count] = row;
+	rows->numbers[rows->count++] = number;
+}
+
+/* The number of a row behind these; "equal": it is as good as the last one. */
+static uint32
+next_number(const BestCall *call, uint32 count, uint32 last, bool equal)
+{
+	if (count == 0 || call->best->ranking == SC_ROW_NUMBER)
+		return count + 1;
+	if (equal)
+		return last;
+	return call->best->ranking == SC_RANK ? count + 1 : last + 1;
+}
+
 /* A state of these rows, in this order. */
 static ScBestState *
-make_state(MinimalTuple *rows, uint32 count)
+make_state(const Rows *rows)
 {
+	uint32		count = rows->count;
 	Size		size = STATE_HEADER(count);
-	ScBestState  *state;
+	ScBestState *state;
 
 	for (uint32 i = 0; i < count; i++)
-		size += MAXALIGN(rows[i]->t_len);
+		size += MAXALIGN(rows->rows[i]->t_len);
 	if (size > MaxAllocSize)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -208,9 +252,10 @@ make_state(MinimalTuple *rows, uint32 count)
 	size = STATE_HEADER(count);
 	for (uint32 i = 0; i < count; i++)
 	{
-		state->places[i] = size;
-		memcpy((char *) state + size, rows[i], rows[i]->t_len);
-		size += MAXALIGN(rows[i]->t_len);
+		state->rows[i].place = size;
+		state->rows[i].number = rows->numbers[i];
+		memcpy((char *) state + size, rows->rows[i], rows->rows[i]->t_len);
+		size += MAXALIGN(rows->rows[i]->t_len);
 	}
 	return state;
 }
@@ -231,6 +276,36 @@ form_row(BestCall *call)
 	return sc_form_minimal_tuple(call->desc, call->values, call->nulls);
 }
 
+/*
+ * Where the new row, in call->values, belongs, and its number; "*equal": it is as good as the one before it.  False:
+ * it isn't wanted.
+ */
+static bool
+place_row(BestCall *call, const ScBestState *state, uint32 *place, uint32 *number, bool *equal)
+{
+	uint32		count = state != NULL ? state->count : 0;
+	int			result = -1;
+
+	*place = count;
+	*equal = false;
+	if (count > 0)
+	{
+		/* most rows are no better than the last one */
+		load(call, call->a, state_row(state, count - 1));
+		result = compare(call, call->values, call->nulls, call->a);
+		*equal = result == 0;
+		if (result < 0)
+			*place = find_place(call, state);
+		if (result < 0 && *place > 0 && call->best->ranking != SC_ROW_NUMBER)
+		{
+			load(call, call->a, state_row(state, *place - 1));
+			*equal = compare(call, call->values, call->nulls, call->a) == 0;
+		}
+	}
+	*number = next_number(call, *place, *place > 0 ? state->rows[*place - 1].number : 0, *equal);
+	return *number <= (uint32) call->best->n;
+}
+
 /* best_rows_add(state bytea, how internal, VARIADIC columns "any") -> bytea: the transition function */
 Datum
 stream_ckpt_best_rows_add(PG_FUNCTION_ARGS)
@@ -238,30 +313,36 @@ stream_ckpt_best_rows_add(PG_FUNCTION_ARGS)
 	BestCall   *call = get_call(fcinfo);
 	const ScBestState *state = argument_state(fcinfo, 0);
 	uint32		count = state != NULL ? state->count : 0;
-	uint32		most = call->best->n;
-	MinimalTuple *rows;
+	Rows		rows;
 	uint32		place;
+	uint32		number;
+	bool		equal;
 
 	for (int i = 0; i < call->best->ncolumns; i++)
 	{
 		call->values[i] = PG_GETARG_DATUM(i + 2);
 		call->nulls[i] = PG_ARGISNULL(i + 2);
 	}
-	if (count == most)
-	{
-		/* most rows are no better than the last one */
-		load(call, call->a, state_row(state, count - 1));
-		if (compare(call, call->values, call->nulls, call->a) >= 0)
-			PG_RETURN_DATUM(PG_GETARG_DATUM(0));
-	}
-	place = count > 0 ? find_place(call, state) : 0;
-	rows = palloc(sizeof(MinimalTuple) * (count + 1));
+	if (!place_row(call, state, &place, &number, &equal))
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	rows = make_rows(count + 1);
 	for (uint32 i = 0; i < place; i++)
-		rows[i] = state_row(state, i);
-	rows[place] = form_row(call);
+		append_row(&rows, state_row(state, i), state->rows[i].number);
+	append_row(&rows, form_row(call), number);
 	for (uint32 i = place; i < count; i++)
-		rows[i + 1] = state_row(state, i);
-	PG_RETURN_POINTER(make_state(rows, Min(count + 1, most)));
+	{
+		/* what is worse than the new row moves down, by ranks that leave none out only if there is a new one */
+		uint32		moved = state->rows[i].number + !(equal && call->best->ranking == SC_DENSE_RANK);
+
+		if (moved <= (uint32) call->best->n)
+			append_row(&rows, state_row(state, i), moved);
+	}
+	if (call->best->ranking != SC_ROW_NUMBER && rows.count > MOST_RANKED)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("more than %d rows of a key have a rank of up to %d", MOST_RANKED, call->best->n),
+				 errhint("Write further columns into ORDER BY, so that less rows are as good as each other, or use row_number().")));
+	PG_RETURN_POINTER(make_state(&rows));
 }
 
 /* best_rows_combine(a bytea, b bytea) -> bytea; the rows of "a" came first */
@@ -273,17 +354,19 @@ stream_ckpt_best_rows_combine(PG_FUNCTION_ARGS)
 	const ScBestState *b = argument_state(fcinfo, 1);
 	uint32		in_a = a != NULL ? a->count : 0;
 	uint32		in_b = b != NULL ? b->count : 0;
-	uint32		n = 0;
 	uint32		i = 0;
 	uint32		j = 0;
-	MinimalTuple *rows;
+	Rows		rows;
 
 	if (in_a + in_b == 0)
 		PG_RETURN_NULL();
-	rows = palloc(sizeof(MinimalTuple) * call->best->n);
-	while (n < call->best->n && (i < in_a || j < in_b))
+	rows = make_rows(in_a + in_b);
+	while (i < in_a || j < in_b)
 	{
 		bool		from_a = j >= in_b;
+		bool		equal = false;
+		MinimalTuple row;
+		uint32		number;
 
 		if (i < in_a && j < in_b)
 		{
@@ -291,9 +374,19 @@ stream_ckpt_best_rows_combine(PG_FUNCTION_ARGS)
 			load(call, call->b, state_row(b, j));
 			from_a = compare(call, call->a->tts_values, call->a->tts_isnull, call->b) <= 0;
 		}
-		rows[n++] = from_a ? state_row(a, i++) : state_row(b, j++);
+		row = from_a ? state_row(a, i++) : state_row(b, j++);
+		if (rows.count > 0 && call->best->ranking != SC_ROW_NUMBER)
+		{
+			load(call, call->a, row);
+			load(call, call->b, rows.rows[rows.count - 1]);
+			equal = compare(call, call->a->tts_values, call->a->tts_isnull, call->b) == 0;
+		}
+		number = next_number(call, rows.count, rows.count > 0 ? rows.numbers[rows.count - 1] : 0, equal);
+		if (number > (uint32) call->best->n)
+			break;
+		append_row(&rows, row, number);
 	}
-	PG_RETURN_POINTER(make_state(rows, n));
+	PG_RETURN_POINTER(make_state(&rows));
 }
 
 /* ---------- the rows of a group ---------- */
@@ -302,7 +395,7 @@ stream_ckpt_best_rows_combine(PG_FUNCTION_ARGS)
 void
 sc_best_rows_sign(const ScBestRows *best, StringInfo buf)
 {
-	appendStringInfo(buf, " best %d of", best->n);
+	appendStringInfo(buf, " best %d %d of", (int) best->ranking, best->n);
 	for (int i = 0; i < best->ncolumns; i++)
 	{
 		const ScBestColumn *column = &best->columns[i];
@@ -332,7 +425,7 @@ sc_best_rows_show(ScEngine *engine, const ScBestState *state, uint32 i)
 
 	ExecStoreMinimalTuple(state_row(state, i), row, false);
 	slot_getallattrs(row);
-	slot->tts_values[number] = Int64GetDatum(i + 1);
+	slot->tts_values[number] = Int64GetDatum(state->rows[i].number);
 	slot->tts_isnull[number] = false;
 	memcpy(slot->tts_values + number + 1, row->tts_values, natts * sizeof(Datum));
 	memcpy(slot->tts_isnull + number + 1, row->tts_isnull, natts * sizeof(bool));

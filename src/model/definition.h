@@ -94,10 +94,19 @@ typedef struct ScBestColumn
 	bool		nulls_first;
 } ScBestColumn;
 
+/* How the rows of a group are numbered: by window functions of that name. */
+typedef enum ScRanking
+{
+	SC_ROW_NUMBER,
+	SC_RANK,					/* rows that are as good as each other have one number; */
+	SC_DENSE_RANK				/* so have these, and none is left out */
+} ScRanking;
+
 /* Of each group the best rows are rows of the result (DISTINCT ON, row_number() <= n). */
 typedef struct ScBestRows
 {
-	int			n;				/* at most so many */
+	ScRanking	ranking;
+	int			n;				/* their numbers are at most that */
 	int			nsort;
 	int			ncolumns;
 	ScBestColumn *columns;

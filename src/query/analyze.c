@@ -331,8 +331,9 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	relation_close(rel, NoLock);
 	sc_rewrite_best_rows(&an);
 	sc_rewrite_distinct(&an, an.query);
-	/* rows without groups, or of what is above them, aren't identified by anything */
-	if (is_stateless(&an) || (an.best == NULL && sc_has_upper_part(an.query)))
+	/* rows without groups, of what is above them, or with a rank aren't identified by anything */
+	if (is_stateless(&an) || (an.best == NULL && sc_has_upper_part(an.query)) ||
+		(an.best != NULL && an.best->ranking != SC_ROW_NUMBER))
 		return false;
 	flatten_groups(&an);
 	flatten_aliases(&an);

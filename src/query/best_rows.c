@@ -5,35 +5,31 @@
  *	  SELECT DISTINCT ON (keys) ... FROM stream ORDER BY keys, x DESC
  *	  SELECT ... FROM (SELECT ..., row_number() OVER (PARTITION BY keys ORDER BY x DESC) AS rn FROM stream) r WHERE rn <= 3
  *
+ * or rank() or dense_rank() in place of row_number(), if nothing of the result is updated.
+ *
  * Both become one query tree over the stream: the keys are its GROUP BY, what is sorted by an->best_order, conditions
- * above the subquery are HAVING, and row_number() stays as what numbers the rows of a group.  split.c makes of it an
+ * above the subquery are HAVING, and row_number() stays as what numbers the rows of a group.  kept_rows.c makes of it an
  * aggregate that keeps the best rows (exec/best_rows.c).  What isn't of these shapes is left as it is, and refused
  * where it would be without this file.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/transam.h"
-#include "catalog/pg_aggregate.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
 #include "parser/parsetree.h"
-#include "model/extension.h"
 #include "query/query_internal.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/fmgroids.h"
-#include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 /* Of each group at most so many rows are kept: they are copied when one of them is replaced */
 #define MOST_ROWS	1000
 
-#define BOUND_HINT "Write rn <= 3 (or <, or =) with a constant, for the row_number() that the subquery calls rn."
+#define BOUND_HINT "Write rn <= 3 (or <, or =) with a constant, for what the subquery calls rn."
 
 /* Has the SELECT groups, or something else that its rows go through? */
 static bool
@@ -127,7 +123,14 @@ numbered_rows(Query *outer, int *varno)
 		!has_upper_part(result) && reads_relations(result) ? result : NULL;
 }
 
-/* Notes the first window function in "node", and refuses those that aren't the same row_number(). */
+/* The name of the function that numbers rows. */
+const char *
+sc_best_function(const ScAnalysis *an)
+{
+	return an->best_call == NULL ? "row_number" : get_func_name(an->best_call->winfnoid);
+}
+
+/* Notes the first window function in "node", and refuses those that aren't the same, or number no rows. */
 static bool
 check_function(Node *node, ScAnalysis *an)
 {
@@ -137,12 +140,13 @@ check_function(Node *node, ScAnalysis *an)
 		return false;
 	if (!IsA(node, WindowFunc))
 		return expression_tree_walker(node, check_function, an);
-	if (call->winfnoid != F_ROW_NUMBER)
+	if (call->winfnoid != F_ROW_NUMBER && call->winfnoid != F_RANK_ && call->winfnoid != F_DENSE_RANK_)
 		sc_refuse_clause(an, call->location,
 						 psprintf("window function %s() over the rows of a stream", get_func_name(call->winfnoid)),
 						 "Number the rows with row_number(), and keep the first ones: WHERE rn <= 3. Or apply the function to the result table when you read it.");
-	if (an->best_call != NULL && an->best_call->winref != call->winref)
-		sc_refuse_clause(an, call->location, "a second row_number()", "Create one continuous query for each of them.");
+	if (an->best_call != NULL && (an->best_call->winref != call->winref || an->best_call->winfnoid != call->winfnoid))
+		sc_refuse_clause(an, call->location, psprintf("%s() beside %s()", get_func_name(call->winfnoid), sc_best_function(an)),
+						 "Create one continuous query for each of them.");
 	an->best_call = call;
 	return false;
 }
@@ -312,17 +316,17 @@ set_bound(ScAnalysis *an, Node *quals, Query *query)
 	int64		most = read_bounds(an, quals, &rest);
 
 	if (most == PG_INT64_MAX)
-		sc_refuse_clause(an, an->best_call->location, "row_number() without an upper bound", BOUND_HINT);
+		sc_refuse_clause(an, an->best_call->location, psprintf("%s() without an upper bound", sc_best_function(an)), BOUND_HINT);
 	if (most < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("no row has a row_number() of " INT64_FORMAT, most),
+				 errmsg("no row has a %s() of " INT64_FORMAT, sc_best_function(an), most),
 				 errhint("Row numbers begin with 1."),
 				 sc_errposition(an, an->best_call->location)));
 	if (most > MOST_ROWS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a row_number() of up to " INT64_FORMAT " is too much", most),
+				 errmsg("a %s() of up to " INT64_FORMAT " is too much", sc_best_function(an), most),
 				 errdetail("All rows of a key up to that number are in one state; at most %d can be.", MOST_ROWS),
 				 errhint("Keep fewer rows of each key, or have more keys in PARTITION BY."),
 				 sc_errposition(an, an->best_call->location)));
@@ -344,6 +348,8 @@ rewrite_numbered(ScAnalysis *an, Query *outer, Query *inner, int varno)
 	an->numbered = true;
 	an->core_location = exprLocation((Node *) inner->targetList);
 	an->best = palloc0(sizeof(ScBestRows));
+	an->best->ranking = an->best_call->winfnoid == F_RANK_ ? SC_RANK :
+		an->best_call->winfnoid == F_DENSE_RANK_ ? SC_DENSE_RANK : SC_ROW_NUMBER;
 	an->grouping = "PARTITION BY";
 	window = list_nth_node(WindowClause, query->windowClause, an->best_call->winref - 1);
 	query->targetList = make_targets(outer, inner, &replace);
@@ -376,200 +382,4 @@ sc_rewrite_best_rows(ScAnalysis *an)
 		return;
 	sc_check_order(an);
 	rewrite_numbered(an, query, inner, varno);
-}
-
-/* ---------- the rows that are kept of a group ---------- */
-
-/* Does the expression read the window, or the row's number? */
-static bool
-reads_group(Node *node, ScAnalysis *an)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-		return ((Var *) node)->varno != an->stream_varno;
-	return IsA(node, WindowFunc) || expression_tree_walker(node, reads_group, an);
-}
-
-/* Is it what a column of the rows that are kept holds: an item of the select list, or a column that is left over? */
-static bool
-is_row_column(ScAnalysis *an, Node *node)
-{
-	ListCell   *lc;
-
-	if (IsA(node, Var))
-		return ((Var *) node)->varno == an->stream_varno;
-	if (!contain_var_clause(node) || reads_group(node, an))
-		return false;
-	if (sc_find_expr(an->best_exprs, node) >= 0)
-		return true;
-	/* of a subquery its own columns: what is above is computed of rows that are kept */
-	foreach(lc, an->query->targetList)
-	{
-		TargetEntry *target = lfirst_node(TargetEntry, lc);
-
-		if (target->resjunk == an->numbered && equal(target->expr, node))
-			return true;
-	}
-	return false;
-}
-
-/* See query_internal.h. */
-bool
-sc_is_of_row(ScAnalysis *an, Node *node)
-{
-	return IsA(node, WindowFunc) || is_row_column(an, node);
-}
-
-/* See query_internal.h; a column is kept from now on. */
-Var *
-sc_row_var(ScAnalysis *an, Node *node)
-{
-	int			i;
-
-	if (IsA(node, WindowFunc))
-		return sc_group_var(SC_BEST_NUMBER(an->def), node);
-	i = sc_find_expr(an->best_exprs, node);
-	if (i < 0)
-	{
-		i = list_length(an->best_exprs);
-		an->best_exprs = lappend(an->best_exprs, node);
-	}
-	return sc_group_var(SC_BEST_NUMBER(an->def) + 1 + i, node);
-}
-
-/* Is it the same for all rows of a group? */
-static bool
-is_grouped(ScAnalysis *an, Node *node)
-{
-	return sc_find_expr(an->key_exprs, node) >= 0 || (an->window_item != NULL && equal(node, an->window_item)) ||
-		(IsA(node, Var) && ((Var *) node)->varno == an->window_varno);
-}
-
-/* What is sorted by are the first columns of the rows that are kept. */
-void
-sc_build_best_order(ScAnalysis *an)
-{
-	ScBestRows *best = an->best;
-	ListCell   *lc;
-
-	best->columns = palloc0(sizeof(ScBestColumn) * Max(list_length(an->best_order), 1));
-	foreach(lc, an->best_order)
-	{
-		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
-		Node	   *expr = get_sortgroupclause_expr(clause, an->query->targetList);
-
-		if (is_grouped(an, expr) || sc_find_expr(an->best_exprs, expr) >= 0)
-			continue;
-		if (exprType(expr) == RECORDOID || exprType(expr) == RECORDARRAYOID)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("rows cannot be kept in the order of type %s", format_type_be(exprType(expr))),
-					 errhint("Write its columns one by one into ORDER BY."),
-					 sc_errposition(an, exprLocation(expr))));
-		if (clause->sortop >= FirstNormalObjectId)
-			an->def->has_user_parts = true;
-		best->columns[best->nsort].sort_operator = clause->sortop;
-		best->columns[best->nsort].nulls_first = clause->nulls_first;
-		best->nsort++;
-		an->best_exprs = lappend(an->best_exprs, expr);
-	}
-	an->def->best = best;
-}
-
-/* The aggregate stream_ckpt.best_rows(). */
-static Oid
-best_rows_aggregate(void)
-{
-	Oid			types[2] = {INTERNALOID, ANYOID};
-	Oid			result = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("best_rows"),
-										 PointerGetDatum(buildoidvector(types, lengthof(types))),
-										 ObjectIdGetDatum(sc_extension_schema()));
-
-	if (!OidIsValid(result))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("aggregate stream_ckpt.best_rows() does not exist"),
-				 errhint("Call ALTER EXTENSION stream_ckpt UPDATE.")));
-	return result;
-}
-
-/* The aggregate that keeps them, as a call of ours. */
-static Aggref *
-make_best_call(ScAnalysis *an)
-{
-	Aggref	   *aggref = makeNode(Aggref);
-	Const	   *how = makeConst(INTERNALOID, -1, InvalidOid, sizeof(Datum), PointerGetDatum(an->best), false, true);
-	ListCell   *lc;
-
-	aggref->aggfnoid = best_rows_aggregate();
-	aggref->aggtype = aggref->aggtranstype = BYTEAOID;
-	aggref->aggkind = AGGKIND_NORMAL;
-	aggref->aggsplit = AGGSPLIT_SIMPLE;
-	aggref->aggno = aggref->aggtransno = -1;
-	aggref->location = -1;
-	aggref->aggargtypes = list_make1_oid(INTERNALOID);
-	aggref->args = list_make1(makeTargetEntry((Expr *) how, 1, NULL, false));
-	foreach(lc, an->best_exprs)
-	{
-		Node	   *expr = lfirst(lc);
-
-		aggref->aggargtypes = lappend_oid(aggref->aggargtypes, exprType(expr));
-		aggref->args = lappend(aggref->args, makeTargetEntry((Expr *) expr, list_length(aggref->args) + 1, NULL, false));
-	}
-	return aggref;
-}
-
-/* Adds what keeps them to the aggregates.  Fails if they have more columns than a call has arguments. */
-void
-sc_build_best_rows(ScAnalysis *an)
-{
-	ScBestRows *best = an->best;
-	ListCell   *lc;
-
-	if (list_length(an->best_exprs) > FUNC_MAX_ARGS - 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_TOO_MANY_COLUMNS),
-				 errmsg("%d columns are more than can be kept of a row", list_length(an->best_exprs)),
-				 errdetail("%s can keep %d, beside the keys.", an->grouping, FUNC_MAX_ARGS - 2),
-				 errhint("Take columns together, as in ARRAY[a, b], or keep the row's primary key only."),
-				 sc_errposition(an, sc_from_item_location(an, 0))));
-	best->columns = repalloc(best->columns, sizeof(ScBestColumn) * Max(list_length(an->best_exprs), 1));
-	best->ncolumns = 0;
-	foreach(lc, an->best_exprs)
-	{
-		ScBestColumn *column = &best->columns[best->ncolumns++];
-
-		if (best->ncolumns > best->nsort)
-			memset(column, 0, sizeof(*column));
-		column->type = exprType(lfirst(lc));
-		column->typmod = exprTypmod(lfirst(lc));
-		column->collation = exprCollation(lfirst(lc));
-	}
-	an->aggrefs = lappend(an->aggrefs, make_best_call(an));
-}
-
-/* Of numbered rows: does the expression read more of a row than the keys? */
-static bool
-reads_beyond_keys(Node *node, ScAnalysis *an)
-{
-	if (node == NULL || sc_find_expr(an->key_exprs, node) >= 0)
-		return false;
-	if (IsA(node, WindowFunc))
-		return true;
-	if (IsA(node, Var))
-		return ((Var *) node)->varno != an->window_varno;
-	return expression_tree_walker(node, reads_beyond_keys, an);
-}
-
-bool
-sc_reads_beyond_keys(ScAnalysis *an, Node *node)
-{
-	return reads_beyond_keys(node, an);
-}
-
-bool
-sc_needs_row_number(const ScAnalysis *an)
-{
-	return an->best != NULL && (an->best->n > 1 || an->query->groupClause == NIL);
 }

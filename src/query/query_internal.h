@@ -14,6 +14,7 @@
  *	 time_keys.c	else an item of GROUP BY that is a window, if there is one
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
+ *	 kept_rows.c	the columns of rows that are kept of a group
  *	 split.c		splits at GROUP BY into the source part and the upper part
  *	 upper.c		plans what is above the core level, once window_local.c, with carriers.c, has found it window-local
  *
@@ -75,8 +76,14 @@ typedef struct ScAnalysis
 
 /* best_rows.c */
 extern void sc_rewrite_best_rows(ScAnalysis *an);
+/* The name of the function that numbers rows. */
+extern const char *sc_best_function(const ScAnalysis *an);
+
+/* kept_rows.c */
 /* Do columns of the result identify its rows only with the number of each? */
 extern bool sc_needs_row_number(const ScAnalysis *an);
+/* Fails if rows have ranks, and "needs_key": some are to be updated. */
+extern void sc_check_ranking(ScAnalysis *an, bool needs_key);
 /* The columns that are sorted by: before anything else asks for columns of the rows. */
 extern void sc_build_best_order(ScAnalysis *an);
 /* Is it the row's number, or what a column of it holds?  Then it is that of the group slot. */

@@ -617,6 +617,9 @@ build_result_key(ScAnalysis *an)
 		columns[n++] = column;
 	}
 
+	sc_check_ranking(an, needed);
+	if (an->best != NULL && an->best->ranking != SC_ROW_NUMBER)
+		return;
 	if (sc_needs_row_number(an))
 	{
 		columns[n] = find_result_column(def, SC_BEST_NUMBER(def));
