@@ -92,6 +92,7 @@ SELECT try('tumble(ts, ''1 month 1 day'')', 'local_events');
 SELECT try('tumble(ts, ''0'', timezone => ''UTC'')');
 SELECT try('tumble(ts, ''-1 day'', timezone => ''UTC'')');
 SELECT try('tumble(ts, ''200000 years'', timezone => ''UTC'')');
+SELECT try('tumble(ts, ''1 day'', ''Europe/Berlin'')');
 SELECT try('tumble(ts, ''1 day'', timezone => ''Europe/Belin'')');
 SELECT try('tumble(ts, ''1 day'', timezone => ''right/Europe/Berlin'')');
 SELECT try('tumble(ts, ''1 day'', timezone => ''CET'')');

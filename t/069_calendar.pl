@@ -41,7 +41,7 @@ my @zones = sort keys %moments;
 # The function alone
 #
 my @some = map { "'$_'" } split /\n/, sql('SELECT name FROM pg_timezone_names WHERE name ~ \'/\' AND name !~ \'posix|right\' ORDER BY name');
-my $names = join ', ', map { "('$_')" } @zones, map { (pick(@some) =~ /'(.*)'/)[0] } 1 .. 10;
+my $names = join ', ', map { "('$_')" } @zones, map { (pick(@some) =~ /'(.*)'/)[0] } 1 .. 6;
 
 # Around each change of the zone's offset, which is looked for by three days; and at random.
 sql(qq(CREATE TABLE moments AS
@@ -63,7 +63,7 @@ my @truths = (
 	[ '3 months', undef, "date_trunc('quarter', l)" ],
 	[ '12 months', undef, "date_trunc('year', l)" ],
 	[ '7 days', '2024-01-01', "date_trunc('week', l)" ]);
-for (1 .. 6)
+for (1 .. 4)
 {
 	my ($days, $months) = (1 + int rand 40, 2 + int rand 30);
 	my ($day, $first) = (sprintf('%04d-%02d-%02d', 1900 + rand 150, 1 + rand 12, 1 + rand 28), sprintf('%04d-%02d-01', 1900 + rand 150, 1 + rand 12));
@@ -76,7 +76,7 @@ for my $truth (@truths)
 {
 	my ($size, $origin, $start) = @$truth;
 	my $of_zone = $origin ? ", timestamp '$origin' AT TIME ZONE zone" : '';
-	my $moments = $start =~ /series/ ? '(SELECT * FROM moments WHERE ts > \'1800-01-01\' ORDER BY random() LIMIT 200) m' : 'moments m';
+	my $moments = $start =~ /series/ ? '(SELECT * FROM moments WHERE ts > \'1800-01-01\' ORDER BY random() LIMIT 150) m' : 'moments m';
 	my $test = "$size from " . ($origin // 'the default');
 
 	is(sql("SELECT count(*) FROM $moments, LATERAL (SELECT ts AT TIME ZONE zone AS l) l, LATERAL (SELECT $start AS s) s,
@@ -114,11 +114,11 @@ for my $case (@cumulated)
 				WHERE least(b, " . $zoned->('(s + size)') . ") > $ts";
 
 			is(sql("SET timezone = 'UTC';
-				CREATE TEMP TABLE m AS SELECT zone, ts, ts AT TIME ZONE " . ($kind eq 't' ? 'zone' : "'UTC'") . " AS l FROM moments ORDER BY random() LIMIT 300;
+				CREATE TEMP TABLE m AS SELECT zone, ts, ts AT TIME ZONE " . ($kind eq 't' ? 'zone' : "'UTC'") . " AS l FROM moments ORDER BY random() LIMIT 200;
 				WITH f AS (SELECT zone, ts, window_start, window_end, window_time FROM m, $call),
 				a AS (SELECT zone, ts, " . $zoned->('s') . " AS window_start, e AS window_end, e - interval '1 microsecond'
 					FROM m, LATERAL (SELECT $start AS s, interval '$size' AS size, interval '$step' AS step) s, LATERAL ($ends) e)
-				SELECT (SELECT count(*) FROM f) >= 300, (SELECT count(*) FROM ((TABLE f EXCEPT ALL TABLE a) UNION ALL (TABLE a EXCEPT ALL TABLE f)) d)"),
+				SELECT (SELECT count(*) FROM f) >= 200, (SELECT count(*) FROM ((TABLE f EXCEPT ALL TABLE a) UNION ALL (TABLE a EXCEPT ALL TABLE f)) d)"),
 				't|0', "function: cumulate by $step up to $size, $ts") or diag "SEED=$seed";
 		}
 	}
@@ -161,7 +161,7 @@ for my $zone (@zones)
 	my $days = pick('1 day', '2 days', '1 week', (1 + int rand 40) . ' days');
 	my $month = $date =~ s/..$/01/r;
 
-	add('t', "tumble(ts, '1 day', timezone => '$zone')");
+	add('t', "tumble(ts, '1 day', timezone => '$zone')") if rand() < 0.4;
 	add('t', "tumble(ts, '$days', timestamp '$date' AT TIME ZONE '$zone', '$zone')");
 	add('t', "tumble(ts, '" . size_of_months() . "'" . pick('', ", origin => timestamp '$month' AT TIME ZONE '$zone'") . ", timezone => '$zone')");
 }
@@ -224,11 +224,8 @@ my @times = sort { $a <=> $b } keys %at;
 while (@times)
 {
 	sql(join '', map { @times ? insert(splice @times, 0, pick(1, 1, 1, 2, 5)) : () } 1 .. pick(5, 50, 200));
-	if (rand() < 0.3)
-	{
-		lose_state($node, pick('immediate', 'task', 'coordinator'));
-		check(scalar(@times) . ' to come', 1);
-	}
+	lose_state($node, pick('immediate', 'task', 'coordinator')) if rand() < 0.4;
+	check(scalar(@times) . ' to come', 1) if rand() < 0.1;
 }
 check('in order', 1);
 is(sql('SELECT sum(late_rows) FROM stream_ckpt.queries'), '0', 'no row was late: no window closed early');
@@ -240,7 +237,7 @@ while (@late)
 	sql(join '', map { @late ? insert(splice @late, 0, pick(1, 1, 3)) : () } 1 .. pick(5, 20, 40));
 	lose_state($node, pick('immediate', 'task', 'coordinator', 'fast'), pick('TERM', 'KILL')) if rand() < 0.2;
 	checkpoint_all($node) if rand() < 0.3;
-	check(scalar(@late) . ' late ones to come', 0) if rand() < 0.4;
+	check(scalar(@late) . ' late ones to come', 0) if rand() < 0.2;
 }
 check('not in order', 0);
 cmp_ok(sql('SELECT sum(late_rows) FROM stream_ckpt.queries'), '>', 0, 'some rows were late');
@@ -248,6 +245,19 @@ cmp_ok(sql('SELECT sum(late_rows) FROM stream_ckpt.queries'), '>', 0, 'some rows
 # A row that closes all but its own windows
 sql(insert(sql('SELECT extract(epoch FROM now())::int8')));
 check('closed', 0);
+
+# A day of which there are rows only from after an hour of the next one, and one of them is late
+sql('CREATE TABLE j (ts timestamptz, k int)');
+attach($node, 'j');
+$queries{after} = [ 'j', "cumulate(ts, '1 hour', '1 day', timezone => 'America/St_Johns')" ];
+create_query($node, 'after', 'j', select => select_of('after', 'true'));
+wait_running($node);
+sql("INSERT INTO j VALUES ('2006-10-29 02:45 UTC', 1); INSERT INTO j VALUES ('2006-10-30 12:00 UTC', 1)");
+results_ok($node, 'after', 'hours of a day that goes on', table => 'j');
+is(sql("SELECT window_start = '2006-10-28 02:30 UTC', window_end = '2006-10-29 03:30 UTC' FROM after ORDER BY 2 LIMIT 1"), 't|t', 'which began the day before');
+sql("INSERT INTO j VALUES ('2006-10-29 02:50 UTC', 1)");
+sync_pipelines($node);
+is(counter($node, 'after', 'late_rows'), '1', 'late for the window that it would be in');
 
 # The watermark goes back: steps that were over stay so
 sql('CREATE TABLE r (ts timestamptz, k int, before timestamptz)');

@@ -11,6 +11,7 @@
 
 #include "mb/pg_wchar.h"
 #include "parser/scansup.h"
+#include "pgtime.h"
 #include "query/parse.h"
 
 #define WINDOW_CALL "stream_ckpt.tumble(event_time, '1 minute') w"
@@ -95,6 +96,15 @@ is_first_of_tumble(const char *text, const char *place)
 		pg_strncasecmp(text + len - strlen(name), name, strlen(name)) == 0;
 }
 
+/* Is the literal at "place" the name of a time zone? */
+static bool
+is_zone(const char *place)
+{
+	const char *end = place[0] == '\'' ? strchr(place + 1, '\'') : NULL;
+
+	return end != NULL && pg_tzset(pnstrdup(place + 1, end - place - 1)) != NULL;
+}
+
 /* The hint for an error of PostgreSQL's at a place in the definition; NULL: the error stays as it is. */
 static const char *
 find_hint(const ErrorData *error)
@@ -119,8 +129,9 @@ find_hint(const ErrorData *error)
 			return error->hint != NULL || !has_window ? NULL :
 				"The columns of a window are window_start, window_end and window_time; FROM names the stream first, and then its window.";
 		case ERRCODE_INVALID_DATETIME_FORMAT:
-			return is_first_of_tumble(error->internalquery, place) ?
-				"The first argument of tumble() is the stream's event-time column: a name, without quotes." : NULL;
+			if (is_first_of_tumble(error->internalquery, place))
+				return "The first argument of tumble() is the stream's event-time column: a name, without quotes.";
+			return is_zone(place) ? "The argument after the size is the origin; name the time zone: timezone => 'Europe/Berlin'." : NULL;
 		default:
 			return NULL;
 	}
