@@ -307,37 +307,43 @@ CREATE FUNCTION stream_ckpt.cumulate(ts timestamptz, step interval, size interva
 	origin timestamptz DEFAULT '1970-01-01 00:00:00+00', timezone text DEFAULT NULL,
 	OUT window_start timestamptz, OUT window_end timestamptz, OUT window_time timestamptz)
 RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
+	-- l: local time of ts, and of the start; z: start and end.  In FROM, for once a row; without a timezone they are constants.
 	SELECT b.s, w.e, w.e OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval
-	FROM (SELECT CASE WHEN timezone IS NULL THEN pg_catalog.date_bin(size, ts, origin)
-					ELSE pg_catalog.timezone(timezone, l.s) END AS s,
+	FROM COALESCE(CASE WHEN timezone IS NOT NULL THEN ARRAY[pg_catalog.timezone(timezone, ts),
+			stream_ckpt._period_start(pg_catalog.timezone(timezone, ts), size, (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4,
+				CASE WHEN origin OPERATOR(pg_catalog.=) '1970-01-01 00:00:00+00'::pg_catalog.timestamptz
+					THEN '1970-01-01 00:00:00'::pg_catalog.timestamp
+					ELSE pg_catalog.date_trunc('day', pg_catalog.timezone(timezone, origin)) END)] END) l(t),
+		COALESCE(CASE WHEN timezone IS NOT NULL THEN
+			ARRAY[pg_catalog.timezone(timezone, l.t[2]), pg_catalog.timezone(timezone, l.t[2] OPERATOR(pg_catalog.+) size)] END) z(t),
+		LATERAL (SELECT CASE WHEN timezone IS NULL THEN pg_catalog.date_bin(size, ts, origin) ELSE z.t[1] END AS s,
 				 CASE WHEN timezone IS NULL THEN pg_catalog.date_bin(step, ts, origin) END AS valid,
 				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM step)::pg_catalog.float8) AS d,
-				 l.s AS ls, l.s OPERATOR(pg_catalog.+) size AS le,
-				 EXTRACT(day FROM step) OPERATOR(pg_catalog.=) 0 AND (EXTRACT(year FROM step) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM step))::pg_catalog.int4 OPERATOR(pg_catalog.=) 0 AS fixed,
-				 stream_ckpt._period_start(l.s, step, (EXTRACT(year FROM step) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM step))::pg_catalog.int4, l.s) AS valid_local
-		FROM (SELECT stream_ckpt._period_start(pg_catalog.timezone(timezone, ts), size, (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4,
-			CASE WHEN origin OPERATOR(pg_catalog.=) '1970-01-01 00:00:00+00'::pg_catalog.timestamptz
-				THEN '1970-01-01 00:00:00'::pg_catalog.timestamp
-				ELSE pg_catalog.date_trunc('day', pg_catalog.timezone(timezone, origin)) END) AS s) l) b,
+				 EXTRACT(day FROM step) OPERATOR(pg_catalog.=) 0 AND (EXTRACT(year FROM step) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM step))::pg_catalog.int4 OPERATOR(pg_catalog.=) 0 AS fixed) b,
 		pg_catalog.generate_series(1, CASE
 			WHEN timezone IS NULL THEN CASE WHEN pg_catalog.isfinite(b.valid)
 				THEN pg_catalog.trunc(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM step))::pg_catalog.int4
 				ELSE 0 END
-			WHEN pg_catalog.isfinite(ts) IS NOT TRUE OR NOT pg_catalog.isfinite(b.valid_local) THEN 0
-			ELSE pg_catalog.ceil((EXTRACT(epoch FROM b.le OPERATOR(pg_catalog.-) b.ls) OPERATOR(pg_catalog.+) 172800)
+			WHEN pg_catalog.isfinite(ts) IS NOT TRUE OR NOT pg_catalog.isfinite(stream_ckpt._period_start(l.t[2], step, (EXTRACT(year FROM step) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM step))::pg_catalog.int4, l.t[2])) THEN 0
+			ELSE pg_catalog.ceil((EXTRACT(epoch FROM l.t[2] OPERATOR(pg_catalog.+) size OPERATOR(pg_catalog.-) l.t[2]) OPERATOR(pg_catalog.+) 172800)
 				OPERATOR(pg_catalog./) (EXTRACT(epoch FROM step) OPERATOR(pg_catalog.*) 0.9))::pg_catalog.int4 END) n,
 		LATERAL (SELECT CASE
 			WHEN timezone IS NULL THEN b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8)
-			WHEN b.fixed THEN LEAST(b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8), pg_catalog.timezone(timezone, b.le))
-			ELSE pg_catalog.timezone(timezone, LEAST(b.ls OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8), b.le)) END AS e) w
-	WHERE CASE WHEN timezone IS NULL THEN w.e OPERATOR(pg_catalog.>) ts
-		WHEN b.fixed THEN w.e OPERATOR(pg_catalog.>) ts AND b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.-) 1)::pg_catalog.float8)
-			OPERATOR(pg_catalog.<) pg_catalog.timezone(timezone, b.le)
-		ELSE LEAST(b.ls OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8), b.le) OPERATOR(pg_catalog.>) pg_catalog.timezone(timezone, ts)
-			AND b.ls OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.-) 1)::pg_catalog.float8) OPERATOR(pg_catalog.<) b.le
-			AND (b.ls OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8) OPERATOR(pg_catalog.>=) b.le
-				OR w.e OPERATOR(pg_catalog.<) pg_catalog.timezone(timezone, LEAST(b.ls OPERATOR(pg_catalog.+)
-					(step OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.+) 1)::pg_catalog.float8), b.le))) END
+			WHEN b.fixed THEN LEAST(b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8), z.t[2])
+			ELSE pg_catalog.timezone(timezone, LEAST(l.t[2] OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8),
+				l.t[2] OPERATOR(pg_catalog.+) size)) END AS e) w
+	WHERE CASE
+		WHEN timezone IS NULL THEN w.e OPERATOR(pg_catalog.>) ts
+		WHEN b.fixed THEN w.e OPERATOR(pg_catalog.>) ts
+			AND b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.-) 1)::pg_catalog.float8) OPERATOR(pg_catalog.<) z.t[2]
+		-- of two bounds at one moment the later one
+		ELSE LEAST(l.t[2] OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8), l.t[2] OPERATOR(pg_catalog.+) size) OPERATOR(pg_catalog.>) l.t[1]
+			AND l.t[2] OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.-) 1)::pg_catalog.float8)
+				OPERATOR(pg_catalog.<) (l.t[2] OPERATOR(pg_catalog.+) size)
+			AND (w.e OPERATOR(pg_catalog.=) z.t[2] AND l.t[2] OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8)
+					OPERATOR(pg_catalog.>=) (l.t[2] OPERATOR(pg_catalog.+) size)
+				OR w.e OPERATOR(pg_catalog.<) pg_catalog.timezone(timezone, LEAST(l.t[2] OPERATOR(pg_catalog.+)
+					(step OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.+) 1)::pg_catalog.float8), l.t[2] OPERATOR(pg_catalog.+) size))) END
 $$;
 COMMENT ON FUNCTION stream_ckpt.cumulate(timestamptz, interval, interval, timestamptz, text)
 	IS 'the cumulating windows that hold ts: the first one, two... steps of each size, aligned to origin; fixed lengths as with hop(), size is a multiple of step; or, with a timezone, of days or months of its calendar; no row for a NULL or infinite ts';
@@ -362,19 +368,25 @@ CREATE FUNCTION stream_ckpt.cumulate(ts timestamp, step interval, size interval,
 	origin timestamp DEFAULT '1970-01-01 00:00:00',
 	OUT window_start timestamp, OUT window_end timestamp, OUT window_time timestamp)
 RETURNS SETOF record LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 AS $$
+	-- l: of months start and end.  In FROM, for once a row; of fixed lengths it is a constant.
 	SELECT b.s, w.e, w.e OPERATOR(pg_catalog.-) '1 microsecond'::pg_catalog.interval
-	FROM (SELECT stream_ckpt._period_start(ts, size, m.n, origin) AS s,
-				 stream_ckpt._period_start(ts, step, CASE WHEN m.n OPERATOR(pg_catalog.=) 0 THEN 0 ELSE (EXTRACT(year FROM step) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM step))::pg_catalog.int4 END, origin) AS valid,
+	FROM COALESCE(CASE WHEN (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4 OPERATOR(pg_catalog.<>) 0 THEN ARRAY[stream_ckpt._period_start(ts, size, (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4, origin),
+			stream_ckpt._period_start(ts, size, (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4, origin) OPERATOR(pg_catalog.+) size] END) l(t),
+		LATERAL (SELECT CASE WHEN m.n OPERATOR(pg_catalog.=) 0 THEN pg_catalog.date_bin(size, ts, origin) ELSE l.t[1] END AS s,
+				 CASE WHEN m.n OPERATOR(pg_catalog.=) 0 THEN pg_catalog.date_bin(step, ts, origin) END AS valid,
 				 pg_catalog.make_interval(secs => EXTRACT(epoch FROM step)::pg_catalog.float8) AS d, m.n AS months
-		FROM (SELECT (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4 AS n) m) b,
-		pg_catalog.generate_series(1, CASE WHEN pg_catalog.isfinite(ts) IS NOT TRUE OR NOT pg_catalog.isfinite(b.valid) THEN 0
-			WHEN b.months OPERATOR(pg_catalog.=) 0 THEN pg_catalog.trunc(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM step))::pg_catalog.int4
-			ELSE pg_catalog.ceil(EXTRACT(epoch FROM b.s OPERATOR(pg_catalog.+) size OPERATOR(pg_catalog.-) b.s)
+			FROM (SELECT (EXTRACT(year FROM size) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM size))::pg_catalog.int4 AS n) m) b,
+		pg_catalog.generate_series(1, CASE
+			WHEN b.months OPERATOR(pg_catalog.=) 0 THEN CASE WHEN pg_catalog.isfinite(b.valid)
+				THEN pg_catalog.trunc(EXTRACT(epoch FROM size) OPERATOR(pg_catalog./) EXTRACT(epoch FROM step))::pg_catalog.int4
+				ELSE 0 END
+			WHEN pg_catalog.isfinite(ts) IS NOT TRUE OR NOT pg_catalog.isfinite(stream_ckpt._period_start(l.t[1], step, (EXTRACT(year FROM step) OPERATOR(pg_catalog.*) 12 OPERATOR(pg_catalog.+) EXTRACT(month FROM step))::pg_catalog.int4, l.t[1])) THEN 0
+			ELSE pg_catalog.ceil(EXTRACT(epoch FROM l.t[2] OPERATOR(pg_catalog.-) l.t[1])
 				OPERATOR(pg_catalog./) (EXTRACT(epoch FROM step) OPERATOR(pg_catalog.*) 0.9))::pg_catalog.int4 END) n,
 		LATERAL (SELECT CASE WHEN b.months OPERATOR(pg_catalog.=) 0 THEN b.s OPERATOR(pg_catalog.+) (b.d OPERATOR(pg_catalog.*) n::pg_catalog.float8)
-			ELSE LEAST(b.s OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8), b.s OPERATOR(pg_catalog.+) size) END AS e) w
+			ELSE LEAST(l.t[1] OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) n::pg_catalog.float8), l.t[2]) END AS e) w
 	WHERE w.e OPERATOR(pg_catalog.>) ts AND (b.months OPERATOR(pg_catalog.=) 0
-		OR b.s OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.-) 1)::pg_catalog.float8) OPERATOR(pg_catalog.<) (b.s OPERATOR(pg_catalog.+) size))
+		OR l.t[1] OPERATOR(pg_catalog.+) (step OPERATOR(pg_catalog.*) (n OPERATOR(pg_catalog.-) 1)::pg_catalog.float8) OPERATOR(pg_catalog.<) l.t[2])
 $$;
 COMMENT ON FUNCTION stream_ckpt.cumulate(timestamp, interval, interval, timestamp)
 	IS 'the cumulating windows that hold ts: the first one, two... steps of each size, aligned to origin; fixed lengths as with hop(), size is a multiple of step; or of months; no row for a NULL or infinite ts';

@@ -3,8 +3,8 @@
  *	  cumulate() by a calendar: windows that are the first step, the first two... of a full window of days or months
  *	  (assigner.h, SC_WINDOW_CUMULATE with a unit).
  *
- * Full windows are those of calendar.c.  A step is a fixed length, counted from the full window's start as it passes; or
- * whole days or months, whose bounds are local midnights.  The last one is cut at the full window's end.  A step is a
+ * Full windows are those of calendar.c.  A step is a fixed length, counted from the full window's start as time passes;
+ * or whole days or months, whose bounds are local midnights.  The last one is cut at the full window's end.  A step is a
  * pane.  Which full window a row is in, and of days and months which step, is said by its local time, so that rows can
  * lie before their first step begins: they are part of it.
  *
