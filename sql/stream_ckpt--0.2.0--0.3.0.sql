@@ -225,6 +225,7 @@ ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN age bigint NOT NULL DEFAULT
 -- Many tasks: on how many a query runs, and what each of them took for its part of a checkpoint.
 --
 ALTER TABLE stream_ckpt.query ADD COLUMN parallelism integer NOT NULL DEFAULT 1;
+ALTER TABLE stream_ckpt.query ADD COLUMN ttl interval;
 ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN tasks integer NOT NULL DEFAULT 1;
 ALTER TABLE stream_ckpt.checkpoint
 	ADD COLUMN task_start_delay_ms float8[],
@@ -405,10 +406,10 @@ DROP FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, bool
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,
 	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
-	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1)
+	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
-COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer)
-	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs';
+COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval)
+	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs; ttl: without a window, how long the state of a group is kept after its last row, in event time';
 CREATE FUNCTION stream_ckpt.explain_query(query text, emit text DEFAULT NULL, allowed_lateness interval DEFAULT '0',
 	parallelism integer DEFAULT 1)
 RETURNS SETOF text LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_explain_query';

@@ -57,7 +57,8 @@ CREATE TABLE stream_ckpt.query (
 	preexisting_rows boolean NOT NULL,
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	paused			boolean NOT NULL DEFAULT false,
-	parallelism		integer NOT NULL DEFAULT 1
+	parallelism		integer NOT NULL DEFAULT 1,
+	ttl				interval
 );
 CREATE INDEX query_pipeline_id_idx ON stream_ckpt.query (pipeline_id);
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
@@ -487,10 +488,10 @@ COMMENT ON AGGREGATE stream_ckpt.best_rows(internal, VARIADIC "any")
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,
 	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
-	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1)
+	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
-COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer)
-	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs';
+COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval)
+	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs; ttl: without a window, how long the state of a group is kept after its last row, in event time';
 CREATE FUNCTION stream_ckpt.alter_query(query regclass, parallelism integer DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_query';
 COMMENT ON FUNCTION stream_ckpt.alter_query(regclass, integer)

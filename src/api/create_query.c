@@ -56,6 +56,7 @@ typedef struct NewQuery
 	const char *text;
 	ScEmit		emit;
 	int64		allowed_lateness;	/* microseconds */
+	int64		ttl;			/* microseconds; 0: none */
 	bool		keep_late_rows;
 	bool		dead_letter;	/* on_error => 'dead_letter' */
 	int32		parallelism;
@@ -65,6 +66,24 @@ typedef struct NewQuery
 	Oid			result_oid;
 	Oid			view_oid;
 } NewQuery;
+
+/* The parameter ttl: microseconds, 0: none. */
+static int64
+arg_ttl(FunctionCallInfo fcinfo, int n)
+{
+	int64		ttl;
+
+	/* a library that is newer than the extension */
+	if (PG_NARGS() <= n || PG_ARGISNULL(n))
+		return 0;
+	ttl = sc_arg_reach(fcinfo, n, "ttl");
+	if (ttl == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"ttl\" must be greater than zero"),
+				 errhint("Leave it out to keep groups for ever.")));
+	return ttl;
+}
 
 /* An argument that only one of its documented values is built for. */
 static void
@@ -116,7 +135,7 @@ analyze_text(NewQuery *query)
 	Query	   *parsed = sc_definition_parse(query->text, &query->select);
 
 	query->definition = sc_definition_analyze(parsed, query->text, query->emit,
-											  query->allowed_lateness);
+											  query->allowed_lateness, query->ttl);
 	query->emit = query->definition->emit;
 	if (query->keep_late_rows && (!sc_assigner_has_windows(&query->definition->window) || query->definition->stateless))
 		ereport(ERROR,
@@ -434,6 +453,7 @@ create_entry(NewQuery *query)
 	entry.pipeline_id = query->pipeline->pipeline_id;
 	entry.emit = query->emit;
 	entry.allowed_lateness = query->allowed_lateness;
+	entry.ttl = query->ttl;
 	entry.keep_late_rows = query->keep_late_rows;
 	entry.dead_letter = query->dead_letter;
 	entry.parallelism = query->parallelism;
@@ -535,7 +555,7 @@ try_query(const NewQuery *query, char *name)
 
 /*
  * create_query(name text, query text, emit text, allowed_lateness interval,
- * backfill boolean, keep_late_rows boolean, on_error text, pipeline name, parallelism integer) ->
+ * backfill boolean, keep_late_rows boolean, on_error text, pipeline name, parallelism integer, ttl interval) ->
  * regclass, the result table.
  */
 Datum
@@ -553,6 +573,7 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 	query.pipeline = sc_usable_pipeline(pipeline);
 	/* only now: catalogs of 0.2, which that refuses, don't have the argument */
 	query.parallelism = sc_arg_parallelism(fcinfo, 8);
+	query.ttl = arg_ttl(fcinfo, 9);
 	try_query(&query, name);
 	prepare_pipeline(&query, pipeline);
 	analyze_text(&query);

@@ -167,6 +167,9 @@ explain_window(Explanation *explanation)
 	if (!sc_assigner_has_windows(&definition->window))
 	{
 		add_line(explanation, "Window: none, groups never close");
+		if (query->ttl > 0)
+			add_line(explanation, "  state: until the watermark is %s past a group's last row",
+					 interval_text(query->ttl));
 		return;
 	}
 	add_line(explanation, "Window: %s", sql_of(explanation, definition->written.window));
@@ -241,7 +244,8 @@ explain_engine(Explanation *explanation)
 {
 	const ScDefinition *definition = explanation->definition;
 	const ScQuery *query = explanation->query;
-	ScEngineOptions options = {.emit = definition->emit,.allowed_lateness = query->allowed_lateness};
+	ScEngineOptions options = {.emit = definition->emit,.allowed_lateness = query->allowed_lateness,
+		.ttl = query->ttl};
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
 	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
@@ -327,7 +331,8 @@ explain_text(void *arg)
 	Query	   *parsed = sc_definition_parse(explanation->text, &select);
 
 	explanation->definition = sc_definition_analyze(parsed, explanation->text, explanation->query->emit,
-													explanation->query->allowed_lateness);
+													explanation->query->allowed_lateness,
+													explanation->query->ttl);
 	sc_check_relations(parsed);
 	sc_check_query_parallelism(explanation->pipeline, explanation->definition, explanation->query->parallelism);
 	explain_definition(explanation);

@@ -87,6 +87,8 @@ check_counters(ScQuery *query)
 	if (sc_is_log_stream(query->stream_relid) || sc_has_log_stream_partition(query->stream_relid))
 		refuse(query, "Log streams keep their rows in the write-ahead log only.",
 			   "Compare with a query over a table that gets the same rows.");
+	if (query->ttl > 0)
+		refuse(query, "Its groups begin anew after their ttl, and its definition counts all rows.", NULL);
 	if (query->preexisting_rows)
 		refuse(query, "The stream held rows when the query began, or lost some since; they are not part of it.",
 			   "Compare with a query over the rows since then.");

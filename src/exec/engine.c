@@ -93,7 +93,7 @@ compile(ScEngine *engine)
 {
 	const ScDefinition *def = engine->def;
 
-	engine->last_attno = Max(def->last_attno, def->event_time_attno);
+	engine->last_attno = Max(Max(def->last_attno, def->event_time_attno), def->ttl_attno);
 	engine->time_attno = def->event_time_attno;
 	engine->tmpcontext = CreateStandaloneExprContext();
 	engine->outcontext = CreateStandaloneExprContext();
@@ -277,6 +277,20 @@ drop_late(ScEngine *engine, bool cut)
 	engine->counters.late_rows++;
 }
 
+/*
+ * The event time by which a group with a ttl is kept.  A row without one counts as of the greatest event time so far,
+ * which is the same whenever it is read.
+ */
+static int64
+time_for_ttl(const ScEngine *engine)
+{
+	const TupleTableSlot *slot = engine->tmpcontext->ecxt_scantuple;
+	int			i = engine->def->ttl_attno - 1;
+	int64		ts = DatumGetInt64(slot->tts_values[i]);
+
+	return slot->tts_isnull[i] || TIMESTAMP_NOT_FINITE(ts) ? engine->time.max_event_time : ts;
+}
+
 /* A row of ours, whose keys are loaded, to its group in the pane, which is open. */
 static pg_attribute_always_inline void
 add_to_group(ScEngine *engine, uint32 hash)
@@ -287,10 +301,14 @@ add_to_group(ScEngine *engine, uint32 hash)
 
 	if (unlikely(bucket == NULL))
 		bucket = sc_spilled_bucket(engine, engine->current, hash);
+	if (unlikely(engine->timed))
+		engine->row_time = time_for_ttl(engine);
 	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_save(engine, bucket, group, hash, isnew);
 	sc_transitions_advance(engine, bucket, group);
+	if (unlikely(engine->timed))
+		sc_timed_touch(engine, bucket, group, isnew);
 }
 
 /*

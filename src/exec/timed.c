@@ -37,6 +37,9 @@ over_at(const ScEngine *engine, const ScTimes *times)
 {
 	int64		end;
 
+	/* without any event time so far */
+	if (!engine->sessions && times->last == SC_NO_EVENT_TIME)
+		return PG_INT64_MAX;
 	if (!engine->sessions)
 		return sc_time_add(times->last, engine->options.ttl);
 	end = sc_time_add(sc_session_window(engine, times).end, engine->options.allowed_lateness);
@@ -70,6 +73,21 @@ sc_timed_renew(ScEngine *engine, ScBucket *bucket)
 			sc_session_window(engine, times).end <= engine->watermark;
 		sc_due_push(engine, bucket, n);
 	}
+}
+
+void
+sc_timed_touch(ScEngine *engine, ScBucket *bucket, ScGroup *group, bool isnew)
+{
+	ScTimes    *times = sc_group_times(engine, group);
+	bool		timeless = times->last == SC_NO_EVENT_TIME;
+	uint32		number = engine->new_number;
+
+	times->last = Max(times->last, engine->row_time);
+	/* the first event time makes the group due at an earlier time than never */
+	if (!isnew && timeless && !sc_bucket_find_number(engine, bucket, times->position, &number))
+		elog(ERROR, "group not found in its pane");
+	if (isnew || timeless)
+		sc_due_push(engine, bucket, number);
 }
 
 /* ---------- emission ---------- */

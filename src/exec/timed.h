@@ -106,6 +106,8 @@ extern void sc_sessions_neighbours(ScEngine *engine, ScBucket *bucket, uint32 nu
 extern void sc_sessions_add_row(ScEngine *engine, ScBucket *bucket, uint32 hash);
 
 /* timed.c: what the watermark does to them */
+/* A group with a ttl has got the row at hand. */
+extern void sc_timed_touch(ScEngine *engine, ScBucket *bucket, ScGroup *group, bool isnew);
 extern int64 sc_group_due_at(const ScEngine *engine, const ScTimes *times);
 extern void sc_timed_renew(ScEngine *engine, ScBucket *bucket);
 /* emit.c: emits the groups of engine->due */

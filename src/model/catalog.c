@@ -320,6 +320,8 @@ read_query(const ScCatalogRow *row)
 		strcmp(TextDatumGetCString(sc_row_get(row, Anum_query_on_error)), "dead_letter") == 0;
 	query->paused = DatumGetBool(sc_row_get(row, Anum_query_paused));
 	query->parallelism = DatumGetInt32(sc_row_get(row, Anum_query_parallelism));
+	if (!sc_row_isnull(row, Anum_query_ttl))
+		query->ttl = sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, Anum_query_ttl)), "ttl");
 	return query;
 }
 

@@ -63,6 +63,7 @@ typedef struct ScQuery
 	int32		pipeline_id;
 	ScEmit		emit;
 	int64		allowed_lateness;	/* microseconds, >= 0 */
+	int64		ttl;			/* microseconds that a group is kept after its last row; 0: for ever */
 	List	   *settings;		/* alternating char * name, char * value */
 	Oid			stream_relid;	/* the stream it reads */
 	bool		preexisting_rows;	/* the stream held rows when the query began */

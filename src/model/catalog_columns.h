@@ -41,7 +41,8 @@
 #define Anum_query_created_at			12
 #define Anum_query_paused				13
 #define Anum_query_parallelism			14
-#define Natts_query						14
+#define Anum_query_ttl					15
+#define Natts_query						15
 
 /* stream_ckpt.state_run */
 #define Anum_run_query_id					1

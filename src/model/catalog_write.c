@@ -297,6 +297,7 @@ sc_query_insert(const ScQuery *query)
 			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
 	sc_row_set(&row, Anum_query_paused, BoolGetDatum(query->paused));
 	sc_row_set(&row, Anum_query_parallelism, Int32GetDatum(query->parallelism));
+	sc_row_set_interval(&row, Anum_query_ttl, query->ttl, query->ttl == 0);
 	insert_row("query", &row);
 	return query_id;
 }

@@ -116,6 +116,7 @@ typedef struct ScDefinition
 {
 	Oid			stream_relid;	/* the root, where the relation is partitioned */
 	AttrNumber	event_time_attno;	/* 0: there are no windows, rows need no event time */
+	AttrNumber	ttl_attno;		/* the event time that groups with a ttl are kept by; 0: there is no ttl */
 	Oid			event_time_type;	/* TIMESTAMPTZOID or TIMESTAMPOID */
 	AttrNumber	last_attno;		/* highest stream attribute that is read; a
 								 * whole-row Var makes it the last of the row */

@@ -159,6 +159,40 @@ choose_emit(ScAnalysis *an)
 	an->def->emit = an->emit;
 }
 
+/* A ttl is for groups that nothing else ends, and by the stream's event time. */
+static void
+check_ttl(ScAnalysis *an)
+{
+	bool		windows = sc_assigner_has_windows(&an->def->window);
+
+	if (an->ttl == 0)
+		return;
+	if (windows || an->def->stateless || an->query->groupClause == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 windows ? errmsg("ttl is for queries without a window") : errmsg("ttl needs GROUP BY"),
+				 windows ? errdetail("The state of a window goes when the window is over.") :
+				 errdetail("It is how long the state of a group is kept after its last row."),
+				 windows ? errhint("Leave it out, or use allowed_lateness to keep state for longer.") :
+				 errhint("Leave it out."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	if (an->best != NULL && (an->best->n > 1 || an->best->ranking != SC_ROW_NUMBER))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ttl is not supported with several rows of a group"),
+				 errdetail("A group that comes back begins with one row, and the others of before would stay."),
+				 errhint("Leave it out, or use DISTINCT ON."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	if (an->stream->event_time_attno == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("stream \"%s\" has no event time", get_rel_name(an->stream->relid)),
+				 errdetail("A ttl is a length of event time."),
+				 errhint("Leave it out, or make a stream with an event_time."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
+	an->def->ttl_attno = an->stream->event_time_attno;
+}
+
 static void
 note_written(ScAnalysis *an)
 {
@@ -173,7 +207,7 @@ note_written(ScAnalysis *an)
 
 ScDefinition *
 sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
-					  int64 allowed_lateness)
+					  int64 allowed_lateness, int64 ttl)
 {
 	ScAnalysis	an;
 
@@ -185,6 +219,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	an.grouping = "GROUP BY";
 	an.emit = emit;
 	an.allowed_lateness = allowed_lateness;
+	an.ttl = ttl;
 	an.def = palloc0(sizeof(ScDefinition));
 
 	sc_rewrite_best_rows(&an);
@@ -199,6 +234,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	sc_check_expressions(&an);
 	sc_analyze_window(&an);
 	choose_emit(&an);
+	check_ttl(&an);
 	sc_note_dependencies(&an);
 	sc_split_definition(&an);
 	sc_note_planned_dependencies(&an);
@@ -238,7 +274,7 @@ sc_definition_load(const ScQuery *query)
 	/* locks the stream, and marks columns of joins that were dropped */
 	parsed = copyObject(get_view_query(rel));
 	AcquireRewriteLocks(parsed, true, false);
-	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness);
+	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness, query->ttl);
 	def->rule = copyObject((Node *) get_view_query(rel));
 	relation_close(rel, AccessShareLock);
 	if (def->stream_relid != query->stream_relid)

@@ -20,7 +20,7 @@
  * SC_EMIT_DEFAULT; the definition has what it comes to.
  */
 extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text,
-										   ScEmit emit, int64 allowed_lateness);
+										   ScEmit emit, int64 allowed_lateness, int64 ttl);
 
 /* The same for a query's stored definition: opens its view, analyzes the rule. */
 extern ScDefinition *sc_definition_load(const ScQuery *query);

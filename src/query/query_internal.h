@@ -43,6 +43,7 @@ typedef struct ScAnalysis
 	const char *grouping;		/* what the keys are written in, for errors: "GROUP BY", or what is made one */
 	ScEmit		emit;			/* DEFAULT: not chosen yet */
 	int64		allowed_lateness;
+	int64		ttl;			/* 0: none */
 
 	/* best_rows.c */
 	ScBestRows *best;			/* NULL: a group makes one row */

@@ -89,6 +89,7 @@ engine_options(const ScQuery *catalog, ScPlace place, int64 watermark_delay)
 	options.emit = catalog->emit;
 	options.watermark_delay = watermark_delay;
 	options.allowed_lateness = catalog->allowed_lateness;
+	options.ttl = catalog->ttl;
 	options.first_key_group = sc_first_key_group(place.number, place.ntasks);
 	options.last_key_group = sc_first_key_group(place.number + 1, place.ntasks) - 1;
 	options.emit_row = emit_row;
