@@ -193,6 +193,12 @@ explain_keys(Explanation *explanation)
 
 	foreach(lc, explanation->definition->written.keys)
 		add_line(explanation, "Key: %s", sql_of(explanation, lfirst(lc)));
+	foreach(lc, explanation->definition->written.sets)
+	{
+		List	   *items = lfirst(lc);
+
+		add_line(explanation, "Grouping set: (%s)", items == NIL ? "" : sql_of(explanation, (Node *) items));
+	}
 }
 
 /* Which rows of a group are kept, in place of the aggregate that keeps them. */
