@@ -241,14 +241,21 @@ sql("INSERT INTO b VALUES ('2024-01-01 00:00:11 UTC', 1), ('2024-01-01 00:00:19 
 sync_pipelines($node);
 is(sql($of_back), '10-14=2 19-21=1', 'after the watermark went back');
 is(counter($node, 'back', 'late_rows'), 4, 'rows of what was over are late');
-# so are those of sessions that rows in the far future have closed, and no others
-sql("SELECT stream_ckpt.reset_watermark('b', '2024-01-01 00:01:00 UTC'); INSERT INTO b VALUES ('2024-01-01 00:02:10 UTC', 1)");
+# so are those that were over without a row in the far future, and those of a session that it has closed, in whatever task
+# that was (of two, 50 is the second one's); and no others
+my $far = join ', ', map { "('2024-01-01 00:02:$_ UTC', $_)" } 10, 20, 30, 40, 50;
+my $late = counter($node, 'back', 'late_rows');
+sql("SELECT stream_ckpt.reset_watermark('b', '2024-01-01 00:01:00 UTC'); INSERT INTO b VALUES $far");
 sql("SELECT stream_ckpt.alter_stream('b', max_ahead => NULL); INSERT INTO b VALUES ('2124-01-01 UTC', 5)");
 sync_pipelines($node);
-sql("SELECT stream_ckpt.reset_watermark('b', '2024-01-01 00:01:00 UTC'); INSERT INTO b VALUES ('2024-01-01 00:02:10 UTC', 1), ('2024-01-01 00:02:20 UTC', 1), ('2024-01-01 00:02:40 UTC', 3)");
+sql("SELECT stream_ckpt.reset_watermark('b', '2024-01-01 00:01:00 UTC')");
+checkpoint_all($node);
+lose_state($node, 'task');
+sql("INSERT INTO b VALUES $far, ('2024-01-01 00:02:15 UTC', 10), ('2024-01-01 00:02:55 UTC', 50), ('2024-01-01 00:03:00 UTC', 3)");
 sync_pipelines($node);
-is(sql("SELECT string_agg(to_char(s, 'SS') || '-' || to_char(e, 'SS') || '=' || n, ' ' ORDER BY s) FROM back WHERE k = 1 AND s > '2024-01-01 00:02:00'"), '10-12=1 20-22=1',
-	'after a row in the far future');
+is(counter($node, 'back', 'late_rows'), $late + 6, 'sessions that a row in the far future has closed');
+is(sql("SELECT string_agg(k || ':' || to_char(s, 'SS') || '=' || n, ' ' ORDER BY k, s) FROM back WHERE s > '2024-01-01 00:02:00' AND s < '2025-01-01'"),
+	'10:10=1 20:20=1 30:30=1 40:40=1 50:50=1 50:55=1', 'and others');
 
 # States that can't be freed one by one are, in the end: sessions come and go.
 sql('CREATE TABLE m (ts timestamptz, k int, v numeric)');

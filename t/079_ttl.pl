@@ -88,6 +88,7 @@ sub forget
 }
 
 my ($clock, $id) = (0, 0);
+my $timeless = 0.05;    # rows without an event time
 sub insert
 {
 	my ($rows, $behind) = @_;
@@ -96,7 +97,7 @@ sub insert
 
 	for (1 .. $rows)
 	{
-		my ($ts, $k, $v) = (rand() < 0.05 ? 'NULL' : $clock - int rand $behind, pick('NULL', 0 .. 8), pick('NULL', 0 .. 40));
+		my ($ts, $k, $v) = (rand() < $timeless ? 'NULL' : $clock - int rand $behind, pick('NULL', 0 .. 8), pick('NULL', 0 .. 40));
 
 		$id++;
 		push @values, "($id, timestamptz '2024-01-01 UTC' + $ts * interval '1 second', $k, $v)";
@@ -144,6 +145,7 @@ for my $round (1 .. $rounds)
 }
 
 # Nothing but the result is left.
+$timeless = 0;
 $clock += 100000;
 insert(1, 1);
 sync_pipelines($node);

@@ -147,7 +147,17 @@ add_counts(ScOffset *merged, const ScOffset *offset)
 	merged->checkpoint_id = Max(merged->checkpoint_id, offset->checkpoint_id);
 }
 
-/* Event time, the stream's options and activity are the same in all: each has seen all rows. */
+static void
+add_ranges(ScWindowRanges *merged, const ScWindowRanges *ranges)
+{
+	for (int i = 0; i < ranges->n; i++)
+		sc_ranges_add(merged, ranges->ranges[i].start, ranges->ranges[i].end);
+}
+
+/*
+ * Event time, the stream's options and activity are the same in all: each has seen all rows.  So are windows that are
+ * over, or ahead, but for sessions, of which each knows its own.
+ */
 bool
 sc_reports_merge(int64 query_id, ScOffset *merged)
 {
@@ -165,7 +175,11 @@ sc_reports_merge(int64 query_id, ScOffset *merged)
 		else if (offset->lsn != merged->lsn)
 			return false;
 		else
+		{
 			add_counts(merged, offset);
+			add_ranges(&merged->time.closed_windows, &offset->time.closed_windows);
+			add_ranges(&merged->ahead_windows, &offset->ahead_windows);
+		}
 	}
 	return n > 0 && n == report->ntasks;
 }
