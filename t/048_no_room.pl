@@ -11,7 +11,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.checkpoint_memory = 1MB\ntemp_file_limit = 500kB\n", draw => {});
+my $node = new_node('main', "stream_ckpt.checkpoint_memory = 1MB\ntemp_file_limit = 500kB\n",
+	# with less a task, whose file has the same limit, has no room for the other queries either
+	draw => { memory => [0], step => [0] });
 create_stream_table($node, 't');
 create_query($node, 'good', 't', emit => 'update');
 create_query($node, 'small', 't', emit => 'close');
