@@ -89,6 +89,17 @@ SELECT try('SELECT w.window_start, GROUPING(w.window_start) FROM clicks, stream_
 SELECT try('SELECT w.window_start, count(*) AS n FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 ORDER BY n');
 SELECT try('SELECT w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1 ORDER BY 1');
 SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, ROLLUP (2)');
+SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, ROLLUP (2)', 'update');
+SELECT try('SELECT w.window_start, url, count(*), GROUPING(url) + 1 AS g FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, ROLLUP (2)', 'update');
+SELECT try('SELECT w.window_start, url, count(*), GROUPING(url) AS g FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, ROLLUP (2)', 'update');
+SELECT try('SELECT url, ms, count(*), GROUPING(url) AS g FROM clicks GROUP BY CUBE (1, 2)');
+SELECT try('SELECT url, ms, count(*), GROUPING(url) AS g, GROUPING(ms) AS h FROM clicks GROUP BY CUBE (1, 2)');
+SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.session(ts, ''1 min'') w GROUP BY 1, ROLLUP (2)');
+SELECT stream_ckpt.create_query('q', 'SELECT url, count(*), GROUPING(url) AS g FROM clicks GROUP BY ROLLUP (1)', ttl => '1 day');
+SELECT try('SELECT count(*) FROM clicks GROUP BY GROUPING SETS ((), ())');
+SELECT try('SELECT count(*) FROM clicks GROUP BY DISTINCT GROUPING SETS ((), ())');
+SELECT try('SELECT count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY GROUPING SETS ((), ())');
+SELECT try('SELECT w.window_end, w.window_start, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY w.window_start, ROLLUP (w.window_end)');
 SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, CUBE (2)');
 SELECT try('SELECT w.window_start, url, count(*) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, GROUPING SETS (2, ())');
 SELECT try('SELECT w.window_start, count(*), count(DISTINCT url) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');

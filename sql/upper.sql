@@ -37,6 +37,8 @@ SELECT try('SELECT c.* FROM generate_series(1, 3) i, $c c WHERE n > i');
 SELECT try('SELECT window_start, unnest(ARRAY[n, n + 1]) FROM $c t');
 SELECT try('SELECT window_start, n FROM $c t', ', emit => ''update''');
 SELECT try('SELECT window_start, n FROM $c t', ', allowed_lateness => ''1 min''');
+SELECT try('SELECT w.window_start, count(*), GROUPING(w.window_start), rank() OVER (PARTITION BY w.window_start) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1');
+SELECT try('SELECT w.window_start, url, count(*), rank() OVER (PARTITION BY w.window_start, GROUPING(url) ORDER BY count(*)) FROM clicks, stream_ckpt.tumble(ts, ''1 min'') w GROUP BY 1, ROLLUP (2)');
 
 -- what is made of a query
 SELECT stream_ckpt.create_query('top', $$

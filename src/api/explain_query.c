@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "api/api_internal.h"
 #include "base/env.h"
@@ -20,6 +19,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/plannodes.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
@@ -33,6 +33,8 @@
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
 #include "worker/frame/placement.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_explain_query);
@@ -191,6 +193,12 @@ explain_keys(Explanation *explanation)
 
 	foreach(lc, explanation->definition->written.keys)
 		add_line(explanation, "Key: %s", sql_of(explanation, lfirst(lc)));
+	foreach(lc, explanation->definition->written.sets)
+	{
+		List	   *items = lfirst(lc);
+
+		add_line(explanation, "Grouping set: (%s)", items == NIL ? "" : sql_of(explanation, (Node *) items));
+	}
 }
 
 /* Which rows of a group are kept, in place of the aggregate that keeps them. */
@@ -206,13 +214,9 @@ explain_best_rows(Explanation *explanation)
 	{
 		SortGroupClause *clause = lfirst_node(SortGroupClause, lc);
 		Node	   *expr = get_sortgroupclause_expr(clause, definition->written.query->targetList);
-		Oid			opfamily;
-		Oid			type;
-		int16		strategy;
 
 		appendStringInfo(&order, "%s%s", order.len > 0 ? ", " : "", sql_of(explanation, expr));
-		if (get_ordering_op_properties(clause->sortop, &opfamily, &type, &strategy) &&
-			strategy == BTGreaterStrategyNumber)
+		if (clause->sortop == lookup_type_cache(exprType(expr), TYPECACHE_GT_OPR)->gt_opr)
 			appendStringInfoString(&order, " DESC");
 	}
 	if (definition->best->ranking != SC_ROW_NUMBER)

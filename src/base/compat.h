@@ -16,6 +16,18 @@
 #include "replication/logicalctl.h"
 #endif
 
+/* 19: the planner can be asked by EXPLAIN */
+#if PG_VERSION_NUM >= 190000
+#define sc_planner(query, text, options, params) planner((query), (text), (options), (params), NULL)
+#else
+#define sc_planner(query, text, options, params) planner((query), (text), (options), (params))
+#endif
+
+/* 18: what EXPLAIN works with has a header of its own */
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_state.h"
+#endif
+
 #if PG_VERSION_NUM < 150000
 #error "stream_ckpt needs PostgreSQL 15 or later"
 #endif

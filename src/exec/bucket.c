@@ -114,6 +114,24 @@ spread_of(const ScEngine *engine, const ScBucket *bucket, const ScCell *cell)
 				  sc_group_times(engine, sc_bucket_group(engine, bucket, cell->number - 1))->id);
 }
 
+/* Puts the "n" cells of another table into the bucket's, which is empty and has room for them. */
+static void
+place_cells(ScEngine *engine, ScBucket *bucket, const ScCell *cells, uint32 n)
+{
+	for (uint32 i = 0; i < n; i++)
+	{
+		uint32		to;
+
+		if (cells[i].number == 0 || cells[i].number == SC_CELL_DELETED)
+			continue;
+		to = cell_of(bucket, spread_of(engine, bucket, &cells[i]));
+		while (bucket->cells[to].number != 0)
+			to = (to + 1) & bucket->cell_mask;
+		bucket->cells[to] = cells[i];
+		bucket->nused++;
+	}
+}
+
 /*
  * Doubles the table, if that isn't full of what was deleted.  Fails if there can't be more groups; groups stay in their
  * places.
@@ -131,18 +149,7 @@ grow_cells(ScEngine *engine, ScBucket *bucket)
 				 errmsg("too many groups in one window of a continuous query")));
 
 	allocate_cells(bucket, nlive < nold / 2 ? nold : nold * 2);
-	bucket->nused = nlive;
-	for (uint32 i = 0; i < nold; i++)
-	{
-		uint32		to;
-
-		if (old[i].number == 0 || old[i].number == SC_CELL_DELETED)
-			continue;
-		to = cell_of(bucket, spread_of(engine, bucket, &old[i]));
-		while (bucket->cells[to].number != 0)
-			to = (to + 1) & bucket->cell_mask;
-		bucket->cells[to] = old[i];
-	}
+	place_cells(engine, bucket, old, nold);
 	pfree(old);
 }
 
@@ -490,6 +497,21 @@ sc_bucket_regroup(ScEngine *engine, ScBucket *bucket)
 	for (uint32 i = 0; engine->timed && i < n; i++)
 		bucket->ngone += !sc_group_is_live(engine, sc_bucket_group(engine, bucket, i));
 	engine->ngroups += n - bucket->ngone;
+}
+
+/*
+ * After several groups were removed, by sc_bucket_remove_last from the last one on: others may have been found through
+ * them, if the cells grew in between.
+ */
+void
+sc_bucket_place_again(ScEngine *engine, ScBucket *bucket)
+{
+	ScCell	   *old = bucket->cells;
+	uint32		size = bucket->cell_mask + 1;
+
+	allocate_cells(bucket, size);
+	place_cells(engine, bucket, old, size);
+	pfree(old);
 }
 
 /*

@@ -80,7 +80,7 @@ failed_desc(const ScEngine *engine)
 	}
 	for (int i = 0; i < def->nkeys; i++)
 	{
-		char	   *name = psprintf("key_%d", i + 1);
+		char	   *name = def->nsets > 0 && i == def->nkeys - 1 ? "grouping_set" : psprintf("key_%d", i + 1);
 		ListCell   *lc;
 
 		foreach(lc, def->target)
@@ -113,6 +113,10 @@ sc_emit_compile(ScEngine *engine)
 	if (engine->def->window_value != NULL)
 		engine->window_value = ExecInitExpr(engine->def->window_value, NULL);
 	sc_upper_compile(engine);
+	engine->result_key = palloc(sizeof(ExprState *) * Max(engine->def->nresult_key, 1));
+	for (int i = 0; i < engine->def->nresult_key; i++)
+		engine->result_key[i] = ExecInitExpr(list_nth_node(TargetEntry, engine->def->target,
+														   engine->def->result_key[i] - 1)->expr, NULL);
 	engine->having = ExecInitQual(engine->def->having, NULL);
 	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->outcontext,
 												 engine->result_slot, NULL, NULL);
@@ -167,11 +171,8 @@ deletion_row(ScEngine *engine)
 	for (int i = 0; i < def->nresult_key; i++)
 	{
 		int			column = def->result_key[i] - 1;
-		TargetEntry *target = list_nth_node(TargetEntry, def->target, column);
-		int			from = castNode(Var, target->expr)->varattno - 1;
 
-		slot->tts_values[column] = engine->group_slot->tts_values[from];
-		slot->tts_isnull[column] = engine->group_slot->tts_isnull[from];
+		slot->tts_values[column] = ExecEvalExpr(engine->result_key[i], engine->outcontext, &slot->tts_isnull[column]);
 	}
 	return ExecStoreVirtualTuple(slot);
 }

@@ -95,6 +95,7 @@ sc_signature(const ScEngine *engine, int version)
 				append_type(&buf, &trans->input_types[i]);
 		}
 	}
+	sc_sets_sign(engine->def, &buf);
 	if (engine->def->best != NULL)
 		sc_best_rows_sign(engine->def->best, &buf);
 	result = hash_bytes((unsigned char *) buf.data, buf.len);

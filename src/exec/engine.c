@@ -106,6 +106,7 @@ compile(ScEngine *engine)
 
 	sc_where_compile(engine);
 	sc_keys_compile(engine);
+	sc_sets_compile(engine);
 	sc_aggregates_compile(engine);
 	sc_route_compile(engine);
 	if (def->stateless)
@@ -311,6 +312,12 @@ add_to_group(ScEngine *engine, uint32 hash)
 		sc_timed_touch(engine, bucket, group, isnew);
 }
 
+static void
+add_to_group_of_set(ScEngine *engine, uint32 hash)
+{
+	add_to_group(engine, hash);
+}
+
 /*
  * A row of windows of several panes is late for each of them that is over.  False: for all of them, and it doesn't go
  * any further.
@@ -423,7 +430,9 @@ add_row(ScEngine *engine, bool cut)
 		engine->current = sc_pane_open(engine, engine->span.key);
 		engine->at = engine->current->bucket;
 	}
-	if (sc_is_ours(engine, hash))
+	if (unlikely(engine->nsets > 0))
+		sc_sets_add(engine, add_to_group_of_set);
+	else if (sc_is_ours(engine, hash))
 		add_to_group(engine, hash);
 }
 
@@ -559,12 +568,12 @@ sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot)
  * Barriers and figures
  * --------------------------------------------------------------------- */
 
-/* The one group of a query without windows and keys is there before any row has come. */
+/* The one group of a query, or of a grouping set, without windows and keys is there before any row has come. */
 static void
 make_only_group(ScEngine *engine)
 {
-	uint32		hash = sc_keys_hash(engine);
 	ScBucket   *bucket;
+	uint32		hash;
 	bool		isnew;
 
 	if (engine->current == NULL)
@@ -572,6 +581,12 @@ make_only_group(ScEngine *engine)
 	if (engine->current == NULL)
 		engine->current = sc_pane_open(engine, engine->span.key);
 	bucket = engine->at = engine->current->bucket;
+	if (engine->nsets > 0)
+	{
+		sc_sets_make_empty(engine);
+		return;
+	}
+	hash = sc_keys_hash(engine);
 	/* a spilled pane has it; else it may be gone with a row that failed */
 	if (bucket != NULL && bucket->ngroups == 0 && sc_is_ours(engine, hash))
 		(void) sc_bucket_lookup(engine, bucket, hash, &isnew);
@@ -584,7 +599,7 @@ sc_engine_emit_changed(ScEngine *engine)
 	int			n;
 
 	engine->running = true;
-	if (engine->def->one_row)
+	if (engine->def->one_row || engine->has_empty_set)
 		make_only_group(engine);
 	if (engine->shared)
 		sc_shared_emit_changes(engine);

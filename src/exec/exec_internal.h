@@ -308,6 +308,12 @@ struct ScEngine
 	Datum	   *key_values;		/* of the current row */
 	uint8	   *key_nulls;
 
+	/* several grouping sets (grouping_sets.c) */
+	int			nsets;			/* else 0 */
+	bool		has_empty_set;	/* one without keys and windows: its group is always there */
+	Datum	   *row_values;		/* keys of the current row, */
+	uint8	   *row_nulls;		/* whatever set its groups are of */
+
 	int			ntrans;
 	ScTrans    *trans;
 	int			naggs;
@@ -325,6 +331,7 @@ struct ScEngine
 	TupleTableSlot *window_row; /* stateless.c, of windows that share panes: a result row to be emitted */
 	TupleTableSlot *emitted_window; /* of which window_value is computed */
 	ExprState  *window_value;	/* NULL: window_start is its own */
+	ExprState **result_key;		/* of each of def->result_key */
 	ExprState  *having;
 	ProjectionInfo *projection;
 	TupleDesc	result_desc;
@@ -559,6 +566,7 @@ extern bool sc_bucket_find_number(ScEngine *engine, ScBucket *bucket, uint32 has
 extern ScGroup *sc_bucket_append(ScEngine *engine, ScBucket *bucket, uint32 *number);
 extern void sc_bucket_regroup(ScEngine *engine, ScBucket *bucket);
 extern void sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash);
+extern void sc_bucket_place_again(ScEngine *engine, ScBucket *bucket);
 extern void sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group,
 							 uint32 number);
 extern void sc_bucket_list_changed(ScBucket *bucket, ScGroup *group, uint32 number);
@@ -629,6 +637,13 @@ extern void sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uin
 extern void sc_undo_end_row(ScEngine *engine);
 /* The row's group, which may have moved, is combined with a copy of this number; UINT32_MAX: it is through. */
 extern void sc_undo_note_copy(ScEngine *engine, ScGroup *group, uint32 copied);
+
+/* grouping_sets.c: the current row, whose keys are loaded, to a group of each set */
+extern void sc_sets_compile(ScEngine *engine);
+extern void sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash));
+/* The groups of sets without keys, in the current pane. */
+extern void sc_sets_make_empty(ScEngine *engine);
+extern void sc_sets_sign(const ScDefinition *def, StringInfo buf);
 
 /* emit.c */
 extern void sc_emit_skip_group(ScEngine *engine);

@@ -6,7 +6,7 @@
  * 'dead_letter' goes on without exactly the row that failed, so before each row
  * the states of its group are saved (options.undo): by value, by a copy, or, where they can only be
  * serialised, as serialfn's bytes; kept inputs by their length.  An error before
- * that (in WHERE, a key, the window) has changed nothing.
+ * that (in WHERE, a key, the window) has changed nothing.  Of several grouping sets each has a group of the row.
  *
  * The same for result rows: emission remembers the group that it is at (emit.c),
  * and goes on behind it.
@@ -30,34 +30,46 @@ typedef struct SavedState
 	Size		len;			/* kept inputs */
 } SavedState;
 
+/* A group that the row has made, or is about to change. */
+typedef struct SavedGroup
+{
+	ScBucket   *bucket;
+	ScGroup    *group;			/* but for one that was made: others that were made may have moved it */
+	uint32		hash;
+	bool		isnew;			/* the row has made the group, */
+	uint32		number;			/* which has this number, if groups come and go */
+	uint32		copied;			/* a copy that is being combined with it (sessions.c); UINT32_MAX: none */
+	int			nsaved;			/* states saved */
+	SavedState *states;
+} SavedGroup;
+
 struct ScUndo
 {
 	MemoryContext context;		/* copies; reset for each row */
 	bool		in_row;
-	ScBucket   *bucket;			/* NULL: the row has changed nothing yet */
-	ScGroup    *group;
-	uint32		hash;
-	bool		isnew;			/* the row has made the group */
-	uint32		copied;			/* a copy that is being combined with it (sessions.c); UINT32_MAX: none */
-	int			nsaved;			/* states saved */
-	SavedState *states;
+	int			ngroups;		/* 0: the row has changed nothing yet */
+	SavedGroup *groups;			/* one, or of each grouping set one that is made and one that is changed */
 };
 
 /* The current context is the engine's. */
 void
 sc_undo_compile(ScEngine *engine)
 {
+	int			n = Max(2 * engine->nsets, 1);
+
 	engine->undo = palloc0(sizeof(ScUndo));
 	engine->undo->context = AllocSetContextCreate(engine->context, "stream_ckpt undo",
 												  ALLOCSET_DEFAULT_SIZES);
-	engine->undo->states = palloc0(sizeof(SavedState) * Max(engine->ntrans, 1));
+	engine->undo->groups = palloc0(sizeof(SavedGroup) * n);
+	for (int i = 0; i < n; i++)
+		engine->undo->groups[i].states = palloc0(sizeof(SavedState) * Max(engine->ntrans, 1));
 }
 
 void
 sc_undo_begin_row(ScEngine *engine)
 {
 	engine->undo->in_row = true;
-	engine->undo->bucket = NULL;
+	engine->undo->ngroups = 0;
 }
 
 void
@@ -94,29 +106,32 @@ save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedStat
 	}
 }
 
-/* The row is about to advance the states of "group". */
+/* The row is about to advance the states of "group", or has made it. */
 void
 sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bool isnew)
 {
 	ScUndo	   *undo = engine->undo;
+	SavedGroup *saved = &undo->groups[undo->ngroups];
 	MemoryContext old;
 
-	undo->bucket = bucket;
-	undo->group = group;
-	undo->hash = hash;
-	undo->isnew = isnew;
-	undo->copied = UINT32_MAX;
-	undo->nsaved = 0;
+	if (undo->ngroups++ == 0)
+		MemoryContextReset(undo->context);
+	saved->bucket = bucket;
+	saved->group = group;
+	saved->hash = hash;
+	saved->isnew = isnew;
+	saved->copied = UINT32_MAX;
+	saved->number = engine->new_number;
+	saved->nsaved = 0;
 	if (isnew)
 		return;
-	MemoryContextReset(undo->context);
 	old = MemoryContextSwitchTo(undo->context);
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		save_state(engine, &engine->trans[t], sc_group_states(engine, group)[t],
-				   sc_group_state_flags(engine, group)[t], &undo->states[t]);
-		undo->nsaved++;
+				   sc_group_state_flags(engine, group)[t], &saved->states[t]);
+		saved->nsaved++;
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -124,8 +139,10 @@ sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bo
 void
 sc_undo_note_copy(ScEngine *engine, ScGroup *group, uint32 copied)
 {
-	engine->undo->group = group;
-	engine->undo->copied = copied;
+	SavedGroup *saved = &engine->undo->groups[engine->undo->ngroups - 1];
+
+	saved->group = group;
+	saved->copied = copied;
 }
 
 static void
@@ -142,10 +159,9 @@ restore_inputs(ScBucket *bucket, Datum state, const SavedState *saved)
 
 /* The reverse of save_state, into the pane's memory. */
 static void
-restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
+restore_state(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *flags,
 			  const SavedState *saved)
 {
-	ScBucket   *bucket = engine->undo->bucket;
 	MemoryContext old;
 
 	if (saved->flags & SC_STATE_INPUTS)
@@ -172,27 +188,43 @@ restore_state(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags,
 	}
 }
 
-/* The group of the row at fault is as it was before it; one that the row made is gone. */
+/* A group of the row at fault is as it was before it; one that the row made is gone. */
 static void
-restore_group(ScEngine *engine)
+restore_group(ScEngine *engine, SavedGroup *saved)
 {
-	ScUndo	   *undo = engine->undo;
+	ScBucket   *bucket = saved->bucket;
 	MemoryContext old;
 
-	if (undo->isnew && engine->timed)
-		sc_bucket_delete(engine, undo->bucket, engine->new_number);
-	else if (undo->isnew)
-		sc_bucket_remove_last(engine, undo->bucket, undo->hash);
-	if (undo->isnew)
+	if (saved->isnew && engine->timed)
+		sc_bucket_delete(engine, bucket, saved->number);
+	else if (saved->isnew)
+		sc_bucket_remove_last(engine, bucket, saved->hash);
+	if (saved->isnew)
 		return;
-	if (undo->copied != UINT32_MAX)
-		sc_bucket_drop_copy(engine, undo->bucket, undo->copied);
-	old = MemoryContextSwitchTo(undo->context);
-	engine->aggstate->curaggcontext = undo->bucket->aggcontext;
-	for (int t = 0; t < undo->nsaved; t++)
-		restore_state(engine, &engine->trans[t], &sc_group_states(engine, undo->group)[t],
-					  &sc_group_state_flags(engine, undo->group)[t], &undo->states[t]);
+	if (saved->copied != UINT32_MAX)
+		sc_bucket_drop_copy(engine, bucket, saved->copied);
+	old = MemoryContextSwitchTo(engine->undo->context);
+	engine->aggstate->curaggcontext = bucket->aggcontext;
+	for (int t = 0; t < saved->nsaved; t++)
+		restore_state(engine, bucket, &engine->trans[t], &sc_group_states(engine, saved->group)[t],
+					  &sc_group_state_flags(engine, saved->group)[t], &saved->states[t]);
 	MemoryContextSwitchTo(old);
+}
+
+/* All of them, the last one first. */
+static void
+restore_groups(ScEngine *engine)
+{
+	ScUndo	   *undo = engine->undo;
+
+	for (int i = undo->ngroups - 1; i >= 0; i--)
+		restore_group(engine, &undo->groups[i]);
+	for (int i = 0; i < undo->ngroups && undo->ngroups > 1; i++)
+	{
+		if (undo->groups[i].isnew)
+			sc_bucket_place_again(engine, undo->groups[i].bucket);
+	}
+	undo->ngroups = 0;
 }
 
 ScEngineFault
@@ -216,9 +248,7 @@ sc_engine_after_error(ScEngine *engine)
 	if (!undo->in_row)
 		return SC_FAULT_ENGINE;
 	undo->in_row = false;
-	if (undo->bucket)
-		restore_group(engine);
-	undo->bucket = NULL;
+	restore_groups(engine);
 	engine->running = false;
 	return SC_FAULT_ROW;
 }

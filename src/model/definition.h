@@ -68,6 +68,7 @@ typedef struct ScWritten
 	Node	   *window;			/* the call in FROM, or the item of GROUP BY; NULL: there are no windows */
 	List	   *quals;			/* WHERE and JOIN ... ON */
 	List	   *keys;			/* items of GROUP BY but the window's */
+	List	   *sets;			/* several grouping sets: of List of Node *, items of GROUP BY */
 	List	   *best_order;		/* of SortGroupClause: which rows of a group are the best */
 } ScWritten;
 
@@ -127,8 +128,10 @@ typedef struct ScDefinition
 	bool		never_closes;	/* a key reads the event time, but there are no windows */
 	ScEmit		emit;			/* CLOSE with windows only; never DEFAULT */
 	List	   *quals;			/* implicitly ANDed; NIL: every row */
-	int			nkeys;			/* without the window's columns */
+	int			nkeys;			/* without the window's columns; with the number of the grouping set, if there are several */
 	ScKey	   *keys;
+	int			nsets;			/* grouping sets, if there are several; else 0 */
+	bool	   *set_keys;		/* nsets * nkeys: has the set the key?  The last key is the set's number */
 	int			naggs;
 	ScAggregate *aggs;
 	ScBestRows *best;			/* NULL: a group makes one row.  Else its rows are the state of the only aggregate, and

@@ -176,6 +176,12 @@ check_ttl(ScAnalysis *an)
 				 windows ? errhint("Leave it out, or use allowed_lateness to keep state for longer.") :
 				 errhint("Leave it out."),
 				 sc_errposition(an, sc_from_item_location(an, 0))));
+	if (an->query->groupingSets != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ttl is not supported with grouping sets"),
+				 errhint("Leave it out, or create one continuous query for each set of keys."),
+				 sc_errposition(an, sc_from_item_location(an, 0))));
 	if (an->best != NULL && (an->best->n > 1 || an->best->ranking != SC_ROW_NUMBER))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -193,6 +199,25 @@ check_ttl(ScAnalysis *an)
 	an->def->ttl_attno = an->stream->event_time_attno;
 }
 
+/* The items of GROUP BY of each grouping set. */
+static List *
+written_sets(ScAnalysis *an)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, an->sets)
+	{
+		List	   *items = NIL;
+		ListCell   *lc_ref;
+
+		foreach(lc_ref, (List *) lfirst(lc))
+			items = lappend(items, get_sortgroupref_tle(lfirst_int(lc_ref), an->query->targetList)->expr);
+		result = lappend(result, items);
+	}
+	return result;
+}
+
 static void
 note_written(ScAnalysis *an)
 {
@@ -202,6 +227,7 @@ note_written(ScAnalysis *an)
 	written->window = an->window_call != NULL ? (Node *) an->window_call : an->window_item;
 	written->quals = an->quals;
 	written->keys = an->key_exprs;
+	written->sets = written_sets(an);
 	written->best_order = an->best_order;
 }
 
@@ -378,6 +404,8 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	{
 		TargetEntry *target = grouped_target(an.query, columns[i]);
 
+		if (target == NULL && IsA(list_nth_node(TargetEntry, an.query->targetList, columns[i])->expr, GroupingFunc))
+			continue;
 		if (target == NULL && an.best != NULL &&
 			IsA(list_nth_node(TargetEntry, an.query->targetList, columns[i])->expr, WindowFunc))
 		{
@@ -397,6 +425,8 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 			result = is_covered(an.query, item, columns, ncolumns);
 	}
 	if (result && !number && sc_needs_row_number(&an))
+		return false;
+	if (result && !sc_columns_tell_sets_apart(an.query, columns, ncolumns))
 		return false;
 	return result && (window || !has_window(an.query));
 }

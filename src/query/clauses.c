@@ -188,33 +188,6 @@ refuse_window_functions(ScAnalysis *an)
 						 "Leave it out: the window of a continuous query is in FROM, as stream_ckpt.tumble(...).");
 }
 
-/* The plain keys beside ROLLUP and the like are grouping sets, too: the name is the clause's. */
-static void
-refuse_grouping_sets(ScAnalysis *an)
-{
-	GroupingSet *set = NULL;
-	const char *name = "GROUP BY ()";
-	ListCell   *lc;
-
-	if (an->query->groupingSets == NIL)
-		return;
-	foreach(lc, an->query->groupingSets)
-	{
-		set = lfirst_node(GroupingSet, lc);
-		if (set->kind == GROUPING_SET_ROLLUP)
-			name = "ROLLUP";
-		else if (set->kind == GROUPING_SET_CUBE)
-			name = "CUBE";
-		else if (set->kind == GROUPING_SET_SETS)
-			name = "GROUPING SETS";
-		else
-			continue;
-		break;
-	}
-	sc_refuse_clause(an, set->location, name,
-					 "Create one continuous query for each set of keys.");
-}
-
 /* The call of a window function below "node", or NULL. */
 static bool
 find_window_call(Node *node, int *location)
@@ -290,7 +263,6 @@ sc_check_clauses(ScAnalysis *an)
 	refuse_distinct(an);
 	sc_check_order(an);
 	refuse_window_functions(an);
-	refuse_grouping_sets(an);
 	refuse_set_returning(an);
 	refuse_equal_names(an);
 }

@@ -283,9 +283,6 @@ check_core_node(ScAnalysis *an, Node *node)
 	if (IsA(node, SubLink))
 		sc_refuse_clause(an, ((SubLink *) node)->location, "a subquery",
 						 "Write the definition as one SELECT over the stream.");
-	if (IsA(node, GroupingFunc))
-		sc_refuse_clause(an, ((GroupingFunc *) node)->location, "GROUPING",
-						 "Leave it out: without grouping sets it is always 0.");
 	if (returns_set(node))
 		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
 						 "Apply it to the result table when you read it.");

@@ -15,7 +15,7 @@
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
  *	 kept_rows.c	the columns of rows that are kept of a group
- *	 split.c		splits at GROUP BY into the source part and the upper part
+ *	 split.c		splits at GROUP BY into the source part and the upper part; grouping_sets.c if it is several
  *	 upper.c		plans what is above the core level, once window_local.c, with carriers.c, has found it window-local
  *
  * position.c turns a node's location into an error position; explain.c gives hints to the errors that
@@ -66,6 +66,9 @@ typedef struct ScAnalysis
 	bool		grouped_window[SC_WINDOW_COLUMNS + 1];	/* by attribute number */
 	List	   *key_exprs;		/* of Node *, as written in GROUP BY */
 	List	   *key_clauses;	/* of SortGroupClause *, in the same order */
+
+	/* grouping_sets.c */
+	List	   *sets;			/* of List of int (tleSortGroupRef), if there are several; else NIL */
 	List	   *aggrefs;		/* of Aggref *, as written */
 	List	   *best_exprs;		/* of Node *, as written: the columns of rows that are kept */
 
@@ -150,6 +153,18 @@ extern Var *sc_group_var(AttrNumber attno, Node *expr);
 /* Position of "expr" in the list of what GROUP BY or the aggregates hold, or -1. */
 extern int	sc_find_expr(List *exprs, Node *expr);
 extern void sc_split_definition(ScAnalysis *an);
+
+/*
+ * grouping_sets.c: reads GROUPING SETS, when GROUP BY is read; adds the set's number to def's keys; what GROUPING() is over
+ * the group slot.
+ */
+extern void sc_analyze_grouping_sets(ScAnalysis *an);
+extern void sc_build_set_key(ScAnalysis *an);
+extern Node *sc_grouping_value(ScAnalysis *an, const GroupingFunc *call);
+/* The columns of the result (from 1) that are GROUPING(); do they tell the sets apart? */
+extern bool sc_find_grouping_columns(ScAnalysis *an, List **columns);
+/* Do these columns of a query (from 0)? */
+extern bool sc_columns_tell_sets_apart(Query *query, const int *columns, int ncolumns);
 
 /* window_local.c: fills in the result's window column */
 extern void sc_check_window_local(ScAnalysis *an);

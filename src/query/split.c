@@ -162,7 +162,7 @@ reads_unknown_window(Node *node, ScAnalysis *an)
 /*
  * WHERE, and what of HAVING is about keys alone: as PostgreSQL's planner does it, the aggregates
  * don't see rows of groups that such a condition rules out.  HAVING keeps it all the same, for
- * groups in a state that was saved before.
+ * groups in a state that was saved before.  Of several grouping sets it is about keys that some of them leave out.
  */
 static List *
 source_quals(ScAnalysis *an)
@@ -175,7 +175,7 @@ source_quals(ScAnalysis *an)
 							 make_ands_implicit(source_expr(an, lfirst(lc))));
 	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
 	{
-		if (!contain_agg_clause(lfirst(lc)) && !reads_unknown_window(lfirst(lc), an) &&
+		if (an->sets == NIL && !contain_agg_clause(lfirst(lc)) && !reads_unknown_window(lfirst(lc), an) &&
 			!(an->best != NULL && sc_reads_beyond_keys(an, lfirst(lc))))
 			result = list_concat(result,
 								 make_ands_implicit(source_expr(an, lfirst(lc))));
@@ -274,7 +274,8 @@ analyze_group_by(ScAnalysis *an)
 
 	if (an->def->stateless)
 		return;
-	if (query->groupClause == NIL)
+	sc_analyze_grouping_sets(an);
+	if (query->groupClause == NIL && (an->sets == NIL || sc_assigner_has_windows(&an->def->window)))
 	{
 		check_ungrouped(an);
 		return;
@@ -330,6 +331,7 @@ build_keys(ScAnalysis *an)
 		key->lt_operator = clause->sortop;
 		key++;
 	}
+	sc_build_set_key(an);
 }
 
 /* ---------- the upper part ---------- */
@@ -367,7 +369,7 @@ aggregate_var(ScAnalysis *an, Aggref *aggref)
 		i = list_length(an->aggrefs);
 		an->aggrefs = lappend(an->aggrefs, aggref);
 	}
-	return sc_group_var(SC_WINDOW_COLUMNS + list_length(an->key_exprs) + i + 1,
+	return sc_group_var(SC_WINDOW_COLUMNS + an->def->nkeys + i + 1,
 					 (Node *) aggref);
 }
 
@@ -411,6 +413,8 @@ final_mutator(Node *node, ScAnalysis *an)
 		return (Node *) sc_group_var(SC_WINDOW_COLUMNS + key + 1, node);
 	if (an->best != NULL && sc_is_of_row(an, node))
 		return (Node *) sc_row_var(an, node);
+	if (IsA(node, GroupingFunc))
+		return sc_grouping_value(an, (GroupingFunc *) node);
 	if (IsA(node, Aggref))
 		return (Node *) aggregate_var(an, (Aggref *) node);
 	if (IsA(node, Var))
@@ -571,7 +575,8 @@ refuse_missing_key(ScAnalysis *an, const char *what, int location)
 {
 	bool		update = (an->emit == SC_EMIT_UPDATE);
 	bool		windows = sc_assigner_has_windows(&an->def->window);
-	const char *number = sc_needs_row_number(an) ? ", and the row's number" : "";
+	const char *number = sc_needs_row_number(an) ? ", and the row's number" :
+		an->sets != NIL ? ", and GROUPING()" : "";
 
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -594,7 +599,7 @@ static void
 build_result_key(ScAnalysis *an)
 {
 	ScDefinition *def = an->def;
-	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 2));
+	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 2 + list_length(def->target)));
 	bool		needed = (an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0);
 	int			n = 0;
 
@@ -607,7 +612,7 @@ build_result_key(ScAnalysis *an)
 							   def->window.kind == SC_WINDOW_SESSION ? "window_start" : "a column of the window",
 							   exprLocation((Node *) an->query->targetList));
 	}
-	for (int i = 0; i < def->nkeys; i++)
+	for (int i = 0; i < list_length(an->key_exprs); i++)
 	{
 		AttrNumber	column = find_result_column(def, SC_WINDOW_COLUMNS + i + 1);
 
@@ -620,6 +625,21 @@ build_result_key(ScAnalysis *an)
 	sc_check_ranking(an, needed);
 	if (an->best != NULL && an->best->ranking != SC_ROW_NUMBER)
 		return;
+	if (an->sets != NIL)
+	{
+		List	   *grouping;
+		ListCell   *lc;
+
+		if (!sc_find_grouping_columns(an, &grouping))
+		{
+			if (needed)
+				refuse_missing_key(an, "GROUPING() of the keys that not all grouping sets have",
+								   exprLocation((Node *) an->query->targetList));
+			return;
+		}
+		foreach(lc, grouping)
+			columns[n++] = lfirst_int(lc);
+	}
 	if (sc_needs_row_number(an))
 	{
 		columns[n] = find_result_column(def, SC_BEST_NUMBER(def));
@@ -647,7 +667,7 @@ check_shared_keys(ScAnalysis *an)
 
 	if (sc_assigner_knows_window(&def->window) || (an->emit == SC_EMIT_CLOSE && an->allowed_lateness == 0))
 		return;
-	for (int i = 0; i < def->nkeys; i++)
+	for (int i = 0; i < list_length(an->key_exprs); i++)
 	{
 		if (sc_key_equality_can_change(&def->keys[i]))
 			ereport(ERROR,

@@ -79,7 +79,7 @@ sc_plan_upper(ScAnalysis *an)
 			upper->target = lappend(upper->target, copyObject(target));
 	}
 	forget_relations(an->upper);
-	upper->plan = planner(an->upper, "stream_ckpt: what is above the groups", 0, NULL);
+	upper->plan = sc_planner(an->upper, "stream_ckpt: what is above the groups", 0, NULL);
 	/* the plan is kept: nobody would lock them, nor plan again when they change */
 	if (upper->plan->relationOids != NIL)
 		sc_refuse_clause(an, exprLocation((Node *) an->upper->targetList),
