@@ -56,6 +56,12 @@ bench_cumulate() { bench_ratio cumulate "$(by_window "cumulate(ts, '1 minute', '
 
 bench_session() { bench_ratio session "$(by_window "session(ts, '30 seconds')" user_id)" "$(by_window "tumble(ts, '1 minute')" user_id)"; }
 
+bench_top3() {
+	local groups
+	groups=$(by_window "tumble(ts, '1 minute')" url_id)
+	bench_ratio top3 "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY window_start ORDER BY hits DESC, key) AS place FROM ($groups) g) p WHERE place <= 3" "$groups"
+}
+
 bench_calendar() {
 	bench_ratio calendar "$(by_window "tumble(ts, '1 day', timezone => 'Europe/Berlin')" url_id)" "$(by_window "tumble(ts, '1 day')" url_id)" \
 		"emit => 'update'" "emit => 'update'"
