@@ -80,6 +80,25 @@ SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY aucti
 SELECT try('SELECT * FROM (SELECT price, row_number() OVER (ORDER BY price) AS rn FROM bids, stream_ckpt.tumble(at, ''1 h'') w) r WHERE rn <= 3');
 SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids ORDER BY auction, ROW(price, bidder)');
 SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids', 'close');
+-- rows as values: of the subquery, of a composite type, and those that have no type
+SELECT try('SELECT auction, rn, to_jsonb(r) - ''rn'' AS j FROM (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn <= 3');
+SELECT try('WITH r AS (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) SELECT x, to_jsonb(other) AS j FROM r other(x) WHERE rn = 1 AND other IS NOT NULL');
+CREATE TYPE pair AS (a int, b text);
+SELECT try('SELECT auction, (p).a AS a, to_jsonb(p) AS j FROM (SELECT auction, ROW(auction, bidder)::pair AS p, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1');
+SELECT try('SELECT auction, to_jsonb(p) AS j FROM (SELECT auction, ROW(price, bidder) AS p, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1');
+SELECT try('SELECT auction, (p).f1 FROM (SELECT auction, ROW(price, bidder) AS p, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1');
+SELECT try('SELECT auction, to_jsonb(p) AS j FROM (SELECT auction, ARRAY[ROW(price, bidder)] AS p, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1');
+SELECT try('SELECT auction, price FROM (SELECT auction, price, ROW(price, bidder) AS p, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rn FROM bids) r WHERE rn = 1 AND p IS NOT NULL');
+SELECT try('SELECT DISTINCT ON (auction) auction, price FROM bids ORDER BY auction, ARRAY[ROW(price, bidder)]');
+-- what a bound is
+CREATE FUNCTION three() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 3; END';
+CREATE FUNCTION never(bigint, int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT false';
+CREATE OPERATOR < (FUNCTION = never, LEFTARG = bigint, RIGHTARG = int);
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 3::smallint AND rn < bigint ''4''');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= three()');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 1 + 2');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn <= 70000::smallint');
+SELECT try('SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS rn FROM bids) r WHERE rn OPERATOR(topn.<) 3');
 -- nobody else calls the aggregate
 SELECT stream_ckpt.best_rows_combine('\x00', '\x00');
 

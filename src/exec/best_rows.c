@@ -16,8 +16,8 @@
  * Integers are in the machine's byte order.  Of two rows that are as good as each other the one that came first is
  * better; with ranks (ScRanking) they have one number.
  *
- * The rule: a state depends on what the columns' types are and how they are sorted, which is part of the query's
- * signature (sc_best_rows_sign).
+ * The rule: a state depends on what the columns' types are, down to the columns of row types, and how they are sorted,
+ * which is part of the query's signature (sc_best_rows_sign).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,7 +28,10 @@
 #include "base/sqlfunc.h"
 #include "catalog/pg_type.h"
 #include "exec/exec_internal.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_best_rows_add);
 PG_FUNCTION_INFO_V1(stream_ckpt_best_rows_combine);
@@ -391,6 +394,45 @@ stream_ckpt_best_rows_combine(PG_FUNCTION_ARGS)
 
 /* ---------- the rows of a group ---------- */
 
+/*
+ * What a type is made of, down to types that nobody can change: ALTER TYPE doesn't know of the values in our states.
+ * Their rows would be read with the new columns.
+ */
+static void
+sign_type(StringInfo buf, Oid type)
+{
+	Oid			element = get_base_element_type(type);
+	TupleDesc	desc;
+
+	check_stack_depth();
+	appendStringInfo(buf, " %u", type);
+	if (OidIsValid(element))
+	{
+		sign_type(buf, element);
+		return;
+	}
+	type = getBaseType(type);
+	if (type_is_range(type))
+		sign_type(buf, get_range_subtype(type));
+	else if (type_is_multirange(type))
+		sign_type(buf, get_multirange_range(type));
+	if (get_typtype(type) != TYPTYPE_COMPOSITE)
+		return;
+	desc = lookup_rowtype_tupdesc_copy(type, -1);
+	appendStringInfo(buf, "(%d", desc->natts);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attisdropped)
+			appendStringInfo(buf, " -%d%c", att->attlen, att->attalign);
+		else
+			sign_type(buf, att->atttypid);
+	}
+	appendStringInfoChar(buf, ')');
+	FreeTupleDesc(desc);
+}
+
 /* What the states of the query depend on, beside types that are signed anyway. */
 void
 sc_best_rows_sign(const ScBestRows *best, StringInfo buf)
@@ -400,7 +442,7 @@ sc_best_rows_sign(const ScBestRows *best, StringInfo buf)
 	{
 		const ScBestColumn *column = &best->columns[i];
 
-		appendStringInfo(buf, " %u", column->type);
+		sign_type(buf, column->type);
 		if (i < best->nsort)
 			appendStringInfo(buf, " by %u:%u %d", column->sort_operator, column->collation, column->nulls_first);
 	}

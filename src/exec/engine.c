@@ -194,7 +194,7 @@ enter_pane(ScEngine *engine, int64 ts)
 		sc_bucket_account(engine, engine->at);
 	engine->window = sc_assigner_first_window(assigner, engine->span.key);
 	engine->current = engine->span.none ? NULL : sc_pane_find(engine, engine->span.key);
-	if (engine->shared)
+	if (engine->shared && !engine->def->stateless)
 		engine->some_over = sc_shared_some_over(engine, engine->span.key);
 	engine->at = engine->current ? engine->current->bucket : NULL;
 	set_window_slot(engine, false);

@@ -339,16 +339,33 @@ identifies_window(Query *query, TargetEntry *target)
 		sc_assigner_is_identified_by(&assigner, var->varattno);
 }
 
-/* The target of a result column (from 0), if it is an item of GROUP BY, or NULL. */
+/* The target of a result column (from 0). */
 static TargetEntry *
-grouped_target(Query *query, int column)
+result_target(Query *query, int column)
 {
-	TargetEntry *target = list_nth_node(TargetEntry, query->targetList, column);
+	return list_nth_node(TargetEntry, query->targetList, column);
+}
 
-	if (target->ressortgroupref == 0 ||
-		get_sortgroupref_clause_noerr(target->ressortgroupref, query->groupClause) == NULL)
-		return NULL;
-	return target;
+/* Does the target show the item of GROUP BY?  The item can have been written for another one of the same expression. */
+static bool
+shows_item(Query *query, TargetEntry *target, SortGroupClause *item)
+{
+	return target->ressortgroupref == item->tleSortGroupRef ||
+		equal(target->expr, get_sortgroupclause_expr(item, query->targetList));
+}
+
+/* Does it show any of them? */
+static bool
+is_grouped(Query *query, TargetEntry *target)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->groupClause)
+	{
+		if (shows_item(query, target, lfirst_node(SortGroupClause, lc)))
+			return true;
+	}
+	return false;
 }
 
 /* Is the item of GROUP BY shown by one of the columns? */
@@ -357,8 +374,7 @@ is_covered(Query *query, SortGroupClause *item, const int *columns, int ncolumns
 {
 	for (int i = 0; i < ncolumns; i++)
 	{
-		if (list_nth_node(TargetEntry, query->targetList, columns[i])->ressortgroupref ==
-			item->tleSortGroupRef)
+		if (shows_item(query, result_target(query, columns[i]), item))
 			return true;
 	}
 	return false;
@@ -402,17 +418,16 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 
 	for (int i = 0; result && i < ncolumns; i++)
 	{
-		TargetEntry *target = grouped_target(an.query, columns[i]);
+		TargetEntry *target = result_target(an.query, columns[i]);
 
-		if (target == NULL && IsA(list_nth_node(TargetEntry, an.query->targetList, columns[i])->expr, GroupingFunc))
+		if (IsA(target->expr, GroupingFunc))
 			continue;
-		if (target == NULL && an.best != NULL &&
-			IsA(list_nth_node(TargetEntry, an.query->targetList, columns[i])->expr, WindowFunc))
+		if (an.best != NULL && IsA(target->expr, WindowFunc))
 		{
 			number = true;
 			continue;
 		}
-		result = (target != NULL);
+		result = is_grouped(an.query, target);
 		window |= result && identifies_window(an.query, target);
 	}
 	foreach(lc, an.query->groupClause)

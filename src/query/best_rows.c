@@ -11,10 +11,16 @@
  * above the subquery are HAVING, and row_number() stays as what numbers the rows of a group.  kept_rows.c makes of it an
  * aggregate that keeps the best rows (exec/best_rows.c).  What isn't of these shapes is left as it is, and refused
  * where it would be without this file.
+ *
+ * The rule: nothing of a definition is called here, as sc_definition_identifies() comes here in the coordinator, where no
+ * owner's code may run.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
+#include "access/transam.h"
+#include "catalog/pg_opfamily.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -154,8 +160,30 @@ check_function(Node *node, ScAnalysis *an)
 typedef struct Replace
 {
 	int			varno;			/* of the subquery */
-	List	   *targets;		/* its columns */
+	List	   *targets;		/* its columns, */
+	List	   *names;			/* and their names as the SELECT above has them */
 } Replace;
+
+/* A row of the subquery as a value: of its columns, as the planner makes it when it pulls a subquery up. */
+static Node *
+subquery_row(Replace *replace, Var *var)
+{
+	RowExpr    *row = makeNode(RowExpr);
+	ListCell   *lc;
+
+	foreach(lc, replace->targets)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!target->resjunk)
+			row->args = lappend(row->args, copyObject(target->expr));
+	}
+	row->row_typeid = var->vartype;
+	row->row_format = COERCE_IMPLICIT_CAST;
+	row->colnames = copyObject(replace->names);
+	row->location = var->location;
+	return (Node *) row;
+}
 
 /* Columns of the subquery become what they stand for. */
 static Node *
@@ -165,8 +193,12 @@ replace_columns(Node *node, Replace *replace)
 
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, Var) && var->varno == replace->varno && var->varlevelsup == 0 && var->varattno > 0)
+	if (IsA(node, Var) && var->varno == replace->varno && var->varlevelsup == 0)
+	{
+		if (var->varattno == InvalidAttrNumber)
+			return subquery_row(replace, var);
 		return copyObject((Node *) list_nth_node(TargetEntry, replace->targets, var->varattno - 1)->expr);
+	}
 	return expression_tree_mutator(node, replace_columns, replace);
 }
 
@@ -224,12 +256,34 @@ move_clauses(List *clauses, Query *inner, List *targets)
 	return result;
 }
 
-/* The value of an integer constant; false: it is none. */
+/* Of these types values are the same numbers, whichever they are cast to. */
+static bool
+is_integer_type(Oid type)
+{
+	return type == INT2OID || type == INT4OID || type == INT8OID;
+}
+
+/* Is it a cast of an integer to such a type, which the server brings?  Then what is cast comes into *inner. */
+static bool
+is_integer_cast(Node *node, Node **inner)
+{
+	FuncExpr   *call = (FuncExpr *) node;
+
+	if (!IsA(node, FuncExpr) || call->funcformat == COERCE_EXPLICIT_CALL || call->funcid >= FirstNormalObjectId ||
+		list_length(call->args) != 1 || !is_integer_type(call->funcresulttype))
+		return false;
+	*inner = linitial(call->args);
+	return is_integer_type(exprType(*inner));
+}
+
+/* The value of an integer constant, as it is written or in casts; false: it is none.  Nothing is called. */
 static bool
 integer_value(Node *node, int64 *value)
 {
-	Const	   *constant = (Const *) eval_const_expressions(NULL, node);
+	Const	   *constant = (Const *) node;
 
+	while (is_integer_cast((Node *) constant, (Node **) &constant))
+		;
 	if (!IsA(constant, Const) || constant->constisnull)
 		return false;
 	if (constant->consttype == INT8OID)
@@ -240,7 +294,9 @@ integer_value(Node *node, int64 *value)
 		*value = DatumGetInt16(constant->constvalue);
 	else
 		return false;
-	return true;
+	/* a cast to a smaller type would fail */
+	return exprType(node) == INT8OID || (exprType(node) == INT4OID && *value == (int32) *value) ||
+		(exprType(node) == INT2OID && *value == (int16) *value);
 }
 
 /* Does the condition say how many rows there are at most?  "exactly": it says nothing else. */
@@ -249,9 +305,9 @@ read_bound(Node *qual, int64 *most, bool *exactly)
 {
 	OpExpr	   *op = (OpExpr *) qual;
 	Oid			opno;
-	const char *name;
 	Node	   *left;
 	Node	   *right;
+	int			strategy;
 
 	if (!IsA(qual, OpExpr) || list_length(op->args) != 2)
 		return false;
@@ -264,16 +320,15 @@ read_bound(Node *qual, int64 *most, bool *exactly)
 		left = lsecond(op->args);
 		right = linitial(op->args);
 	}
-	name = OidIsValid(opno) ? get_opname(opno) : NULL;
-	if (!IsA(left, WindowFunc) || name == NULL || contain_var_clause(right) || !integer_value(right, most))
+	if (!OidIsValid(opno) || !IsA(left, WindowFunc) || !integer_value(right, most))
 		return false;
-	*exactly = strcmp(name, "=") != 0;
-	if (strcmp(name, "<") == 0)
-	{
+	/* others of the same names are a user's, and can mean anything */
+	strategy = get_op_opfamily_strategy(opno, INTEGER_BTREE_FAM_OID);
+	*exactly = strategy != BTEqualStrategyNumber;
+	if (strategy == BTLessStrategyNumber)
 		*most = Max(*most, PG_INT64_MIN + 1) - 1;
-		return true;
-	}
-	return strcmp(name, "<=") == 0 || strcmp(name, "=") == 0;
+	return strategy == BTLessStrategyNumber || strategy == BTLessEqualStrategyNumber ||
+		strategy == BTEqualStrategyNumber;
 }
 
 /*
@@ -345,6 +400,7 @@ rewrite_numbered(ScAnalysis *an, Query *outer, Query *inner, int varno)
 	(void) check_function((Node *) query->targetList, an);
 	if (an->best_call == NULL)	/* only in ORDER BY, which is refused */
 		return;
+	replace.names = rt_fetch(varno, outer->rtable)->eref->colnames;
 	an->numbered = true;
 	an->core_location = exprLocation((Node *) inner->targetList);
 	an->best = palloc0(sizeof(ScBestRows));

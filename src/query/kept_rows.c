@@ -2,6 +2,9 @@
  * kept_rows.c
  *	  The rows that are kept of a group (best_rows.c), as split.c has them: which columns they have, how they are sorted,
  *	  and the aggregate of ours that keeps them (exec/best_rows.c).
+ *
+ * The rule: a column's values are in the state as they are, in other processes and years later.  What means something in
+ * one process only is refused, and what a type is made of is part of the query's signature (sc_best_rows_sign).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -61,6 +64,22 @@ sc_is_of_row(ScAnalysis *an, Node *node)
 	return IsA(node, WindowFunc) || is_row_column(an, node);
 }
 
+/* The expression is a column of the rows from now on.  Fails if its values mean something in this process only. */
+static void
+add_column(ScAnalysis *an, Node *expr)
+{
+	Oid			type = exprType(expr);
+
+	if (type == RECORDOID || type == RECORDARRAYOID || type == INTERNALOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("values of type %s cannot be kept by a continuous query", format_type_be(type)),
+				 errdetail("%s keeps values of rows for other processes, which don't know the type.", an->grouping),
+				 errhint("Write the columns one by one, or as what is made of them, such as jsonb_build_object('a', a, 'b', b); or cast the row to a composite type: ROW(a, b)::pair."),
+				 sc_errposition(an, exprLocation(expr))));
+	an->best_exprs = lappend(an->best_exprs, expr);
+}
+
 /* See query_internal.h; a column is kept from now on. */
 Var *
 sc_row_var(ScAnalysis *an, Node *node)
@@ -73,7 +92,7 @@ sc_row_var(ScAnalysis *an, Node *node)
 	if (i < 0)
 	{
 		i = list_length(an->best_exprs);
-		an->best_exprs = lappend(an->best_exprs, node);
+		add_column(an, node);
 	}
 	return sc_group_var(SC_BEST_NUMBER(an->def) + 1 + i, node);
 }
@@ -101,18 +120,12 @@ sc_build_best_order(ScAnalysis *an)
 
 		if (is_grouped(an, expr) || sc_find_expr(an->best_exprs, expr) >= 0)
 			continue;
-		if (exprType(expr) == RECORDOID || exprType(expr) == RECORDARRAYOID)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("rows cannot be kept in the order of type %s", format_type_be(exprType(expr))),
-					 errhint("Write its columns one by one into ORDER BY."),
-					 sc_errposition(an, exprLocation(expr))));
 		if (clause->sortop >= FirstNormalObjectId)
 			an->def->has_user_parts = true;
 		best->columns[best->nsort].sort_operator = clause->sortop;
 		best->columns[best->nsort].nulls_first = clause->nulls_first;
 		best->nsort++;
-		an->best_exprs = lappend(an->best_exprs, expr);
+		add_column(an, expr);
 	}
 	an->def->best = best;
 }

@@ -1,0 +1,49 @@
+# DISTINCT ON and row_number() <= n: columns that are shown twice, and rows as values whose types change.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main');
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+# Columns that are shown twice: what identifies a row is either of them.
+sql(q(CREATE TABLE twice (ts timestamptz, k int, v int); SELECT stream_ckpt.attach_stream('twice', event_time => 'ts', watermark_delay => '1 hour');
+	SELECT stream_ckpt.create_query('first_of_two', 'SELECT DISTINCT ON (b) k AS a, k AS b, v FROM twice ORDER BY b, v DESC');
+	SELECT stream_ckpt.create_query('group_of_two', 'SELECT k AS a, k AS b, count(*) AS n FROM twice GROUP BY b');
+	SELECT stream_ckpt.create_query('window_of_two', 'SELECT w.window_start AS a, w.window_start AS b, k AS c, k AS d, count(*) AS n FROM twice, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY b, d', emit => 'update');
+	SELECT stream_ckpt.create_query('numbered_of_two', 'SELECT rn AS a, rn AS b, x, y, v FROM (SELECT k AS x, k AS y, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS rn FROM twice) r WHERE rn <= 2')));
+wait_running($node);
+sql("INSERT INTO twice SELECT '2024-01-01 UTC', i % 2, i FROM generate_series($_, $_ + 3) i"), sync_pipelines($node) for 1, 5;
+for my $name (qw(first_of_two group_of_two window_of_two numbered_of_two))
+{
+	is(sql("SELECT stream_ckpt.verify('$name')"), '0', "$name is right");
+}
+
+# What a row's type is made of changes under the rows that are kept: they can't be read with the new columns.
+sub failure_of
+{
+	my ($name) = @_;
+	wait_until($node, "SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = '$name'::regclass", "$name fails");
+	return sql("SELECT message FROM stream_ckpt.queries WHERE query = '$name'::regclass");
+}
+sql(q(CREATE TYPE two AS (b int8); CREATE TABLE w (k int, x int8, y int8); SELECT stream_ckpt.attach_stream('w');
+	CREATE FUNCTION make_two(int8) RETURNS two LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN ROW($1)::two; END';
+	SELECT stream_ckpt.create_query('whole_rows', 'SELECT k, rn, to_jsonb(p) AS j FROM (SELECT k, w AS p, row_number() OVER (PARTITION BY k ORDER BY x DESC) AS rn FROM w) r WHERE rn <= 3');
+	SELECT stream_ckpt.create_query('named_rows', 'SELECT k, p::text AS p FROM (SELECT k, ARRAY[make_two(x)] AS p, row_number() OVER (PARTITION BY k ORDER BY x DESC) AS rn FROM w) r WHERE rn = 1')));
+wait_running($node);
+sql('INSERT INTO w SELECT i % 2, i, i FROM generate_series(1, 10) i');
+sync_pipelines($node);
+is(sql("SELECT stream_ckpt.verify('$_')"), '0', "$_ is right") for qw(whole_rows named_rows);
+sql('ALTER TYPE two ALTER ATTRIBUTE b TYPE text; ALTER TABLE w ALTER COLUMN y TYPE text');
+sql(q(INSERT INTO w VALUES (0, 9, 9)));
+like(failure_of($_), qr/doesn't fit its definition/, "$_ is not read as another type") for qw(whole_rows named_rows);
+
+$node->stop;
+done_testing();
