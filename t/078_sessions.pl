@@ -217,11 +217,20 @@ attach($node, 'e');
 my $of_e = "array_agg(v) AS l, sum(v) AS s, avg(v::numeric)::int AS a, total(v) AS t, count(DISTINCT v) AS d FROM e, stream_ckpt.session(ts, '10 seconds') w GROUP BY w.window_start, w.window_end";
 create_query($node, 'errors', 'e', select => "SELECT w.window_start, w.window_end, $of_e", options => "on_error => 'dead_letter'");
 create_query($node, 'errors_update', 'e', emit => 'update', select => "SELECT w.window_start, w.window_end, $of_e", options => "on_error => 'dead_letter'");
+# and one of a result row leaves the others
+my $finals = "to_char(w.window_start AT TIME ZONE 'UTC', 'HH24:MI') AS at, 10 / (count(*) - 9) AS x FROM e, stream_ckpt.session(ts, '10 seconds') w GROUP BY w.window_start";
+create_query($node, 'finals', 'e', select => "SELECT w.window_start, $finals", options => "on_error => 'dead_letter'");
+create_query($node, 'finals_late', 'e', select => "SELECT w.window_start, $finals", options => "on_error => 'dead_letter', allowed_lateness => '1 minute'");
+create_query($node, 'finals_update', 'e', emit => 'update', select => "SELECT w.window_start, $finals", options => "on_error => 'dead_letter'");
 sql("INSERT INTO e SELECT timestamptz '2024-01-01 UTC' + at * interval '1 second', v FROM (VALUES (0, 40), (5, 10), (20, 30), (25, 30), (12, 1), (28, 5), (40, 7), (50, 7), (35, 1)) x (at, v)");
 sql("INSERT INTO e VALUES ('2024-01-01 01:00 UTC', 1)");
 sync_pipelines($node);
 is(sql("SELECT string_agg(to_char(window_start, 'SS') || ' ' || concat_ws(' ', l, s, a, t, d), ', ' ORDER BY window_start) FROM $_ WHERE window_start < '2024-01-01 01:00 UTC'"),
 	'00 {40,10} 50 25 50 2, 20 {30,30,5,1,7,7} 80 13 80 4', "$_: an error in combining") for 'errors', 'errors_update';
+sql("INSERT INTO e VALUES ('2024-01-01 01:00:10 UTC', 1); INSERT INTO e VALUES ('2024-01-01 02:00 UTC', 1), ('2024-01-01 03:00 UTC', 1)");
+sync_pipelines($node);
+is(sql("SELECT string_agg(at || ' ' || x, ', ' ORDER BY at) FROM $_"), '01:00 -1, 02:00 -1' . (/update/ ? ', 03:00 -1' : ''), "$_: an error in a result row") for 'finals', 'finals_late', 'finals_update';
+cmp_ok(sql("SELECT count(*) FROM stream_ckpt.dead_letter WHERE query = '$_'::regclass"), '>', 0, "$_: and a dead letter") for 'finals', 'finals_late', 'finals_update';
 is(sql("SELECT count(*) FROM stream_ckpt.dead_letter WHERE query IN ('errors'::regclass, 'errors_update'::regclass)"), 2, 'the row that comes between two is a dead letter');
 
 # Silence closes a session; a watermark that goes back opens none again.
@@ -263,11 +272,22 @@ attach($node, 'm');
 create_query($node, 'many', 'm', select => "SELECT w.window_start, w.window_end, k, avg(v) AS a, count(*) AS n FROM m, stream_ckpt.session(ts, '1 second') w GROUP BY 1, 2, 3");
 for my $i (1 .. 8)
 {
-	sql("INSERT INTO m SELECT timestamptz '2024-01-01 UTC' + $i * interval '1 hour' + j * interval '10 ms', j, j FROM generate_series(1, 8000) j");
-	sync_pipelines($node) if $i == 4;
+	# in parts, and rows that come again: sessions are in the changelog before they go
+	for my $part (0 .. 3)
+	{
+		sql("INSERT INTO m SELECT timestamptz '2024-01-01 UTC' + $i * interval '1 hour' + j * interval '10 ms', j, j FROM generate_series($part * 2000 + 1, $part * 2000 + 2000) j");
+		checkpoint_all($node) if $i % 2;
+	}
 }
 sync_pipelines($node);
 is(sql("SELECT stream_ckpt.verify('many'), count(*), sum(a) = sum(k) FROM many"), '0|63900|t', 'sessions of internal states');
+lose_state($node, 'task');
+sql("INSERT INTO m SELECT timestamptz '2024-01-01 09:00 UTC' + j * interval '10 ms', j, j FROM generate_series(1, 2000) j");
+sync_pipelines($node);
+checkpoint_all($node);
+is(sql("SELECT stream_ckpt.verify('many'), count(*) FROM many"), '0|65900', 'and after a restart');
+cmp_ok(sql("SELECT sum(length(data)) FROM stream_ckpt.state_run r JOIN stream_ckpt.query q USING (query_id) WHERE q.relid = 'many'::regclass"), '<', 500000,
+	'the changelog has what there is');
 
 # What the manual shows.
 my ($section) = slurp_file("$FindBin::RealBin/../docs/windows.md") =~ /^## session\n(.*?)^## /ms;
