@@ -20,7 +20,11 @@ srand($seed);
 diag "SEED=$seed";
 sub pick { return $_[ int rand @_ ]; }
 
-my $node = new_node('main', "work_mem = 64kB\nstream_ckpt.debug_batch_rows = " . pick(0, 1, 7) . "\n");
+# so little that every bucket is evicted all the time; windows that share panes are always in memory
+my $memory = $ENV{MEMORY} // pick(0, 40);
+diag "MEMORY=$memory";
+my $node = new_node('main', "work_mem = 64kB\nstream_ckpt.debug_batch_rows = " . pick(0, 1, 7) . "\n"
+	  . ($memory ? "stream_ckpt.debug_task_memory = ${memory}kB\nstream_ckpt.debug_bucket_bytes = 100\n" : ''));
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 sql("CREATE FUNCTION doubled(bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT \$1 * 2';
@@ -70,6 +74,8 @@ my %queries = (
 	computed => "$c SELECT window_start, window_end, k, abs(n - 5) FROM c WHERE n BETWEEN SYMMETRIC 5 AND 1");
 my $replaced = "$c SELECT window_start, window_end, k, doubled(sum(doubled(n)) OVER (PARTITION BY window_start ORDER BY k)::bigint) AS d FROM c";
 
+my @shared = qw(hop steps update_hop update_steps late_hop late_steps);
+delete @queries{ $memory ? @shared : () };
 create_query($node, 'replaced', 't', select => $replaced, tasks => 1);
 create_query($node, $_, 't', select => $queries{$_}, tasks => 1) for sort keys %queries;
 wait_running($node);
@@ -120,7 +126,7 @@ for my $round (1 .. $rounds)
 	sql("DELETE FROM replaced; CREATE OR REPLACE FUNCTION doubled(bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT \$1 * $factor'");
 }
 is(sql('SELECT count(*) FROM nothing'), '0', 'windows of which no row is left have none');
-is(sql("SELECT sum(stream_ckpt.verify(q)) FROM unnest(ARRAY['top', 'ranks', 'again', 'sides', 'hop', 'steps', 'truncated', 'sets']::regclass[]) q"), '0',
+is(sql("SELECT sum(stream_ckpt.verify(q)) FROM unnest(ARRAY['top', 'ranks', 'again', 'sides', 'truncated', 'sets']::regclass[]) q"), '0',
 	'verify() says the same');
 cmp_ok(sql('SELECT count(*) FROM top'), '>', 20, 'and there were rows');
 
@@ -130,7 +136,7 @@ my $wide = $clock + 60;
 sql("INSERT INTO t SELECT timestamptz '2024-01-01 UTC' + ($wide + i % 50) * interval '1 second', i % 20000, i FROM generate_series(1, 40000) i");
 $clock += 300;
 insert(1, 1);
-check('many rows', 'top', 'share', 'again', 'arms', 'best', 'steps', 'sides');
+check('many rows', 'top', 'share', 'again', 'arms', 'best', 'sides');
 
 # An error of a group is a dead letter's, and what is above goes on without it; one of what is above is the query's.
 create_query($node, 'letters', 't', tasks => 1, options => "on_error => 'dead_letter'", select => "SELECT *, count(*) OVER (PARTITION BY window_start) AS groups
@@ -153,17 +159,18 @@ my %again = (
 	update_share => [ 'update', $queries{share} ],
 	update_again => [ 'update', $queries{again} ],
 	update_sides => [ 'update', $queries{sides} ],
-	update_hop => [ 'update', $queries{hop} ],
-	update_steps => [ 'update', $queries{steps} ],
+	update_hop => [ 'update', $queries{hop} // '' ],
+	update_steps => [ 'update', $queries{steps} // '' ],
 	update_counts => [ 'update', $queries{counts} ],
 	late_top => [ 'close', $queries{top} ],
 	late_arms => [ 'close', $queries{arms} ],
 	late_minus => [ 'close', $queries{minus} ],
 	late_whole => [ 'close', $queries{whole} ],
-	late_hop => [ 'close', $queries{hop} ],
-	late_steps => [ 'close', $queries{steps} ],
+	late_hop => [ 'close', $queries{hop} // '' ],
+	late_steps => [ 'close', $queries{steps} // '' ],
 	late_truncated => [ 'close', $queries{truncated} ]);
 
+delete @again{ $memory ? @shared : () };
 for my $name (sort keys %again)
 {
 	my ($emit, $select) = @{ $again{$name} };
@@ -175,8 +182,8 @@ for my $name (sort keys %again)
 # These are written by statements, as code of the user's own hangs on them; these have constraints.
 sql("CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
 	CREATE TRIGGER nothing BEFORE INSERT OR UPDATE OR DELETE ON update_top FOR EACH ROW EXECUTE FUNCTION nothing();
-	CREATE TRIGGER nothing BEFORE INSERT OR UPDATE OR DELETE ON late_hop FOR EACH ROW EXECUTE FUNCTION nothing();
-	CREATE UNIQUE INDEX ON late_top (window_start, rn); CREATE UNIQUE INDEX ON update_hop (window_start, rn)");
+	CREATE TRIGGER nothing BEFORE INSERT OR UPDATE OR DELETE ON late_minus FOR EACH ROW EXECUTE FUNCTION nothing();
+	CREATE UNIQUE INDEX ON late_top (window_start, rn); CREATE UNIQUE INDEX ON update_again (window_start)");
 
 sub check_again
 {
@@ -204,7 +211,7 @@ for my $round (1 .. $rounds)
 	}
 	check_again("again, round $round");
 }
-is(sql("SELECT sum(stream_ckpt.verify(q)) FROM unnest(ARRAY['update_top', 'update_sides', 'update_steps', 'late_top', 'late_steps', 'late_truncated']::regclass[]) q"), '0',
+is(sql("SELECT sum(stream_ckpt.verify(q)) FROM unnest(ARRAY['update_top', 'update_sides', 'late_top', 'late_truncated']::regclass[]) q"), '0',
 	'verify() says the same');
 
 # Only rows that differ are written; of equal rows as many as there are.
