@@ -110,8 +110,10 @@ sub insert
 	}
 	sql('INSERT INTO generations (query, id, generation) VALUES ' . join(', ', @generations)) if @generations;
 	sql('INSERT INTO t VALUES ' . join(', ', @values));
+	# nothing goes but when the watermark moves
+	my $moved = defined $most && (!defined $greatest || $most > $greatest);
 	$greatest = $most;
-	forget();
+	forget() if $moved;
 	return;
 }
 

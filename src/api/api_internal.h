@@ -72,7 +72,7 @@ extern void sc_check_workers(int32 pipeline_id, int32 parallelism);
 extern void sc_check_pipeline_parallelism(const ScPipeline *pipeline, int32 parallelism);
 /* So many of its tasks for a query. */
 extern void sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *definition,
-									   int32 parallelism);
+									   int32 parallelism, bool dead_letter);
 
 /* ---------- names ---------- */
 

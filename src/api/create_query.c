@@ -145,7 +145,7 @@ analyze_text(NewQuery *query)
 				 errdetail("Without that no row is late: every row counts."),
 				 errhint("Leave it out.")));
 	check_stream(query, parsed);
-	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism);
+	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism, query->dead_letter);
 }
 
 static void

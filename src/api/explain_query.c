@@ -338,7 +338,8 @@ explain_text(void *arg)
 													explanation->query->allowed_lateness,
 													explanation->query->ttl);
 	sc_check_relations(parsed);
-	sc_check_query_parallelism(explanation->pipeline, explanation->definition, explanation->query->parallelism);
+	sc_check_query_parallelism(explanation->pipeline, explanation->definition, explanation->query->parallelism,
+							   false);
 	explain_definition(explanation);
 	return false;
 }

@@ -71,7 +71,8 @@ sc_check_workers(int32 pipeline_id, int32 parallelism)
 }
 
 void
-sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *definition, int32 parallelism)
+sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *definition, int32 parallelism,
+						   bool dead_letter)
 {
 	if (parallelism > pipeline->parallelism)
 		ereport(ERROR,
@@ -90,6 +91,12 @@ sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *defin
 				 sc_assigner_has_windows(&definition->window) ? errdetail("It has one group for each window.") :
 				 errdetail("It has one group."),
 				 errhint("Group by a column more, or leave \"parallelism\" at 1.")));
+	if (parallelism > 1 && definition->nsets > 0 && dead_letter)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a query with grouping sets and on_error => 'dead_letter' cannot have a parallelism above 1"),
+				 errdetail("A row's groups would be in several tasks, and one that fails is taken back from all of them."),
+				 errhint("Leave \"parallelism\" at 1, or leave on_error out.")));
 	if (parallelism > 1 && definition->upper != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -131,7 +138,8 @@ check_query(const ScQuery *query, int32 parallelism)
 	sc_env_enter(&env, query->owner, query->settings);
 	definition = sc_definition_load(query);
 	sc_env_leave(&env);
-	sc_check_query_parallelism(sc_pipeline_by_id(query->pipeline_id, false), definition, parallelism);
+	sc_check_query_parallelism(sc_pipeline_by_id(query->pipeline_id, false), definition, parallelism,
+							   query->dead_letter);
 }
 
 /* alter_query(query regclass, parallelism integer): NULL leaves as it is */

@@ -514,10 +514,23 @@ sc_bucket_place_again(ScEngine *engine, ScBucket *bucket)
 	pfree(old);
 }
 
+/* Takes a group out of the list of changes, whose last ones are those of the current row. */
+static void
+unlist_changed(ScBucket *bucket, uint32 number)
+{
+	uint32		at = bucket->nchanged;
+
+	while (at > 0 && bucket->changed[at - 1] != number)
+		at--;
+	if (at == 0)
+		elog(ERROR, "group not found among those that have changed");
+	memmove(&bucket->changed[at - 1], &bucket->changed[at], (bucket->nchanged - at) * sizeof(uint32));
+	bucket->nchanged--;
+}
+
 /*
- * Removes the group that the last sc_bucket_lookup made, with this hash; groups aren't timed.  Its
- * cell ended its probe sequence, and nothing was added since: no other group
- * is found through it.  By-reference keys stay until the pane is freed.
+ * Removes the last group, with this hash, which the current row has made; groups aren't timed.  If it made others, too,
+ * their cells may be in its probe sequence in any order.  By-reference keys stay until the pane is freed.
  */
 void
 sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash)
@@ -525,15 +538,15 @@ sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	uint32		at = cell_of(bucket, hash);
 	ScGroup    *group = sc_bucket_group(engine, bucket, bucket->ngroups - 1);
 
-	while (bucket->cells[at].number != bucket->ngroups)
+	for (uint32 probes = 0; bucket->cells[at].number != bucket->ngroups; probes++)
 	{
-		if (bucket->cells[at].number == 0)
+		if (probes > bucket->cell_mask)
 			elog(ERROR, "group not found in its pane");
 		at = (at + 1) & bucket->cell_mask;
 	}
 	bucket->cells[at].number = 0;
 	if ((group->flags & SC_GROUP_LISTED) && !bucket->all_changed)
-		bucket->nchanged--;
+		unlist_changed(bucket, bucket->ngroups - 1);
 	bucket->nused--;
 	bucket->ngroups--;
 	engine->ngroups--;

@@ -164,8 +164,7 @@ decode_times(ScEngine *engine, Entry *entry)
 		times->id = engine->session_id = decode_time(reader);
 	if (is_tombstone(entry))
 		return;
-	if (engine->sessions)
-		times->start = times->id + decode_time(reader);
+	times->start = engine->sessions ? times->id + decode_time(reader) : 0;
 	times->last = times->start + decode_time(reader);
 	if (engine->sessions)
 		times->opened = (int64) ((uint64) times->id - (uint64) decode_time(reader));

@@ -258,7 +258,10 @@ sc_timed_close(ScEngine *engine)
 		renew_bucket(engine, pane);
 }
 
-/* First part of a barrier: what late rows have made over, and what has changed of what the result has. */
+/*
+ * First part of a barrier: what late rows have made over, and what has changed of what the result has.  A group that has had
+ * its time (ttl) goes when the watermark moves only: where barriers are isn't known to the log.
+ */
 void
 sc_timed_emit_changed(ScEngine *engine)
 {
@@ -266,7 +269,7 @@ sc_timed_emit_changed(ScEngine *engine)
 
 	if (pane == NULL)
 		return;
-	if (engine->emission.pane == NULL || engine->emission.due)
+	if (engine->sessions && (engine->emission.pane == NULL || engine->emission.due))
 		sc_timed_close(engine);
 	if (engine->options.emit == SC_EMIT_UPDATE || engine->options.allowed_lateness > 0)
 		sc_emit_changes(engine, pane);

@@ -408,7 +408,8 @@ final_mutator(Node *node, ScAnalysis *an)
 		return NULL;
 	if (an->window_item != NULL && equal(node, an->window_item))
 		return (Node *) sc_group_var(SC_WINDOW_START, node);
-	key = sc_find_expr(an->key_exprs, node);
+	/* a constant in GROUP BY is NULL in a set without it, others of the same value are not */
+	key = an->sets != NIL && IsA(node, Const) ? -1 : sc_find_expr(an->key_exprs, node);
 	if (key >= 0)
 		return (Node *) sc_group_var(SC_WINDOW_COLUMNS + key + 1, node);
 	if (an->best != NULL && sc_is_of_row(an, node))
@@ -436,6 +437,33 @@ final_expr(ScAnalysis *an, Node *node)
 	return expression_planner((Expr *) final_mutator(node, an));
 }
 
+/* The key of GROUP BY that the column is; -1: it is none.  Of two equal ones each is in sets of its own. */
+static int
+key_of_column(ScAnalysis *an, const TargetEntry *column)
+{
+	ListCell   *lc;
+
+	foreach(lc, an->key_clauses)
+	{
+		if (column->ressortgroupref != 0 && lfirst_node(SortGroupClause, lc)->tleSortGroupRef == column->ressortgroupref)
+			return foreach_current_index(lc);
+	}
+	return -1;
+}
+
+static Expr *
+target_expr(ScAnalysis *an, const TargetEntry *column)
+{
+	Node	   *written = (Node *) column->expr;
+	int			key = an->sets != NIL ? key_of_column(an, column) : -1;
+
+	if (an->def->stateless)
+		return source_expr(an, written);
+	if (key >= 0)
+		return (Expr *) sc_group_var(SC_WINDOW_COLUMNS + key + 1, written);
+	return final_expr(an, written);
+}
+
 /*
  * Fills def->target, numbered anew: what only ORDER BY or GROUP BY brought in is left out.  Without groups it is over
  * the row of the stream.
@@ -449,12 +477,11 @@ build_target(ScAnalysis *an)
 	foreach(lc, an->query->targetList)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-		Node	   *written = (Node *) tle->expr;
 
 		if (tle->resjunk)
 			continue;
 		def->target = lappend(def->target,
-							  makeTargetEntry(def->stateless ? source_expr(an, written) : final_expr(an, written),
+							  makeTargetEntry(target_expr(an, tle),
 											  list_length(def->target) + 1,
 											  pstrdup(tle->resname), false));
 	}

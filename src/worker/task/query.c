@@ -139,7 +139,9 @@ hash_types(const ScDefinition *definition)
 static void
 check_place(const ScTaskQuery *query, const ScDefinition *definition)
 {
-	if (definition->upper == NULL || query->place.ntasks == 1)
+	bool		together = definition->upper != NULL || (definition->nsets > 0 && query->query->dead_letter);
+
+	if (!together || query->place.ntasks == 1)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
