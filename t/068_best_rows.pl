@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main');
+my $node = new_node('main', "stream_ckpt.debug_result_row_bytes = 100000\n");
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
 # Columns that are shown twice: what identifies a row is either of them.
@@ -44,6 +44,35 @@ is(sql("SELECT stream_ckpt.verify('$_')"), '0', "$_ is right") for qw(whole_rows
 sql('ALTER TYPE two ALTER ATTRIBUTE b TYPE text; ALTER TABLE w ALTER COLUMN y TYPE text');
 sql(q(INSERT INTO w VALUES (0, 9, 9)));
 like(failure_of($_), qr/doesn't fit its definition/, "$_ is not read as another type") for qw(whole_rows named_rows);
+
+# a failed query keeps sync() from succeeding
+sql("SELECT stream_ckpt.drop_query('$_')") for qw(whole_rows named_rows);
+
+# Keys that are equal and not the same: a row shows its own.
+my $best = q(SELECT DISTINCT ON (k) k, id FROM alike ORDER BY k, id DESC);
+sql(q(CREATE TABLE alike (k numeric, j jsonb, id int); SELECT stream_ckpt.attach_stream('alike')) . qq(;
+	SELECT stream_ckpt.create_query('own_key', '$best'); SELECT stream_ckpt.create_query('own_through', '$best');
+	SELECT stream_ckpt.create_query('own_keys', 'SELECT k, j, rn, id FROM (SELECT k, j, id, row_number() OVER (PARTITION BY k, j ORDER BY id DESC) AS rn FROM alike) r WHERE rn <= 2 AND k > 1');
+	SELECT stream_ckpt.create_query('only_key', 'SELECT DISTINCT ON (k) k FROM alike ORDER BY k, id DESC');
+	CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+	CREATE TRIGGER nothing BEFORE INSERT ON own_through FOR EACH ROW EXECUTE FUNCTION nothing();
+	CREATE TRIGGER nothing BEFORE INSERT ON only_key FOR EACH ROW EXECUTE FUNCTION nothing()));
+wait_running($node);
+sql("INSERT INTO alike VALUES $_"), sync_pipelines($node) for "(1.5, '1', 1)", "(1.50, '1.0', 2)", "(1.500, '1.00', 3)";
+is(sql("SELECT k, id FROM $_"), '1.500|3', "$_ has the best row's key") for qw(own_key own_through);
+is(sql('SELECT k FROM only_key'), '1.500', 'and so has a result with nothing else');
+is(sql('SELECT * FROM own_keys ORDER BY rn'), "1.500|1.00|1|3\n1.50|1.0|2|2", 'each of two rows has its own keys');
+
+# Rows that are emitted together: if one of them is too large, the others aren't there, either.
+sql(q(CREATE TABLE large (ts timestamptz, k int, n int, id int, s text); SELECT stream_ckpt.attach_stream('large', event_time => 'ts');
+	SELECT stream_ckpt.create_query('large_rows', 'SELECT k, rn, repeat(''x'', n) AS x FROM (SELECT k, n, row_number() OVER (PARTITION BY k ORDER BY id) AS rn FROM large) r WHERE rn <= 3', on_error => 'dead_letter');
+	SELECT stream_ckpt.create_query('large_windows', 'SELECT w.window_end, id, repeat(''x'', CASE WHEN w.window_end > ''2024-01-01 00:02 UTC'' THEN n ELSE 1 END) AS x FROM large, stream_ckpt.hop(ts, ''1 minute'', ''3 minutes'') w', on_error => 'dead_letter')));
+wait_running($node);
+sql(q(INSERT INTO large VALUES ('2024-01-01 UTC', 1, 10, 1), ('2024-01-01 UTC', 1, 200000, 2), ('2024-01-01 UTC', 2, 10, 3)));
+sync_pipelines($node);
+is(sql('SELECT k, rn, length(x) FROM large_rows ORDER BY 1, 2'), '2|1|10', 'of a group with a row that is too large there is none');
+is(sql('SELECT id, count(*) FROM large_windows GROUP BY 1 ORDER BY 1'), "1|3\n3|3", 'of a row that is too large in one of its windows there is none');
+is(sql('SELECT query, kind FROM stream_ckpt.dead_letter ORDER BY 1, 2'), "large_rows|group\nlarge_windows|row", 'both are letters');
 
 $node->stop;
 done_testing();

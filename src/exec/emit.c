@@ -88,7 +88,7 @@ failed_desc(const ScEngine *engine)
 			TargetEntry *entry = lfirst_node(TargetEntry, lc);
 
 			if (IsA(entry->expr, Var) &&
-				((Var *) entry->expr)->varattno == SC_WINDOW_COLUMNS + i + 1)
+				((Var *) entry->expr)->varattno == (def->keys[i].shown ? def->keys[i].shown : SC_WINDOW_COLUMNS + i + 1))
 				name = entry->resname;
 		}
 		TupleDescInitEntry(desc, nwindow + i + 1, name, def->keys[i].type, def->keys[i].typmod, 0);
@@ -189,6 +189,13 @@ compute_aggregates(ScEngine *engine, ScGroup *group)
 			sc_aggregate_result(engine, &engine->aggs[i], group, &slot->tts_isnull[first + i]);
 }
 
+/* What can fail of a row comes before others are emitted with it. */
+static void
+check_row(ScEngine *engine, TupleTableSlot *row)
+{
+	engine->options.check_row(engine->options.emit_arg, row);
+}
+
 /* Deletes the row that the result has of a session, if it has one.  The group slot is another one's then. */
 static void
 delete_shown(ScEngine *engine, ScGroup *group)
@@ -228,6 +235,7 @@ emit_session(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	row = ExecProject(engine->projection);
 	if ((group->flags & SC_GROUP_EMITTED) && times->shown != times->start)
 	{
+		check_row(engine, row);
 		delete_shown(engine, group);
 		engine->group_slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(times->start);
 		row = ExecProject(engine->projection);
@@ -268,6 +276,7 @@ emit_shown(ScEngine *engine, const ScGroup *group, bool first)
 		row = ExecProject(engine->projection);
 		if (unlikely(group->flags & SC_GROUP_SEVERAL))
 		{
+			check_row(engine, row);
 			engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE,
 									 deletion_row(engine));
 			row = ExecProject(engine->projection);
@@ -294,7 +303,7 @@ emit_best_rows(ScEngine *engine, const ScGroup *group, Datum value, bool first)
 	{
 		sc_best_rows_show(engine, state, i);
 		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
-			(void) ExecProject(engine->projection);
+			check_row(engine, ExecProject(engine->projection));
 	}
 	for (uint32 i = 0; i < count; i++)
 	{

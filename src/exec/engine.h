@@ -47,6 +47,9 @@ typedef enum ScResultOp
  */
 typedef void (*ScEmitRow) (void *arg, ScResultOp op, TupleTableSlot *row);
 
+/* Raises what ScEmitRow would raise of the row; what it brings in may stay in the slot. */
+typedef void (*ScCheckRow) (void *arg, TupleTableSlot *row);
+
 /*
  * A row is dropped as late for one window: the slot that sc_engine_row got, valid
  * during the call only.  May evaluate code of the owner's.
@@ -105,7 +108,8 @@ typedef struct ScEngineOptions
 	int32		first_key_group;	/* this task's range of key groups, inclusive */
 	int32		last_key_group;
 	ScEmitRow	emit_row;
-	void	   *emit_arg;
+	ScCheckRow	check_row;		/* before the first row of several that are emitted together */
+	void	   *emit_arg;		/* of both */
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
 	void	   *late_arg;
 	bool		undo;			/* sc_engine_after_error can go on */

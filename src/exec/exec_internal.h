@@ -9,6 +9,7 @@
  *	  row			arguments and results of transition functions ("tmpcontext")
  *	  output		final functions and projection of one group ("outcontext")
  *	  replay		states rebuilt from kept inputs, one group ("replaycontext")
+ *	  window		WHERE and projection of a row in one of many windows ("windowcontext")
  *-------------------------------------------------------------------------
  */
 #ifndef SC_EXEC_INTERNAL_H
@@ -328,7 +329,7 @@ struct ScEngine
 	TupleTableSlot *group_slot;
 	TupleTableSlot *best_slot;	/* a row of a group that makes several, or NULL */
 	TupleTableSlot *result_slot;
-	TupleTableSlot *window_row; /* stateless.c, of windows that share panes: a result row to be emitted */
+	ExprContext *windowcontext;	/* stateless.c, of windows that share panes: a row in one of them */
 	TupleTableSlot *emitted_window; /* of which window_value is computed */
 	ExprState  *window_value;	/* NULL: window_start is its own */
 	ExprState **result_key;		/* of each of def->result_key */

@@ -27,22 +27,23 @@ sc_stateless_compile(ScEngine *engine)
 {
 	engine->result_desc = ExecTypeFromTL(engine->def->target);
 	engine->result_slot = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsVirtual);
-	/* with the row type, columns that have changed since are told from those that are read without a check */
-	engine->projection = ExecBuildProjectionInfo(engine->def->target, engine->tmpcontext, engine->result_slot,
-												 NULL, engine->stream_desc);
 	if (sc_assigner_is_shared(&engine->def->window))
-		engine->window_row = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsMinimalTuple);
+		engine->windowcontext = CreateStandaloneExprContext();
+	/* with the row type, columns that have changed since are told from those that are read without a check */
+	engine->projection = ExecBuildProjectionInfo(engine->def->target,
+												 engine->windowcontext ? engine->windowcontext : engine->tmpcontext,
+												 engine->result_slot, NULL, engine->stream_desc);
 }
 
 /*
  * The current row, of which some values aren't there if it was "cut", as a result row; NULL: WHERE doesn't let it pass.
- * The current context is the row's.
+ * "context": that of the projection.
  */
 static TupleTableSlot *
-project_row(ScEngine *engine, bool cut)
+project_row(ScEngine *engine, ExprContext *context, bool cut)
 {
 	if (engine->quals != NULL &&
-		!(cut ? sc_where_of_cut(engine, engine->quals) : ExecQual(engine->quals, engine->tmpcontext)))
+		!(cut ? sc_where_of_cut(engine, engine->quals) : ExecQual(engine->quals, context)))
 		return NULL;
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
@@ -59,46 +60,55 @@ emit_row(ScEngine *engine, TupleTableSlot *row)
 void
 sc_stateless_row(ScEngine *engine, bool cut)
 {
-	TupleTableSlot *row = project_row(engine, cut);
+	TupleTableSlot *row = project_row(engine, engine->tmpcontext, cut);
 
 	if (row != NULL)
 		emit_row(engine, row);
 }
 
-/*
- * The current row in each of its windows, which are those of the current pane: a result row for each.  Whether they are over
- * is nothing to it.
- */
-void
-sc_stateless_windows(ScEngine *engine, bool cut)
+/* The current row in each of its windows: is checked, or emitted.  Nothing is left of one when the next one comes. */
+static void
+project_windows(ScEngine *engine, bool cut, bool emit)
 {
 	const ScAssigner *assigner = &engine->def->window;
+	ExprContext *context = engine->windowcontext;
 	ScWindow	window = sc_assigner_first_window(assigner, engine->span.key);
-	List	   *rows = NIL;
-	ListCell   *lc;
+	MemoryContext old = MemoryContextSwitchTo(context->ecxt_per_tuple_memory);
 
-	if (!sc_assigner_is_shared(assigner))
-	{
-		sc_stateless_row(engine, cut);
-		return;
-	}
+	context->ecxt_scantuple = engine->tmpcontext->ecxt_scantuple;
+	context->ecxt_outertuple = engine->tmpcontext->ecxt_outertuple;
 	do
 	{
 		TupleTableSlot *row;
 
 		engine->window = window;
 		sc_engine_restore_window(engine);
-		row = project_row(engine, cut);
-		if (row != NULL)
-			rows = lappend(rows, ExecCopySlotMinimalTuple(row));
+		row = project_row(engine, context, cut);
+		if (row != NULL && emit)
+			emit_row(engine, row);
+		else if (row != NULL)
+			engine->options.check_row(engine->options.emit_arg, row);
+		ExecClearTuple(engine->result_slot);
+		ResetExprContext(context);
 	} while (sc_assigner_next_window(assigner, engine->span.key, &window));
-	foreach(lc, rows)
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The current row in each of its windows, which are those of the current pane: a result row for each.  Whether they are over
+ * is nothing to it.  They can be so many that they aren't kept: if an error is to leave none of them, they are made twice.
+ */
+void
+sc_stateless_windows(ScEngine *engine, bool cut)
+{
+	if (!sc_assigner_is_shared(&engine->def->window))
 	{
-		ExecStoreMinimalTuple(lfirst(lc), engine->window_row, false);
-		slot_getallattrs(engine->window_row);
-		emit_row(engine, engine->window_row);
+		sc_stateless_row(engine, cut);
+		return;
 	}
-	ExecClearTuple(engine->window_row);
+	if (engine->undo != NULL)
+		project_windows(engine, cut, false);
+	project_windows(engine, cut, true);
 }
 
 bool

@@ -50,6 +50,7 @@ typedef struct ScKey
 	Oid			collation;
 	Oid			eq_operator;	/* SortGroupClause.eqop */
 	Oid			lt_operator;	/* SortGroupClause.sortop; always valid */
+	AttrNumber	shown;			/* column of the group slot in which the result shows it; 0: it doesn't */
 } ScKey;
 
 typedef struct ScAggregate

@@ -97,6 +97,31 @@ sc_row_var(ScAnalysis *an, Node *node)
 	return sc_group_var(SC_BEST_NUMBER(an->def) + 1 + i, node);
 }
 
+/* See query_internal.h. */
+bool
+sc_key_is_of_row(ScAnalysis *an, int key)
+{
+	Node	   *expr = list_nth(an->key_exprs, key);
+	Oid			element = get_base_element_type(exprType(expr));
+
+	if (an->best == NULL || type_is_rowtype(OidIsValid(element) ? element : exprType(expr)))
+		return false;
+	return !sc_key_equal_is_image(exprType(expr), list_nth_node(SortGroupClause, an->key_clauses, key)->eqop,
+								  exprCollation(expr));
+}
+
+/* See query_internal.h. */
+AttrNumber
+sc_shown_key(ScAnalysis *an, int key)
+{
+	int			i;
+
+	if (!sc_key_is_of_row(an, key))
+		return SC_WINDOW_COLUMNS + key + 1;
+	i = sc_find_expr(an->best_exprs, list_nth(an->key_exprs, key));
+	return i < 0 ? 0 : SC_BEST_NUMBER(an->def) + 1 + i;
+}
+
 /* Is it the same for all rows of a group? */
 static bool
 is_grouped(ScAnalysis *an, Node *node)

@@ -93,6 +93,13 @@ extern void sc_build_best_order(ScAnalysis *an);
 /* Is it the row's number, or what a column of it holds?  Then it is that of the group slot. */
 extern bool sc_is_of_row(ScAnalysis *an, Node *node);
 extern Var *sc_row_var(ScAnalysis *an, Node *node);
+/*
+ * Have rows of a group their own values of a key (from 0), which can be equal without being the same?  Of row types, whose
+ * attributes can go, they show the group's.
+ */
+extern bool sc_key_is_of_row(ScAnalysis *an, int key);
+/* The column of the group slot in which its rows show the key; 0: none does. */
+extern AttrNumber sc_shown_key(ScAnalysis *an, int key);
 /* Adds what keeps the rows to the aggregates, when nothing asks for columns any more. */
 extern void sc_build_best_rows(ScAnalysis *an);
 /* Does an expression read more of a row than the keys? */

@@ -410,6 +410,8 @@ final_mutator(Node *node, ScAnalysis *an)
 		return (Node *) sc_group_var(SC_WINDOW_START, node);
 	/* a constant in GROUP BY is NULL in a set without it, others of the same value are not */
 	key = an->sets != NIL && IsA(node, Const) ? -1 : sc_find_expr(an->key_exprs, node);
+	if (key >= 0 && sc_key_is_of_row(an, key))
+		return (Node *) sc_row_var(an, node);
 	if (key >= 0)
 		return (Node *) sc_group_var(SC_WINDOW_COLUMNS + key + 1, node);
 	if (an->best != NULL && sc_is_of_row(an, node))
@@ -641,8 +643,10 @@ build_result_key(ScAnalysis *an)
 	}
 	for (int i = 0; i < list_length(an->key_exprs); i++)
 	{
-		AttrNumber	column = find_result_column(def, SC_WINDOW_COLUMNS + i + 1);
+		AttrNumber	column;
 
+		def->keys[i].shown = sc_shown_key(an, i);
+		column = find_result_column(def, def->keys[i].shown);
 		if (column == 0 && needed)
 			refuse_missing_key(an, psprintf("every key of %s", an->grouping),
 							   exprLocation(list_nth(an->key_exprs, i)));

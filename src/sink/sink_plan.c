@@ -197,14 +197,16 @@ sc_sink_plans_end(ScSink *sink)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Is this column of the rows one of the key's? */
+/* Is this column of the rows one of the key's, and of rows with one key the same to the byte? */
 static bool
-is_key_column(const SinkKey *key, int column)
+is_same_in_key(ScSink *sink, const SinkKey *key, int column)
 {
 	for (int i = 0; i < key->ncolumns; i++)
 	{
 		if (key->columns[i] == column)
-			return true;
+			return key->eq_operators[i] < FirstNormalObjectId &&
+				sc_key_equal_is_image(TupleDescAttr(sink->row_desc, column)->atttypid, key->eq_operators[i],
+									  key->collations[i]);
 	}
 	return false;
 }
@@ -239,7 +241,7 @@ append_on_conflict(StringInfo sql, ScSink *sink)
 	{
 		const char *name = column_name(sink, i);
 
-		if (!is_key_column(key, i))
+		if (key->one_row || !is_same_in_key(sink, key, i))
 			appendStringInfo(sql, "%s%s = EXCLUDED.%s",
 							 nset++ == 0 ? "UPDATE SET " : ", ", name, name);
 	}

@@ -26,6 +26,7 @@
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "storage/ipc.h"
+#include "utils/expandeddatum.h"
 #include "utils/memutils.h"
 #include "worker/task/outbox.h"
 
@@ -404,12 +405,9 @@ sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id)
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * Brings in values that lie out of line: their pointers mean nothing elsewhere.  An error if they
- * take more than a row may.
- */
-static void
-inline_values(TupleTableSlot *slot)
+/* Values that lie out of line are brought in, as their pointers mean nothing elsewhere; expanded ones stay. */
+void
+sc_rows_check(TupleTableSlot *slot)
 {
 	TupleDesc	desc = slot->tts_tupleDescriptor;
 	Size		bytes = 0;
@@ -418,9 +416,13 @@ inline_values(TupleTableSlot *slot)
 	{
 		Pointer		value = DatumGetPointer(slot->tts_values[i]);
 
-		if (slot->tts_isnull[i] || TupleDescAttr(desc, i)->attlen != -1 ||
-			VARATT_IS_EXTERNAL_EXPANDED(value))
+		if (slot->tts_isnull[i] || TupleDescAttr(desc, i)->attlen != -1)
 			continue;
+		if (VARATT_IS_EXTERNAL_EXPANDED(value))
+		{
+			bytes += EOH_get_flat_size(DatumGetEOHP(slot->tts_values[i]));
+			continue;
+		}
 		if (VARATT_IS_EXTERNAL(value))
 		{
 			value = (Pointer) detoast_external_attr((struct varlena *) value);
@@ -444,7 +446,7 @@ sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot)
 	MinimalTuple tuple;
 	Size		padding;
 
-	inline_values(slot);
+	sc_rows_check(slot);
 	tuple = sc_form_minimal_tuple(desc, slot->tts_values, slot->tts_isnull);
 	padding = MAXALIGN(tuple->t_len) - tuple->t_len;
 	row.len = sizeof(ScMessageRow) + tuple->t_len + padding;

@@ -61,7 +61,9 @@ extern bool sc_outbox_has_no_room(const ScOutbox *outbox);
 extern Size sc_outbox_bytes(const ScOutbox *outbox);
 
 extern void sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id);
-/* Adds a row; values that lie out of line are brought in.  An error if it is too large. */
+/* Brings in a row's values that lie out of line.  An error if it is too large to be added. */
+extern void sc_rows_check(TupleTableSlot *slot);
+/* Adds a row, which it checks. */
 extern void sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot);
 extern void sc_rows_flush(ScRowBuffer *rows);
 extern void sc_rows_free(ScRowBuffer *rows);

@@ -29,6 +29,7 @@ static ScTaskQuery *query_create(ScQuery *catalog, ScPlace place, MemoryContext 
 static void run_commit(ScTaskQuery *query, const ScWireRecord *record);
 static void run_idle(ScTaskQuery *query, const ScWireIdle *idle);
 static void emit_row(void *arg, ScResultOp op, TupleTableSlot *row);
+static void check_row(void *arg, TupleTableSlot *row);
 
 ScTaskQuery *
 sc_task_query_load(int64 query_id, ScPlace place, MemoryContext context, ScOutbox *outbox)
@@ -93,6 +94,7 @@ engine_options(const ScQuery *catalog, ScPlace place, int64 watermark_delay)
 	options.first_key_group = sc_first_key_group(place.number, place.ntasks);
 	options.last_key_group = sc_first_key_group(place.number + 1, place.ntasks) - 1;
 	options.emit_row = emit_row;
+	options.check_row = check_row;
 	options.late_row = catalog->keep_late_rows ? sc_task_late_row : NULL;
 	options.undo = catalog->dead_letter;
 	options.memory_grew = look_at_memory;
@@ -527,6 +529,12 @@ static void
 emit_row(void *arg, ScResultOp op, TupleTableSlot *row)
 {
 	sc_rows_add(&((ScTaskQuery *) arg)->rows, (char) op, row);
+}
+
+static void
+check_row(void *arg, TupleTableSlot *row)
+{
+	sc_rows_check(row);
 }
 
 void
