@@ -12,11 +12,11 @@
 #include "postgres.h"
 
 #include "api/api_internal.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
-#include "parser/parsetree.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -53,22 +53,43 @@ find_call(Node *item)
 	return castNode(FuncCall, linitial(linitial_node(List, ((RangeFunction *) item)->functions)));
 }
 
-/* Where the call in a definition's text begins. */
+/* What an item of FROM calls the stream; NULL: it isn't there.  A view's text names a table as it is called now. */
+static const char *
+find_stream(Node *item, Oid relid)
+{
+	RangeVar   *table = (RangeVar *) item;
+
+	if (IsA(item, JoinExpr))
+	{
+		const char *name = find_stream(((JoinExpr *) item)->larg, relid);
+
+		return name != NULL ? name : find_stream(((JoinExpr *) item)->rarg, relid);
+	}
+	if (!IsA(item, RangeVar) || RangeVarGetRelid(table, NoLock, true) != relid)
+		return NULL;
+	return table->alias != NULL ? table->alias->aliasname : table->relname;
+}
+
+/* Where the call in a definition's text begins, and what the stream is called there. */
 static int
-call_location(const char *text)
+call_location(const char *text, Oid relid, const char **stream)
 {
 	List	   *statements = raw_parser(text, RAW_PARSE_DEFAULT);
 	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, statements)->stmt);
+	FuncCall   *call = NULL;
 	ListCell   *lc;
 
+	*stream = NULL;
 	foreach(lc, select->fromClause)
 	{
-		FuncCall   *call = find_call(lfirst(lc));
-
-		if (call != NULL)
-			return call->location;
+		if (call == NULL)
+			call = find_call(lfirst(lc));
+		if (*stream == NULL)
+			*stream = find_stream(lfirst(lc), relid);
 	}
-	elog(ERROR, "no window function in a definition");
+	if (call == NULL || *stream == NULL)
+		elog(ERROR, "no window function of a stream in a definition");
+	return call->location;
 }
 
 /* The end of a call that begins at "at": behind the parenthesis that closes it.  The text was made by the server. */
@@ -172,12 +193,12 @@ sc_session_truth(const ScQuery *query, ScDefinition *definition, const char *clo
 {
 	Datum		view = DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(query->definition));
 	char	   *view_text = TextDatumGetCString(view);
-	int			at = call_location(view_text);
+	const char *alias;
+	int			at = call_location(view_text, definition->stream_relid, &alias);
 	const char *rest = call_end(view_text + at);
-	const char *alias = quote_identifier(rt_fetch(stream_varno(definition),
-														definition->written.query->rtable)->eref->aliasname);
 	Size		len = strlen(view_text);
 
+	alias = quote_identifier(alias);
 	if (len > 0 && view_text[len - 1] == ';')
 		view_text[len - 1] = '\0';
 	view_text[at] = '\0';

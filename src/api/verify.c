@@ -165,7 +165,8 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
 	if (definition->window.kind == SC_WINDOW_SESSION)
-		return psprintf("window_end" OP("<=") "%s", literal(definition->event_time_type, Int64GetDatum(watermark)));
+		/* a row at the end of one would still be of it */
+		return psprintf("window_end" OP("<") "%s", literal(definition->event_time_type, Int64GetDatum(watermark)));
 	if (definition->result_window == 0)
 		refuse(query, "Its select list has no column that tells windows apart, so closed ones cannot be told from open ones.",
 			   definition->window.kind == SC_WINDOW_CUMULATE ? "Add window_end to the select list." :

@@ -437,12 +437,32 @@ sc_bucket_find(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	return sc_bucket_find_number(engine, bucket, hash, &number) ? sc_bucket_group(engine, bucket, number) : NULL;
 }
 
+/* "other" is a closed session; so is "group", or it was deleted, or stays as it is. */
+static void
+unite_closed(ScEngine *engine, ScGroup *group, ScGroup *other)
+{
+	ScTimes    *times = sc_group_times(engine, group);
+
+	if (times->life != SC_LIVE)
+		memcpy(group, other, engine->record_size);
+	else if (times->closed)
+	{
+		times->start = Min(times->start, sc_group_times(engine, other)->start);
+		times->last = Max(times->last, sc_group_times(engine, other)->last);
+	}
+}
+
 /* Two groups that have become equal: one that was deleted, or is closed, has no states. */
 static void
 unite(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
 {
 	if (!sc_group_has_states(engine, other))
+	{
+		/* of two closed sessions of one id both are part of the one */
+		if (engine->sessions && sc_group_times(engine, other)->life == SC_LIVE)
+			unite_closed(engine, group, other);
 		return;
+	}
 	if (sc_group_has_states(engine, group))
 		sc_group_combine(engine, bucket, group, other);
 	else

@@ -477,23 +477,26 @@ sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group
 	return copy;
 }
 
-ScGroup *
-sc_group_copy(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 *number)
+uint32
+sc_group_copy(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 with)
 {
 	Entry		entry;
 	Size		len;
-	char	   *buffer = encode_whole(engine, group, &len);
+	char	   *buffer = encode_whole(engine, sc_bucket_group(engine, bucket, number), &len);
 	ScGroup    *copy;
+	uint32		copied;
 
 	begin_entry(engine, &entry, SC_FORMAT_VERSION, buffer, len);
-	copy = sc_bucket_append(engine, bucket, number);
+	copy = sc_bucket_append(engine, bucket, &copied);
+	/* groups may have moved; and deserialisation functions can fail */
+	sc_undo_note_copy(engine, sc_bucket_group(engine, bucket, with), copied);
 	finish_entry(engine, bucket, &entry, copy, true);
 	for (int t = 0; t < engine->ntrans; t++)
 		make_state(engine, &engine->trans[t], &sc_group_states(engine, copy)[t],
 				   &sc_group_state_flags(engine, copy)[t]);
 	copy->flags &= SC_GROUP_LISTED;
 	pfree(buffer);
-	return copy;
+	return copied;
 }
 
 /* Makes states of serialised ones: all entries are read.  Deserialisation functions run. */

@@ -220,7 +220,7 @@ emit_session(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	TupleTableSlot *row;
 
 	load_group(engine, bucket, group);
-	if (times->life != SC_LIVE || (close && sc_session_window(engine, times).end > engine->watermark))
+	if (times->life != SC_LIVE || (close && sc_session_over(engine, times) > engine->watermark))
 	{
 		delete_shown(engine, group);
 		return;

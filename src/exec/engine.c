@@ -138,7 +138,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->shared = sc_assigner_is_shared(&def->window);
 	engine->sessions = def->window.kind == SC_WINDOW_SESSION;
 	engine->timed = engine->sessions || options->ttl > 0;
-	engine->greatest_start = engine->greatest_closed = SC_NO_EVENT_TIME;
+	engine->greatest_last = engine->greatest_closed = SC_NO_EVENT_TIME;
 	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;
 	engine->all_key_groups = (options->first_key_group <= 0 &&
 							  options->last_key_group >= SC_MAX_PARALLELISM - 1);
@@ -364,13 +364,15 @@ drop_late_for_session(ScEngine *engine, bool cut, bool over)
 static void
 add_to_session(ScEngine *engine, bool cut)
 {
+	int64		over_at;
 	bool		over;
 	uint32		hash;
 
 	engine->window.start = engine->row_time;
 	engine->window.end = engine->row_time + engine->def->window.size;
-	over = sc_is_past_lateness(engine->window.end, engine->options.allowed_lateness, engine->watermark) ||
-		sc_closed_covers(&engine->time, engine->window.start, engine->window.end);
+	over_at = sc_session_over_at(&engine->def->window, engine->row_time);
+	over = sc_is_past_lateness(over_at, engine->options.allowed_lateness, engine->watermark) ||
+		sc_closed_covers(&engine->time, engine->row_time, over_at);
 	if (unlikely(over || engine->row_time <= engine->greatest_closed) && drop_late_for_session(engine, cut, over))
 		return;
 	if (!passes_where(engine, engine->quals, cut))

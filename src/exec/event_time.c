@@ -149,6 +149,8 @@ sc_engine_set_delay(ScEngine *engine, int64 watermark_delay)
 
 	if (watermark_delay < old_delay && engine->time.max_event_time != SC_NO_EVENT_TIME)
 		engine->closing = true;
+	if (watermark_delay > old_delay)
+		sc_timed_remember(engine);
 	engine->options.watermark_delay = watermark_delay;
 	set_max_event_time(engine, sc_event_time_for_delay(engine->time.max_event_time, old_delay,
 													   watermark_delay));

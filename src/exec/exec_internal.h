@@ -365,7 +365,7 @@ struct ScEngine
 	bool		sessions;		/* each is a session; else options.ttl after its last row it is deleted */
 	int64		session_id;		/* of the session that sc_bucket_lookup is to find or make */
 	int64		row_time;		/* event time of the row at hand */
-	int64		greatest_start; /* no session begins behind it, */
+	int64		greatest_last;	/* no session has a row behind it, */
 	int64		greatest_closed;	/* and no closed one ends behind that */
 	uint32	   *due;			/* the groups that are due: to be emitted, or being emitted */
 	uint32		ndue;

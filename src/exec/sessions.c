@@ -29,6 +29,7 @@ typedef struct SessionList
 {
 	uint32		n;
 	uint32		max;
+	uint32		begin;			/* where the first one is: mostly that one goes first */
 	uint32		numbers[FLEXIBLE_ARRAY_MEMBER];
 } SessionList;
 
@@ -79,7 +80,7 @@ count_of(const KeyCell *cell)
 static inline uint32
 number_at(const KeyCell *cell, uint32 i)
 {
-	return cell->list != NULL ? cell->list->numbers[i] : cell->number - 1;
+	return cell->list != NULL ? cell->list->numbers[cell->list->begin + i] : cell->number - 1;
 }
 
 static inline ScTimes *
@@ -185,23 +186,31 @@ static void
 insert_at(ScBucket *bucket, KeyCell *cell, uint32 place, uint32 number)
 {
 	SessionList *list = cell->list;
+	uint32	   *numbers;
 
 	if (list == NULL)
 	{
 		list = MemoryContextAlloc(bucket->context, offsetof(SessionList, numbers) + FIRST_SESSIONS * sizeof(uint32));
 		list->n = 1;
 		list->max = FIRST_SESSIONS;
+		list->begin = 0;
 		list->numbers[0] = cell->number - 1;
 		cell->number = 1;
 	}
-	else if (list->n == list->max)
+	else if (list->begin > list->max / 2)
+	{
+		memmove(list->numbers, &list->numbers[list->begin], list->n * sizeof(uint32));
+		list->begin = 0;
+	}
+	else if (list->begin + list->n == list->max)
 	{
 		list = repalloc_huge(list, offsetof(SessionList, numbers) + (Size) list->max * 2 * sizeof(uint32));
 		list->max *= 2;
 	}
 	cell->list = list;
-	memmove(&list->numbers[place + 1], &list->numbers[place], (list->n - place) * sizeof(uint32));
-	list->numbers[place] = number;
+	numbers = &list->numbers[list->begin];
+	memmove(&numbers[place + 1], &numbers[place], (list->n - place) * sizeof(uint32));
+	numbers[place] = number;
 	list->n++;
 }
 
@@ -209,6 +218,7 @@ static void
 remove_at(ScBucket *bucket, KeyCell *cell, uint32 place)
 {
 	SessionList *list = cell->list;
+	uint32	   *numbers;
 
 	if (list == NULL)
 	{
@@ -217,10 +227,14 @@ remove_at(ScBucket *bucket, KeyCell *cell, uint32 place)
 		return;
 	}
 	list->n--;
-	memmove(&list->numbers[place], &list->numbers[place + 1], (list->n - place) * sizeof(uint32));
+	if (place == 0)
+		list->begin++;
+	numbers = &list->numbers[list->begin];
+	if (place > 0)
+		memmove(&numbers[place], &numbers[place + 1], (list->n - place) * sizeof(uint32));
 	if (list->n > 1)
 		return;
-	cell->number = list->numbers[0] + 1;
+	cell->number = numbers[0] + 1;
 	cell->list = NULL;
 	pfree(list);
 }
@@ -334,7 +348,7 @@ sc_sessions_are_over(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts, 
 		return true;
 	if (!over || left != NULL)
 		return false;
-	return right == NULL || ts + engine->def->window.size <= right->opened;
+	return right == NULL || sc_session_over_at(&engine->def->window, ts) <= right->opened;
 }
 
 /* The row at hand goes into the states of a session. */
@@ -356,7 +370,8 @@ open_session(ScEngine *engine, ScBucket *bucket, uint32 hash, const Around *arou
 	engine->session_id = engine->row_time;
 	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
 	number = engine->new_number;
-	sc_group_times(engine, group)->opened = sc_time_add(engine->watermark, -engine->options.allowed_lateness);
+	sc_group_times(engine, group)->opened = Max(sc_time_add(engine->watermark, -engine->options.allowed_lateness),
+												sc_closed_before(&engine->time, engine->row_time));
 	if (!isnew)
 		elog(ERROR, "session is there already");
 	advance(engine, bucket, group, hash, true);
@@ -366,7 +381,7 @@ open_session(ScEngine *engine, ScBucket *bucket, uint32 hash, const Around *arou
 		put_key(bucket, hash, number);
 	times_of(engine, bucket, number)->indexed = true;
 	sc_due_push(engine, bucket, number);
-	engine->greatest_start = Max(engine->greatest_start, engine->row_time);
+	engine->greatest_last = Max(engine->greatest_last, engine->row_time);
 }
 
 /* The states of "other" are added to those of "number", and "other" is to be deleted. */
@@ -382,9 +397,8 @@ combine(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 other)
 		return;
 	}
 	/* if that fails, both must be as before */
-	(void) sc_group_copy(engine, bucket, sc_bucket_group(engine, bucket, other), &copied);
+	copied = sc_group_copy(engine, bucket, other, number);
 	group = sc_bucket_group(engine, bucket, number);
-	sc_undo_note_copy(engine, group, copied);
 	sc_states_combine(engine, bucket, group, sc_bucket_group(engine, bucket, copied));
 	sc_undo_note_copy(engine, group, NONE);
 	sc_bucket_drop_copy(engine, bucket, copied);
@@ -444,8 +458,9 @@ sc_sessions_add_row(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	times = times_of(engine, bucket, number);
 	times->start = Min(times->start, ts);
 	times->last = Max(times->last, ts);
+	engine->greatest_last = Max(engine->greatest_last, ts);
 	/* one that was over can be open again */
-	if (times->over && sc_session_window(engine, times).end > engine->watermark)
+	if (times->over && sc_session_over(engine, times) > engine->watermark)
 		times->over = false;
 	if (sc_group_due_at(engine, times) < times->queued)
 		sc_due_push(engine, bucket, number);
@@ -453,28 +468,56 @@ sc_sessions_add_row(ScEngine *engine, ScBucket *bucket, uint32 hash)
 
 /* ---------- loading ---------- */
 
-/* Two sessions whose keys have become equal are one: "number", which is the earlier one. */
+/*
+ * A session goes whose key has become another one's.  The result has no row of it that could change: keys whose
+ * equality can change are refused then (query/).
+ */
+static void
+drop_session(ScEngine *engine, ScBucket *bucket, uint32 number)
+{
+	sc_sessions_remove(engine, bucket, number);
+	times_of(engine, bucket, number)->life = SC_DEAD;
+	bucket->ngone++;
+	engine->ngroups--;
+	sc_bucket_reclaim(engine, bucket, number);
+	bucket->all_changed = bucket->pane->whole = true;
+}
+
+/* Two sessions whose keys have become equal are one: "number", the earlier one.  Both are closed, or neither. */
 static void
 unite(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 other)
 {
 	ScTimes    *times = times_of(engine, bucket, number);
-	ScTimes    *gone = times_of(engine, bucket, other);
 
-	sc_states_combine(engine, bucket, sc_bucket_group(engine, bucket, number), sc_bucket_group(engine, bucket, other));
-	times->last = Max(times->last, gone->last);
-	sc_sessions_remove(engine, bucket, other);
-	gone->life = SC_DEAD;
-	bucket->ngone++;
-	engine->ngroups--;
-	sc_bucket_reclaim(engine, bucket, other);
-	bucket->all_changed = bucket->pane->whole = true;
+	if (!times->closed)
+		sc_states_combine(engine, bucket, sc_bucket_group(engine, bucket, number),
+						  sc_bucket_group(engine, bucket, other));
+	times->last = Max(times->last, times_of(engine, bucket, other)->last);
+	drop_session(engine, bucket, other);
 }
 
-/* Is one of two sessions within the gap of the other, so that they are one?  What is closed stays as it is. */
-static bool
-are_one(const ScEngine *engine, const ScTimes *earlier, const ScTimes *later)
+typedef enum Meeting
 {
-	return earlier->last + engine->def->window.size >= later->start && !earlier->closed && !later->closed;
+	APART,
+	ONE,						/* they become one */
+	EARLIER_GOES,
+	LATER_GOES
+} Meeting;
+
+/*
+ * What two sessions of one key do that lie next to each other.  Of a closed one and another the closed one goes if one
+ * of them is inside the other; else rows that would join both are late.  So both starts and ends are in one order.
+ */
+static Meeting
+meeting_of(const ScEngine *engine, const ScTimes *earlier, const ScTimes *later)
+{
+	if (earlier->last + engine->def->window.size < later->start)
+		return APART;
+	if (earlier->closed == later->closed)
+		return ONE;
+	if (earlier->start != later->start && earlier->last < later->last)
+		return APART;
+	return earlier->closed ? EARLIER_GOES : LATER_GOES;
 }
 
 /* Puts a session where it belongs; others that it touches become one with it. */
@@ -490,7 +533,15 @@ place_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 		uint32		left = place > 0 ? number_at(cell, place - 1) : NONE;
 		uint32		right = place < count_of(cell) ? number_at(cell, place) : NONE;
 
-		if (left != NONE && are_one(engine, times_of(engine, bucket, left), times))
+		Meeting		before = left != NONE ? meeting_of(engine, times_of(engine, bucket, left), times) : APART;
+		Meeting		behind = right != NONE ? meeting_of(engine, times, times_of(engine, bucket, right)) : APART;
+
+		if (before == LATER_GOES || (before == APART && behind == EARLIER_GOES))
+		{
+			drop_session(engine, bucket, number);
+			return;
+		}
+		if (before == ONE)
 		{
 			/* the earlier one goes on, and is placed anew */
 			sc_sessions_remove(engine, bucket, left);
@@ -498,8 +549,12 @@ place_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 			number = left;
 			times = times_of(engine, bucket, left);
 		}
-		else if (right != NONE && are_one(engine, times, times_of(engine, bucket, right)))
+		else if (before == EARLIER_GOES)
+			drop_session(engine, bucket, left);
+		else if (behind == ONE)
 			unite(engine, bucket, number, right);
+		else if (behind == LATER_GOES)
+			drop_session(engine, bucket, right);
 		else
 		{
 			insert_at(bucket, cell, place, number);
@@ -538,7 +593,7 @@ sc_sessions_renew(ScEngine *engine, ScBucket *bucket)
 		if (times_of(engine, bucket, n)->life != SC_LIVE)
 			continue;
 		place_session(engine, bucket, n);
-		engine->greatest_start = Max(engine->greatest_start, times_of(engine, bucket, n)->start);
+		engine->greatest_last = Max(engine->greatest_last, times_of(engine, bucket, n)->last);
 		if (times_of(engine, bucket, n)->closed)
 			engine->greatest_closed = Max(engine->greatest_closed,
 										  sc_session_window(engine, times_of(engine, bucket, n)).end);

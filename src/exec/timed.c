@@ -2,7 +2,7 @@
  * timed.c
  *	  What the watermark does to groups that come and go with event time (timed.h).
  *
- * A session of emit close is emitted when the watermark passes its end, and is closed when it is past its lateness;
+ * A session of emit close is emitted when the watermark is behind its end, and is closed when it is past its lateness;
  * in between a row can extend it, make it part of another one, or open it again.  With emit update it is
  * emitted at barriers, as it changes.  A closed one has no states any more.  It is deleted when each row that would join it
  * would be late by itself; and not while the next one of its key is there, as a row that joins that can join both.
@@ -42,7 +42,7 @@ over_at(const ScEngine *engine, const ScTimes *times)
 		return PG_INT64_MAX;
 	if (!engine->sessions)
 		return sc_time_add(times->last, engine->options.ttl);
-	end = sc_time_add(sc_session_window(engine, times).end, engine->options.allowed_lateness);
+	end = sc_time_add(sc_session_over(engine, times), engine->options.allowed_lateness);
 	return times->closed ? sc_time_add(end, engine->def->window.size) : end;
 }
 
@@ -51,7 +51,7 @@ int64
 sc_group_due_at(const ScEngine *engine, const ScTimes *times)
 {
 	if (engine->sessions && engine->options.emit == SC_EMIT_CLOSE && !times->over && !times->closed)
-		return sc_session_window(engine, times).end;
+		return sc_session_over(engine, times);
 	return over_at(engine, times);
 }
 
@@ -64,13 +64,13 @@ sc_timed_renew(ScEngine *engine, ScBucket *bucket)
 	sc_due_renew(bucket);
 	for (uint32 n = 0; n < bucket->ngroups; n++)
 	{
-		ScGroup    *group = sc_bucket_group(engine, bucket, n);
-		ScTimes    *times = sc_group_times(engine, group);
+		ScTimes    *times = sc_group_times(engine, sc_bucket_group(engine, bucket, n));
 
 		if (times->life != SC_LIVE)
 			continue;
-		times->over = engine->sessions && !times->closed && (group->flags & SC_GROUP_EMITTED) &&
-			sc_session_window(engine, times).end <= engine->watermark;
+		/* what was due has been emitted, or failed, before anything was written or taken */
+		times->over = engine->sessions && engine->options.emit == SC_EMIT_CLOSE && !times->closed &&
+			sc_session_over(engine, times) <= engine->watermark;
 		sc_due_push(engine, bucket, n);
 	}
 }
@@ -134,15 +134,15 @@ collect_due(ScEngine *engine, ScBucket *bucket)
 	}
 }
 
-/* Deletes a session that is closed.  One that implausible rows have closed is remembered. */
+/* Deletes a session that is closed.  One that implausible rows have closed is remembered, and who would join it. */
 static void
 delete_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 {
-	ScWindow	window = sc_session_window(engine, sc_group_times(engine, sc_bucket_group(engine, bucket, number)));
+	const ScTimes *times = sc_group_times(engine, sc_bucket_group(engine, bucket, number));
 
-	if (window.end > sc_plausibly_over(&engine->time, engine->options.watermark_delay,
-									   engine->options.allowed_lateness))
-		sc_ranges_add(&engine->time.closed_windows, window.start, window.end);
+	sc_closed_add_reach(&engine->time, sc_session_reach(&engine->def->window, times->start, times->last),
+						sc_plausibly_over(&engine->time, engine->options.watermark_delay,
+										  engine->options.allowed_lateness));
 	sc_bucket_delete(engine, bucket, number);
 }
 
@@ -275,17 +275,25 @@ sc_timed_emit_changed(ScEngine *engine)
 		sc_emit_changes(engine, pane);
 }
 
-/* The watermark goes back to this one: sessions that were emitted and lie ahead of it are closed. */
+/* What is over now will be, whatever the watermark and the delay become; but for what implausible rows have closed. */
 void
-sc_timed_go_back(ScEngine *engine, int64 watermark)
+sc_timed_remember(ScEngine *engine)
 {
-	ScPane	   *pane = only_pane(engine);
 	int64		over = Min(sc_time_add(engine->watermark, -engine->options.allowed_lateness),
 						   sc_plausibly_over(&engine->time, engine->options.watermark_delay,
 											 engine->options.allowed_lateness));
 
 	if (engine->sessions)
 		engine->time.closed_until = Max(engine->time.closed_until, over);
+}
+
+/* The watermark goes back to this one: sessions that were emitted and lie ahead of it are closed. */
+void
+sc_timed_go_back(ScEngine *engine, int64 watermark)
+{
+	ScPane	   *pane = only_pane(engine);
+
+	sc_timed_remember(engine);
 	if (pane == NULL || !engine->sessions)
 		return;
 	sc_timed_emit_changed(engine);
@@ -294,7 +302,7 @@ sc_timed_go_back(ScEngine *engine, int64 watermark)
 		const ScTimes *times = sc_group_times(engine, sc_bucket_group(engine, pane->bucket, n));
 
 		if (times->life != SC_LIVE || times->closed || !times->over ||
-			sc_session_window(engine, times).end <= watermark)
+			sc_session_over(engine, times) <= watermark)
 			continue;
 		close_session(engine, pane->bucket, n);
 		sc_due_push(engine, pane->bucket, n);
@@ -314,19 +322,24 @@ sc_timed_next_due(const ScEngine *engine, int64 *at)
 	return pane != NULL && sc_due_first((ScEngine *) engine, pane->bucket, at, &number);
 }
 
-/* Adds the sessions that begin behind the greatest event time. */
+/* Adds the sessions that have rows behind the greatest event time, and who would join them. */
 void
 sc_timed_ahead(const ScEngine *engine, ScWindowRanges *ahead)
 {
 	const ScPane *pane = only_pane(engine);
 
-	if (pane == NULL || !engine->sessions || engine->greatest_start <= engine->time.max_event_time)
+	if (pane == NULL || !engine->sessions || engine->greatest_last <= engine->time.max_event_time)
 		return;
 	for (uint32 n = 0; n < pane->bucket->ngroups; n++)
 	{
 		const ScTimes *times = sc_group_times(engine, sc_bucket_group(engine, pane->bucket, n));
 
-		if (times->life == SC_LIVE && !times->closed && times->start > engine->time.max_event_time)
-			sc_ranges_add(ahead, times->start, sc_session_window(engine, times).end);
+		if (times->life == SC_LIVE && times->last > engine->time.max_event_time)
+		{
+			ScWindowRange reach = sc_session_reach(&engine->def->window, times->start, times->last);
+
+			/* event times up to the greatest one are another range, which knows who would join their sessions */
+			sc_ranges_add(ahead, Max(reach.start, sc_time_add(engine->time.max_event_time, 2)), reach.end);
+		}
 	}
 }

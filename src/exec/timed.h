@@ -38,7 +38,7 @@ typedef struct ScTimes
 	/* sessions */
 	int64		start;			/* the smallest event time */
 	int64		id;				/* the event time of the row that opened it: tells sessions of one key apart */
-	int64		opened;			/* what was over when it was opened: the watermark, less the lateness */
+	int64		opened;			/* what was over as it was opened: the watermark, less the lateness; or for good */
 	int64		shown;			/* SC_GROUP_EMITTED: the window_start that its result row has */
 } ScTimes;
 
@@ -72,6 +72,13 @@ static inline ScWindow
 sc_session_window(const ScEngine *engine, const ScTimes *times)
 {
 	return (ScWindow) {.start = times->start,.end = times->last + engine->def->window.size};
+}
+
+/* The watermark behind which it has no more rows. */
+static inline int64
+sc_session_over(const ScEngine *engine, const ScTimes *times)
+{
+	return sc_session_over_at(&engine->def->window, times->last);
 }
 
 /* bucket.c: the group of this number isn't found any more */
@@ -117,11 +124,15 @@ extern void sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, S
 extern bool sc_timed_is_due(const ScEngine *engine, const ScBucket *bucket, const ScGroup *group);
 extern void sc_timed_close(ScEngine *engine);
 extern void sc_timed_emit_changed(ScEngine *engine);
+extern void sc_timed_remember(ScEngine *engine);
 extern void sc_timed_go_back(ScEngine *engine, int64 watermark);
 extern bool sc_timed_next_due(const ScEngine *engine, int64 *at);
 extern void sc_timed_ahead(const ScEngine *engine, ScWindowRanges *ahead);
 
-/* decode.c: an independent copy of a group, that nothing finds; to be dropped by sc_bucket_drop_copy */
-extern ScGroup *sc_group_copy(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 *number);
+/*
+ * decode.c: an independent copy of a group, that nothing finds; to be dropped by sc_bucket_drop_copy, which an error of
+ * the row does.  "with": the row's group, which it is to be combined with.
+ */
+extern uint32 sc_group_copy(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 with);
 
 #endif							/* SC_EXEC_TIMED_H */

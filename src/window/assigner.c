@@ -109,8 +109,9 @@ sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
 	/* where its window can't be expressed, those before it end before it begins */
 	if (!sc_assigner_pane(assigner, event_time, &span))
 		return event_time;
+	/* those of rows that would join the last of them, too */
 	if (assigner->kind == SC_WINDOW_SESSION)
-		return event_time + assigner->size;
+		return sc_session_reach(assigner, event_time, event_time).end;
 	last = sc_assigner_first_window(assigner, span.key);
 	if (assigner->kind == SC_WINDOW_HOP)
 		last.start = sc_assigner_last_end(assigner, span.key) - assigner->size;

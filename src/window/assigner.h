@@ -164,7 +164,8 @@ sc_assigner_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span)
 		if (assigner->kind == SC_WINDOW_SESSION && event_time >= END_TIMESTAMP - assigner->size)
 			return false;
 		span->key = 0;
-		span->from = PG_INT64_MIN;
+		/* -infinity is in no session */
+		span->from = assigner->kind == SC_WINDOW_SESSION ? MIN_TIMESTAMP : PG_INT64_MIN;
 		span->to = assigner->kind == SC_WINDOW_SESSION ? END_TIMESTAMP - assigner->size : PG_INT64_MAX;
 		span->none = false;
 		return true;
@@ -246,6 +247,27 @@ static inline int64
 sc_assigner_needed_until(const ScAssigner *assigner, int64 pane_key, int64 allowed_lateness)
 {
 	return sc_time_add(sc_assigner_last_end(assigner, pane_key), allowed_lateness);
+}
+
+/*
+ * The watermark at which a session has no more rows, if its last one was at "last": one that is exactly the gap behind
+ * that is still the session's, and can come while the watermark is at its time.
+ */
+static inline int64
+sc_session_over_at(const ScAssigner *assigner, int64 last)
+{
+	return last + assigner->size + 1;
+}
+
+/*
+ * What the sessions of all rows cover that are within the gap of a session from "start" to "last": if that is over, so
+ * are they.
+ */
+static inline ScWindowRange
+sc_session_reach(const ScAssigner *assigner, int64 start, int64 last)
+{
+	return (ScWindowRange) {.start = sc_time_add(start, -assigner->size),
+			.end = sc_time_add(sc_session_over_at(assigner, last), assigner->size)};
 }
 
 /* The values of a window's columns, SC_WINDOW_COLUMNS of them. */

@@ -37,6 +37,32 @@ sc_closed_covers(const ScEventTime *time, int64 start, int64 end)
 	return end <= time->closed_until;
 }
 
+int64
+sc_closed_before(const ScEventTime *time, int64 start)
+{
+	const ScWindowRanges *closed = &time->closed_windows;
+	int64		before = time->closed_until;
+
+	for (int i = 0; i < closed->n && closed->ranges[i].start <= start; i++)
+		before = Max(before, closed->ranges[i].end);
+	return before;
+}
+
+void
+sc_closed_add_reach(ScEventTime *time, ScWindowRange reach, int64 ordinary)
+{
+	ScWindowRanges *closed = &time->closed_windows;
+
+	if (reach.end <= ordinary || sc_closed_covers(time, reach.start, reach.end))
+		return;
+	if (closed->n == SC_CLOSED_RANGES && closed->ranges[0].end <= ordinary)
+	{
+		time->closed_until = Max(time->closed_until, closed->ranges[0].end);
+		sc_ranges_remove_first(closed);
+	}
+	sc_ranges_add(closed, reach.start, reach.end);
+}
+
 void
 sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary)
 {

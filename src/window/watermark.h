@@ -183,8 +183,14 @@ extern int64 sc_idle_after(int64 idle_timeout, int64 max_event_time, int64 next_
 
 /* Of a window's place (assigner.h). */
 extern bool sc_closed_contains(const ScEventTime *time, ScWindowRange place);
-/* Is all of [start, end), a part of a session, in sessions that are over? */
+/*
+ * Sessions: is a row whose own would be over at "end" over for good?  Ranges and closed_until are of such spans.
+ */
 extern bool sc_closed_covers(const ScEventTime *time, int64 start, int64 end);
+/* Adds what sessions cover that are over, unless it is over by the rows' plausible event times ("ordinary"). */
+extern void sc_closed_add_reach(ScEventTime *time, ScWindowRange reach, int64 ordinary);
+/* What of it was over when a session was opened by a row at "start". */
+extern int64 sc_closed_before(const ScEventTime *time, int64 start);
 /* A window that ends at "end" is over; "ordinary": sc_plausibly_over(). */
 extern void sc_closed_add(ScEventTime *time, ScWindowRange place, int64 end, int64 ordinary);
 

@@ -369,7 +369,7 @@ sub try_psql
 # Number of rows in which a result table differs from its definition.  With emit
 # 'close' that is about the windows which the watermark closed: window_end <= greatest
 # event time - delay, computed here from the table itself.  "where" leaves out rows
-# of the truth (late ones).
+# of the truth (late ones).  "session": the watermark must be behind window_end, as a row at it would still be the session's.
 sub differences
 {
 	my ($node, $name, %opt) = @_;
@@ -382,7 +382,7 @@ sub differences
 		my $table = $opt{table} // die 'table?';
 		my $time = $opt{time} // 'ts';
 		$closed =
-		  "WHERE window_end <= (SELECT max($time) FILTER (WHERE isfinite($time)) - interval '$delay' FROM $table)";
+		  'WHERE window_end ' . ($opt{session} ? '<' : '<=') . " (SELECT max($time) FILTER (WHERE isfinite($time)) - interval '$delay' FROM $table)";
 	}
 	return $node->safe_psql(
 		'postgres', qq(

@@ -154,10 +154,16 @@ add_ranges(ScWindowRanges *merged, const ScWindowRanges *ranges)
 		sc_ranges_add(merged, ranges->ranges[i].start, ranges->ranges[i].end);
 }
 
-/*
- * Event time, the stream's options and activity are the same in all: each has seen all rows.  So are windows that are
- * over, or ahead, but for sessions, of which each knows its own.
- */
+/* Which windows are over for good, or ahead: panes are the same in all tasks, sessions are each task's own. */
+static void
+add_windows(ScOffset *merged, const ScOffset *offset)
+{
+	merged->time.closed_until = Max(merged->time.closed_until, offset->time.closed_until);
+	add_ranges(&merged->time.closed_windows, &offset->time.closed_windows);
+	add_ranges(&merged->ahead_windows, &offset->ahead_windows);
+}
+
+/* The greatest event times, the stream's options and activity are the same in all: each has seen all rows. */
 bool
 sc_reports_merge(int64 query_id, ScOffset *merged)
 {
@@ -177,8 +183,7 @@ sc_reports_merge(int64 query_id, ScOffset *merged)
 		else
 		{
 			add_counts(merged, offset);
-			add_ranges(&merged->time.closed_windows, &offset->time.closed_windows);
-			add_ranges(&merged->ahead_windows, &offset->ahead_windows);
+			add_windows(merged, offset);
 		}
 	}
 	return n > 0 && n == report->ntasks;
