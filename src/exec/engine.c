@@ -360,6 +360,16 @@ drop_late_for_session(ScEngine *engine, bool cut, bool over)
 	return late;
 }
 
+/* The pane of the current row, if it isn't open yet. */
+static pg_attribute_always_inline void
+open_current_pane(ScEngine *engine)
+{
+	if (likely(engine->current != NULL))
+		return;
+	engine->current = sc_pane_open(engine, engine->span.key);
+	engine->at = engine->current->bucket;
+}
+
 /* A row of a query with sessions. */
 static void
 add_to_session(ScEngine *engine, bool cut)
@@ -380,11 +390,7 @@ add_to_session(ScEngine *engine, bool cut)
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
 	hash = sc_keys_load(engine);
-	if (unlikely(engine->current == NULL))
-	{
-		engine->current = sc_pane_open(engine, engine->span.key);
-		engine->at = engine->current->bucket;
-	}
+	open_current_pane(engine);
 	if (sc_is_ours(engine, hash))
 		sc_sessions_add_row(engine, engine->current->bucket, hash);
 }
@@ -427,11 +433,7 @@ add_row(ScEngine *engine, bool cut)
 		sc_check_cut_row(engine, engine->group_attnos);
 	hash = sc_keys_load(engine);
 	/* whoever's the row is: all tasks of the query have the same panes open */
-	if (unlikely(engine->current == NULL))
-	{
-		engine->current = sc_pane_open(engine, engine->span.key);
-		engine->at = engine->current->bucket;
-	}
+	open_current_pane(engine);
 	if (unlikely(engine->nsets > 0))
 		sc_sets_add(engine, add_to_group_of_set);
 	else if (sc_is_ours(engine, hash))

@@ -269,7 +269,10 @@ finish_merge(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScBackend *back
 	sc_stored_runs_account(engine, pane);
 }
 
-/* A merge that found no room: what it wrote is left to be deleted, and nothing of the pane is merged for now. */
+/*
+ * A merge that found no room: what it wrote is left to be deleted, and nothing of the pane is merged until task_memory is
+ * increased, or its state is loaded again.
+ */
 static void
 give_up(ScSpilled *spilled, struct ScRuns *runs, ScMerge *merge)
 {
