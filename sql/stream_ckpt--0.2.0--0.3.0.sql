@@ -579,3 +579,20 @@ COMMENT ON AGGREGATE stream_ckpt.best_rows(internal, VARIADIC "any")
 	IS 'what DISTINCT ON and row_number() <= n of continuous queries keep of a group; can be called by them only';
 REVOKE ALL ON FUNCTION stream_ckpt.best_rows_add(bytea, internal, "any"),
 	stream_ckpt.best_rows_combine(bytea, bytea) FROM PUBLIC;
+
+--
+-- History: queries that begin with the rows that their stream has, and queries that move between pipelines.
+--
+ALTER TABLE stream_ckpt.pipeline ADD COLUMN lane boolean NOT NULL DEFAULT false;
+ALTER TABLE stream_ckpt.query
+	ADD COLUMN backfill boolean NOT NULL DEFAULT false,
+	ADD COLUMN target_id integer,
+	ADD COLUMN moving boolean NOT NULL DEFAULT false,
+	ADD COLUMN empty_first boolean NOT NULL DEFAULT false;
+CREATE TABLE stream_ckpt.query_history (
+	query_id		bigint PRIMARY KEY,
+	until			pg_lsn NOT NULL,
+	seen			pg_snapshot NOT NULL,
+	seen_at			timestamptz NOT NULL
+);
+REVOKE ALL ON stream_ckpt.query_history FROM PUBLIC;

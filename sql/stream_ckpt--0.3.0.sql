@@ -31,7 +31,8 @@ CREATE TABLE stream_ckpt.pipeline (
 	parallelism		integer NOT NULL DEFAULT 1,
 	checkpoint_interval interval NOT NULL DEFAULT '1 second',
 	state_backend	text NOT NULL DEFAULT 'table',
-	stopped			boolean NOT NULL DEFAULT false
+	stopped			boolean NOT NULL DEFAULT false,
+	lane			boolean NOT NULL DEFAULT false	-- where queries take in the history of their streams
 );
 
 CREATE TABLE stream_ckpt.stream (
@@ -58,7 +59,11 @@ CREATE TABLE stream_ckpt.query (
 	created_at		timestamptz NOT NULL DEFAULT pg_catalog.now(),
 	paused			boolean NOT NULL DEFAULT false,
 	parallelism		integer NOT NULL DEFAULT 1,
-	ttl				interval
+	ttl				interval,
+	backfill		boolean NOT NULL DEFAULT false,	-- with its stream's history: counts while it has no offset
+	target_id		integer,	-- the pipeline that it is to move to; NULL: it stays
+	moving			boolean NOT NULL DEFAULT false,	-- that one must keep its slot for it
+	empty_first		boolean NOT NULL DEFAULT false	-- the first part of it deletes the result's rows
 );
 CREATE INDEX query_pipeline_id_idx ON stream_ckpt.query (pipeline_id);
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
@@ -184,6 +189,14 @@ CREATE TABLE stream_ckpt.query_failure (
 	context			text,
 	row_lsn			pg_lsn,
 	row_ordinal		bigint
+);
+
+-- What the history of a query was read from: transactions that "seen" shows, and that end at or before "until", are in.
+CREATE TABLE stream_ckpt.query_history (
+	query_id		bigint PRIMARY KEY,
+	until			pg_lsn NOT NULL,
+	seen			pg_snapshot NOT NULL,
+	seen_at			timestamptz NOT NULL
 );
 
 -- Late rows, of queries with keep_late_rows, and dead letters, of queries with on_error => 'dead_letter': what they

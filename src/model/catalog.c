@@ -98,6 +98,7 @@ read_pipeline(const ScCatalogRow *row)
 	pipeline->state_backend =
 		TextDatumGetCString(sc_row_get(row, Anum_pipeline_state_backend));
 	pipeline->stopped = DatumGetBool(sc_row_get(row, Anum_pipeline_stopped));
+	pipeline->lane = DatumGetBool(sc_row_get(row, Anum_pipeline_lane));
 	return pipeline;
 }
 
@@ -322,6 +323,11 @@ read_query(const ScCatalogRow *row)
 	query->parallelism = DatumGetInt32(sc_row_get(row, Anum_query_parallelism));
 	if (!sc_row_isnull(row, Anum_query_ttl))
 		query->ttl = sc_interval_usecs(DatumGetIntervalP(sc_row_get(row, Anum_query_ttl)), "ttl");
+	query->backfill = DatumGetBool(sc_row_get(row, Anum_query_backfill));
+	if (!sc_row_isnull(row, Anum_query_target_id))
+		query->target_id = DatumGetInt32(sc_row_get(row, Anum_query_target_id));
+	query->moving = DatumGetBool(sc_row_get(row, Anum_query_moving));
+	query->empty_first = DatumGetBool(sc_row_get(row, Anum_query_empty_first));
 	return query;
 }
 

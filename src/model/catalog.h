@@ -42,6 +42,7 @@ typedef struct ScPipeline
 	int64		checkpoint_interval;	/* microseconds, >= 10,000 */
 	char	   *state_backend;	/* "table" */
 	bool		stopped;		/* wish: stop_pipeline() was called */
+	bool		lane;			/* where queries take in their history: not for users to name */
 } ScPipeline;
 
 /* stream_ckpt.stream, or the options of a log stream (model/log_stream.h) */
@@ -71,6 +72,10 @@ typedef struct ScQuery
 	bool		dead_letter;	/* on_error => 'dead_letter' */
 	bool		paused;			/* wish: pause_query() was called */
 	int32		parallelism;	/* on so many of its pipeline's tasks, if there are as many */
+	bool		backfill;		/* begins with the rows that its stream has: counts while it has no offset */
+	int32		target_id;		/* wish: the pipeline that it is to move to; 0: it stays */
+	bool		moving;			/* the target must keep its slot for it now */
+	bool		empty_first;	/* its first part deletes the result's rows */
 } ScQuery;
 
 extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);

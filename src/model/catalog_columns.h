@@ -15,7 +15,8 @@
 #define Anum_pipeline_interval			5
 #define Anum_pipeline_state_backend		6
 #define Anum_pipeline_stopped			7
-#define Natts_pipeline					7
+#define Anum_pipeline_lane				8
+#define Natts_pipeline					8
 
 /* stream_ckpt.stream */
 #define Anum_stream_relid				1
@@ -42,7 +43,18 @@
 #define Anum_query_paused				13
 #define Anum_query_parallelism			14
 #define Anum_query_ttl					15
-#define Natts_query						15
+#define Anum_query_backfill				16
+#define Anum_query_target_id			17
+#define Anum_query_moving				18
+#define Anum_query_empty_first			19
+#define Natts_query						19
+
+/* stream_ckpt.query_history */
+#define Anum_history_query_id			1
+#define Anum_history_until				2
+#define Anum_history_seen				3
+#define Anum_history_seen_at			4
+#define Natts_history					4
 
 /* stream_ckpt.state_run */
 #define Anum_run_query_id					1

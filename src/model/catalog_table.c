@@ -38,6 +38,7 @@ static const struct
 	{"pipeline_state", Natts_state},
 	{"checkpoint", Natts_checkpoint},
 	{"query_failure", Natts_failure},
+	{"query_history", Natts_history},
 	{"late_rows", Natts_late},
 	{"dead_letter", Natts_dead},
 };

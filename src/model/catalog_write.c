@@ -152,6 +152,7 @@ sc_pipeline_insert(const ScPipeline *pipeline)
 	sc_row_set(&row, Anum_pipeline_state_backend,
 			   CStringGetTextDatum(pipeline->state_backend));
 	sc_row_set(&row, Anum_pipeline_stopped, BoolGetDatum(pipeline->stopped));
+	sc_row_set(&row, Anum_pipeline_lane, BoolGetDatum(pipeline->lane));
 	insert_row("pipeline", &row);
 	return pipeline_id;
 }
@@ -298,6 +299,11 @@ sc_query_insert(const ScQuery *query)
 	sc_row_set(&row, Anum_query_paused, BoolGetDatum(query->paused));
 	sc_row_set(&row, Anum_query_parallelism, Int32GetDatum(query->parallelism));
 	sc_row_set_interval(&row, Anum_query_ttl, query->ttl, query->ttl == 0);
+	sc_row_set(&row, Anum_query_backfill, BoolGetDatum(query->backfill));
+	if (query->target_id != 0)
+		sc_row_set(&row, Anum_query_target_id, Int32GetDatum(query->target_id));
+	sc_row_set(&row, Anum_query_moving, BoolGetDatum(query->moving));
+	sc_row_set(&row, Anum_query_empty_first, BoolGetDatum(query->empty_first));
 	insert_row("query", &row);
 	return query_id;
 }
@@ -332,6 +338,23 @@ sc_query_set_parallelism(int64 query_id, int32 parallelism)
 
 	sc_row_set(&row, Anum_query_parallelism, Int32GetDatum(parallelism));
 	sc_key_int8(&key, Anum_query_id, query_id);
+	update_rows("query", &key, &row);
+}
+
+/* Writes pipeline_id, target_id and moving. */
+void
+sc_query_set_pipeline(const ScQuery *query)
+{
+	ScCatalogRow row = {0};
+	ScanKeyData key;
+
+	sc_row_set(&row, Anum_query_pipeline_id, Int32GetDatum(query->pipeline_id));
+	if (query->target_id != 0)
+		sc_row_set(&row, Anum_query_target_id, Int32GetDatum(query->target_id));
+	else
+		sc_row_set_null(&row, Anum_query_target_id);
+	sc_row_set(&row, Anum_query_moving, BoolGetDatum(query->moving));
+	sc_key_int8(&key, Anum_query_id, query->query_id);
 	update_rows("query", &key, &row);
 }
 

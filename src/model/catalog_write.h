@@ -45,6 +45,9 @@ extern void sc_query_set_preexisting(int64 query_id);
 extern void sc_query_set_paused(int64 query_id, bool paused);
 extern void sc_query_set_parallelism(int64 query_id, int32 parallelism);
 
+/* Where it is and is to be: writes pipeline_id, target_id and moving. */
+extern void sc_query_set_pipeline(const ScQuery *query);
+
 /* A row of stream_ckpt.query whose relations may be gone. */
 typedef struct ScQueryRow
 {
