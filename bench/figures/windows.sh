@@ -9,9 +9,9 @@ NEXMARK_EVENTS=${NEXMARK_EVENTS:-2000000}
 VALUES="count(*) AS hits, sum(ms) AS total, avg(ms) AS mean, max(ms) AS longest"
 
 # time_query NAME SELECT [OPTIONS]: seconds from the start of the pipeline until W1's backlog is in the query's committed
-# result, which is compared with its definition; query_seconds is set.
+# result, which is compared with its definition; query_seconds is set, and query_cpu: of all processes of the server.
 time_query() {
-	local table=w1_$1
+	local table=w1_$1 before
 	new_stream table "$table"
 	sql >/dev/null <<-SQL
 		SELECT stream_ckpt.create_query('${table}_result', \$q\$ ${2//W1/$table} \$q\$${3:+, $3});
@@ -20,10 +20,12 @@ time_query() {
 	pipeline stop
 	copy_script "$table" | sql -f - >/dev/null
 	quiesce
+	before=$(server_cpu)
 	query_seconds=$(timed <(
 		echo "SELECT stream_ckpt.start_pipeline('default');"
 		echo "SELECT stream_ckpt.sync('30 minutes');"
 	))
+	query_cpu=$(minus "$(server_cpu)" "$before")
 	check_well "${table}_result"
 	check_result "$table"
 	drop_all "$table"
@@ -32,7 +34,7 @@ time_query() {
 # bench_ratio FIGURE SELECT OVER [OPTIONS]: rows/s of a query over those of another.
 bench_ratio() {
 	local repeat other order what
-	declare -A seconds
+	declare -A seconds cpu
 	new_server </dev/null
 	for repeat in $(seq "$REPEATS"); do
 		order="query other"
@@ -40,9 +42,10 @@ bench_ratio() {
 		for what in $order; do
 			if [ "$what" = query ]; then time_query "$1" "$2" "${4:-}"; else time_query "${1}_other" "$3" "${5:-}"; fi
 			seconds[$what]=$query_seconds
+			cpu[$what]=$query_cpu
 		done
 		other=${seconds[other]}
-		note "$1" "$(divide "$other" "${seconds[query]}")" "${seconds[query]} s, the other $other s"
+		note "$1" "$(divide "$other" "${seconds[query]}")" "${seconds[query]} s, the other $other s; of CPU ${cpu[query]} s, the other ${cpu[other]} s"
 	done
 }
 

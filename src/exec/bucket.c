@@ -323,13 +323,21 @@ put_cell(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 number)
 	bucket->nused++;
 }
 
+/* As if it had no rows, and no initial conditions. */
+static void
+clear_states(ScEngine *engine, ScGroup *group)
+{
+	memset(sc_group_states(engine, group), 0, sizeof(Datum) * engine->ntrans);
+	memset(sc_group_state_flags(engine, group), SC_STATE_NULL | SC_STATE_UNSET, engine->ntrans);
+}
+
 /*
  * The group of the keys in engine->key_values, whose hash is "hash"; a new one
- * where there is none.  Marks it as changed.  The current context is a short
+ * where there is none, "bare" without values of states.  Marks it as changed.  The current context is a short
  * one (comparing may allocate).
  */
-ScGroup *
-sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
+static pg_attribute_always_inline ScGroup *
+lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool bare, bool *isnew)
 {
 	uint32		at = cell_of(bucket, spread(engine, hash, engine->session_id));
 	ScGroup    *group;
@@ -358,7 +366,10 @@ sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
 	if (bucket->nused >= bucket->grow_at)
 		grow_cells(engine, bucket);
 	group = add_group(engine, bucket, &number);
-	init_states(engine, bucket, group);
+	if (bare)
+		clear_states(engine, group);
+	else
+		init_states(engine, bucket, group);
 	if (unlikely(bucket->partial))
 		group->flags |= SC_GROUP_DELTA;
 	if (unlikely(engine->timed))
@@ -368,6 +379,18 @@ sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
 	engine->new_number = number;
 	*isnew = true;
 	return group;
+}
+
+ScGroup *
+sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
+{
+	return lookup(engine, bucket, hash, false, isnew);
+}
+
+ScGroup *
+sc_bucket_lookup_bare(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew)
+{
+	return lookup(engine, bucket, hash, true, isnew);
 }
 
 /* Empty cells with room for "n" groups. */

@@ -36,21 +36,28 @@ append_inputs(ScBucket *bucket, Datum *state, Datum from)
 	sc_inputs_free(bucket, from);
 }
 
-/* A state that is a value is advanced by what another group has kept, which is freed. */
-static void
-advance_by_inputs(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state,
-				  uint8 *flags, Datum from)
+/* A state that is a value is advanced by what another group has kept.  The current context is a short one. */
+void
+sc_state_advance_by_inputs(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags, Datum inputs)
 {
 	MemoryContext context = engine->outcontext->ecxt_per_tuple_memory;
 	MemoryContext old;
 
-	if (DatumGetPointer(from) == NULL)
+	if (DatumGetPointer(inputs) == NULL)
 		return;
 	/* the row's is reset for each input */
 	old = MemoryContextSwitchTo(context);
-	sc_inputs_advance(engine, trans, (ScInputs *) DatumGetPointer(from), state, flags);
+	sc_inputs_advance(engine, trans, (ScInputs *) DatumGetPointer(inputs), state, flags);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
+}
+
+/* The same, and the inputs are freed. */
+static void
+advance_by_inputs(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state,
+				  uint8 *flags, Datum from)
+{
+	sc_state_advance_by_inputs(engine, trans, state, flags, from);
 	sc_inputs_free(bucket, from);
 }
 

@@ -20,6 +20,7 @@
 
 #include "base/compat.h"
 #include "base/settings.h"
+#include "exec/running.h"
 #include "exec/timed.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -117,6 +118,7 @@ compile(ScEngine *engine)
 	for (int version = 1; version <= SC_FORMAT_VERSION; version++)
 		engine->signatures[version] = sc_signature(engine, version);
 	engine->key_signature = sc_keys_signature(engine);
+	sc_running_compile(engine);
 	engine->partial_states = states_are_partial(engine);
 	if (engine->options.undo)
 		sc_undo_compile(engine);
@@ -179,6 +181,15 @@ set_window_slot(ScEngine *engine, bool isnull)
 	memset(slot->tts_isnull, isnull, SC_WINDOW_COLUMNS);
 }
 
+/* What is to be seen to with each row of a pane of several windows? */
+static void
+enter_shared_pane(ScEngine *engine)
+{
+	engine->some_over = sc_shared_some_over(engine, engine->span.key);
+	engine->is_merged = sc_running_covers(engine, engine->span.key);
+	engine->is_special = engine->some_over || engine->is_merged;
+}
+
 /*
  * The pane of "ts" becomes the current one.  False, and the current one stays, where
  * timestamps can't express its window.
@@ -195,7 +206,7 @@ enter_pane(ScEngine *engine, int64 ts)
 	engine->window = sc_assigner_first_window(assigner, engine->span.key);
 	engine->current = engine->span.none ? NULL : sc_pane_find(engine, engine->span.key);
 	if (engine->shared && !engine->def->stateless)
-		engine->some_over = sc_shared_some_over(engine, engine->span.key);
+		enter_shared_pane(engine);
 	engine->at = engine->current ? engine->current->bucket : NULL;
 	set_window_slot(engine, false);
 	return true;
@@ -395,6 +406,34 @@ add_to_session(ScEngine *engine, bool cut)
 		sc_sessions_add_row(engine, engine->current->bucket, hash);
 }
 
+static void
+add_to_merged_group(ScEngine *engine, uint32 hash)
+{
+	sc_running_touch(engine, engine->span.key, hash);
+	add_to_group(engine, hash);
+}
+
+/* A row of a pane of several windows that needs more than others. */
+static pg_noinline void
+add_to_special_pane(ScEngine *engine, bool cut)
+{
+	void		(*add) (ScEngine *engine, uint32 hash) = engine->is_merged ? add_to_merged_group : add_to_group_of_set;
+	uint32		hash;
+
+	if (engine->some_over && !drop_late_for_some(engine, cut))
+		return;
+	if (!passes_where(engine, engine->quals, cut))
+		return;
+	if (cut)
+		sc_check_cut_row(engine, engine->group_attnos);
+	hash = sc_keys_load(engine);
+	open_current_pane(engine);
+	if (engine->nsets > 0)
+		sc_sets_add(engine, add);
+	else if (sc_is_ours(engine, hash))
+		add(engine, hash);
+}
+
 /* A row of the current window.  The current context is the row's. */
 static pg_attribute_always_inline void
 add_row(ScEngine *engine, bool cut)
@@ -414,8 +453,11 @@ add_row(ScEngine *engine, bool cut)
 	}
 	if (unlikely(engine->shared))
 	{
-		if (engine->some_over && !drop_late_for_some(engine, cut))
+		if (engine->is_special)
+		{
+			add_to_special_pane(engine, cut);
 			return;
+		}
 	}
 	else if (unlikely(engine->current == NULL))
 	{
@@ -462,7 +504,7 @@ add_if_ours(ScEngine *engine, TupleTableSlot *slot)
 static pg_attribute_always_inline bool
 keys_come_first(ScEngine *engine, TupleTableSlot *slot)
 {
-	if (!engine->route.keys_first || engine->current == NULL || engine->some_over)
+	if (!engine->route.keys_first || engine->current == NULL || engine->is_special)
 		return false;
 	slot_getsomeattrs(slot, engine->route.last_attno);
 	if (engine->time_attno == 0)
@@ -639,5 +681,5 @@ sc_engine_memory(const ScEngine *engine)
 int64
 sc_engine_groups(const ScEngine *engine)
 {
-	return engine->ngroups + engine->stored_groups;
+	return engine->ngroups - sc_running_groups(engine) + engine->stored_groups;
 }

@@ -234,7 +234,9 @@ extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
  * sc_engine_emit_changed has emitted what changed.
  */
 extern void sc_engine_shrink(ScEngine *engine, Size goal);
-/* Can it?  Not if equality of keys can change, or if options.spill is NULL. */
+/* Frees what is kept only to save time, which counts as state (exec/running.c); between two rows. */
+extern void sc_engine_spare(ScEngine *engine);
+/* Can it make room?  Not if equality of keys can change, or if options.spill is NULL. */
 extern bool sc_engine_can_spill(const ScEngine *engine);
 
 /* Bytes of all panes (contexts included), and groups (of spilled panes at most so many); cheap. */

@@ -258,6 +258,7 @@ typedef struct ScEmission
 } ScEmission;
 
 typedef struct ScUndo ScUndo;
+typedef struct ScRunning ScRunning;
 typedef struct ScUpperRun ScUpperRun;
 
 /* How rows of other tasks are told (route.c). */
@@ -358,7 +359,10 @@ struct ScEngine
 	bool		shared;
 	int64		emitted_until;
 	int64		over_until;
-	bool		some_over;		/* of the windows of the pane that rows are in */
+	bool		some_over;		/* of the windows of the pane that rows are in; */
+	bool		is_merged;		/* that pane is part of what is kept */
+	bool		is_special;		/* one of the two */
+	ScRunning  *kept;		/* what is kept of windows (running.c), or NULL */
 
 	/* groups that come and go with event time (timed.c), in one pane of all of time */
 	bool		timed;
@@ -561,6 +565,8 @@ extern void sc_inputs_free(ScBucket *bucket, Datum state);
 /* bucket.c */
 extern ScGroup *sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash,
 								 bool *isnew);
+/* The same; all states of a new group are SC_STATE_NULL | SC_STATE_UNSET, whatever the initial conditions are. */
+extern ScGroup *sc_bucket_lookup_bare(ScEngine *engine, ScBucket *bucket, uint32 hash, bool *isnew);
 /* The group of the keys in engine->key_values; NULL: there is none. */
 extern ScGroup *sc_bucket_find(ScEngine *engine, ScBucket *bucket, uint32 hash);
 extern bool sc_bucket_find_number(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 *number);
@@ -676,6 +682,7 @@ extern void sc_bucket_make_states(ScEngine *engine, ScBucket *bucket);
 
 
 /* combine.c */
+extern void sc_state_advance_by_inputs(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags, Datum inputs);
 extern void sc_states_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group,
 							  ScGroup *other);
 extern void sc_group_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group,

@@ -8,7 +8,7 @@
  */
 #include "postgres.h"
 
-#include "exec/exec_internal.h"
+#include "exec/running.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -187,4 +187,5 @@ sc_panes_shutdown(ScEngine *engine)
 		shutdown_pane(engine->panes[i]);
 	for (int i = engine->left; i < list_length(engine->leaving); i++)
 		shutdown_pane(list_nth(engine->leaving, i));
+	sc_running_free(engine);
 }

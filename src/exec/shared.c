@@ -2,9 +2,10 @@
  * shared.c
  *	  Windows of several panes: hop() and cumulate().
  *
- * A row is accumulated once, in its pane.  A window is made when it is emitted: a view, which is a pane of its own with
- * copies of the groups of all its panes, those with equal keys combined in the order of the panes.  Kept inputs follow
- * each other in that order.  It is emitted as any pane is (emit.c), and freed.
+ * A row is accumulated once, in its pane.  A window is made when it is emitted: a view, which is a pane of its own
+ * whose groups are merged of those of all its panes (merge.c), in the order of the panes.  Kept inputs follow each
+ * other in that order.  It is emitted as any pane is (emit.c), and freed; but what it has in common with the next
+ * one is kept (running.c).
  *
  * With emit close a window is emitted whole when the watermark passes its end; with emit update, and for what late rows
  * change of windows that were emitted, a view has only the groups that have changed in one of its panes.  A bucket's mark
@@ -18,13 +19,8 @@
  */
 #include "postgres.h"
 
-#include "base/limit.h"
-#include "exec/exec_internal.h"
-#include "miscadmin.h"
+#include "exec/running.h"
 #include "utils/memutils.h"
-
-/* How often the time limit is told of groups */
-#define LIMIT_GROUPS	1024
 
 /* Is the window over for good: do rows for it come too late? */
 bool
@@ -83,65 +79,22 @@ sc_shared_next_end(const ScEngine *engine, int64 after, ScWindow *window)
  * Views
  * --------------------------------------------------------------------- */
 
-/* Copies a group of a pane into the view.  In a short context. */
-static void
-copy_group(ScEngine *engine, ScPane *view, ScBucket *from, ScGroup *group)
-{
-	engine->aggstate->curaggcontext = from->aggcontext;
-	(void) sc_group_take(engine, view->bucket, engine, group);
-}
-
-/* Copies all groups of a pane. */
-static void
-copy_all(ScEngine *engine, ScPane *view, ScBucket *from)
-{
-	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
-
-	for (uint32 n = 0; n < from->ngroups; n++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
-			sc_limit_add(LIMIT_GROUPS);
-		copy_group(engine, view, from, sc_bucket_group(engine, from, n));
-		MemoryContextReset(context);
-	}
-}
-
-/* Adds the keys of the pane's changed groups to "keys", whose states mean nothing. */
+/* Adds the keys of the pane's changed groups to "keys". */
 static void
 add_changed_keys(ScEngine *engine, ScBucket *keys, ScBucket *from)
 {
+	MemoryContext old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 	uint32		nchanged = sc_bucket_nchanged(from);
-	bool		isnew;
 
 	for (uint32 i = 0; i < nchanged; i++)
 	{
 		ScGroup    *group = sc_bucket_group(engine, from, sc_bucket_changed(from, i));
 
 		if (group->flags & from->mark)
-			(void) sc_bucket_lookup(engine, keys, sc_keys_hash_of(engine, group), &isnew);
-		MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
+			sc_bucket_add_key(engine, keys, sc_keys_hash_of(engine, group));
+		MemoryContextReset(CurrentMemoryContext);
 	}
-}
-
-/* Copies the groups of a pane that have one of the keys. */
-static void
-copy_keys(ScEngine *engine, ScPane *view, ScBucket *from, ScBucket *keys)
-{
-	MemoryContext context = engine->tmpcontext->ecxt_per_tuple_memory;
-
-	for (uint32 n = 0; n < keys->ngroups; n++)
-	{
-		uint32		hash = sc_keys_hash_of(engine, sc_bucket_group(engine, keys, n));
-		ScGroup    *group = sc_bucket_find(engine, from, hash);
-
-		CHECK_FOR_INTERRUPTS();
-		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
-			sc_limit_add(LIMIT_GROUPS);
-		if (group != NULL)
-			copy_group(engine, view, from, group);
-		MemoryContextReset(context);
-	}
+	MemoryContextSwitchTo(old);
 }
 
 /* The first and the last pane of the window that are open: panes[*first] to below panes[*next]. */
@@ -155,54 +108,61 @@ find_panes(const ScEngine *engine, const ScWindow *window, int *first, int *next
 static void
 free_view(ScEngine *engine, ScPane *view)
 {
-	sc_bucket_free(engine, view->bucket);
+	if (sc_running_keeps(engine, view->bucket))
+		view->bucket->pane = NULL;
+	else
+		sc_bucket_free(engine, view->bucket);
 	pfree(view);
 }
 
-/* Copies what has changed of the window's panes into the view. */
+/* Merges what has changed of the window's panes into the bucket. */
 static void
-copy_changed(ScEngine *engine, ScPane *view, int first, int next)
+merge_changed(ScEngine *engine, ScBucket *bucket, int first, int next)
 {
-	ScBucket   *keys = sc_bucket_create(engine, view);
+	ScBucket   *keys = sc_bucket_create(engine, NULL);
 
 	for (int i = first; i < next; i++)
 		add_changed_keys(engine, keys, engine->panes[i]->bucket);
 	for (int i = first; i < next && keys->ngroups > 0; i++)
-		copy_keys(engine, view, engine->panes[i]->bucket, keys);
+		sc_bucket_merge_keys(engine, bucket, engine->panes[i]->bucket, keys);
 	sc_bucket_free(engine, keys);
 }
 
+/* The window's groups, or those that have changed. */
+static ScBucket *
+merge_window(ScEngine *engine, const ScWindow *window, bool all)
+{
+	ScBucket   *bucket = sc_bucket_create(engine, NULL);
+	int			first;
+	int			next;
+
+	find_panes(engine, window, &first, &next);
+	if (!all)
+		merge_changed(engine, bucket, first, next);
+	for (int i = first; all && i < next; i++)
+		sc_bucket_merge(engine, bucket, engine->panes[i]->bucket);
+	return bucket;
+}
+
 /*
- * The window with all its groups, or those that have changed, whose rows may be in the result; to be freed.  The
- * order of groups is that of their first pane.  What an upper part makes of changed groups is made of all.
+ * The window with all its groups, or those that have changed, whose rows may be in the result; to be freed.
+ * What an upper part makes of changed groups is made of all.
  */
 static ScPane *
 make_view(ScEngine *engine, const ScWindow *window, bool all)
 {
-	MemoryContext old = MemoryContextSwitchTo(engine->context);
-	ScPane	   *view = palloc0(sizeof(ScPane));
-	int			first;
-	int			next;
+	ScPane	   *view = MemoryContextAllocZero(engine->context, sizeof(ScPane));
 
 	view->key = window->start;
 	view->window = *window;
 	view->emitted = !all;
-	view->bucket = sc_bucket_create(engine, view);
-	find_panes(engine, window, &first, &next);
-
-	MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
-	if (!all && engine->upper == NULL)
-		copy_changed(engine, view, first, next);
-	else
-	{
-		for (int i = first; i < next; i++)
-			copy_all(engine, view, engine->panes[i]->bucket);
-	}
-	MemoryContextSwitchTo(old);
-	sc_bucket_make_states(engine, view->bucket);
-	sc_bucket_regroup(engine, view->bucket);
-	for (uint32 n = 0; n < view->bucket->ngroups; n++)
-		sc_bucket_group(engine, view->bucket, n)->flags = all ? 0 : SC_GROUP_EMITTED;
+	if (all)
+		view->bucket = sc_running_window(engine, window);
+	if (view->bucket == NULL)
+		view->bucket = merge_window(engine, window, all || engine->upper != NULL);
+	view->bucket->pane = view;
+	for (uint32 n = 0; !all && n < view->bucket->ngroups; n++)
+		sc_bucket_group(engine, view->bucket, n)->flags |= SC_GROUP_EMITTED;
 	sc_bucket_account_children(engine, view->bucket);
 	return view;
 }
@@ -362,6 +322,7 @@ free_panes(ScEngine *engine)
 							   engine->options.allowed_lateness, engine->watermark))
 		n++;
 	sc_panes_close(engine, 0, n);
+	sc_running_trim(engine);
 }
 
 /*
@@ -402,6 +363,7 @@ sc_shared_go_back(ScEngine *engine, int64 watermark, int64 ordinary)
 	if (over < engine->over_until)
 		remember_over(engine, over, engine->over_until, ordinary);
 	engine->over_until = Min(engine->over_until, over);
+	sc_running_free(engine);
 }
 
 /* What is restored is as of the watermark. */

@@ -140,6 +140,17 @@ extern bool sc_shared_window_behind(const ScAssigner *assigner, int64 pane_key, 
 /* CUMULATE: the end of the window before, of the same start; or that start. */
 extern int64 sc_shared_end_before(const ScAssigner *assigner, const ScWindow *window);
 
+/*
+ * For exec/running.c.  Time is cut into blocks, such that a window consists of the end of one block and the
+ * beginning of the next, or of a beginning alone, as all of CUMULATE do.  This is where that block begins: behind
+ * the window's start, or there.
+ */
+extern int64 sc_shared_block(const ScAssigner *assigner, const ScWindow *window);
+/* HOP: the greatest start of the pane's windows. */
+extern int64 sc_shared_last_start(const ScAssigner *assigner, int64 pane_key);
+/* Is it less work to put windows together so than pane by pane? */
+extern bool sc_shared_has_blocks(const ScAssigner *assigner);
+
 /* calendar.c: for the functions below */
 extern bool sc_calendar_pane(const ScAssigner *assigner, int64 event_time, ScPaneSpan *span);
 extern int64 sc_calendar_end(const ScAssigner *assigner, int64 start);

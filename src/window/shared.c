@@ -154,3 +154,31 @@ sc_shared_end_before(const ScAssigner *assigner, const ScWindow *window)
 {
 	return is_calendar(assigner) ? sc_steps_end_before(assigner, window) : window->end - assigner->slide;
 }
+
+int64
+sc_shared_block(const ScAssigner *assigner, const ScWindow *window)
+{
+	int64		offset;
+
+	if (assigner->kind == SC_WINDOW_CUMULATE)
+		return window->start;
+	offset = sc_grid_offset(window->start, assigner->origin, assigner->size);
+	return offset == 0 ? window->start : window->start - offset + assigner->size;
+}
+
+int64
+sc_shared_last_start(const ScAssigner *assigner, int64 pane_key)
+{
+	return pane_key - sc_grid_offset(pane_key, assigner->origin, assigner->slide);
+}
+
+/*
+ * As a hopping window slides on, the new panes are merged into the beginning of a block, and, backwards, into an end
+ * of one, which takes the end behind it in, too; then the one is merged with the other.
+ */
+bool
+sc_shared_has_blocks(const ScAssigner *assigner)
+{
+	return assigner->kind == SC_WINDOW_CUMULATE ||
+		assigner->size / assigner->pane > 2 * (assigner->slide / assigner->pane) + 2;
+}

@@ -2,8 +2,8 @@
  * memory.c
  *	  The bound of what the states of all queries of a task take: stream_ckpt.task_memory.
  *
- * Past it the largest query of the owner who takes most writes what it has and gives memory back
- * (exec/spilled.c), and so on.  One that can't, fails.
+ * Past it all queries give back what they keep only to save time (exec/running.c).  Then the largest query of the owner
+ * who takes most writes what it has and gives memory back (exec/spilled.c), and so on.  One that can't, fails.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -108,6 +108,16 @@ find_unsettled(Oid owner)
 	return NULL;
 }
 
+/* Has all queries free what they keep only to save time. */
+static void
+spare(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+		sc_engine_spare(((ScTaskQuery *) lfirst(lc))->engine);
+}
+
 /*
  * What goes on in steps of whoever takes most is ended first, and may be enough; that of others before a query would
  * fail.
@@ -115,6 +125,8 @@ find_unsettled(Oid owner)
 void
 sc_task_queries_bound(void)
 {
+	if (sc_task_queries_are_too_large())
+		spare();
 	while (sc_task_queries_are_too_large())
 	{
 		ScTaskQuery *query = largest();
