@@ -27,6 +27,9 @@ REVOKE ALL ON stream_ckpt.query_position FROM PUBLIC;
 -- time: how far ahead of its commit an event time may be (NULL: no limit); streams of 0.2 have no limit
 ALTER TABLE stream_ckpt.stream ADD COLUMN max_ahead interval;
 
+-- time: the event time is the time of the commit
+ALTER TABLE stream_ckpt.stream ADD COLUMN processing_time boolean NOT NULL DEFAULT false;
+
 -- time: more of what a query's event time is at its offset, and the stream's options there.  closed_windows: those
 -- that are over and may lie ahead of the watermark, as start and end of each range in turn.  Event times in
 -- microseconds as max_event_time.
@@ -39,10 +42,10 @@ ALTER TABLE stream_ckpt.checkpoint_offset
 	ADD COLUMN max_ahead interval;
 
 CREATE OR REPLACE VIEW stream_ckpt.any_stream AS
-SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead FROM stream_ckpt.stream
+SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead, processing_time FROM stream_ckpt.stream
 UNION ALL
 SELECT t.ftrelid::regclass, 'log', o.event_time::name, COALESCE(o.watermark_delay, '0')::interval,
-	o.idle_timeout::interval, o.max_ahead::interval
+	o.idle_timeout::interval, o.max_ahead::interval, COALESCE(o.processing_time, 'false')::boolean
 FROM pg_catalog.pg_foreign_table t
 JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
 JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'stream_ckpt'
@@ -50,7 +53,8 @@ CROSS JOIN LATERAL (
 	SELECT max(option_value) FILTER (WHERE option_name = 'event_time') AS event_time,
 		max(option_value) FILTER (WHERE option_name = 'watermark_delay') AS watermark_delay,
 		max(option_value) FILTER (WHERE option_name = 'idle_timeout') AS idle_timeout,
-		max(option_value) FILTER (WHERE option_name = 'max_ahead') AS max_ahead
+		max(option_value) FILTER (WHERE option_name = 'max_ahead') AS max_ahead,
+		max(option_value) FILTER (WHERE option_name = 'processing_time') AS processing_time
 	FROM pg_catalog.pg_options_to_table(t.ftoptions)) o;
 
 -- Which windows were written nobody noted so far: all that can be over are.
@@ -66,16 +70,23 @@ WHERE s.relid::oid = o.source::oid AND q.query_id = o.query_id;
 
 DROP FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval);
 CREATE FUNCTION stream_ckpt.attach_stream(relation regclass, event_time name DEFAULT NULL,
-	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day')
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day',
+	processing_time boolean DEFAULT false)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_attach_stream';
-COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval)
-	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); the first call waits for all running transactions';
+COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval, boolean)
+	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); processing_time makes the time of the commit the event time; the first call waits for all running transactions';
+
+CREATE FUNCTION stream_ckpt.commit_time(xmin xid)
+RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_commit_time';
+COMMENT ON FUNCTION stream_ckpt.commit_time(xid)
+	IS 'the time of a row''s commit: the event time of streams with processing_time; as a plain query it needs track_commit_timestamp';
 
 DROP FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval);
 CREATE FUNCTION stream_ckpt.create_stream(name text, columns text, event_time name DEFAULT NULL,
-	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day')
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day',
+	processing_time boolean DEFAULT false)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_stream';
-COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval, interval)
+COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval, interval, boolean)
 	IS 'makes a log stream: a foreign table whose rows are in the WAL only, until the queries that read it have taken them; options as attach_stream()';
 
 CREATE FUNCTION stream_ckpt.alter_stream(stream regclass, watermark_delay interval DEFAULT '-0.000001 seconds',
@@ -125,10 +136,10 @@ SELECT s.relid AS stream, s.kind, s.event_time, s.watermark_delay, s.idle_timeou
 	max(q.null_event_times) AS null_event_times,
 	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
 	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries,
-	s.max_ahead, max(q.ahead_rows) AS ahead_rows
+	s.max_ahead, max(q.ahead_rows) AS ahead_rows, s.processing_time
 FROM stream_ckpt.any_stream s
 LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
-GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead;
+GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead, s.processing_time;
 
 -- results: checkpoints update them, also in a publication of all tables
 DO $$
@@ -227,6 +238,7 @@ ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN age bigint NOT NULL DEFAULT
 ALTER TABLE stream_ckpt.query ADD COLUMN parallelism integer NOT NULL DEFAULT 1;
 ALTER TABLE stream_ckpt.query ADD COLUMN ttl interval;
 ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN tasks integer NOT NULL DEFAULT 1;
+ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN moved_rows bigint NOT NULL DEFAULT 0;
 ALTER TABLE stream_ckpt.checkpoint
 	ADD COLUMN task_start_delay_ms float8[],
 	ADD COLUMN task_sync_ms float8[],
@@ -541,7 +553,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
-	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism
+	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)

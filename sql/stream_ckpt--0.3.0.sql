@@ -41,7 +41,8 @@ CREATE TABLE stream_ckpt.stream (
 	event_time_attnum smallint,
 	watermark_delay	interval NOT NULL DEFAULT '0',
 	idle_timeout	interval,
-	max_ahead		interval
+	max_ahead		interval,
+	processing_time	boolean NOT NULL DEFAULT false	-- the event time is the time of the commit
 );
 
 CREATE TABLE stream_ckpt.query (
@@ -119,6 +120,7 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	ahead_windows	timestamptz[],	-- open ones behind max_event_time, as closed_windows
 	age				bigint NOT NULL DEFAULT 0,	-- of the query's last part: no run of its state is newer
 	tasks			integer NOT NULL DEFAULT 1,	-- that wrote the query's runs
+	moved_rows		bigint NOT NULL DEFAULT 0,	-- counted in later windows than those of their time of commit
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -445,18 +447,24 @@ COMMENT ON FUNCTION stream_ckpt.session(timestamp, interval)
 -- Streams.  Log streams are foreign tables whose rows are in the WAL only.
 --
 CREATE FUNCTION stream_ckpt.attach_stream(relation regclass, event_time name DEFAULT NULL,
-	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day')
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day',
+	processing_time boolean DEFAULT false)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_attach_stream';
-COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval)
-	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); the first call waits for all running transactions';
+COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval, boolean)
+	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); processing_time makes the time of the commit the event time; the first call waits for all running transactions';
 CREATE FUNCTION stream_ckpt.detach_stream(relation regclass)
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_detach_stream';
 COMMENT ON FUNCTION stream_ckpt.detach_stream(regclass)
 	IS 'undoes attach_stream; an error while queries read the stream';
+CREATE FUNCTION stream_ckpt.commit_time(xmin xid)
+RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_commit_time';
+COMMENT ON FUNCTION stream_ckpt.commit_time(xid)
+	IS 'the time of a row''s commit: the event time of streams with processing_time; as a plain query it needs track_commit_timestamp';
 CREATE FUNCTION stream_ckpt.create_stream(name text, columns text, event_time name DEFAULT NULL,
-	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day')
+	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day',
+	processing_time boolean DEFAULT false)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_stream';
-COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval, interval)
+COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interval, interval, boolean)
 	IS 'makes a log stream: a foreign table whose rows are in the WAL only, until the queries that read it have taken them; options as attach_stream()';
 CREATE FUNCTION stream_ckpt.drop_stream(stream regclass)
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_stream';
@@ -661,10 +669,10 @@ ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
 
 -- All streams.  A log stream's options are those of its foreign table, and nowhere else.
 CREATE VIEW stream_ckpt.any_stream AS
-SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead FROM stream_ckpt.stream
+SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead, processing_time FROM stream_ckpt.stream
 UNION ALL
 SELECT t.ftrelid::regclass, 'log', o.event_time::name, COALESCE(o.watermark_delay, '0')::interval,
-	o.idle_timeout::interval, o.max_ahead::interval
+	o.idle_timeout::interval, o.max_ahead::interval, COALESCE(o.processing_time, 'false')::boolean
 FROM pg_catalog.pg_foreign_table t
 JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
 JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'stream_ckpt'
@@ -672,7 +680,8 @@ CROSS JOIN LATERAL (
 	SELECT max(option_value) FILTER (WHERE option_name = 'event_time') AS event_time,
 		max(option_value) FILTER (WHERE option_name = 'watermark_delay') AS watermark_delay,
 		max(option_value) FILTER (WHERE option_name = 'idle_timeout') AS idle_timeout,
-		max(option_value) FILTER (WHERE option_name = 'max_ahead') AS max_ahead
+		max(option_value) FILTER (WHERE option_name = 'max_ahead') AS max_ahead,
+		max(option_value) FILTER (WHERE option_name = 'processing_time') AS processing_time
 	FROM pg_catalog.pg_options_to_table(t.ftoptions)) o;
 
 -- Where queries are: one that goes with the others is at its pipeline's last checkpoint, one that is apart at the
@@ -739,7 +748,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
-	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism
+	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -757,10 +766,10 @@ SELECT s.relid AS stream, s.kind, s.event_time, s.watermark_delay, s.idle_timeou
 	max(q.null_event_times) AS null_event_times,
 	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
 	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries,
-	s.max_ahead, max(q.ahead_rows) AS ahead_rows
+	s.max_ahead, max(q.ahead_rows) AS ahead_rows, s.processing_time
 FROM stream_ckpt.any_stream s
 LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
-GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead;
+GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead, s.processing_time;
 COMMENT ON VIEW stream_ckpt.streams
 	IS 'streams, attached tables and log streams; counts are those of the oldest query that reads them';
 

@@ -23,6 +23,11 @@ extern int64 sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name);
 /* The same for what event times are moved by: refused where that is too far. */
 extern int64 sc_arg_reach(FunctionCallInfo fcinfo, int n, const char *name);
 
+/*
+ * stream.c: the boolean processing_time; fails if it is true, and one of these two isn't NULL.  All are numbers of parameters.
+ */
+extern bool sc_arg_processing_time(FunctionCallInfo fcinfo, int n, int event_time, int idle_timeout);
+
 /* The name of a relation, with a schema or without one; an error that shows how names are written. */
 extern struct RangeVar *sc_arg_relation(const char *name);
 

@@ -113,6 +113,9 @@ explain_stream(Explanation *explanation)
 	List	   *quals = definition->written.quals;
 
 	add_line(explanation, "Stream: %s", sc_qualified_name(stream->relid));
+	if (definition->processing_time && sc_assigner_has_windows(&definition->window))
+		add_line(explanation, "  event time: the time of the commit, watermark_delay %s",
+				 interval_text(stream->options.watermark_delay));
 	if (AttributeNumberIsValid(definition->event_time_attno))
 		add_line(explanation, "  event time: %s, watermark_delay %s",
 				 quote_identifier(get_attname(stream->relid, definition->event_time_attno, false)),

@@ -47,6 +47,7 @@ stream_ckpt_fdw_validator(PG_FUNCTION_ARGS)
 					 errhint("stream_ckpt has options of foreign tables only.")));
 		sc_log_stream_check_option(option);
 	}
+	sc_log_stream_check_options(options);
 	PG_RETURN_VOID();
 }
 
@@ -119,6 +120,8 @@ create_command(RangeVar *range, const char *columns, FunctionCallInfo fcinfo)
 		append_option(&command, &noptions, SC_OPTION_IDLE_TIMEOUT, seconds_text(idle));
 	if (!PG_ARGISNULL(5) && !PG_ARGISNULL(2))
 		append_option(&command, &noptions, SC_OPTION_MAX_AHEAD, seconds_text(ahead));
+	if (sc_arg_processing_time(fcinfo, 6, 2, 4))
+		append_option(&command, &noptions, SC_OPTION_PROCESSING_TIME, "true");
 	if (noptions > 0)
 		appendStringInfoChar(&command, ')');
 	return command.data;
@@ -145,7 +148,7 @@ check_command(const char *command)
 
 /*
  * create_stream(name text, columns text, event_time name, watermark_delay interval,
- * idle_timeout interval, max_ahead interval) -> regclass.  Makes the default pipeline's slot first, as
+ * idle_timeout interval, max_ahead interval, processing_time boolean) -> regclass.  Makes the default pipeline's slot first, as
  * attach_stream does.
  */
 Datum
@@ -201,7 +204,7 @@ sc_log_stream_alter(const ScStream *stream)
 	appendStringInfo(&command, "ALTER FOREIGN TABLE %s OPTIONS (", sc_qualified_name(stream->relid));
 	alter_option(&command, current, SC_OPTION_WATERMARK_DELAY, seconds_text(options->watermark_delay));
 	alter_option(&command, current, SC_OPTION_IDLE_TIMEOUT,
-				 options->idle_timeout == 0 ? NULL : seconds_text(options->idle_timeout));
+				 options->idle_timeout == 0 || stream->processing_time ? NULL : seconds_text(options->idle_timeout));
 	alter_option(&command, current, SC_OPTION_MAX_AHEAD,
 				 options->max_ahead == SC_NO_LIMIT ? NULL : seconds_text(options->max_ahead));
 	appendStringInfoChar(&command, ')');

@@ -141,6 +141,15 @@ deparsed(ScDefinition *definition, Node *node)
 	return deparse_expression(node, deparse_context_for("s", definition->stream_relid), true, false);
 }
 
+/* The event time of a row of "s". */
+static const char *
+event_time(const ScDefinition *definition)
+{
+	if (definition->processing_time)
+		return "stream_ckpt.commit_time(s.xmin)";
+	return psprintf("s.%s", quote_identifier(get_attname(definition->stream_relid, definition->event_time_attno, false)));
+}
+
 /*
  * The sessions of the stream's rows: part and place (tableoid, ctid), and the columns of a window.  "closed" is a
  * condition on these.
@@ -153,6 +162,7 @@ islands(ScDefinition *definition, const char *closed)
 	StringInfoData sql;
 	const char *partition = definition->written.keys == NIL ? "" : "PARTITION BY ";
 	const char *type = definition->event_time_type == TIMESTAMPTZOID ? "timestamptz" : "timestamp";
+	const char *time = event_time(definition);
 	char	   *gap = psprintf("'" INT64_FORMAT " microseconds'::pg_catalog.interval", definition->window.size);
 	char	   *names = pstrdup("");
 	int			n = 0;
@@ -177,12 +187,9 @@ islands(ScDefinition *definition, const char *closed)
 					 gap, gap, partition, names);
 	appendStringInfo(&sql, " FROM (SELECT *, CASE WHEN pg_catalog.lag(ts) OVER (%s%s ORDER BY ts)" OP("+") "%s" OP(">=") "ts"
 					 " THEN 0 ELSE 1 END AS opens", partition, names, gap);
-	appendStringInfo(&sql, " FROM (SELECT s.tableoid AS part, s.ctid AS place, s.%s::pg_catalog.%s AS ts%s FROM %s s"
-					 " WHERE pg_catalog.isfinite(s.%s)%s) r) o) i",
-					 quote_identifier(get_attname(definition->stream_relid, definition->event_time_attno, false)), type,
-					 keys.data, sc_qualified_name(definition->stream_relid),
-					 quote_identifier(get_attname(definition->stream_relid, definition->event_time_attno, false)),
-					 where.data);
+	appendStringInfo(&sql, " FROM (SELECT s.tableoid AS part, s.ctid AS place, %s::pg_catalog.%s AS ts%s FROM %s s"
+					 " WHERE pg_catalog.isfinite(%s)%s) r) o) i",
+					 time, type, keys.data, sc_qualified_name(definition->stream_relid), time, where.data);
 	appendStringInfo(&sql, " WINDOW w AS (PARTITION BY %s%sisland)) x WHERE %s", names, n > 0 ? ", " : "", closed);
 	return sql.data;
 }

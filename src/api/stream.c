@@ -139,6 +139,26 @@ require_event_time(bool has_event_time, const ScStreamOptions *options)
 				 errdetail("It is the stream's event time that goes on while no row comes.")));
 }
 
+bool
+sc_arg_processing_time(FunctionCallInfo fcinfo, int n, int event_time, int idle_timeout)
+{
+	const char *other = NULL;
+
+	if (!DatumGetBool(sc_arg(fcinfo, n, "processing_time")))
+		return false;
+	if (!PG_ARGISNULL(event_time))
+		other = "event_time";
+	else if (!PG_ARGISNULL(idle_timeout))
+		other = "idle_timeout";
+	if (other != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"%s\" cannot be used with \"processing_time\"", other),
+				 errdetail("With processing_time the event time is the time of the commit, which goes on with the clock."),
+				 errhint("Leave one of them out.")));
+	return true;
+}
+
 /* Everything that can be refused; the stream's row, ready to be inserted. */
 static ScStream
 check_stream(Oid relid, FunctionCallInfo fcinfo)
@@ -157,13 +177,16 @@ check_stream(Oid relid, FunctionCallInfo fcinfo)
 	stream.options = attach_options(fcinfo);
 	if (!PG_ARGISNULL(1))
 		stream.event_time_attno = sc_event_time_attno(relid, NameStr(*PG_GETARG_NAME(1)));
+	stream.processing_time = sc_arg_processing_time(fcinfo, 5, 1, 3);
+	if (stream.processing_time)
+		stream.options.max_ahead = SC_NO_LIMIT;
 	table_close(relation, NoLock);
 	return stream;
 }
 
 /*
  * attach_stream(relation regclass, event_time name, watermark_delay interval,
- * idle_timeout interval, max_ahead interval): captures an existing table's rows from the WAL.  Makes
+ * idle_timeout interval, max_ahead interval, processing_time boolean): captures an existing table's rows from the WAL.  Makes
  * the default pipeline's slot first, before this transaction has an id or a lock
  * on the table.
  */
@@ -179,7 +202,8 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	sc_extension_require();
 	relid = DatumGetObjectId(sc_arg(fcinfo, 0, "relation"));
 	options = attach_options(fcinfo);
-	require_event_time(!PG_ARGISNULL(1), &options);
+	if (!sc_arg_processing_time(fcinfo, 5, 1, 3))
+		require_event_time(!PG_ARGISNULL(1), &options);
 
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
@@ -219,6 +243,18 @@ own_stream(FunctionCallInfo fcinfo)
 	return sc_stream_by_relid(relid, false);
 }
 
+/* What goes on with the clock by itself has no limits to it. */
+static void
+refuse_time_option(const ScStream *stream, const char *name)
+{
+	if (stream->processing_time)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"%s\" cannot be used for stream \"%s\"", name, get_rel_name(stream->relid)),
+				 errdetail("It has processing_time: its event time is the time of the commit, which goes on with the clock."),
+				 errhint("Leave it out: only watermark_delay can be changed.")));
+}
+
 /*
  * alter_stream(stream regclass, watermark_delay interval, idle_timeout interval,
  * max_ahead interval): new options, from one place in the log on.
@@ -235,10 +271,16 @@ stream_ckpt_alter_stream(PG_FUNCTION_ARGS)
 	if (!arg_is_left_out(fcinfo, 1))
 		options->watermark_delay = sc_arg_reach(fcinfo, 1, "watermark_delay");
 	if (!arg_is_left_out(fcinfo, 2))
+	{
+		refuse_time_option(stream, "idle_timeout");
 		options->idle_timeout = arg_idle_timeout(fcinfo, 2);
+	}
 	if (!arg_is_left_out(fcinfo, 3))
+	{
+		refuse_time_option(stream, "max_ahead");
 		options->max_ahead = arg_max_ahead(fcinfo, 3);
-	require_event_time(stream->event_time_attno != 0, options);
+	}
+	require_event_time(stream->event_time_attno != 0 || stream->processing_time, options);
 	if (stream->is_log)
 		sc_log_stream_alter(stream);
 	else

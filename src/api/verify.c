@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/commit_ts.h"
 #include "access/table.h"
 #include "api/api_internal.h"
 #include "base/env.h"
@@ -89,6 +90,9 @@ check_counters(ScQuery *query)
 			   "Compare with a query over a table that gets the same rows.");
 	if (query->ttl > 0)
 		refuse(query, "Its groups begin anew after their ttl, and its definition counts all rows.", NULL);
+	if (sc_stream_by_relid(query->stream_relid, false)->processing_time && !track_commit_timestamp)
+		refuse(query, "Its windows are those of the times of commits, which the server keeps only if track_commit_timestamp is on.",
+			   "Set track_commit_timestamp = on, and restart the server; rows that were committed before stay without.");
 	if (query->preexisting_rows)
 		refuse(query, "The stream held rows when the query began, or lost some since; they are not part of it.",
 			   "Compare with a query over the rows since then.");
@@ -99,6 +103,7 @@ check_counters(ScQuery *query)
 		if (offset->query_id != query->query_id)
 			continue;
 		refuse_counted(query, offset->late_rows, "late rows were dropped");
+		refuse_counted(query, offset->moved_rows, "rows were counted in later windows than those of their commits, which were over");
 		refuse_counted(query, sc_dead_letter_count(query->query_id),
 					   "rows, groups or result rows are dead letters");
 		refuse_counted(query, offset->updates_ignored, "updates of the stream were ignored");
@@ -359,6 +364,19 @@ explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 				 errhint("Call stream_ckpt.sync() first.")));
 }
 
+/* Fails if the times of commits that the query's windows are made of aren't known any more.  Needs SPI. */
+static void
+check_commit_times(ScQuery *query)
+{
+	if (!sc_stream_by_relid(query->stream_relid, false)->processing_time)
+		return;
+	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE stream_ckpt.commit_time(xmin) IS NULL",
+							 sc_qualified_name(query->stream_relid)), false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look at the rows' commit times");
+	refuse_counted(query, DatumGetInt64(sc_first_value(1, NULL)),
+				   "rows of the stream have no known time of commit: track_commit_timestamp was off, or it is too long ago");
+}
+
 /* The command that counts the differences. */
 static char *
 make_command(ScQuery *query, ScOffset *offset)
@@ -401,6 +419,7 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	sc_env_enter(&env, query->owner, query->settings);
 	command = make_command(query, offset);
 	SPI_connect();
+	check_commit_times(query);
 	if (SPI_execute(command, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
 	differences = DatumGetInt64(sc_first_value(1, NULL));

@@ -70,6 +70,7 @@ read_offset(const ScCatalogRow *row)
 	offset->rows_in = DatumGetInt64(sc_row_get(row, Anum_offset_rows_in));
 	offset->late_rows = DatumGetInt64(sc_row_get(row, Anum_offset_late_rows));
 	offset->ahead_rows = DatumGetInt64(sc_row_get(row, Anum_offset_ahead_rows));
+	offset->moved_rows = DatumGetInt64(sc_row_get(row, Anum_offset_moved_rows));
 	offset->null_event_times = DatumGetInt64(sc_row_get(row, Anum_offset_null_event_times));
 	offset->result_rows = DatumGetInt64(sc_row_get(row, Anum_offset_result_rows));
 	offset->updates_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_updates_ignored));
@@ -149,6 +150,7 @@ set_offset(ScCatalogRow *row, const ScOffset *offset)
 	set_ranges(row, Anum_offset_ahead_windows, &offset->ahead_windows);
 	set_options(row, &offset->options);
 	sc_row_set(row, Anum_offset_ahead_rows, Int64GetDatum(offset->ahead_rows));
+	sc_row_set(row, Anum_offset_moved_rows, Int64GetDatum(offset->moved_rows));
 	sc_row_set(row, Anum_offset_rows_in, Int64GetDatum(offset->rows_in));
 	sc_row_set(row, Anum_offset_late_rows, Int64GetDatum(offset->late_rows));
 	sc_row_set(row, Anum_offset_null_event_times, Int64GetDatum(offset->null_event_times));

@@ -27,6 +27,7 @@ typedef struct ScOffset
 	int64		rows_in;
 	int64		late_rows;
 	int64		ahead_rows;		/* too far ahead to move the watermark */
+	int64		moved_rows;		/* of an earlier time of commit than the windows that they were counted in */
 	int64		null_event_times;
 	int64		result_rows;
 	int64		updates_ignored;

@@ -245,6 +245,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 	engine->running = from->running = true;
 	engine->counters = from->counters;
 	sc_engine_set_time(engine, sc_engine_time(from));
+	engine->commit_time = from->commit_time;
 	engine->emitted_until = from->emitted_until;
 	engine->over_until = from->over_until;
 	for (int i = 0; i < from->nclosed; i++)

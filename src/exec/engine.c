@@ -95,7 +95,8 @@ compile(ScEngine *engine)
 	const ScDefinition *def = engine->def;
 
 	engine->last_attno = Max(Max(def->last_attno, def->event_time_attno), def->ttl_attno);
-	engine->time_attno = def->event_time_attno;
+	engine->time_attno = def->processing_time && sc_assigner_has_windows(&def->window) ? SC_TIME_OF_COMMIT :
+		def->event_time_attno;
 	engine->tmpcontext = CreateStandaloneExprContext();
 	engine->outcontext = CreateStandaloneExprContext();
 	engine->replaycontext = CreateStandaloneExprContext();
@@ -298,8 +299,11 @@ time_for_ttl(const ScEngine *engine)
 {
 	const TupleTableSlot *slot = engine->tmpcontext->ecxt_scantuple;
 	int			i = engine->def->ttl_attno - 1;
-	int64		ts = DatumGetInt64(slot->tts_values[i]);
+	int64		ts;
 
+	if (i < 0)
+		return Max(engine->commit_time, engine->time.max_event_time);
+	ts = DatumGetInt64(slot->tts_values[i]);
 	return slot->tts_isnull[i] || TIMESTAMP_NOT_FINITE(ts) ? engine->time.max_event_time : ts;
 }
 
@@ -509,10 +513,38 @@ keys_come_first(ScEngine *engine, TupleTableSlot *slot)
 	slot_getsomeattrs(slot, engine->route.last_attno);
 	if (engine->time_attno == 0)
 		return true;
-	if (slot->tts_isnull[engine->time_attno - 1])
+	if (engine->time_attno == SC_TIME_OF_COMMIT)
+		engine->row_time = engine->commit_time;
+	else if (slot->tts_isnull[engine->time_attno - 1])
 		return false;
-	engine->row_time = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
+	else
+		engine->row_time = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
 	return sc_pane_span_has(&engine->span, engine->row_time);
+}
+
+/* A row whose event time is "ts", which is finite. */
+static pg_attribute_always_inline void
+take_row_of_time(ScEngine *engine, int64 ts, bool cut)
+{
+	if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
+		add_row(engine, cut);
+	else
+		refuse_window(engine, cut);
+}
+
+/* A row of a query without windows, or whose event time is the time of the commit. */
+static pg_noinline void
+take_row_without_time(ScEngine *engine, bool cut)
+{
+	if (engine->time_attno == SC_TIME_OF_COMMIT)
+	{
+		engine->row_time = engine->commit_time;
+		take_row_of_time(engine, engine->row_time, cut);
+		return;
+	}
+	if (engine->current == NULL)
+		(void) enter_pane(engine, 0);
+	add_row(engine, cut);
 }
 
 /* Any row.  The current context is the row's. */
@@ -522,20 +554,16 @@ take_any_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 	int64		ts;
 
 	slot_getsomeattrs(slot, engine->last_attno);
-	if (unlikely(engine->time_attno == 0))
+	if (unlikely(engine->time_attno <= 0))
 	{
-		if (engine->current == NULL)
-			(void) enter_pane(engine, 0);
-		add_row(engine, cut);
+		take_row_without_time(engine, cut);
 		return;
 	}
 	ts = engine->row_time = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
 	if (unlikely(slot->tts_isnull[engine->time_attno - 1] || TIMESTAMP_NOT_FINITE(ts)))
 		drop_timeless(engine, cut);
-	else if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
-		add_row(engine, cut);
 	else
-		refuse_window(engine, cut);
+		take_row_of_time(engine, ts, cut);
 }
 
 /* "rows" rows, whose values took "bytes", may have made the state grow. */

@@ -162,6 +162,12 @@ extern bool sc_engine_emit_leaving(ScEngine *engine, ScPace *pace);
 /* Has an error left a commit or a barrier unfinished (options.undo), to be called again? */
 extern bool sc_engine_is_interrupted(const ScEngine *engine);
 
+/*
+ * A transaction begins that was committed at "commit_time".  If that is the event time of its rows, they are in the windows
+ * of that time; or of the watermark, if one of those is over (commits can overtake each other, and clocks go back): true then.
+ */
+extern bool sc_engine_begin_transaction(ScEngine *engine, int64 commit_time);
+
 /* One committed row of the stream; slot columns by the root's attribute numbers. */
 extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 

@@ -6,6 +6,9 @@
  * those that are past their allowed lateness are freed.  What late rows change between the two is emitted at
  * barriers, and before the pane is freed.
  *
+ * Rows whose event time is the time of their commit are never late: it is decided for a whole transaction, as it begins,
+ * in which windows they are, by its commit's time and the watermark alone.
+ *
  * Rules that must hold: the watermark moves in sc_engine_advance_watermark and what is made of
  * control messages only, and never back but in sc_engine_reset, so that results depend on
  * the log alone; a pane was emitted (emit close) if and only if the watermark is past its
@@ -112,6 +115,30 @@ close_windows(ScEngine *engine)
 			sc_emit_pane(engine, engine->panes[i]);
 	}
 	close_panes(engine, 0, n);
+}
+
+/* Is a window of rows of that time over for good? */
+static bool
+is_too_late(const ScEngine *engine, int64 event_time)
+{
+	const ScAssigner *assigner = &engine->def->window;
+	ScPaneSpan	span;
+	int64		end;
+
+	if (event_time >= engine->watermark || !sc_assigner_has_windows(assigner) ||
+		!sc_assigner_pane(assigner, event_time, &span) || span.none)
+		return false;
+	end = engine->sessions ? sc_session_over_at(assigner, event_time) : sc_assigner_first_end(assigner, span.key);
+	return sc_is_past_lateness(end, engine->options.allowed_lateness, engine->watermark);
+}
+
+bool
+sc_engine_begin_transaction(ScEngine *engine, int64 commit_time)
+{
+	bool		moved = engine->def->processing_time && is_too_late(engine, commit_time);
+
+	engine->commit_time = moved ? engine->watermark : commit_time;
+	return moved;
 }
 
 /* Moves the watermark, and closes what it passes; goes on with that after an error. */

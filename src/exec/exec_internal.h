@@ -273,6 +273,9 @@ typedef struct ScRoute
 	int		   *key_offsets;
 } ScRoute;
 
+/* engine->time_attno: event time is the commit's, engine->commit_time */
+#define SC_TIME_OF_COMMIT	(-1)
+
 struct ScEngine
 {
 	MemoryContext context;
@@ -287,7 +290,8 @@ struct ScEngine
 
 	/* source part */
 	int			last_attno;
-	int			time_attno;
+	int			time_attno;		/* 0: there are no windows; or SC_TIME_OF_COMMIT */
+	int64		commit_time;	/* processing_time: the event time of the transaction's rows */
 	ExprState  *quals;			/* WHERE; NULL: every row */
 	ExprState  *column_quals;	/* what of it needs no window */
 	bool		where_can_fail; /* it may raise an error */

@@ -65,7 +65,7 @@ sc_route_compile(ScEngine *engine)
 	bool		plain = true;
 
 	route->by_value = engine->keys_byval;
-	route->last_attno = engine->time_attno;
+	route->last_attno = Max(engine->time_attno, 0);
 	route->key_offsets = palloc0(sizeof(int) * Max(engine->nkeys, 1));
 	for (int i = 0; i < engine->nkeys; i++)
 	{
@@ -101,6 +101,8 @@ sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row)
 		if (!sc_pane_span_has(&engine->span, ts))
 			return false;
 	}
+	else if (engine->time_attno == SC_TIME_OF_COMMIT && !sc_pane_span_has(&engine->span, engine->commit_time))
+		return false;
 	for (int i = 0; i < engine->nkeys; i++)
 	{
 		engine->key_values[i] = fetch_att(data + route->key_offsets[i], true, engine->keys[i].type.len);

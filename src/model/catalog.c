@@ -194,6 +194,9 @@ read_stream(const ScCatalogRow *row)
 		optional_usecs(row, Anum_stream_idle_timeout, "idle_timeout", 0);
 	stream->options.max_ahead =
 		optional_usecs(row, Anum_stream_max_ahead, "max_ahead", SC_NO_LIMIT);
+	stream->processing_time = DatumGetBool(sc_row_get(row, Anum_stream_processing_time));
+	if (stream->processing_time)
+		stream->options.idle_timeout = SC_IDLE_BY_CLOCK;
 	if (!sc_row_isnull(row, Anum_stream_event_time))
 	{
 		Name		name = DatumGetName(sc_row_get(row, Anum_stream_event_time));

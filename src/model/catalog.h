@@ -50,7 +50,8 @@ typedef struct ScStream
 {
 	Oid			relid;			/* the root, where the relation is partitioned */
 	bool		is_log;			/* a foreign table: its rows are in the WAL only */
-	AttrNumber	event_time_attno;	/* 0: the stream has no event time */
+	AttrNumber	event_time_attno;	/* 0: the stream has no event time, or: */
+	bool		processing_time;	/* it is the time of the commit; idle_timeout is SC_IDLE_BY_CLOCK then */
 	ScStreamOptions options;
 } ScStream;
 

@@ -25,7 +25,8 @@
 #define Anum_stream_watermark_delay		4
 #define Anum_stream_idle_timeout		5
 #define Anum_stream_max_ahead			6
-#define Natts_stream					6
+#define Anum_stream_processing_time		7
+#define Natts_stream					7
 
 /* stream_ckpt.query */
 #define Anum_query_id					1
@@ -110,7 +111,8 @@
 #define Anum_offset_ahead_windows			30
 #define Anum_offset_age						31
 #define Anum_offset_tasks					32
-#define Natts_offset						32
+#define Anum_offset_moved_rows				33
+#define Natts_offset						33
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

@@ -188,11 +188,13 @@ sc_pipeline_delete(int32 pipeline_id)
 /* ---------- streams ---------- */
 
 static void
-set_stream_options(ScCatalogRow *row, const ScStreamOptions *options)
+set_stream_options(ScCatalogRow *row, const ScStream *stream)
 {
+	const ScStreamOptions *options = &stream->options;
+
 	sc_row_set_interval(row, Anum_stream_watermark_delay, options->watermark_delay, false);
 	sc_row_set_interval(row, Anum_stream_idle_timeout, options->idle_timeout,
-				 options->idle_timeout == 0);
+				 options->idle_timeout == 0 || stream->processing_time);
 	sc_row_set_interval(row, Anum_stream_max_ahead, options->max_ahead,
 				 options->max_ahead == SC_NO_LIMIT);
 }
@@ -215,7 +217,8 @@ sc_stream_insert(const ScStream *stream)
 		sc_row_set(&row, Anum_stream_event_time_attnum,
 				   Int16GetDatum(stream->event_time_attno));
 	}
-	set_stream_options(&row, &stream->options);
+	sc_row_set(&row, Anum_stream_processing_time, BoolGetDatum(stream->processing_time));
+	set_stream_options(&row, stream);
 	insert_row("stream", &row);
 }
 
@@ -225,7 +228,7 @@ sc_stream_update(const ScStream *stream)
 	ScCatalogRow row = {0};
 	ScanKeyData key;
 
-	set_stream_options(&row, &stream->options);
+	set_stream_options(&row, stream);
 	sc_key_oid(&key, Anum_stream_relid, stream->relid);
 	update_rows("stream", &key, &row);
 }

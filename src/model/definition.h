@@ -117,8 +117,9 @@ typedef struct ScBestRows
 typedef struct ScDefinition
 {
 	Oid			stream_relid;	/* the root, where the relation is partitioned */
-	AttrNumber	event_time_attno;	/* 0: there are no windows, rows need no event time */
-	AttrNumber	ttl_attno;		/* the event time that groups with a ttl are kept by; 0: there is no ttl */
+	bool		processing_time;	/* the stream's event time is the time of the commit */
+	AttrNumber	event_time_attno;	/* 0: processing_time; or there are no windows, rows need no event time */
+	AttrNumber	ttl_attno;		/* the event time that groups with a ttl are kept by; 0: there is no ttl, or processing_time */
 	Oid			event_time_type;	/* TIMESTAMPTZOID or TIMESTAMPOID */
 	AttrNumber	last_attno;		/* highest stream attribute that is read; a
 								 * whole-row Var makes it the last of the row */

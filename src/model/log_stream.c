@@ -116,15 +116,20 @@ sc_log_stream_check_option(DefElem *option)
 							option->defname, name)));
 		return;
 	}
+	if (strcmp(option->defname, SC_OPTION_PROCESSING_TIME) == 0)
+	{
+		(void) defGetBoolean(option);
+		return;
+	}
 	if (strcmp(option->defname, SC_OPTION_WATERMARK_DELAY) != 0 &&
 		strcmp(option->defname, SC_OPTION_IDLE_TIMEOUT) != 0 &&
 		strcmp(option->defname, SC_OPTION_MAX_AHEAD) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("invalid option \"%s\"", option->defname),
-				 errhint("Valid options in this context are: %s, %s, %s, %s.",
+				 errhint("Valid options in this context are: %s, %s, %s, %s, %s.",
 						 SC_OPTION_EVENT_TIME, SC_OPTION_WATERMARK_DELAY,
-						 SC_OPTION_IDLE_TIMEOUT, SC_OPTION_MAX_AHEAD)));
+						 SC_OPTION_IDLE_TIMEOUT, SC_OPTION_MAX_AHEAD, SC_OPTION_PROCESSING_TIME)));
 	usecs = option_usecs(option);
 	if (usecs < 0)
 		ereport(ERROR,
@@ -135,6 +140,30 @@ sc_log_stream_check_option(DefElem *option)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("option \"%s\" must be greater than zero", option->defname)));
+}
+
+void
+sc_log_stream_check_options(List *options)
+{
+	bool		processing_time = false;
+	const char *other = NULL;
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, lc);
+
+		if (strcmp(option->defname, SC_OPTION_PROCESSING_TIME) == 0)
+			processing_time = defGetBoolean(option);
+		else if (strcmp(option->defname, SC_OPTION_WATERMARK_DELAY) != 0)
+			other = option->defname;
+	}
+	if (processing_time && other != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("option \"%s\" cannot be used with \"%s\"", other, SC_OPTION_PROCESSING_TIME),
+				 errdetail("With processing_time the event time is the time of the commit, which goes on with the clock."),
+				 errhint("Drop one of them: OPTIONS (DROP %s).", other)));
 }
 
 /* The text of an option, or NULL. */
@@ -174,7 +203,11 @@ sc_log_stream_from_options(Oid relid, List *options)
 			stream->options.idle_timeout = option_usecs(option);
 		else if (strcmp(option->defname, SC_OPTION_MAX_AHEAD) == 0)
 			stream->options.max_ahead = option_usecs(option);
+		else if (strcmp(option->defname, SC_OPTION_PROCESSING_TIME) == 0)
+			stream->processing_time = defGetBoolean(option);
 	}
+	if (stream->processing_time)
+		stream->options.idle_timeout = SC_IDLE_BY_CLOCK;
 	return stream;
 }
 

@@ -20,6 +20,7 @@
 #define SC_OPTION_WATERMARK_DELAY	"watermark_delay"
 #define SC_OPTION_IDLE_TIMEOUT		"idle_timeout"
 #define SC_OPTION_MAX_AHEAD			"max_ahead"
+#define SC_OPTION_PROCESSING_TIME	"processing_time"
 
 /* Is it a foreign table of ours?  False where it doesn't exist. */
 extern bool sc_is_log_stream(Oid relid);
@@ -31,6 +32,8 @@ extern bool sc_has_log_stream_partition(Oid relid);
 
 /* Raises an error unless the option is one of a log stream, with a good value. */
 extern void sc_log_stream_check_option(DefElem *option);
+/* Raises an error if options (DefElem *) that are good by themselves can't be together. */
+extern void sc_log_stream_check_options(List *options);
 
 /* What the options say, or NULL where "relid" isn't a log stream.
  * event_time_attno 0 also where the column doesn't exist any more. */

@@ -72,7 +72,7 @@ sc_log_stream_options_altered(Oid relid)
 	if (!sc_streams_are_read(list_make1_oid(relid)))
 		return;
 	after = sc_log_stream_from_options(relid, new_options(relid));
-	if (after->event_time_attno != before->event_time_attno)
+	if (after->event_time_attno != before->event_time_attno || after->processing_time != before->processing_time)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot change the event time of stream \"%s\": queries read it",

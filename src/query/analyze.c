@@ -189,12 +189,12 @@ check_ttl(ScAnalysis *an)
 				 errdetail("A group that comes back begins with one row, and the others of before would stay."),
 				 errhint("Leave it out, or use DISTINCT ON."),
 				 sc_errposition(an, sc_from_item_location(an, 0))));
-	if (an->stream->event_time_attno == InvalidAttrNumber)
+	if (an->stream->event_time_attno == InvalidAttrNumber && !an->stream->processing_time)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream \"%s\" has no event time", get_rel_name(an->stream->relid)),
 				 errdetail("A ttl is a length of event time."),
-				 errhint("Leave it out, or make a stream with an event_time."),
+				 errhint("Leave it out, or make a stream with an event_time, or with processing_time."),
 				 sc_errposition(an, sc_from_item_location(an, 0))));
 	an->def->ttl_attno = an->stream->event_time_attno;
 }
@@ -255,6 +255,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	sc_check_clauses(&an);
 	sc_analyze_from(&an);
 	an.def->stream_relid = an.stream->relid;
+	an.def->processing_time = an.stream->processing_time;
 	flatten_aliases(&an);
 	expand_generated(&an);
 	sc_check_expressions(&an);

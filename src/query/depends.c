@@ -127,6 +127,9 @@ depends_walker(Node *node, ScAnalysis *an)
 		return false;
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, depends_walker, an, 0);
+	/* never called */
+	if (sc_is_commit_time(node))
+		return false;
 	if (IsA(node, Var) && !an->in_upper && ((Var *) node)->varno == an->stream_varno &&
 		((Var *) node)->varattno == InvalidAttrNumber)
 		an->def->whole_row = true;

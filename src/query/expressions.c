@@ -301,6 +301,12 @@ check_walker(Node *node, ScAnalysis *an)
 
 	if (!an->in_upper)
 		check_core_node(an, node);
+	if (sc_is_commit_time(node))
+	{
+		if (!sc_is_commit_time_argument(an, node))
+			sc_check_commit_time(an, node);
+		return false;
+	}
 	if (IsA(node, Param) && ((Param *) node)->paramkind != PARAM_SUBLINK)
 		sc_refuse_clause(an, ((Param *) node)->location, "a parameter",
 						 "Write its value into the definition.");

@@ -11,6 +11,7 @@
  *	 clauses.c		refuses clauses of the whole SELECT
  *	 from.c			finds the stream and the window function
  *	 window.c		reads the window function's arguments, if there is one
+ *	 commit_time.c	the event time of streams with processing_time
  *	 time_keys.c	else an item of GROUP BY that is a window, if there is one
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
@@ -130,6 +131,15 @@ extern bool sc_is_window_function(Oid funcid);
 /* The kind of windows that a function of ours makes; false: it is no window function. */
 extern bool sc_window_function_kind(Oid funcid, ScWindowKind *kind);
 extern void sc_analyze_window(ScAnalysis *an);
+
+/* commit_time.c: is it a call of commit_time()? */
+extern bool sc_is_commit_time(Node *node);
+/* Is such a call the first argument of the query's window function, of the stream's rows? */
+extern bool sc_is_commit_time_argument(ScAnalysis *an, Node *node);
+/* Refuses any other. */
+pg_noreturn extern void sc_check_commit_time(ScAnalysis *an, Node *node);
+/* The first argument of a window function over a stream with processing_time: fills in the event time, or fails. */
+extern void sc_analyze_commit_time(ScAnalysis *an, Node *arg, const char *function);
 
 /* time_keys.c: fills in the window and the event time, if an item of GROUP BY is a window */
 extern bool sc_find_time_key(ScAnalysis *an);

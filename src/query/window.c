@@ -4,7 +4,8 @@
  *	  cumulate(ts, step, size, origin, timezone) or session(ts, gap).  Without one time_keys.c looks for windows.
  *
  * The engine assigns windows by integer arithmetic, so that the first argument
- * must be the stream's event-time column itself, and the others constants.
+ * must be the stream's event-time column itself, or commit_time(xmin) if that is its event time (commit_time.c), and the
+ * others constants.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -64,14 +65,19 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 	char	   *name;
 	Var		   *var;
 
+	if (an->stream->processing_time)
+	{
+		sc_analyze_commit_time(an, arg, function_name(an));
+		return;
+	}
 	if (attno == InvalidAttrNumber)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("stream \"%s\" has no event time", stream),
 				 errdetail("A window needs the stream's event-time column."),
 				 an->stream->is_log ?
-				 errhint("Name it: ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '<column>').") :
-				 errhint("Detach the table and attach it again with event_time => '<column>'."),
+				 errhint("Name it: ALTER FOREIGN TABLE ... OPTIONS (ADD event_time '<column>'); or ADD processing_time 'true' makes the time of the commit the event time.") :
+				 errhint("Detach the table and attach it again with event_time => '<column>', or with processing_time => true to make the time of the commit the event time."),
 				 sc_errposition(an, exprLocation(arg))));
 
 	name = get_attname(an->stream->relid, attno, false);
@@ -85,6 +91,7 @@ analyze_event_time(ScAnalysis *an, Node *arg)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the first argument of %s() must be the event-time column \"%s\" of stream \"%s\"",
 						function_name(an), name, stream),
+				 sc_is_commit_time(arg) ? errdetail("Commit times are the event time of streams with processing_time only.") : 0,
 				 is_local_time(an, arg) ?
 				 errhint("\"%s\" is a timestamp without time zone: leave timezone out. Days and months are those of its own values.",
 						 name) :
@@ -281,6 +288,7 @@ analyze_periods(ScAnalysis *an, FuncExpr *call, FuncExpr *written, int n, ScAssi
 				 errmsg("months and years in the size of %s() need a timezone", function_name(an)),
 				 errdetail("They begin at midnight of a time zone."),
 				 errhint("Add it, as in stream_ckpt.%s(%s, %s'1 month', timezone => 'Europe/Berlin').", function_name(an),
+						 an->def->event_time_attno == InvalidAttrNumber ? "stream_ckpt.commit_time(xmin)" :
 						 quote_identifier(get_attname(an->stream->relid, an->def->event_time_attno, false)),
 						 n > 1 ? "'1 day', " : ""),
 				 sc_errposition(an, location)));

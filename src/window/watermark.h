@@ -7,7 +7,7 @@
  * rows, less the stream's delay.  What moves that greatest event time:
  *
  *	 - a transaction's end, by its rows (ScTransactionTime, made by the reader), but for those that
- *	   are further ahead of their commit than max_ahead;
+ *	   are further ahead of their commit than max_ahead; by the time of its commit, if that is its rows' event time;
  *	 - an idle message, by the time that has passed since the stream's last rows;
  *	 - reset_watermark(), and a longer delay: the watermark goes back, or stays where it is.
  *
@@ -34,6 +34,12 @@ typedef struct ScStreamOptions
 } ScStreamOptions;
 
 #define SC_NO_LIMIT			(-1)
+
+/*
+ * The idle_timeout of streams whose event time is the time of the commit: the shortest there is.  So their windows close by
+ * the clock.
+ */
+#define SC_IDLE_BY_CLOCK	1
 
 /* Event times further ahead of their commit are implausible, if their stream has no limit */
 #define SC_PLAUSIBLE_AHEAD	USECS_PER_DAY

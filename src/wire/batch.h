@@ -105,6 +105,7 @@ typedef struct ScWireBegin
 	TransactionId xid;
 	uint32		unused;
 	XLogRecPtr	end_lsn;		/* end of the commit record */
+	TimestampTz commit_time;
 } ScWireBegin;
 
 /* What a transaction did to one stream. */

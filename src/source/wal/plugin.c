@@ -127,6 +127,7 @@ write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 	begin->xid = txn->xid;
 	begin->unused = 0;
 	begin->end_lsn = txn->end_lsn;
+	begin->commit_time = sc_txn_commit_time(txn);
 	decoder->begun = true;
 }
 

@@ -13,6 +13,9 @@
  * then, it is void.  One message is logged for each last activity, and none
  * where no window is open: idle streams cost nothing.
  *
+ * Streams whose event time is the time of the commit have the shortest time-out there is (SC_IDLE_BY_CLOCK), so that their
+ * windows close by the clock.
+ *
  * A query's time-out is that of its offset, which follows alter_stream() as the tasks do.
  *-------------------------------------------------------------------------
  */

@@ -133,6 +133,7 @@ add_counts(ScOffset *merged, const ScOffset *offset)
 {
 	merged->rows_in += offset->rows_in;
 	merged->late_rows += offset->late_rows;
+	merged->moved_rows += offset->moved_rows;
 	merged->ahead_rows += offset->ahead_rows;
 	merged->null_event_times += offset->null_event_times;
 	merged->result_rows += offset->result_rows;

@@ -232,6 +232,7 @@ restore_counters(ScTaskQuery *query, const ScOffset *offset)
 {
 	ScEngineCounters *counters = sc_engine_counters(query->engine);
 
+	query->moved_rows = offset->moved_rows;
 	query->ahead_rows = offset->ahead_rows;
 	query->updates_ignored = offset->updates_ignored;
 	query->deletes_ignored = offset->deletes_ignored;
@@ -342,6 +343,12 @@ stops_at_end(ScTaskQuery *query)
 	return true;
 }
 
+static void
+begin_transaction(ScTaskQuery *query, const ScWireBegin *begin)
+{
+	query->moved = sc_engine_begin_transaction(query->engine, begin->commit_time);
+}
+
 /* The records of the message from query->at on, up to its end or where it has to be compiled. */
 static void
 run_records(ScTaskQuery *query)
@@ -360,6 +367,8 @@ run_records(ScTaskQuery *query)
 				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
 				query->ordinal = 0;
 				query->skipping = query->paused || query->transaction <= query->offset;
+				if (!query->skipping)
+					begin_transaction(query, (const ScWireBegin *) SC_WIRE_BODY(record));
 				break;
 			case SC_WIRE_COMMIT:
 				if (query->skipping)
@@ -414,10 +423,21 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 static void
 count_summary(ScTaskQuery *query, const ScWireSummary *summary)
 {
+	query->moved_rows += query->moved ? summary->rows : 0;
 	query->ahead_rows += summary->time.ahead_rows;
 	query->updates_ignored += summary->updates;
 	query->deletes_ignored += summary->deletes;
 	query->truncates_ignored += summary->truncates;
+}
+
+/* The stream's event time goes on by the transaction's rows. */
+static void
+advance(ScTaskQuery *query, const ScWireCommit *commit, const ScWireSummary *summary)
+{
+	if (!query->definition->processing_time)
+		sc_engine_advance_watermark(query->engine, summary->time.max_event_time, summary->time.plausible_time);
+	else if (summary->rows > 0)
+		sc_engine_advance_watermark(query->engine, commit->commit_time, commit->commit_time);
 }
 
 /* May be called again for the same record, after an error in emitting. */
@@ -432,8 +452,7 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		if (summary->relid != query->definition->stream_relid)
 			continue;
 		query->touched = true;
-		sc_engine_advance_watermark(query->engine, summary->time.max_event_time,
-									summary->time.plausible_time);
+		advance(query, commit, summary);
 		if (query->place.number == 0)
 			count_summary(query, summary);
 		if (summary->rows > 0)

@@ -85,6 +85,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->options = query->options;
 	offset->time = *sc_engine_time(query->engine);
 	sc_engine_ahead_windows(query->engine, &offset->ahead_windows);
+	offset->moved_rows = query->moved_rows;
 	offset->ahead_rows = query->ahead_rows;
 	offset->rows_in = counters->rows_in;
 	offset->late_rows = counters->late_rows;

@@ -68,7 +68,9 @@ typedef struct ScTaskQuery
 	const char *refreshed_at;	/* the record before which it was compiled again, or NULL */
 	XLogRecPtr	active_lsn;		/* see ScOffset */
 	TimestampTz active_at;
-	int64		ahead_rows;		/* since the query began, as the next three */
+	bool		moved;			/* the transaction's rows are in other windows than those of its commit's time */
+	int64		moved_rows;		/* since the query began, as the next four */
+	int64		ahead_rows;
 	int64		updates_ignored;
 	int64		deletes_ignored;
 	int64		truncates_ignored;
