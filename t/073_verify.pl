@@ -93,4 +93,19 @@ sql('DELETE FROM t WHERE k = 6');
 sync_pipelines($node);
 refused('q', qr/1 deletes from the stream were ignored/, 'a row was deleted');
 
+# The truth of sessions is made of the view's text; there is some that PostgreSQL shows and doesn't read.
+sql('CREATE TABLE s (ts timestamptz, k int, v int);
+	CREATE FUNCTION add_many(numeric, VARIADIC numeric[]) RETURNS numeric LANGUAGE sql IMMUTABLE AS \'SELECT $1 + (SELECT coalesce(sum(x), 0) FROM unnest($2) x)\';
+	CREATE AGGREGATE sum_many(VARIADIC numeric[]) (sfunc = add_many, stype = numeric, initcond = \'0\')');
+attach($node, 's');
+create_query($node, $_->[0], 's', select => "SELECT w.window_start, k, sum_many($_->[1]v, k) AS n FROM s, stream_ckpt.session(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k")
+  for [ 'readable', '' ], [ 'unreadable', 'DISTINCT ' ];
+sql("INSERT INTO s SELECT timestamptz '2024-01-01 UTC' + i * interval '20 seconds' * (i % 5), i % 2, i % 3 FROM generate_series(1, 40) i");
+sync_pipelines($node);
+verified('readable', 0, 'a VARIADIC aggregate of sessions');
+refused('unreadable', qr/the batch truth of "unreadable" cannot be had.*cannot read the text that it shows of the view: syntax error.*HINT:  Write/s, 'one with DISTINCT, whose text is not readable');
+refused('unreadable_definition', qr/cannot be had/, 'the same by its definition');
+sql('ALTER TABLE s RENAME k TO key; ALTER TABLE s ADD k text');
+verified('readable', 0, 'renamed columns are no matter');
+
 done_testing();

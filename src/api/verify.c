@@ -20,6 +20,7 @@
 #include "api/api_internal.h"
 #include "base/env.h"
 #include "base/process.h"
+#include "base/subtransaction.h"
 #include "catalog/pg_type.h"
 #include "ckpt/dead_letter.h"
 #include "ckpt/offset.h"
@@ -379,9 +380,8 @@ check_commit_times(ScQuery *query)
 
 /* The command that counts the differences. */
 static char *
-make_command(ScQuery *query, ScOffset *offset)
+make_command(ScQuery *query, ScDefinition *definition, ScOffset *offset)
 {
-	ScDefinition *definition = sc_definition_load(query);
 	Relation	table = table_open(query->relid, AccessShareLock);
 	Relation	view = table_open(query->definition, AccessShareLock);
 	TupleDesc	names = RelationGetDescr(view);
@@ -393,6 +393,54 @@ make_command(ScQuery *query, ScOffset *offset)
 	table_close(view, NoLock);
 	table_close(table, NoLock);
 	return command;
+}
+
+typedef struct Reading
+{
+	ScQuery    *query;
+	ScDefinition *definition;
+	ScOffset   *offset;
+	char	   *command;		/* what comes of it */
+} Reading;
+
+/* An sc_subtransaction_try() step. */
+static bool
+read_step(void *arg)
+{
+	Reading    *reading = arg;
+
+	reading->command = make_command(reading->query, reading->definition, reading->offset);
+	if (SPI_prepare(reading->command, 0, NULL) == NULL)
+		elog(ERROR, "could not prepare the comparison of the result with its definition");
+	return true;
+}
+
+/* Throws on what isn't the fault of the text. */
+static void
+rethrow_others(ErrorData *error)
+{
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION ||
+		error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		PG_RE_THROW();
+}
+
+/*
+ * The same, of any query.  That of sessions is made of the definition's text, as PostgreSQL shows it of the view, and there is
+ * some that PostgreSQL doesn't read again.  Needs SPI.
+ */
+static char *
+readable_command(ScQuery *query, ScOffset *offset)
+{
+	Reading		reading = {.query = query,.definition = sc_definition_load(query),.offset = offset};
+	ErrorData  *error;
+
+	if (reading.definition->window.kind != SC_WINDOW_SESSION)
+		return make_command(query, reading.definition, offset);
+	error = sc_subtransaction_try(read_step, &reading, rethrow_others);
+	if (error != NULL)
+		refuse(query, psprintf("The truth of sessions is made of the definition's text, and PostgreSQL cannot read the text that it shows of the view: %s.", error->message),
+			   "Write what is there in another way, as an aggregate whose arguments are not VARIADIC; or compare with a plain query of your own that finds sessions by their gaps.");
+	return reading.command;
 }
 
 /*
@@ -417,8 +465,8 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	offset = check_counters(query);
 
 	sc_env_enter(&env, query->owner, query->settings);
-	command = make_command(query, offset);
 	SPI_connect();
+	command = readable_command(query, offset);
 	check_commit_times(query);
 	if (SPI_execute(command, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
