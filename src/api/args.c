@@ -8,15 +8,18 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "base/compat.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "parser/scansup.h"
 #include "source/wal/slot.h"
 #include "utils/builtins.h"
 #include "utils/regproc.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 #include "worker/frame/pipeline.h"
@@ -24,13 +27,32 @@
 
 /* ---------- arguments ---------- */
 
+/* Has the parameter (from 0) of the SQL function that was called a default? */
+static bool
+has_default(FunctionCallInfo fcinfo, int n)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
+	bool		result = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_proc function = (Form_pg_proc) GETSTRUCT(tuple);
+
+		result = n >= function->pronargs - function->pronargdefaults;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 Datum
 sc_arg(FunctionCallInfo fcinfo, int n, const char *name)
 {
 	if (PG_ARGISNULL(n))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("parameter \"%s\" must not be null", name)));
+				 errmsg("parameter \"%s\" must not be null", name),
+				 has_default(fcinfo, n) ? errhint("Leave it out to have its default.") :
+				 errhint("Give it a value.")));
 	return PG_GETARG_DATUM(n);
 }
 
@@ -70,7 +92,8 @@ sc_arg_usecs(FunctionCallInfo fcinfo, int n, const char *name)
 	if (usecs < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"%s\" must not be negative", name)));
+				 errmsg("parameter \"%s\" must not be negative", name),
+				 errhint("Give a length, as in '5 seconds'.")));
 	return usecs;
 }
 
@@ -145,7 +168,8 @@ sc_arg_emit(FunctionCallInfo fcinfo, int n)
 	if (strcmp(emit, "close") != 0 && strcmp(emit, "update") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit)));
+				 errmsg("parameter \"emit\" must be 'close' or 'update', not '%s'", emit),
+				 errhint("Leave it out for 'close' with a window, 'update' without; or if each row is one of the result.")));
 	return strcmp(emit, "update") == 0 ? SC_EMIT_UPDATE : SC_EMIT_CLOSE;
 }
 

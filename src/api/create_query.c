@@ -96,7 +96,8 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"on_error\" must be 'stop' or 'dead_letter', not '%s'",
-						on_error)));
+						on_error),
+				 errhint("With 'stop', the default, the query fails at a row that raises an error; with 'dead_letter' it goes on without that row.")));
 	query->dead_letter = strcmp(on_error, "dead_letter") == 0;
 	query->allowed_lateness = sc_arg_reach(fcinfo, 3, "allowed_lateness");
 	if (!PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
@@ -191,7 +192,8 @@ resolve_name(NewQuery *query, char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
 				 errmsg("the name \"%s\" is too long", query->name),
-				 errdetail("\"%s\" must have less than %d bytes.", query->view, NAMEDATALEN)));
+				 errdetail("\"%s\" must have less than %d bytes.", query->view, NAMEDATALEN),
+				 errhint("Choose a shorter one.")));
 	if (isTempNamespace(namespace))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),

@@ -31,7 +31,8 @@ sc_arg_parallelism(FunctionCallInfo fcinfo, int n)
 	if (parallelism < 1 || parallelism > SC_MAX_TASKS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"parallelism\" must be from 1 to %d", SC_MAX_TASKS)));
+				 errmsg("parameter \"parallelism\" must be from 1 to %d", SC_MAX_TASKS),
+				 errhint("It is a number of tasks, each of them a process.")));
 	return parallelism;
 }
 

@@ -136,7 +136,8 @@ require_event_time(bool has_event_time, const ScStreamOptions *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameter \"idle_timeout\" needs an event_time"),
-				 errdetail("It is the stream's event time that goes on while no row comes.")));
+				 errdetail("It is the stream's event time that goes on while no row comes."),
+				 errhint("Name its column, as event_time => 'ts', or leave idle_timeout out.")));
 }
 
 bool
@@ -310,7 +311,8 @@ stream_ckpt_reset_watermark(PG_FUNCTION_ARGS)
 		if (TIMESTAMP_NOT_FINITE(control.watermark))
 			ereport(ERROR,
 					(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-					 errmsg("parameter \"to\" must be finite")));
+					 errmsg("parameter \"to\" must be finite"),
+					 errhint("Give a point in time; or leave it out for where the plausible event times put it.")));
 	}
 	(void) sc_control_log(&control);
 	PG_RETURN_VOID();

@@ -39,7 +39,8 @@ sc_interval_usecs(const Interval *interval, const char *what)
 	if (!sc_interval_is_finite(interval))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be finite", what)));
+				 errmsg("%s must be finite", what),
+				 errhint("Give a length, as in '5 seconds'.")));
 	if (interval->month != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -51,7 +52,8 @@ sc_interval_usecs(const Interval *interval, const char *what)
 		pg_add_s64_overflow(usecs, interval->time, &usecs))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERVAL_FIELD_OVERFLOW),
-				 errmsg("%s is out of range", what)));
+				 errmsg("%s is out of range", what),
+				 errhint("Choose a shorter one.")));
 
 	return usecs;
 }
@@ -83,5 +85,6 @@ sc_interval_check_reach(int64 usecs, const char *what)
 	if (usecs > MAX_REACH_DAYS * USECS_PER_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be longer than %d days", what, MAX_REACH_DAYS)));
+				 errmsg("%s must not be longer than %d days", what, MAX_REACH_DAYS),
+				 errhint("Choose a shorter one.")));
 }

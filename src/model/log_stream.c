@@ -113,7 +113,8 @@ sc_log_stream_check_option(DefElem *option)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 					 errmsg("option \"%s\" must be the name of a column, not \"%s\"",
-							option->defname, name)));
+							option->defname, name),
+					 errhint("Name a column of the stream, or drop the option.")));
 		return;
 	}
 	if (strcmp(option->defname, SC_OPTION_PROCESSING_TIME) == 0)
@@ -134,12 +135,14 @@ sc_log_stream_check_option(DefElem *option)
 	if (usecs < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("option \"%s\" must not be negative", option->defname)));
+				 errmsg("option \"%s\" must not be negative", option->defname),
+				 errhint("Give a length, as in '5 seconds'.")));
 	sc_interval_check_reach(usecs, psprintf("option \"%s\"", option->defname));
 	if (usecs == 0 && strcmp(option->defname, SC_OPTION_IDLE_TIMEOUT) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("option \"%s\" must be greater than zero", option->defname)));
+				 errmsg("option \"%s\" must be greater than zero", option->defname),
+				 errhint("Drop the option to close windows only when later rows come.")));
 }
 
 void
@@ -257,7 +260,8 @@ sc_event_time_attno(Oid relid, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("event_time: column \"%s\" of \"%s\" does not exist",
-						name, get_rel_name(relid))));
+						name, get_rel_name(relid)),
+				 errhint("Name a column of type timestamptz or timestamp.")));
 	if (sc_attribute_is_virtual(relid, attno))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -14,6 +14,7 @@
 #include "access/relation.h"
 #include "base/compat.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
@@ -231,6 +232,30 @@ note_written(ScAnalysis *an)
 	written->best_order = an->best_order;
 }
 
+/* A table can't have columns of pseudo-types, as the result would. */
+static void
+check_result_types(ScAnalysis *an, List *target)
+{
+	ListCell   *lc;
+
+	foreach(lc, target)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+		Oid			type = exprType((Node *) entry->expr);
+
+		if (entry->resjunk || get_typtype(type) != TYPTYPE_PSEUDO)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("column \"%s\" has pseudo-type %s", entry->resname, format_type_be(type)),
+				 errdetail("No table can have such a column, as the result would."),
+				 type == RECORDOID || type == RECORDARRAYOID ?
+				 errhint("Write the columns one by one, or cast the row to a composite type: ROW(a, b)::pair.") :
+				 errhint("Cast it to a type that tables can have."),
+				 sc_errposition(an, exprLocation((Node *) entry->expr))));
+	}
+}
+
 ScDefinition *
 sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 					  int64 allowed_lateness, int64 ttl)
@@ -268,6 +293,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	note_written(&an);
 	if (an.upper != NULL)
 		sc_plan_upper(&an);
+	check_result_types(&an, query->targetList);
 	return an.def;
 }
 

@@ -39,7 +39,7 @@ refuse_other_statements(ScAnalysis *an)
 	Query	   *query = an->query;
 
 	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
-		sc_refuse_clause(an, -1, "a statement other than SELECT",
+		sc_refuse_clause(an, Max(query->stmt_location, 0), "a statement other than SELECT",
 						 "Write the definition as one SELECT.");
 }
 

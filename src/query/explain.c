@@ -122,12 +122,22 @@ find_hint(const ErrorData *error)
 				return "Use the value as text, with ::text, in GROUP BY and in the select list.";
 			return hint_for_function(name_at(place));
 		case ERRCODE_UNDEFINED_TABLE:
-			if (error->hint == NULL && has_window && strchr(name_at(place), '.') != NULL)
-				return "Items of FROM are named by their aliases: FROM stream s, stream_ckpt.tumble(s.event_time, '1 minute') w.";
-			return NULL;
+			if (error->hint != NULL || strchr(name_at(place), '.') == NULL)
+				return NULL;
+			return has_window ?
+				"Items of FROM are named by their aliases: FROM stream s, stream_ckpt.tumble(s.event_time, '1 minute') w." :
+				"Items of FROM are named by their aliases; a window is one of them: FROM stream s, stream_ckpt.tumble(s.event_time, '1 minute') w.";
 		case ERRCODE_UNDEFINED_COLUMN:
-			return error->hint != NULL || !has_window ? NULL :
-				"The columns of a window are window_start, window_end and window_time; FROM names the stream first, and then its window.";
+			if (error->hint != NULL)
+				return NULL;
+			return has_window ?
+				"The columns of a window are window_start, window_end and window_time; FROM names the stream first, and then its window." :
+				"Name columns of the stream in FROM.";
+		case ERRCODE_GROUPING_ERROR:
+			return error->hint != NULL ? NULL :
+				"Each row of the result is a group: add the column to GROUP BY, or use it inside an aggregate.";
+		case ERRCODE_UNDEFINED_PARAMETER:
+			return "Write its value into the definition.";
 		case ERRCODE_INVALID_DATETIME_FORMAT:
 			if (is_first_of_tumble(error->internalquery, place))
 				return "The first argument of tumble() is the stream's event-time column: a name, without quotes.";

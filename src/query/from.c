@@ -235,7 +235,7 @@ sc_analyze_from(ScAnalysis *an)
 		analyze_item(an, lfirst(lc), &ordinal);
 
 	if (an->stream_varno == 0)
-		sc_refuse_clause(an, -1, "a SELECT without a stream",
+		sc_refuse_clause(an, exprLocation((Node *) an->query->targetList), "a SELECT without a stream",
 						 "Name a stream in FROM.");
 
 	if (from->quals != NULL)

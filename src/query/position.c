@@ -13,6 +13,7 @@
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parser.h"
+#include "parser/scansup.h"
 #include "query/query_internal.h"
 #include "utils/lsyscache.h"
 
@@ -191,7 +192,30 @@ sc_window_clause_location(ScAnalysis *an)
 	return linitial_node(WindowDef, select->windowClause)->location;
 }
 
-/* Of the first relation that it names: nothing else has a place. */
+/* Where the last FOR begins that words of a row lock follow, or -1: the parser keeps no place of it. */
+static int
+last_row_lock(const char *text)
+{
+	static const char *const words[] = {"update", "share", "no", "key"};
+
+	for (int i = strlen(text) - 1; i > 0; i--)
+	{
+		const char *next = text + i + 3;
+
+		if (pg_strncasecmp(text + i, "for", 3) != 0 || !scanner_isspace(text[i - 1]) || !scanner_isspace(*next))
+			continue;
+		while (scanner_isspace(*next))
+			next++;
+		for (int w = 0; w < lengthof(words); w++)
+		{
+			if (pg_strncasecmp(next, words[w], strlen(words[w])) == 0)
+				return i;
+		}
+	}
+	return -1;
+}
+
+/* Of the first relation that it names, or else of the word FOR. */
 int
 sc_row_lock_location(ScAnalysis *an)
 {
@@ -201,5 +225,5 @@ sc_row_lock_location(ScAnalysis *an)
 	if (select == NULL || select->lockingClause == NIL)
 		return -1;
 	relations = linitial_node(LockingClause, select->lockingClause)->lockedRels;
-	return relations == NIL ? -1 : linitial_node(RangeVar, relations)->location;
+	return relations == NIL ? last_row_lock(an->source_text) : linitial_node(RangeVar, relations)->location;
 }

@@ -432,8 +432,13 @@ check_ctes(Level *level)
 	foreach(lc, level->query->cteList)
 	{
 		CommonTableExpr *cte = lfirst_node(CommonTableExpr, lc);
-		Shape	   *shape = check_query(level->an, castNode(Query, cte->ctequery), level, NULL);
+		Query	   *query = castNode(Query, cte->ctequery);
+		Shape	   *shape;
 
+		if (query->commandType != CMD_SELECT)
+			sc_refuse_clause(level->an, cte->location, "a statement other than SELECT",
+							 "Write the definition as one SELECT.");
+		shape = check_query(level->an, query, level, NULL);
 		level->names = lappend(level->names, cte->ctename);
 		level->shapes = lappend(level->shapes, shape);
 	}
@@ -476,8 +481,6 @@ check_query(ScAnalysis *an, Query *query, Level *parent, const SubLink *link)
 	List	   *carriers = NIL;
 	Components *components;
 
-	if (query->commandType != CMD_SELECT || query->utilityStmt != NULL)
-		sc_refuse_clause(an, -1, "a statement other than SELECT", "Write the definition as one SELECT.");
 	if (query->rowMarks != NIL)
 		sc_refuse_clause(an, sc_row_lock_location(an), "FOR UPDATE or FOR SHARE",
 						 "Leave it out: a continuous query locks no rows.");
