@@ -18,6 +18,7 @@
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "model/catalog_write.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -27,12 +28,32 @@
 PG_FUNCTION_INFO_V1(stream_ckpt_drop_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_on_drop);
 
-/* Removes a query from the catalogs, and its workers' minds after the commit. */
+/*
+ * Removes a query from the catalogs, and its workers' minds after the commit: those of the pipeline where it is
+ * now, and of the one that expects it.
+ */
 static void
-forget_query(int64 query_id, int32 pipeline_id)
+forget_query(int64 query_id)
 {
+	const ScQueryRow *row;
+
+	sc_query_lock(query_id, ExclusiveLock);
+	row = sc_query_row(query_id);
+	if (!row)
+		return;
 	sc_forget_dropped(query_id);
-	sc_query_dropped(query_id, pipeline_id);
+	sc_query_dropped(query_id, row->pipeline_id);
+	if (row->target_id != 0)
+		sc_pipeline_changed(row->target_id);
+}
+
+/* In the order in which DROP takes these locks and ours. */
+static void
+lock_parts(const ScQuery *query, bool keep_result)
+{
+	if (!keep_result)
+		LockRelationOid(query->relid, AccessExclusiveLock);
+	LockRelationOid(query->definition, AccessExclusiveLock);
 }
 
 /*
@@ -51,10 +72,12 @@ stream_ckpt_drop_query(PG_FUNCTION_ARGS)
 	sc_check_relation_owner(query->definition);
 	if (!keep_result)
 		sc_check_relation_owner(query->relid);
+	lock_parts(query, keep_result);
+	query = sc_query_by_relid(PG_GETARG_OID(0), false);
 	table = sc_qualified_name(query->relid);
 
 	/* here too, because event triggers can be off */
-	forget_query(query->query_id, query->pipeline_id);
+	forget_query(query->query_id);
 	SPI_connect();
 	sc_user_execute(psprintf("DROP VIEW %s", sc_qualified_name(query->definition)),
 					SPI_OK_UTILITY);
@@ -166,7 +189,7 @@ forget_dropped(List *dropped, bool log_streams)
 			!list_member_oid(dropped, row->stream_relid))
 			continue;
 		sc_refuse_in_worker("drop_query()");
-		forget_query(row->query_id, row->pipeline_id);
+		forget_query(row->query_id);
 		drop_definition(row);
 	}
 	foreach(lc, dropped)

@@ -120,9 +120,21 @@ from_this_version(const ScPipelineState *state)
 		state->format == SC_STATE_FORMAT;
 }
 
+/* The pipeline's queries (ScQuery *), locked: none of them is dropped, or leaves, meanwhile. */
+static List *
+lock_queries(int32 pipeline_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline_id))
+		sc_query_lock(((ScQuery *) lfirst(lc))->query_id, ExclusiveLock);
+	return sc_query_list(pipeline_id);
+}
+
 void
 sc_gap_accept(const ScPipeline *pipeline)
 {
+	List	   *queries = lock_queries(pipeline->pipeline_id);
 	ScPipelineState state = sc_pipeline_state_read(pipeline->pipeline_id);
 	List	   *offsets = sc_offset_list(pipeline->pipeline_id);
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
@@ -131,7 +143,7 @@ sc_gap_accept(const ScPipeline *pipeline)
 	bool		fresh = foreign || !has_state || slot.confirmed_flush > state.lsn;
 	ListCell   *lc;
 
-	foreach(lc, sc_query_list(pipeline->pipeline_id))
+	foreach(lc, queries)
 	{
 		ScQuery    *query = lfirst(lc);
 		ScOffset   *offset = find_offset(offsets, query->query_id);
@@ -155,7 +167,7 @@ sc_gap_accept(const ScPipeline *pipeline)
 	}
 
 	if (has_state && !from_this_version(&state))
-		sc_forget_state(sc_query_list(pipeline->pipeline_id));
+		sc_forget_state(queries);
 	if (has_state && (foreign || !from_this_version(&state) ||
 					  state.lsn < slot.confirmed_flush))
 		sc_pipeline_state_adopt(pipeline->pipeline_id, slot.confirmed_flush);

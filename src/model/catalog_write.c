@@ -34,16 +34,22 @@ sc_stream_lock(Oid relid, LOCKMODE mode)
 	LockDatabaseObject(sc_relation_oid("stream"), relid, 0, mode);
 }
 
-bool
-sc_stream_lock_conditional(Oid relid, LOCKMODE mode)
+static bool
+lock_conditional(const char *table, Oid id, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sc_relation_oid("stream"), relid, 0);
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sc_relation_oid(table), id, 0);
 	if (LockAcquire(&tag, mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	AcceptInvalidationMessages();
 	return true;
+}
+
+bool
+sc_stream_lock_conditional(Oid relid, LOCKMODE mode)
+{
+	return lock_conditional("stream", relid, mode);
 }
 
 void
@@ -56,6 +62,12 @@ void
 sc_query_lock(int64 query_id, LOCKMODE mode)
 {
 	LockDatabaseObject(sc_relation_oid("query"), (Oid) query_id, 0, mode);
+}
+
+bool
+sc_query_lock_conditional(int64 query_id, LOCKMODE mode)
+{
+	return lock_conditional("query", (Oid) query_id, mode);
 }
 
 /* ---------- rows ---------- */
@@ -361,6 +373,23 @@ sc_query_set_pipeline(const ScQuery *query)
 	update_rows("query", &key, &row);
 }
 
+static ScQueryRow *
+read_query_row(const ScCatalog *table, HeapTuple tuple)
+{
+	ScQueryRow *item = palloc0(sizeof(ScQueryRow));
+	ScCatalogRow row;
+
+	sc_row_read(&row, table, tuple);
+	item->query_id = DatumGetInt64(sc_row_get(&row, Anum_query_id));
+	item->pipeline_id = DatumGetInt32(sc_row_get(&row, Anum_query_pipeline_id));
+	if (!sc_row_isnull(&row, Anum_query_target_id))
+		item->target_id = DatumGetInt32(sc_row_get(&row, Anum_query_target_id));
+	item->relid = DatumGetObjectId(sc_row_get(&row, Anum_query_relid));
+	item->definition = DatumGetObjectId(sc_row_get(&row, Anum_query_definition));
+	item->stream_relid = DatumGetObjectId(sc_row_get(&row, Anum_query_source));
+	return item;
+}
+
 List *
 sc_query_rows(void)
 {
@@ -372,19 +401,25 @@ sc_query_rows(void)
 	sc_catalog_open(&table, "query", AccessShareLock);
 	sc_catalog_scan_all(&scan, &table);
 	while ((tuple = sc_catalog_next(&scan)) != NULL)
-	{
-		ScQueryRow *item = palloc(sizeof(ScQueryRow));
-		ScCatalogRow row;
-
-		sc_row_read(&row, &table, tuple);
-		item->query_id = DatumGetInt64(sc_row_get(&row, Anum_query_id));
-		item->pipeline_id = DatumGetInt32(sc_row_get(&row, Anum_query_pipeline_id));
-		item->relid = DatumGetObjectId(sc_row_get(&row, Anum_query_relid));
-		item->definition = DatumGetObjectId(sc_row_get(&row, Anum_query_definition));
-		item->stream_relid = DatumGetObjectId(sc_row_get(&row, Anum_query_source));
-		result = lappend(result, item);
-	}
+		result = lappend(result, read_query_row(&table, tuple));
 	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
+	return result;
+}
+
+ScQueryRow *
+sc_query_row(int64 query_id)
+{
+	ScCatalog	table;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	ScQueryRow *result = NULL;
+
+	sc_catalog_open(&table, "query", AccessShareLock);
+	sc_key_int8(&key, Anum_query_id, query_id);
+	tuple = sc_catalog_find(&table, 1, &key);
+	if (tuple != NULL)
+		result = read_query_row(&table, tuple);
 	sc_catalog_close(&table);
 	return result;
 }

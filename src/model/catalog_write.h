@@ -21,8 +21,13 @@ extern void sc_stream_lock(Oid relid, LOCKMODE mode);
 /* The same without waiting: false where somebody has a lock that doesn't go with it. */
 extern bool sc_stream_lock_conditional(Oid relid, LOCKMODE mode);
 extern void sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode);
-/* For those who pause and resume a query. */
+/*
+ * For those who change a query or what is wished of it, drops included: exclusively, and its row is read again under it,
+ * because the query can have moved to another pipeline.  "conditional" is for workers, who never wait: false where
+ * somebody has it.
+ */
 extern void sc_query_lock(int64 query_id, LOCKMODE mode);
+extern bool sc_query_lock_conditional(int64 query_id, LOCKMODE mode);
 
 /* pipeline_id 0: a new one is taken.  Returns the id. */
 extern int32 sc_pipeline_insert(const ScPipeline *pipeline);
@@ -53,6 +58,7 @@ typedef struct ScQueryRow
 {
 	int64		query_id;
 	int32		pipeline_id;
+	int32		target_id;		/* 0: none */
 	Oid			relid;
 	Oid			definition;
 	Oid			stream_relid;
@@ -60,6 +66,8 @@ typedef struct ScQueryRow
 
 /* All of them, whether their relations exist or not. */
 extern List *sc_query_rows(void);
+/* One of them; NULL if it is gone. */
+extern ScQueryRow *sc_query_row(int64 query_id);
 extern void sc_query_delete(int64 query_id);	/* its row: see ckpt/forget.h */
 
 #endif							/* SC_MODEL_CATALOG_WRITE_H */
