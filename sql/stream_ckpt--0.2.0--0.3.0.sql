@@ -528,6 +528,12 @@ LEFT JOIN pg_catalog.pg_replication_slots l
 CROSS JOIN LATERAL (SELECT NOT p.stopped AND l.slot_name IS NULL AND s.pipeline_id IS NULL
 	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost;
 
+ALTER TABLE stream_ckpt.query
+	ADD COLUMN backfill boolean NOT NULL DEFAULT false,
+	ADD COLUMN target_id integer,
+	ADD COLUMN moving boolean NOT NULL DEFAULT false,
+	ADD COLUMN empty_first boolean NOT NULL DEFAULT false;
+
 CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
 SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	CASE WHEN f.status = 'lost' THEN 'lost'
@@ -553,13 +559,15 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
-	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows
+	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows,
+	t.name AS target
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
 LEFT JOIN stream_ckpt.query_failure f USING (query_id)
 LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
+LEFT JOIN stream_ckpt.pipeline t ON t.pipeline_id = q.target_id
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
 WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
 
@@ -596,11 +604,6 @@ REVOKE ALL ON FUNCTION stream_ckpt.best_rows_add(bytea, internal, "any"),
 -- History: queries that begin with the rows that their stream has, and queries that move between pipelines.
 --
 ALTER TABLE stream_ckpt.pipeline ADD COLUMN lane boolean NOT NULL DEFAULT false;
-ALTER TABLE stream_ckpt.query
-	ADD COLUMN backfill boolean NOT NULL DEFAULT false,
-	ADD COLUMN target_id integer,
-	ADD COLUMN moving boolean NOT NULL DEFAULT false,
-	ADD COLUMN empty_first boolean NOT NULL DEFAULT false;
 CREATE TABLE stream_ckpt.query_history (
 	query_id		bigint PRIMARY KEY,
 	until			pg_lsn NOT NULL,
@@ -608,3 +611,7 @@ CREATE TABLE stream_ckpt.query_history (
 	seen_at			timestamptz NOT NULL
 );
 REVOKE ALL ON stream_ckpt.query_history FROM PUBLIC;
+CREATE FUNCTION stream_ckpt.move_query(query regclass, pipeline name)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_move_query';
+COMMENT ON FUNCTION stream_ckpt.move_query(regclass, name)
+	IS 'lets a query go on in another pipeline, with its state, as soon as it is well and its pipeline has caught up; queries.target says where it is to go until then; to the pipeline where it is: it stays';

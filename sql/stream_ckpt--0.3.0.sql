@@ -529,6 +529,10 @@ CREATE FUNCTION stream_ckpt.resume_query(query regclass, accept_gap boolean DEFA
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
 COMMENT ON FUNCTION stream_ckpt.resume_query(regclass, boolean)
 	IS 'lets a paused or failed query go on from where it stopped; an error if it is lost, unless accept_gap says to go on without the rows between';
+CREATE FUNCTION stream_ckpt.move_query(query regclass, pipeline name)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_move_query';
+COMMENT ON FUNCTION stream_ckpt.move_query(regclass, name)
+	IS 'lets a query go on in another pipeline, with its state, as soon as it is well and its pipeline has caught up; queries.target says where it is to go until then; to the pipeline where it is: it stays';
 CREATE FUNCTION stream_ckpt.explain_query(query text, emit text DEFAULT NULL, allowed_lateness interval DEFAULT '0',
 	parallelism integer DEFAULT 1)
 RETURNS SETOF text LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_explain_query';
@@ -748,13 +752,15 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
-	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows
+	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows,
+	t.name AS target
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
 LEFT JOIN stream_ckpt.query_failure f USING (query_id)
 LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
+LEFT JOIN stream_ckpt.pipeline t ON t.pipeline_id = q.target_id
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
 WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
 COMMENT ON VIEW stream_ckpt.queries

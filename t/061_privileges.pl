@@ -101,7 +101,7 @@ sql('ALTER TABLE t DISABLE ROW LEVEL SECURITY');
 # what else is the owner's
 sql('GRANT SELECT ON owner.q, owner.q_definition TO PUBLIC; GRANT USAGE ON SCHEMA owner TO PUBLIC');
 refused('nobody', "SELECT stream_ckpt.$_", qr/must be owner of (view|table) /)
-  for "drop_query('owner.q')", "pause_query('owner.q')", "resume_query('owner.q')", "attach_stream('owner.q')", "detach_stream('t')";
+  for "drop_query('owner.q')", "pause_query('owner.q')", "resume_query('owner.q')", "move_query('owner.q', 'default')", "attach_stream('owner.q')", "detach_stream('t')";
 refused('nobody', "SELECT stream_ckpt.$_", qr/must be owner of pipeline "default"/)
   for "stop_pipeline('default')", "start_pipeline('default')", "start_pipeline('default', true)", 'checkpoint()',
   "alter_pipeline('default', checkpoint_interval => '1 hour')", "drop_pipeline('default')";

@@ -117,10 +117,12 @@ sc_check_pipeline_parallelism(const ScPipeline *pipeline, int32 parallelism)
 {
 	ListCell   *lc;
 
-	foreach(lc, sc_query_list(pipeline->pipeline_id))
+	foreach(lc, sc_query_list_all())
 	{
 		const ScQuery *query = lfirst(lc);
 
+		if (query->pipeline_id != pipeline->pipeline_id && query->target_id != pipeline->pipeline_id)
+			continue;
 		if (query->parallelism > parallelism)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
@@ -141,6 +143,9 @@ check_query(const ScQuery *query, int32 parallelism)
 	sc_env_leave(&env);
 	sc_check_query_parallelism(sc_pipeline_by_id(query->pipeline_id, false), definition, parallelism,
 							   query->dead_letter);
+	if (query->target_id != 0)
+		sc_check_query_parallelism(sc_pipeline_by_id(query->target_id, false), definition, parallelism,
+								   query->dead_letter);
 }
 
 /* alter_query(query regclass, parallelism integer): NULL leaves as it is */
@@ -150,12 +155,18 @@ stream_ckpt_alter_query(PG_FUNCTION_ARGS)
 	Oid			relid = DatumGetObjectId(sc_arg(fcinfo, 0, "query"));
 	ScQuery    *query;
 	int32		parallelism;
+	int32		pipeline_id;
 
 	sc_refuse_in_worker("alter_query()");
 	/* a pipeline comes before its queries in the order of locks */
-	query = sc_query_by_relid(relid, false);
-	sc_pipeline_lock(query->pipeline_id, ShareLock);
+	pipeline_id = sc_query_by_relid(relid, false)->pipeline_id;
+	sc_pipeline_lock(pipeline_id, ShareLock);
 	query = sc_lock_owned_query(relid);
+	if (query->pipeline_id != pipeline_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("query \"%s\" has just moved to another pipeline", get_rel_name(query->relid)),
+				 errhint("Try again.")));
 	if (PG_ARGISNULL(1))
 		PG_RETURN_VOID();
 	parallelism = sc_arg_parallelism(fcinfo, 1);

@@ -134,6 +134,25 @@ stream_ckpt_alter_pipeline(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* A query that is to move to the pipeline will be one of it. */
+static void
+refuse_target(const ScPipeline *pipeline)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list_all())
+	{
+		const ScQuery *query = lfirst(lc);
+
+		if (query->target_id == pipeline->pipeline_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("pipeline \"%s\" cannot be dropped because a query is to move to it", pipeline->name),
+					 errdetail("It is %s.", sc_qualified_name(query->relid)),
+					 errhint("Move it elsewhere with stream_ckpt.move_query(), or back to where it is.")));
+	}
+}
+
 /* drop_pipeline(name); its slot goes after the commit */
 Datum
 stream_ckpt_drop_pipeline(PG_FUNCTION_ARGS)
@@ -149,6 +168,7 @@ stream_ckpt_drop_pipeline(PG_FUNCTION_ARGS)
 				 errmsg("pipeline \"%s\" cannot be dropped", pipeline->name),
 				 errdetail("Every database has it."),
 				 errhint("Stop it with stream_ckpt.stop_pipeline(), or drop its queries.")));
+	refuse_target(pipeline);
 	queries = sc_query_list(pipeline->pipeline_id);
 	if (queries != NIL)
 		ereport(ERROR,

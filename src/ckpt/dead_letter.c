@@ -18,7 +18,7 @@ struct ScDeadLetterWriter
 	Oid			relid;			/* the query's result table */
 	int64		query_id;
 	int64		checkpoint_id;
-	int32		seq;			/* of the next letter */
+	int32		seq;			/* of the next letter; -1: not known yet */
 };
 
 ScDeadLetterWriter *
@@ -29,6 +29,7 @@ sc_dead_letter_begin(const ScQuery *query, int64 checkpoint_id)
 	writer->relid = query->relid;
 	writer->query_id = query->query_id;
 	writer->checkpoint_id = checkpoint_id;
+	writer->seq = -1;
 	sc_catalog_open(&writer->table, "dead_letter", RowExclusiveLock);
 	return writer;
 }
@@ -48,6 +49,32 @@ kind_name(ScDeadKind kind)
 	return "result";
 }
 
+/*
+ * Behind those that are there: in another pipeline a checkpoint of this number may have had letters of the query, too.
+ * In the order of the key, so the last one is the greatest.
+ */
+static int32
+next_seq(const ScDeadLetterWriter *writer)
+{
+	ScanKeyData keys[2];
+	ScCatalogScan scan;
+	HeapTuple	tuple;
+	int32		seq = 0;
+
+	sc_key_int8(&keys[0], Anum_dead_query_id, writer->query_id);
+	sc_key_int8(&keys[1], Anum_dead_checkpoint_id, writer->checkpoint_id);
+	sc_catalog_scan(&scan, &writer->table, 2, keys);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
+	{
+		ScCatalogRow row;
+
+		sc_row_read(&row, &writer->table, tuple);
+		seq = DatumGetInt32(sc_row_get(&row, Anum_dead_seq)) + 1;
+	}
+	sc_catalog_scan_end(&scan);
+	return seq;
+}
+
 /* Inserts one row, numbered within its checkpoint.  In the checkpoint's transaction. */
 void
 sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, const ScRetainedRow *kept,
@@ -55,6 +82,8 @@ sc_dead_letter_add(ScDeadLetterWriter *writer, ScDeadKind kind, const ScRetained
 {
 	ScCatalogRow row = {0};
 
+	if (writer->seq < 0)
+		writer->seq = next_seq(writer);
 	sc_row_set(&row, Anum_dead_query, ObjectIdGetDatum(writer->relid));
 	sc_row_set_text(&row, Anum_dead_kind, kind_name(kind));
 	sc_retained_row_set(&row, kept, Anum_dead_row, Anum_dead_types, Anum_dead_row_text);

@@ -239,11 +239,28 @@ sc_stream_by_relid(Oid relid, bool missing_ok)
 	return stream;
 }
 
-/* Reads committed catalogs of this moment, whatever snapshot the caller has. */
+/* Is a query to move to the pipeline? */
+static bool
+is_target(int32 pipeline_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list_all())
+	{
+		if (((ScQuery *) lfirst(lc))->target_id == pipeline_id)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Reads committed catalogs of this moment, whatever snapshot the caller has.  Targets first: what moves in between
+ * is a query of the pipeline then.
+ */
 bool
 sc_pipeline_in_use(const ScPipeline *pipeline)
 {
-	return sc_query_list(pipeline->pipeline_id) != NIL ||
+	return is_target(pipeline->pipeline_id) || sc_query_list(pipeline->pipeline_id) != NIL ||
 		(strcmp(pipeline->name, SC_DEFAULT_PIPELINE) == 0 && sc_stream_list() != NIL);
 }
 
@@ -353,6 +370,12 @@ sc_query_list(int32 pipeline_id)
 	queries = scan_table("query", "query_pipeline_id_idx", &key, read_query);
 	list_sort(queries, compare_query_id);
 	return queries;
+}
+
+List *
+sc_query_list_all(void)
+{
+	return scan_table("query", NULL, NULL, read_query);
 }
 
 ScQuery *

@@ -84,13 +84,14 @@ extern ScPipeline *sc_pipeline_by_id(int32 pipeline_id, bool missing_ok);
 
 extern List *sc_pipeline_list(void);	/* of ScPipeline * */
 
-/* Has the pipeline a query, or (the default one) may get one without a new slot? */
+/* Has the pipeline a query, is one to move to it, or may (the default one) get one without a new slot? */
 extern bool sc_pipeline_in_use(const ScPipeline *pipeline);
 
 extern List *sc_stream_list(void);	/* of ScStream * */
 extern ScStream *sc_stream_by_relid(Oid relid, bool missing_ok);
 
 extern List *sc_query_list(int32 pipeline_id);	/* of ScQuery *, by query_id */
+extern List *sc_query_list_all(void);	/* those of all pipelines, by one snapshot */
 extern ScQuery *sc_query_by_id(int64 query_id, bool missing_ok);
 extern ScQuery *sc_query_by_relid(Oid relid, bool missing_ok);	/* result table or view */
 

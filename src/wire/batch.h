@@ -146,7 +146,7 @@ typedef struct ScWireControl
 	ScControl	control;
 } ScWireControl;
 
-/* Queries at most that a barrier can leave out */
+/* Queries at most that a barrier can leave out, or that can leave at it */
 #define SC_WIRE_LEFT_OUT 8
 
 typedef struct ScWireBarrier
@@ -157,6 +157,7 @@ typedef struct ScWireBarrier
 	uint32		nxids;			/* delivered, but not yet visible when sent */
 	uint32		unused;
 	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries that have no part in the checkpoint; 0: no more of them */
+	int64		leaving[SC_WIRE_LEFT_OUT];	/* queries that end here with their part: they are another pipeline's then; likewise */
 	/* TransactionId xids[nxids] */
 } ScWireBarrier;
 

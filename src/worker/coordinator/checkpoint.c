@@ -404,7 +404,7 @@ note_written(ScCollectedQuery *collected, const ScWrittenPart *written,
 		collected->outcome = sc_failure_recovered(collected->query_id) ?
 			SC_OUTCOME_RECOVERED : SC_OUTCOME_UNCLEARED;
 	if (collected->paused)
-		collected->outcome = SC_OUTCOME_PAUSED;
+		collected->outcome = written->moved ? SC_OUTCOME_MOVED : SC_OUTCOME_PAUSED;
 }
 
 /*

@@ -25,6 +25,7 @@ typedef struct ScWrittenPart
 {
 	ScWrittenRows rows;
 	int64		bytes;			/* of chunks */
+	bool		moved;			/* the query is another pipeline's with it */
 } ScWrittenPart;
 
 typedef void (*ScNotePart) (ScCollectedQuery *collected, const ScWrittenPart *written,

@@ -23,6 +23,7 @@
 #include "utils/hsearch.h"
 #include "utils/portal.h"
 #include "worker/coordinator/checkpoint_internal.h"
+#include "worker/coordinator/moving.h"
 #include "worker/frame/loop.h"
 
 /* Hands a chunk to the state backend; returns its bytes. */
@@ -179,6 +180,17 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 	return bytes;
 }
 
+/*
+ * With its last part a query may become another pipeline's.  A writer's part is never known to be the last one: the
+ * coordinator writes what is left of the query when the writer has ended.
+ */
+static bool
+hand_over(const ScCollectedQuery *collected)
+{
+	return collected->paused && collected->offset.query_id != 0 &&
+		sc_moving_hand_over(collected->query_id, collected->lsn);
+}
+
 /* ---------------------------------------------------------------------
  * Alone
  * --------------------------------------------------------------------- */
@@ -215,6 +227,7 @@ try_state(void *arg)
 	lone->written->bytes = write_state(lone->store, lone->collected, lone->record, &lone->letters);
 	if (lone->letters)
 		sc_dead_letter_end(lone->letters);
+	lone->written->moved = hand_over(lone->collected);
 	sc_backend_flush(sc_store_backend(lone->store));
 }
 
@@ -297,6 +310,7 @@ write_one(ScStore *store, ScCollectedQuery *collected, const ScCheckpointRecord 
 	written->bytes = write_state(store, collected, record, &letters);
 	if (letters)
 		sc_dead_letter_end(letters);
+	written->moved = hand_over(collected);
 	return true;
 }
 

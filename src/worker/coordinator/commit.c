@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 #include "worker/coordinator/coordinator_internal.h"
 #include "worker/coordinator/lost.h"
+#include "worker/coordinator/moving.h"
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
 #include "worker/coordinator/handing.h"
@@ -206,6 +207,20 @@ note_failures(ScProgress *progress, const ScCollectedQuery *collected)
 	progress->locked = collected->why->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
+/*
+ * The query is another pipeline's.  Flushed now: it may have been the last one here, and this pipeline's slot goes then.
+ * And before committed_lsn says that the rest is as far as that.
+ */
+static void
+note_moved(int64 query_id)
+{
+	XLogFlush(XactLastCommitEnd);
+	SC_DEBUG_POINT("move_committed");
+	sc_moving_gone(query_id);
+	pg_atomic_fetch_add_u64(&sc_shared->shares, 1);
+	sc_my_pipeline->catalog_changed = true;
+}
+
 /* What became of one query, now that it is committed. */
 static void
 note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
@@ -213,14 +228,17 @@ note_outcome(const ScCollectedQuery *collected, XLogRecPtr checkpoint_lsn)
 	ScProgress *progress = sc_progress_get(collected->query_id);
 	int			failures = progress->failures;
 
-	if (collected->outcome == SC_OUTCOME_FORGOTTEN || collected->outcome == SC_OUTCOME_REMAINS)
+	if (collected->outcome == SC_OUTCOME_FORGOTTEN || collected->outcome == SC_OUTCOME_REMAINS ||
+		collected->outcome == SC_OUTCOME_MOVED)
 	{
 		sc_sink_forget(collected->query_id);
 		sc_reports_forget(collected->query_id);
-		if (collected->outcome == SC_OUTCOME_FORGOTTEN)
-			sc_progress_forget(collected->query_id);
-		else
+		if (collected->outcome == SC_OUTCOME_REMAINS)
 			sc_progress_forget_later(collected->query_id);
+		else
+			sc_progress_forget(collected->query_id);
+		if (collected->outcome == SC_OUTCOME_MOVED)
+			note_moved(collected->query_id);
 		return;
 	}
 	if (collected->why && collected->why->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -305,7 +323,7 @@ publish_commit(const ScPendingCheckpoint *pending, const ScCheckpointRecord *rec
 	{
 		sc_begin_transaction();
 		if (sc_extension_exists())
-			sc_progress_review(sc_my_pipeline->pipeline_id);
+			sc_coordinator_review();
 		sc_commit_transaction();
 	}
 	done = requests_done(requests, record->lsn);

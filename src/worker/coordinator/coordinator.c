@@ -37,6 +37,7 @@
 #include "worker/coordinator/collect.h"
 #include "worker/coordinator/coordinator_internal.h"
 #include "worker/coordinator/idle.h"
+#include "worker/coordinator/moving.h"
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
 #include "worker/coordinator/handing.h"
@@ -72,6 +73,7 @@ static void wait_for_former_workers(void);
 static void read_catalog_again(void);
 pg_noreturn static void restart_attempt(const char *why);
 static void restart_if_due(void);
+static void look_at_moves(void);
 static void trigger_if_due(void);
 static void advance_if_idle(void);
 static const char *due_kind(long *timeout);
@@ -118,6 +120,7 @@ coordinator_main(void)
 			kind = NULL;
 		}
 		restart_if_due();
+		look_at_moves();
 		trigger_if_due();
 		advance_if_idle();
 		sc_worker_wait(loop_timeout);
@@ -156,6 +159,7 @@ prepare(void)
 	sc_my_pipeline->catalog_changed = false;
 	sc_my_pipeline->failed_by_error = false;
 	SpinLockRelease(&sc_my_pipeline->mutex);
+	sc_moving_begin();
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
 
 	sc_begin_transaction();
@@ -276,15 +280,19 @@ begin_attempt(void)
 	ScPipeline *pipeline;
 	List	   *offsets;
 	ScPlacement *placements;
+	List	   *arrivals;
 	ListCell   *lc;
 	XLogRecPtr	start;
 	dsm_segment *segment;
 
 	count_attempt();
 	sc_begin_transaction();
+	arrivals = sc_moving_arrivals();
 	sc_start_accept_gaps(sc_my_pipeline->pipeline_id);
 	offsets = sc_active_offsets(sc_my_pipeline->pipeline_id);
 	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
+	sc_moving_expect(arrivals, sc_slot_info(MyDatabaseId, sc_my_pipeline->pipeline_id).confirmed_flush);
+	sc_moving_load();
 	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_pipeline_state_read(sc_my_pipeline->pipeline_id);
 	began = sc_moment_now();
@@ -302,12 +310,14 @@ begin_attempt(void)
 	sc_commit_transaction();
 
 	pending = sc_collect_create(attempt);
+	/* a move may have been committed by the attempt before, which didn't get to saying so */
+	pg_atomic_fetch_add_u64(&sc_shared->shares, 1);
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	sc_my_pipeline->attempt = attempt;
 	sc_my_pipeline->ntasks = ntasks;
 	memset(sc_my_pipeline->tasks, 0, sizeof(sc_my_pipeline->tasks));
 	sc_my_pipeline->checkpoint_lsn = start;
-	sc_my_pipeline->committed_lsn = start;
+	sc_my_pipeline->committed_lsn = sc_progress_committed(start);
 	sc_my_pipeline->confirm_lsn = sc_progress_held(start);
 	sc_my_pipeline->commit_end = InvalidXLogRecPtr;
 	sc_my_pipeline->triggered_at = 0;
@@ -318,6 +328,7 @@ begin_attempt(void)
 	pg_atomic_write_u64(&sc_my_pipeline->committed, state.checkpoint_id);
 	pg_atomic_write_u64(&sc_my_pipeline->decoded_lsn, start);
 	pg_atomic_write_u32(&sc_my_pipeline->work, 0);
+	sc_moving_tell();
 
 	pending->nqueues = ntasks;
 	for (int i = 0; i < ntasks; i++)
@@ -357,6 +368,18 @@ wants_rescale(const ScPipeline *pipeline)
 	return false;
 }
 
+/*
+ * What is to come here is held from where the slot will be at most: nothing that was told to the reader is beyond
+ * that.  First, because what has come is a query like others then.
+ */
+void
+sc_coordinator_review(void)
+{
+	sc_moving_expect(sc_moving_arrivals(), sc_my_pipeline->confirm_lsn);
+	sc_progress_review(sc_my_pipeline->pipeline_id);
+	sc_moving_load();
+}
+
 /* stop_pipeline(), alter_pipeline(), drop_pipeline(), a pipeline's last drop_query(), DROP EXTENSION... */
 static void
 read_catalog_again(void)
@@ -375,14 +398,18 @@ read_catalog_again(void)
 	if (go_on)
 	{
 		pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
-		sc_progress_review(pipeline->pipeline_id);
+		sc_coordinator_review();
 		publish_progress();
 		sc_idle_load(pipeline->pipeline_id);
 		rescale = wants_rescale(pipeline);
 	}
 	sc_commit_transaction();
 	if (go_on)
+	{
+		/* what is held counts already */
+		sc_moving_tell();
 		return;
+	}
 
 	/* the reader must have let go of the slot before it can be dropped */
 	sc_children_stop();
@@ -453,6 +480,16 @@ restart_if_due(void)
 	loop_timeout = sc_moment_wait_ms(sc_progress_attempt_due());
 }
 
+/* Queries that come and go: lowers loop_timeout to when there may be something to do for them. */
+static void
+look_at_moves(void)
+{
+	long		timeout = kind == NULL ? sc_moving_look() : -1;
+
+	if (timeout >= 0)
+		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
+}
+
 /* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
 static void
 trigger_if_due(void)
@@ -460,6 +497,7 @@ trigger_if_due(void)
 	uint64		next;
 	TimestampTz now;
 	long		timeout = NET_MS;
+	int64		leaving[SC_WIRE_LEFT_OUT];
 
 	if (kind != NULL)
 		return;
@@ -470,6 +508,7 @@ trigger_if_due(void)
 		return;
 	}
 	sc_writer_leave_out(pending);
+	sc_moving_leave(leaving);
 	now = GetCurrentTimestamp();
 	last_trigger = sc_moment_now();
 	next = pg_atomic_read_u64(&sc_my_pipeline->committed) + 1;
@@ -479,6 +518,7 @@ trigger_if_due(void)
 	sc_my_pipeline->triggered = last_trigger;
 	sc_my_pipeline->acknowledged = 0;
 	memcpy(sc_my_pipeline->left_out, pending->left_out, sizeof(pending->left_out));
+	memcpy(sc_my_pipeline->leaving, leaving, sizeof(leaving));
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	pg_atomic_write_u64(&sc_my_pipeline->trigger, next);
 	sc_place_wake(sc_my_pipeline, &sc_my_pipeline->reader);
@@ -512,7 +552,7 @@ due_kind(long *timeout)
 		return "manual";
 	if (sync_lsn > checkpoint_lsn && decoded >= sync_lsn)
 		return "manual";
-	if (pending->urgent)
+	if (pending->urgent || sc_moving_is_ready())
 		return "periodic";
 	/* a large result takes long to write: it should begin while more of it comes */
 	if (!pending->some_came_later && pending->result_rows >= SC_LARGE_PART_DEFAULT && !sc_writer_is_busy())

@@ -14,6 +14,9 @@
  */
 extern void sc_coordinator_wait(long timeout_ms);
 
+/* What the catalogs say of the pipeline's queries: which are resumed, and which come and go.  Needs a transaction. */
+extern void sc_coordinator_review(void);
+
 /*
  * Commits what is collected, however often that takes, and tells everybody: sessions that
  * asked for a checkpoint up to the one with number "requests", the reader, sync().  "kind" is

@@ -31,6 +31,7 @@ static const struct
 	[SC_QUERY_FAILED] = {"failed", false, TO(LOST) | TO(GONE)},
 	[SC_QUERY_LOST] = {"lost", false, TO(GONE)},
 	[SC_QUERY_PAUSED] = {"paused", false, TO(LOST) | TO(GONE)},
+	[SC_QUERY_INCOMING] = {"incoming", false, TO(PAUSED) | TO(GONE)},
 	[SC_QUERY_GONE] = {"gone", false, TO(GONE)},
 };
 
@@ -157,7 +158,8 @@ bool
 sc_outcome_is_written(ScOutcome outcome)
 {
 	return outcome == SC_OUTCOME_WRITTEN || outcome == SC_OUTCOME_RECOVERED ||
-		outcome == SC_OUTCOME_UNCLEARED || outcome == SC_OUTCOME_PAUSED;
+		outcome == SC_OUTCOME_UNCLEARED || outcome == SC_OUTCOME_PAUSED ||
+		outcome == SC_OUTCOME_MOVED;
 }
 
 bool

@@ -54,6 +54,10 @@
  *		-> HELD		what comes meanwhile is kept (WAITING, if it was failing before)
  *		the writer ends: due at once, with what came; what it couldn't write has come back, and goes on as above
  *
+ *	  A query that moves here from another pipeline (moving.h):
+ *		INCOMING	it is the other one's still; its entry holds the slot
+ *		-> PAUSED	it has come: "wanted", and the next attempt begins it. Or it doesn't come: the entry goes
+ *
  * Facts beside the state, which say nothing of what it does:
  *	  is_void	(RETRYING, FAILED, LOST) its task goes on with it: what that sends has a gap before it
  *	  wanted	(those that the tasks don't run) the catalogs say that it should run: the next attempt does.
@@ -78,6 +82,7 @@ typedef enum ScQueryState
 	SC_QUERY_FAILED,
 	SC_QUERY_LOST,
 	SC_QUERY_PAUSED,
+	SC_QUERY_INCOMING,
 	SC_QUERY_GONE
 } ScQueryState;
 
@@ -89,6 +94,7 @@ typedef enum ScOutcome
 	SC_OUTCOME_RECOVERED,		/* written, and it is failing no more: its row of query_failure is removed */
 	SC_OUTCOME_UNCLEARED,		/* the same, but the row is another transaction's */
 	SC_OUTCOME_PAUSED,			/* written, and it was the last one */
+	SC_OUTCOME_MOVED,			/* the same, and the query is another pipeline's now */
 	SC_OUTCOME_HELD,			/* kept, and nobody tried to write it */
 	SC_OUTCOME_LATER,			/* kept, because it isn't whole: its tasks send the rest */
 	SC_OUTCOME_WAITING,			/* kept, to be tried again */

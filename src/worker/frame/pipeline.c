@@ -386,29 +386,63 @@ tell_uncounted(int32 pipeline_id)
 	}
 }
 
-XLogRecPtr
-sc_pipelines_sync(int64 timeout_us)
+/* The pipelines that run, or should, with queries of their own. */
+static List *
+pipelines_with_queries(void)
 {
-	ScMoment	deadline = sc_moment_after(sc_moment_now(), timeout_us);
-	ScControl	marker = {0};
-	XLogRecPtr	lsn;
+	List	   *result = NIL;
 	ListCell   *lc;
 
-	marker.kind = SC_CONTROL_MARKER;
-	lsn = sc_control_log(&marker);
 	foreach(lc, sc_pipeline_list())
 	{
 		ScPipeline *pipeline = lfirst(lc);
 
-		List	   *queries = sc_query_list(pipeline->pipeline_id);
-
-		if (pipeline->stopped || queries == NIL)
-			continue;
-		sync_pipeline(pipeline, lsn, deadline);
-		warn_of_missing(pipeline->pipeline_id, lsn);
-		tell_uncounted(pipeline->pipeline_id);
+		if (!pipeline->stopped && sc_query_list(pipeline->pipeline_id) != NIL)
+			result = lappend(result, pipeline);
 	}
-	return lsn;
+	return result;
+}
+
+/* A place in the WAL behind all that is committed: where sync() waits for. */
+static XLogRecPtr
+log_marker(void)
+{
+	ScControl	marker = {.kind = SC_CONTROL_MARKER};
+
+	return sc_control_log(&marker);
+}
+
+/*
+ * A query that moves may be nowhere when the pipelines are looked at: not yet here, and no more there.  So if one has
+ * moved meanwhile all of them are looked at again, with another marker: what a pipeline says of that, it says after it
+ * has seen the query.
+ */
+XLogRecPtr
+sc_pipelines_sync(int64 timeout_us)
+{
+	ScMoment	deadline = sc_moment_after(sc_moment_now(), timeout_us);
+	XLogRecPtr	result = InvalidXLogRecPtr;
+	XLogRecPtr	lsn;
+	uint64		shares;
+	List	   *pipelines;
+	ListCell   *lc;
+
+	do
+	{
+		shares = sc_shared ? pg_atomic_fetch_add_u64(&sc_shared->shares, 0) : 0;
+		lsn = log_marker();
+		if (XLogRecPtrIsInvalid(result))
+			result = lsn;
+		pipelines = pipelines_with_queries();
+		foreach(lc, pipelines)
+			sync_pipeline(lfirst(lc), lsn, deadline);
+	} while (sc_shared && pg_atomic_fetch_add_u64(&sc_shared->shares, 0) != shares);
+	foreach(lc, pipelines)
+	{
+		warn_of_missing(((ScPipeline *) lfirst(lc))->pipeline_id, result);
+		tell_uncounted(((ScPipeline *) lfirst(lc))->pipeline_id);
+	}
+	return result;
 }
 
 /* ---------- lost ones ---------- */

@@ -66,6 +66,16 @@ typedef struct ScTaskShared
 	ScSpillCounters spill;		/* since the attempt began */
 } ScTaskShared;
 
+/* Queries at most that can be on their way to a pipeline */
+#define SC_MAX_INCOMING 8
+
+/* A query that is to move here (worker/coordinator/moving.h). */
+typedef struct ScIncoming
+{
+	int64		query_id;		/* 0: no more of them */
+	XLogRecPtr	held;			/* the slot isn't past it, and won't be as long as the query is to come */
+} ScIncoming;
+
 typedef struct ScPipelineShared
 {
 	/* guarded by sc_shared->lock */
@@ -104,6 +114,7 @@ typedef struct ScPipelineShared
 	TimestampTz triggered_at;	/* of "trigger"; 0: none in flight */
 	ScMoment	triggered;		/* the same moment */
 	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries that have no part in it; for the barrier */
+	int64		leaving[SC_WIRE_LEFT_OUT];	/* queries whose part in it is their last one here; for the barrier */
 	uint32		acknowledged;	/* a bit for each task whose part of it has come; the coordinator's */
 	pg_atomic_uint64 committed;	/* id of the last committed checkpoint */
 	XLogRecPtr	checkpoint_lsn; /* its LSN */
@@ -123,6 +134,8 @@ typedef struct ScPipelineShared
 	/* reader -> writers: its latch wants to be set at a commit */
 	pg_atomic_uint32 reader_sleeps;
 
+	ScIncoming	incoming[SC_MAX_INCOMING];	/* coordinator -> other coordinators */
+
 	ScOwnRows	own_rows;		/* coordinator, writer -> reader */
 
 	/* for the views: the query whose part a writer has (0: none), and its result rows; the coordinator's */
@@ -141,6 +154,7 @@ typedef struct ScShared
 	LWLock	   *lock;
 	ScWorkerPlace launcher;		/* guarded by lock */
 	pg_atomic_uint32 sleeping_readers;	/* number with reader_sleeps set */
+	pg_atomic_uint64 shares;	/* changes when a pipeline may have got or lost queries by a move: sync() looks again */
 	int			max_pipelines;
 	ScPipelineShared pipelines[FLEXIBLE_ARRAY_MEMBER];
 } ScShared;

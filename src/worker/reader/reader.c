@@ -261,6 +261,7 @@ send_barrier(uint64 checkpoint_id)
 	barrier->unused = 0;
 	SpinLockAcquire(&sc_my_pipeline->mutex);
 	memcpy(barrier->left_out, sc_my_pipeline->left_out, sizeof(barrier->left_out));
+	memcpy(barrier->leaving, sc_my_pipeline->leaving, sizeof(barrier->leaving));
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	memcpy(barrier + 1, xids, nxids * sizeof(TransactionId));
 	pg_atomic_write_u32(&sc_my_pipeline->work, 0);

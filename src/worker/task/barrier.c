@@ -348,6 +348,8 @@ sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in)
 	sc_worker_context.lsn = barrier->lsn;
 	SC_DEBUG_POINT("task_before_snapshot");
 	sc_begin_transaction();
+	for (int i = 0; i < SC_WIRE_LEFT_OUT && barrier->leaving[i] != 0; i++)
+		sc_task_query_leave(barrier->leaving[i], barrier->lsn);
 	snapshot_all(barrier);
 	sc_commit_transaction();
 	INSTR_TIME_SET_CURRENT(stop);

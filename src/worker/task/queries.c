@@ -435,6 +435,17 @@ sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
 	query->offset = lsn;
 }
 
+void
+sc_task_query_leave(int64 query_id, XLogRecPtr lsn)
+{
+	ScTaskQuery *query = find(query_id);
+
+	if (!query || query->paused)
+		return;
+	query->paused = true;
+	query->offset = Max(query->offset, lsn);
+}
+
 static void
 act_step(Step *step)
 {

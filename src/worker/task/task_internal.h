@@ -128,6 +128,8 @@ extern void sc_task_queries_alter(const ScWireControl *control);
 extern void sc_task_queries_reset(const ScWireControl *control);
 extern void sc_task_query_drop(int64 query_id);
 extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
+/* The barrier at "lsn" is its last one, because it moves to another pipeline. */
+extern void sc_task_query_leave(int64 query_id, XLogRecPtr lsn);
 
 /* task.c: of this task, in shared memory */
 extern ScSpillCounters *sc_task_spill_counters(void);
