@@ -62,6 +62,22 @@ sub wait_moved
 
 sub move { return value("SELECT stream_ckpt.move_query('$_[0]', '$_[1]')"); }
 
+# The pipeline has committed what is there now, and has had time to tell its slot.
+sub pass_on
+{
+	my ($pipeline) = @_;
+
+	for (1 .. 3)
+	{
+		value(q(INSERT INTO t SELECT clock_timestamp() - interval '1 year', 1, 1, 2));
+		my $lsn = value('SELECT pg_current_wal_insert_lsn()');
+
+		wait_until($node, "SELECT committed_lsn >= '$lsn' FROM stream_ckpt.pipelines WHERE pipeline = '$pipeline'",
+			"$pipeline has committed what is there");
+	}
+	return;
+}
+
 sub exact
 {
 	my ($test, @queries) = @_;
@@ -276,12 +292,15 @@ for my $way (@ways)
 	}
 	elsif ($how eq 'target')
 	{
+		pass_on($to) if $point eq 'move_written';
 		my $pid = value("SELECT reader_pid FROM stream_ckpt.pipelines WHERE pipeline = '$to'");
 
 		kill 'TERM', $pid if $pid ne '';
 		wait_until($node, "SELECT status = 'running' AND reader_pid <> $pid FROM stream_ckpt.pipelines WHERE pipeline = '$to'",
 			'the target has another attempt')
 		  if $pid ne '' && $point ne 'move_held';
+		# what it commits and confirms now isn't past where the query will come from
+		pass_on($to) if $point eq 'move_written';
 	}
 	elsif ($how eq 'task')
 	{
