@@ -20,6 +20,7 @@
  *
  * "alone": such a record is the only one of its message, so that a task can work
  * on a message query by query.  A transaction can span any number of messages.
+ * 'I' records go to the tasks only that have a query on one of the row's streams, all others to every task.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WIRE_BATCH_H
@@ -154,6 +155,7 @@ typedef struct ScWireBarrier
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* every transaction that ends at or before is in */
 	TimestampTz triggered_at;
+	int64		nrows;			/* rows that were sent since the last barrier, to whatever tasks */
 	uint32		nxids;			/* delivered, but not yet visible when sent */
 	uint32		unused;
 	int64		left_out[SC_WIRE_LEFT_OUT];	/* queries that have no part in the checkpoint; 0: no more of them */

@@ -25,6 +25,9 @@ static ScLayout *last_layout;	/* what sc_capture_layout returned last */
 static List *touched;			/* ScCapture *, in capture_context */
 static MemoryContext capture_context;
 static uint16 next_layout_number;
+static uint32 *tasks;			/* of the rows sent last with each layout's number */
+static int	ntasks;				/* room in "tasks" */
+static uint32 tasks_of_all = ~UINT32_C(0);
 
 static void layout_invalidate(Datum arg, Oid relid);
 static void layout_build(ScLayout *layout, Relation relation);
@@ -69,9 +72,59 @@ sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead)
 	if (found && capture->event_time_attno == event_time_attno)
 		return;
 	if (!found)
+	{
 		reset_summary(capture);
+		capture->tasks = 0;
+	}
 	capture->event_time_attno = event_time_attno;
 	layout_invalidate((Datum) 0, InvalidOid);
+}
+
+void
+sc_capture_add_tasks(Oid relid, uint32 more)
+{
+	ScCapture  *capture = hash_search(captures, &relid, HASH_FIND, NULL);
+
+	if (!capture || (capture->tasks | more) == capture->tasks)
+		return;
+	capture->tasks |= more;
+	layout_invalidate((Datum) 0, InvalidOid);
+}
+
+/*
+ * From the next row on the layout's go to these tasks.  What was sent with it before has gone, or goes to more than
+ * it must: a stream's tasks only become more, and where a layout's streams change, the layout is sent.
+ */
+static void
+set_tasks(const ScLayout *layout)
+{
+	if (layout->number >= ntasks)
+	{
+		int			n = Max(64, layout->number * 2);
+
+		tasks = tasks ? repalloc(tasks, n * sizeof(uint32)) :
+			MemoryContextAlloc(capture_context, n * sizeof(uint32));
+		for (int i = ntasks; i < n; i++)
+			tasks[i] = ~UINT32_C(0);
+		ntasks = n;
+	}
+	tasks[layout->number] = layout->tasks;
+	tasks_of_all = ~UINT32_C(0);
+	for (int i = 0; i < ntasks; i++)
+		tasks_of_all &= tasks[i];
+}
+
+uint32
+sc_capture_tasks(uint16 layout)
+{
+	Assert(layout < ntasks);
+	return tasks[layout];
+}
+
+uint32
+sc_capture_tasks_of_all(void)
+{
+	return tasks_of_all;
 }
 
 bool
@@ -141,6 +194,7 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 		layout->maxstreams = 0;
 		layout->streams = NULL;
 		layout->number = 0;
+		layout->tasks = 0;
 		layout->body = NULL;
 		layout->body_len = 0;
 	}
@@ -167,6 +221,7 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 			}
 			else
 				pfree(body);
+			set_tasks(layout);
 		}
 		layout->valid = true;
 	}
@@ -181,6 +236,7 @@ layout_build(ScLayout *layout, Relation relation)
 	ListCell   *lc;
 
 	layout->nstreams = 0;
+	layout->tasks = 0;
 	layout->is_partition = relation->rd_rel->relispartition;
 	layout_add_stream(layout, relation, layout->relid);
 	if (layout->is_partition)
@@ -239,6 +295,7 @@ layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
 	}
 	entry = &layout->streams[layout->nstreams++];
 	entry->capture = capture;
+	layout->tasks |= capture->tasks;
 	entry->event_time_attno = event_time_column(relation, stream, capture->event_time_attno);
 }
 

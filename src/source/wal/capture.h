@@ -21,6 +21,7 @@ typedef struct ScCapture
 	AttrNumber	event_time_attno;	/* in the stream's relation; 0: none */
 	bool		touched;		/* in the transaction being decoded */
 	int64		max_ahead;		/* as of that transaction; SC_NO_LIMIT: none */
+	uint32		tasks;			/* bit i: task i has had a query on it, in this attempt */
 	int64		limit;			/* the greatest event time in it that is plausible */
 	ScWireSummary summary;
 } ScCapture;
@@ -37,6 +38,7 @@ typedef struct ScLayout
 	bool		valid;
 	bool		is_partition;
 	uint16		number;
+	uint32		tasks;			/* of all its streams */
 	int			nstreams;
 	int			maxstreams;		/* room in "streams" */
 	ScLayoutStream *streams;	/* itself and its ancestors, as far as they are captured */
@@ -47,9 +49,21 @@ typedef struct ScLayout
 /* Once per process. */
 extern void sc_capture_init(void);
 
-/* Captures a stream from now on; again for one that is captured: no effect but
- * on its event time column and max_ahead. */
+/*
+ * Captures a stream from now on; again for one that is captured: no effect but on its event time
+ * column and max_ahead.
+ */
 extern void sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead);
+
+/*
+ * The tasks with these bits have a query on a captured stream, from the next transaction on.  To be called before
+ * what tells them of that query is added to the batch.
+ */
+extern void sc_capture_add_tasks(Oid relid, uint32 tasks);
+
+/* Bits of the tasks that have queries on rows of a layout, by its number; and those that have on rows of all. */
+extern uint32 sc_capture_tasks(uint16 layout);
+extern uint32 sc_capture_tasks_of_all(void);
 
 /* A stream's max_ahead from the next transaction on; false where it isn't captured. */
 extern bool sc_capture_alter(Oid relid, int64 max_ahead);

@@ -108,6 +108,12 @@ sc_decoder_leave_out(ScDecoder *decoder, ScIsNoStreams is_no_streams)
 	decoder->is_no_streams = is_no_streams;
 }
 
+void
+sc_decoder_place(ScDecoder *decoder, ScTasksOfQuery tasks_of_query)
+{
+	decoder->tasks_of_query = tasks_of_query;
+}
+
 /* Is it about rows of one table? */
 static bool
 changes_rows(XLogReaderState *reader)

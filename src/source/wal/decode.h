@@ -27,6 +27,13 @@ typedef bool (*ScIsNoStreams) (TransactionId xid, const RelFileLocator *file, XL
 extern void sc_decoder_leave_out(ScDecoder *decoder, ScIsNoStreams is_no_streams);
 
 /*
+ * Bits of the tasks on which a query runs that a control message creates.  Without it no task is known to have
+ * queries but those of sc_capture_add_tasks().
+ */
+typedef uint32 (*ScTasksOfQuery) (const ScControl *control);
+extern void sc_decoder_place(ScDecoder *decoder, ScTasksOfQuery tasks_of_query);
+
+/*
  * Decodes one record: whole transactions are delivered when their commit record
  * is met.  False where all flushed WAL is read.
  */

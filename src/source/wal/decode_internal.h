@@ -16,6 +16,7 @@ struct ScDecoder
 	ScBatch    *batch;
 	int32		pipeline_id;
 	ScIsNoStreams is_no_streams;	/* or NULL */
+	ScTasksOfQuery tasks_of_query;	/* or NULL */
 	MemoryContext row_context;	/* reset after each row that needs it */
 	MemoryContext control_context;	/* reset at each transaction's end */
 	bool		begun;			/* the transaction's 'T' record is written */

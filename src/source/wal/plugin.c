@@ -501,6 +501,8 @@ act_on_control(ScDecoder *decoder, ScControl *control)
 	}
 	sc_capture_add(control->stream_relid, control->event_time_attno,
 				   control->has_options ? control->options.max_ahead : SC_NO_LIMIT);
+	if (decoder->tasks_of_query)
+		sc_capture_add_tasks(control->stream_relid, decoder->tasks_of_query(control));
 }
 
 /*

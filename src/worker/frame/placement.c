@@ -78,3 +78,13 @@ sc_placement_place(ScPlacement placement, int task, int ntasks, ScPlace *place)
 	place->ntasks = placement.ntasks;
 	return place->number < place->ntasks;
 }
+
+uint32
+sc_placement_tasks(ScPlacement placement, int ntasks)
+{
+	uint32		tasks = 0;
+
+	for (int i = 0; i < placement.ntasks; i++)
+		tasks |= UINT32_C(1) << (placement.first + i) % ntasks;
+	return tasks;
+}

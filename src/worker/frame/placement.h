@@ -40,6 +40,9 @@ extern int	sc_placement_size(int32 parallelism, int ntasks);
 /* Of a query that is created during an attempt: by turns. */
 extern ScPlacement sc_placement_of_new(int64 query_id, int32 parallelism, int ntasks);
 
+/* Bits of its tasks: 1 << task. */
+extern uint32 sc_placement_tasks(ScPlacement placement, int ntasks);
+
 /* The query's place in "task"; false: it has none there. */
 extern bool sc_placement_place(ScPlacement placement, int task, int ntasks, ScPlace *place);
 

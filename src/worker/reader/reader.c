@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * reader.c
  *	  The reader of a pipeline [Flink: source]: owns the slot, decodes the WAL,
- *	  sends rows to the tasks, injects barriers.
+ *	  sends rows to the tasks (channels.h), injects barriers.
  *
  * It runs outside transactions; decoding opens its own.  Between two WAL records
  * it serves the coordinator: a barrier goes into every channel at once, with the
@@ -35,6 +35,7 @@
 #include "worker/frame/own_rows.h"
 #include "worker/frame/queues.h"
 #include "worker/frame/workers.h"
+#include "worker/reader/channels.h"
 
 #define POLL_MS			1000	/* the net below wake-ups */
 #define CONFIRM_POLL_MS 200		/* while a commit record isn't flushed */
@@ -43,8 +44,6 @@
 #define NAP_MIN_MS		5		/* between reads while commits follow each other */
 #define KEEP_BYTES		(64 * 1024 * 1024)	/* freed memory kept for reuse */
 
-static shm_mq_handle *queues[SC_MAX_TASKS];
-static int	nqueues;
 static ScDecoder *decoder;
 static ScBatch *batch;
 static XLogRecPtr start;		/* what ends before it has been processed */
@@ -53,10 +52,11 @@ static uint64 confirmed;		/* checkpoint id */
 static ScMoment last_flush;
 static bool napped;				/* since something was decoded */
 
-static void prepare(const ScOffset *offsets, int noffsets);
+static void prepare(const ScOffset *offsets, const ScPlacement *placements, int noffsets);
 static void keep_freed_memory(void);
 static void reader_main(void);
-static void send_to_tasks(void *arg, const char *data, Size len);
+static uint32 tasks_of_query(const ScControl *control);
+static void wait_for_room(void);
 static void serve_coordinator(void);
 static void send_barrier(uint64 checkpoint_id);
 static bool confirm(void);
@@ -89,18 +89,17 @@ reader_main(void)
 
 	keep_freed_memory();
 	memcpy(&arg, MyBgworkerEntry->bgw_extra, sizeof(arg));
-	nqueues = sc_my_pipeline->ntasks;
-	for (int i = 0; i < nqueues; i++)
-		queues[i] = sc_queue_input(segment, i, true);
-	batch = sc_batch_create(arg.attempt, send_to_tasks, NULL);
+	sc_channels_open(segment, sc_my_pipeline->ntasks, wait_for_room);
+	batch = sc_batch_create(arg.attempt, sc_channels_send, NULL);
 	confirmed = barrier_sent = pg_atomic_read_u64(&sc_my_pipeline->committed);
 	before_shmem_exit(wake_up, (Datum) 0);
 	sc_capture_init();
 	start = sc_queues_start(segment);
 	offsets = sc_queues_offsets(segment, &noffsets);
-	prepare(offsets, noffsets);
+	prepare(offsets, sc_queues_placements(segment), noffsets);
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
 	sc_decoder_leave_out(decoder, sc_own_rows_contain);
+	sc_decoder_place(decoder, tasks_of_query);
 	sc_my_pipeline->behind_since = sc_moment_now();
 	SC_DEBUG_POINT("reader_before_read");
 
@@ -157,9 +156,9 @@ max_ahead_at_start(const ScStream *stream, const ScOffset *offsets, int noffsets
 	return first ? first->options.max_ahead : stream->options.max_ahead;
 }
 
-/* Which streams to capture; takes the slot. */
+/* Which streams to capture, and for which tasks; takes the slot. */
 static void
-prepare(const ScOffset *offsets, int noffsets)
+prepare(const ScOffset *offsets, const ScPlacement *placements, int noffsets)
 {
 	NameData	name;
 	ListCell   *lc;
@@ -175,35 +174,33 @@ prepare(const ScOffset *offsets, int noffsets)
 						   max_ahead_at_start(stream, offsets, noffsets));
 	}
 	sc_commit_transaction();
+	for (int i = 0; i < noffsets; i++)
+		sc_capture_add_tasks(offsets[i].stream_relid, sc_placement_tasks(placements[i], sc_my_pipeline->ntasks));
 
 	sc_slot_name(MyDatabaseId, sc_my_pipeline->pipeline_id, &name);
 	sc_slot_acquire(NameStr(name));
 }
 
 /*
- * Sends a message to every task, waiting for room.  Called from decoding
- * callbacks too: a large transaction waits here, and still confirms positions.
+ * Of a query that is created: those that will place it so by the same message.  What they do with one that they have
+ * already, as the message is read again, is its placement of the attempt's begin.
  */
-static void
-send_to_tasks(void *arg, const char *data, Size len)
+static uint32
+tasks_of_query(const ScControl *control)
 {
-	for (int i = 0; i < nqueues; i++)
-	{
-		for (;;)
-		{
-			shm_mq_result result = shm_mq_send(queues[i], len, data, true, true);
+	int			ntasks = sc_my_pipeline->ntasks;
 
-			if (result == SHM_MQ_SUCCESS)
-				break;
-			if (result == SHM_MQ_DETACHED)
-				proc_exit(1);	/* the task's end ends the attempt */
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 POLL_MS, PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-			(void) confirm();
-		}
-	}
+	return sc_placement_tasks(sc_placement_of_new(control->query_id, control->parallelism, ntasks), ntasks);
+}
+
+/* While a queue is full.  Called from decoding callbacks too: a large transaction waits here, and still confirms positions. */
+static void
+wait_for_room(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	(void) confirm();
 }
 
 /* Between two records: barriers, confirmations, interrupts. */
@@ -257,6 +254,7 @@ send_barrier(uint64 checkpoint_id)
 	barrier->checkpoint_id = checkpoint_id;
 	barrier->lsn = position;
 	barrier->triggered_at = sc_my_pipeline->triggered_at;
+	barrier->nrows = sc_channels_take_rows();
 	barrier->nxids = nxids;
 	barrier->unused = 0;
 	SpinLockAcquire(&sc_my_pipeline->mutex);

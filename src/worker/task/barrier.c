@@ -325,7 +325,7 @@ sc_task_emit_some(instr_time since)
 }
 
 void
-sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in)
+sc_task_barrier(const ScWireBarrier *barrier)
 {
 	int64		barrier_at = sc_moment_now();
 	instr_time	start;
@@ -339,7 +339,7 @@ sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in)
 	end.checkpoint_id = barrier->checkpoint_id;
 	end.lsn = barrier->lsn;
 	end.triggered_at = barrier->triggered_at;
-	end.rows_in = rows_in;
+	end.rows_in = barrier->nrows;
 	end.nxids = barrier->nxids;
 	xids = MemoryContextAlloc(TopMemoryContext, barrier->nxids * sizeof(TransactionId) + 1);
 	memcpy(xids, barrier + 1, barrier->nxids * sizeof(TransactionId));

@@ -35,7 +35,6 @@ static shm_mq_handle *input;
 static ScOutbox *outbox;
 static ScTaskShared *shared;	/* our statistics */
 static int64 attempt;
-static int64 rows_since_barrier;
 static bool part_unsent;
 
 static void task_main(void);
@@ -188,8 +187,7 @@ process_message(const char *data, Size len)
 			process_control((const ScWireControl *) SC_WIRE_BODY(first));
 			break;
 		case SC_WIRE_BARRIER:
-			sc_task_barrier((const ScWireBarrier *) SC_WIRE_BODY(first), rows_since_barrier);
-			rows_since_barrier = 0;
+			sc_task_barrier((const ScWireBarrier *) SC_WIRE_BODY(first));
 			part_unsent = true;
 			break;
 		case SC_WIRE_BEGIN:
@@ -236,7 +234,6 @@ process_rows(const char *data, Size len)
 	sc_task_queries_bound();
 	sc_commit_transaction();
 	SC_DEBUG_POINT("task_after_rows");
-	rows_since_barrier += nrows;
 	shared->rows_in += nrows;
 	note_last_commit(data, len);
 	publish_statistics();

@@ -138,7 +138,7 @@ extern ScSpillCounters *sc_task_spill_counters(void);
 
 extern void sc_task_barrier_init(ScOutbox *outbox);
 /* What has come since the last barrier is in the part; the rest of it follows in steps. */
-extern void sc_task_barrier(const ScWireBarrier *barrier, int64 rows_in);
+extern void sc_task_barrier(const ScWireBarrier *barrier);
 extern bool sc_task_barrier_is_pending(void);
 /* "since": when the last message's work began, or nothing did. */
 extern void sc_task_barrier_go_on(instr_time since);
