@@ -22,6 +22,7 @@
 #include "ckpt/part.h"
 #include "commands/tablespace.h"
 #include "storage/fd.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -39,6 +40,9 @@ typedef struct PartBlock
 #define BLOCK_DATA(block)	((char *) (block) + BLOCK_HEADER)
 #define MESSAGE_HEADER	MAXALIGN(sizeof(Size))
 
+/* In all files of this process */
+static int64 bytes_in_files;
+
 struct ScPart
 {
 	MemoryContext context;		/* of its own; holds everything here */
@@ -51,6 +55,7 @@ struct ScPart
 
 	/* The file, 0 while everything is in memory. */
 	File		file;
+	bool		others;			/* another process has written it */
 	off_t		file_end;		/* where the next message is written */
 	off_t		first_from;		/* the messages between these come first: they were in memory */
 	off_t		first_to;
@@ -128,6 +133,19 @@ open_file(ScPart *part)
 	part->file = OpenTemporaryFile(true);
 }
 
+/*
+ * Parts leave half of what temp_file_limit allows to others: what queries sort, and collect, in the same process
+ * would fail else, and with it a query that has nothing to do with whose part is large.
+ */
+static void
+check_limit(Size len)
+{
+	if (temp_file_limit >= 0 && bytes_in_files + (int64) len > (int64) temp_file_limit * 1024 / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("temporary file size exceeds half of temp_file_limit (%dkB)", temp_file_limit)));
+}
+
 /* Writes all of it, or fails: then the file may have some of it behind what counts. */
 static void
 write_file(ScPart *part, const char *data, Size len, off_t offset)
@@ -154,12 +172,14 @@ write_file(ScPart *part, const char *data, Size len, off_t offset)
 static void
 append_to_file(ScPart *part, const void *data, Size len)
 {
+	check_limit(sizeof(len) + len);
 	if (part->file == 0)
 		open_file(part);
 
 	write_file(part, (const char *) &len, sizeof(len), part->file_end);
 	write_file(part, data, len, part->file_end + sizeof(len));
 	part->file_end += sizeof(len) + len;
+	bytes_in_files += sizeof(len) + len;
 }
 
 /* Adds a message (copied).  Fails if the temporary file can't be written. */
@@ -286,6 +306,8 @@ sc_part_free(ScPart *part)
 {
 	if (part->file != 0)
 		FileClose(part->file);
+	if (!part->others)
+		bytes_in_files -= part->file_end;
 	MemoryContextDelete(part->context);
 }
 
@@ -314,10 +336,12 @@ move_to_file(ScPart *part)
 {
 	off_t		end = part->file_end;
 
+	check_limit(part->memory);
 	if (part->file == 0)
 		open_file(part);
 	for (PartBlock *block = part->first; block != NULL; block = block->next)
 		end = write_block(part, block, end);
+	bytes_in_files += end - part->file_end;
 	part->first_from = part->file_end;
 	part->first_to = part->file_end = end;
 	while (part->first != NULL)
@@ -352,6 +376,7 @@ sc_part_open(MemoryContext parent, const ScPartPlace *place)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not open temporary file \"%s\" of a checkpoint part: %m", place->path)));
+	part->others = true;
 	part->first_from = place->first_from;
 	part->first_to = place->first_to;
 	part->file_end = place->end;

@@ -3,39 +3,37 @@
  *	  A task's outbox (outbox.h).
  *
  * Messages wait in a list, each allocated on its own in the outbox's context.  When the list is long, as while
- * a large window is emitted, all further ones go to a temporary file (ckpt/part.h), until that has been read.
+ * a large window is emitted, what a query adds goes to a temporary file of its own (ckpt/part.h), until that has been
+ * read.  Between two queries nothing depends on the order, so they are read one after the other.
  * shm_mq wants an interrupted send to be repeated with the same bytes, so the
  * message being sent stays at the head until it is through.
  *
  * While a part of a checkpoint isn't complete, what comes after its barrier is held back: it goes to a line of its own,
  * behind the one of the part.  A line is over when its part is complete and all of it is sent.
  *
+ * Where there is no room in files, whoever has most in them gives his back, and has failed: not who comes last.  So one
+ * query's large results can't be another's failure.
+ *
  * The rule: what is in the list can be sent.  An error of sending would be nobody's, and end the attempt
  * again and again; so a message that is too large for a queue is refused when it is added.  Messages that have to
- * come, whatever the owners' data do, wait in memory if the file is full.
+ * come, whatever the owners' data do, are short, and never in a file.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
-#include "access/htup_details.h"
-#include "base/compat.h"
-#include "base/debug.h"
 #include "base/settings.h"
+#include "ckpt/failure.h"
 #include "ckpt/part.h"
 #include "lib/ilist.h"
-#include "lib/stringinfo.h"
 #include "storage/ipc.h"
-#include "utils/expandeddatum.h"
 #include "utils/memutils.h"
 #include "worker/task/outbox.h"
 
-#define ROWS_BYTES (32 * 1024)	/* a row message is closed at that size */
-#define EARLY_BYTES (1024 * 1024)	/* rows are sent as they come if so much waits */
-
-/* So much of stream_ckpt.task_memory is for the list; so many bytes are read from the file at a time */
+/* So much of stream_ckpt.task_memory is for the list; so many bytes are read from a file at a time */
 #define LIST_SHARE	8
 #define READ_BYTES	(256 * 1024)
+
+#define NO_ROOM_HINT	"What is to be sent of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.task_memory\"."
 
 typedef struct OutMessage
 {
@@ -47,25 +45,22 @@ typedef struct OutMessage
 #define OUT_HEADER MAXALIGN(offsetof(OutMessage, data))
 #define OUT_DATA(message) ((char *) (message) + OUT_HEADER)
 
-/* Messages of a query, up to this one of a line, are void. */
-typedef struct Void
+/* Messages of one query that come after those of it in the list. */
+typedef struct Overflow
 {
 	int64		query_id;
-	uint64		upto;
-} Void;
+	ScPart	   *part;
+	Size		unread;			/* bytes */
+} Overflow;
 
 /* Messages in the order in which they are sent. */
 typedef struct Line
 {
 	dlist_node	node;
 	dlist_head	messages;
-	ScPart	   *overflow;		/* those that come after them, or NULL */
-	Size		overflow_bytes;
-	dlist_head	behind;			/* and those after these, that the file has no room for */
+	List	   *overflows;		/* of Overflow *, each query once: those that come after them, the first one first */
+	dlist_head	behind;			/* and those after these: short ones, that are in no file */
 	bool		complete;		/* nothing is added to it any more */
-	uint64		added;			/* messages, since it began */
-	uint64		taken;			/* of these: sent, or void */
-	List	   *voids;			/* of Void * */
 } Line;
 
 struct ScOutbox
@@ -75,8 +70,11 @@ struct ScOutbox
 	int64		attempt;
 	Size		bytes;			/* of the messages in memory, */
 	Size		overflow_bytes; /* and in files */
+	bool		full;			/* a file had no room, and there are still some */
 	dlist_head	lines;			/* there is always one; all but the last two are complete */
 	bool		held;			/* the last one but one isn't, either */
+	List	   *lost;			/* of int64 *: queries that had to give their room back */
+	int			ntaken;			/* of these by sc_outbox_take_lost() */
 };
 
 static Line *
@@ -138,19 +136,259 @@ fill_header(ScMessage *header, ScOutbox *outbox, ScMessageKind kind, int64 query
 	header->kind = (uint8) kind;
 }
 
-/* Behind all that wait, in the temporary file.  An error if that can't be written. */
-static void
-append_to_file(ScOutbox *outbox, Line *line, const OutMessage *message)
+/* A list cell's worth of memory that lasts, as the lines' do. */
+static List *
+append_entry(ScOutbox *outbox, List *list, void *entry)
 {
-	if (line->overflow == NULL)
+	MemoryContext old = MemoryContextSwitchTo(outbox->context);
+
+	list = lappend(list, entry);
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/* ---------- files ---------- */
+
+/* NULL: the query has none in the line. */
+static Overflow *
+find_overflow(const Line *line, int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, line->overflows)
 	{
-		line->overflow = sc_part_create(outbox->context, 0);
-		sc_part_rewind(line->overflow);
+		Overflow   *overflow = lfirst(lc);
+
+		if (overflow->query_id == query_id)
+			return overflow;
 	}
-	sc_part_append(line->overflow, OUT_DATA(message), message->len);
-	line->overflow_bytes += message->len;
+	return NULL;
+}
+
+static void
+free_overflow(ScOutbox *outbox, Line *line, Overflow *overflow)
+{
+	outbox->overflow_bytes -= overflow->unread;
+	line->overflows = list_delete_ptr(line->overflows, overflow);
+	sc_part_free(overflow->part);
+	pfree(overflow);
+	if (outbox->overflow_bytes == 0)
+		outbox->full = false;
+}
+
+/* Behind all that wait of the query, in its file.  An error if that can't be written. */
+static void
+append_to_file(ScOutbox *outbox, Line *line, int64 query_id, const OutMessage *message)
+{
+	Overflow   *overflow = find_overflow(line, query_id);
+
+	if (overflow == NULL)
+	{
+		overflow = MemoryContextAllocZero(outbox->context, sizeof(Overflow));
+		overflow->query_id = query_id;
+		overflow->part = sc_part_create(outbox->context, 0);
+		sc_part_rewind(overflow->part);
+		line->overflows = append_entry(outbox, line->overflows, overflow);
+	}
+	sc_part_append(overflow->part, OUT_DATA(message), message->len);
+	overflow->unread += message->len;
 	outbox->overflow_bytes += message->len;
 }
+
+/* Bytes that a query's files take, also those that have been read. */
+static Size
+bytes_in_files(ScOutbox *outbox, int64 query_id)
+{
+	Size		bytes = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &outbox->lines)
+	{
+		const Overflow *overflow = find_overflow(dlist_container(Line, node, iter.cur), query_id);
+
+		if (overflow != NULL)
+			bytes += sc_part_bytes(overflow->part);
+	}
+	return bytes;
+}
+
+/* Who has most in files, or 0. */
+static int64
+largest_in_files(ScOutbox *outbox)
+{
+	int64		result = 0;
+	Size		most = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &outbox->lines)
+	{
+		ListCell   *lc;
+
+		foreach(lc, dlist_container(Line, node, iter.cur)->overflows)
+		{
+			int64		query_id = ((const Overflow *) lfirst(lc))->query_id;
+			Size		bytes = bytes_in_files(outbox, query_id);
+
+			if (bytes > most)
+			{
+				most = bytes;
+				result = query_id;
+			}
+		}
+	}
+	return result;
+}
+
+/* ---------- queries that have to give their room back ---------- */
+
+static bool
+is_lost(const ScOutbox *outbox, int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, outbox->lost)
+	{
+		if (*(const int64 *) lfirst(lc) == query_id)
+			return true;
+	}
+	return false;
+}
+
+/* Nothing of the query is sent of the line, of which nothing has been sent; but that it is dropped. */
+static void
+empty_of(ScOutbox *outbox, Line *line, int64 query_id)
+{
+	Overflow   *overflow = find_overflow(line, query_id);
+	dlist_mutable_iter iter;
+
+	if (overflow != NULL)
+		free_overflow(outbox, line, overflow);
+	dlist_foreach_modify(iter, &line->messages)
+	{
+		OutMessage *message = dlist_container(OutMessage, node, iter.cur);
+		const ScMessage *header = (const ScMessage *) OUT_DATA(message);
+
+		if (header->query_id != query_id || header->kind == SC_MESSAGE_FORGET)
+			continue;
+		outbox->bytes -= message->len;
+		dlist_delete(&message->node);
+		pfree(message);
+	}
+}
+
+/* That the query has failed, in the line in which it lost what it had: before the part's end. */
+static void
+tell_of_loss(ScOutbox *outbox, Line *line, int64 query_id, const ErrorData *error)
+{
+	ScFailure  *failure = sc_failure_from_error(error);
+	StringInfoData buf;
+	OutMessage *message;
+
+	initStringInfo(&buf);
+	sc_failure_write(&buf, failure);
+	message = new_message(outbox, sizeof(ScMessage) + buf.len);
+	fill_header((ScMessage *) OUT_DATA(message), outbox, SC_MESSAGE_FAILED, query_id, 0);
+	memcpy(OUT_DATA(message) + sizeof(ScMessage), buf.data, buf.len);
+	outbox->bytes += message->len;
+	/* the end of a part that is complete is the last of its line, and came when there was a file */
+	Assert(!line->complete || !dlist_is_empty(&line->behind));
+	if (line->complete)
+		dlist_insert_before(dlist_tail_node(&line->behind), &message->node);
+	else
+		dlist_push_tail(&line->behind, &message->node);
+	pfree(buf.data);
+}
+
+/*
+ * The query gives back what it has in files, and has failed: what it sent since its last checkpoint is void, and
+ * nothing more comes of it.
+ */
+static void
+lose(ScOutbox *outbox, int64 query_id, const ErrorData *error)
+{
+	bool		told = false;
+	int64	   *entry = MemoryContextAlloc(outbox->context, sizeof(int64));
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &outbox->lines)
+	{
+		Line	   *line = dlist_container(Line, node, iter.cur);
+		Overflow   *overflow = find_overflow(line, query_id);
+
+		if (told)
+			empty_of(outbox, line, query_id);
+		else if (overflow != NULL)
+		{
+			free_overflow(outbox, line, overflow);
+			tell_of_loss(outbox, line, query_id, error);
+			told = true;
+		}
+	}
+	*entry = query_id;
+	outbox->lost = append_entry(outbox, outbox->lost, entry);
+}
+
+/*
+ * There is no room for so many bytes more of a query.  Another one that has more makes some; false: there is
+ * none, and it is the query's own failure.
+ */
+static bool
+make_room(ScOutbox *outbox, int64 query_id, Size need, ErrorData *error)
+{
+	int64		largest = largest_in_files(outbox);
+
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_INSUFFICIENT_RESOURCES)
+		return false;
+	if (error->hint == NULL)
+		error->hint = pstrdup(NO_ROOM_HINT);
+	outbox->full = true;
+	if (largest == 0 || largest == query_id ||
+		bytes_in_files(outbox, largest) <= bytes_in_files(outbox, query_id) + need)
+		return false;
+	lose(outbox, largest, error);
+	return true;
+}
+
+/* NULL: it is in the file.  An error otherwise, in the current context. */
+static ErrorData *
+try_file(ScOutbox *outbox, Line *line, int64 query_id, const OutMessage *message)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		append_to_file(outbox, line, query_id, message);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/* The message goes into the query's file, and is freed; also if there is no room, and the error thrown. */
+static void
+put_into_file(ScOutbox *outbox, Line *line, int64 query_id, OutMessage *message)
+{
+	ErrorData  *error;
+
+	while ((error = try_file(outbox, line, query_id, message)) != NULL)
+	{
+		if (!make_room(outbox, query_id, message->len, error))
+		{
+			pfree(message);
+			ReThrowError(error);
+		}
+		FreeErrorData(error);
+	}
+	pfree(message);
+}
+
+/* ---------- adding ---------- */
 
 /* Does the message have to come, whatever an owner's data do?  Such ones are short. */
 static bool
@@ -171,31 +409,21 @@ must_come(ScMessageKind kind)
 	}
 }
 
-/* The message goes into the file; if that is full, behind it, or it is freed, and the error thrown. */
+/* Behind all that the line has of the query, and behind everything if it must be. */
 static void
-put_into_file(ScOutbox *outbox, Line *line, ScMessageKind kind, OutMessage *message)
+put(ScOutbox *outbox, Line *line, ScMessageKind kind, int64 query_id, OutMessage *message)
 {
-	MemoryContext context = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		if (must_come(kind))
-			SC_DEBUG_POINT("outbox_file_full");
-		append_to_file(outbox, line, message);
-		pfree(message);
-	}
-	PG_CATCH();
-	{
-		if (!must_come(kind))
-		{
-			pfree(message);
-			PG_RE_THROW();
-		}
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
+	/* it is the first of its query, and others' order doesn't matter */
+	if (kind == SC_MESSAGE_FIRST_OFFSET)
+		push_message(outbox, &line->messages, message);
+	else if (must_come(kind) && (line->overflows != NIL || !dlist_is_empty(&line->behind)))
 		push_message(outbox, &line->behind, message);
-	}
-	PG_END_TRY();
+	else if (must_come(kind))
+		push_message(outbox, &line->messages, message);
+	else if (outbox->bytes > sc_task_memory_bytes() / LIST_SHARE || find_overflow(line, query_id) != NULL)
+		put_into_file(outbox, line, query_id, message);
+	else
+		push_message(outbox, &line->messages, message);
 }
 
 /* To the end of a line; both pieces are copied. */
@@ -205,8 +433,12 @@ add(ScOutbox *outbox, Line *line, ScMessageKind kind, int64 query_id, uint32 nro
 {
 	Size		total = sizeof(ScMessage) + head_len + len;
 	OutMessage *message;
+	Overflow   *overflow;
 	char	   *bytes;
 
+	/* of one that has failed it only matters if it is dropped */
+	if (unlikely(outbox->lost != NIL) && kind != SC_MESSAGE_FORGET && is_lost(outbox, query_id))
+		return;
 	if (total > MaxAllocSize)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -219,14 +451,16 @@ add(ScOutbox *outbox, Line *line, ScMessageKind kind, int64 query_id, uint32 nro
 		memcpy(bytes + sizeof(ScMessage), head, head_len);
 	if (len > 0)
 		memcpy(bytes + sizeof(ScMessage) + head_len, data, len);
-
-	if (!dlist_is_empty(&line->behind))
-		push_message(outbox, &line->behind, message);
-	else if (line->overflow != NULL || outbox->bytes > sc_task_memory_bytes() / LIST_SHARE)
-		put_into_file(outbox, line, kind, message);
-	else
-		push_message(outbox, &line->messages, message);
-	line->added++;
+	/* what it has sent is void */
+	if (kind == SC_MESSAGE_FAILED && (overflow = find_overflow(line, query_id)) != NULL)
+		free_overflow(outbox, line, overflow);
+	put(outbox, line, kind, query_id, message);
+	/* nothing may come before it: the next line is for what is added from now on */
+	if (kind == SC_MESSAGE_END && !outbox->held)
+	{
+		line->complete = true;
+		begin_line(outbox);
+	}
 }
 
 void
@@ -274,42 +508,29 @@ sc_outbox_is_held(const ScOutbox *outbox)
 void
 sc_outbox_void(ScOutbox *outbox, int64 query_id)
 {
-	Line	   *line = last_line(outbox);
-	MemoryContext old = MemoryContextSwitchTo(outbox->context);
-	Void	   *entry = palloc(sizeof(Void));
-
 	Assert(outbox->held);
-	entry->query_id = query_id;
-	entry->upto = line->added;
-	line->voids = lappend(line->voids, entry);
-	MemoryContextSwitchTo(old);
+	empty_of(outbox, last_line(outbox), query_id);
 }
 
-/* Is the line's next message void? */
-static bool
-is_void(const Line *line, const OutMessage *message)
+int64
+sc_outbox_take_lost(ScOutbox *outbox)
 {
-	ListCell   *lc;
-
-	foreach(lc, line->voids)
-	{
-		const Void *entry = lfirst(lc);
-
-		if (line->taken < entry->upto && ((const ScMessage *) OUT_DATA(message))->query_id == entry->query_id)
-			return true;
-	}
-	return false;
+	if (outbox->ntaken == list_length(outbox->lost))
+		return 0;
+	return *(const int64 *) list_nth(outbox->lost, outbox->ntaken++);
 }
 
-/* Reads the next messages of the file into the list, which is empty.  False: there are none. */
-static bool
-read_overflow(ScOutbox *outbox, Line *line)
+/* ---------- sending ---------- */
+
+/* Reads the next messages of a query's file into the list, which is empty. */
+static void
+read_overflow(ScOutbox *outbox, Line *line, Overflow *overflow)
 {
-	const char *bytes = NULL;
-	Size		len;
 	Size		read = 0;
+	const char *bytes;
+	Size		len;
 
-	while (line->overflow != NULL && read < READ_BYTES && (bytes = sc_part_next(line->overflow, &len)) != NULL)
+	while (read < READ_BYTES && (bytes = sc_part_next(overflow->part, &len)) != NULL)
 	{
 		OutMessage *message = new_message(outbox, len);
 
@@ -317,14 +538,20 @@ read_overflow(ScOutbox *outbox, Line *line)
 		push_message(outbox, &line->messages, message);
 		read += len;
 	}
-	line->overflow_bytes -= read;
+	overflow->unread -= read;
 	outbox->overflow_bytes -= read;
-	/* the last message has to be sent as such */
-	if (bytes == NULL || line->overflow_bytes == 0)
+	if (overflow->unread == 0)
+		free_overflow(outbox, line, overflow);
+}
+
+/* Fills the list, which is empty, with what comes next.  False: there is nothing. */
+static bool
+fill_list(ScOutbox *outbox, Line *line)
+{
+	if (line->overflows != NIL)
+		read_overflow(outbox, line, linitial(line->overflows));
+	if (line->overflows == NIL)
 	{
-		if (line->overflow != NULL)
-			sc_part_free(line->overflow);
-		line->overflow = NULL;
 		while (!dlist_is_empty(&line->behind))
 			dlist_push_tail(&line->messages, dlist_pop_head_node(&line->behind));
 	}
@@ -335,22 +562,18 @@ read_overflow(ScOutbox *outbox, Line *line)
 static bool
 pump_line(ScOutbox *outbox, Line *line)
 {
-	while (!dlist_is_empty(&line->messages) || read_overflow(outbox, line))
+	while (!dlist_is_empty(&line->messages) || fill_list(outbox, line))
 	{
 		OutMessage *message = dlist_head_element(OutMessage, node, &line->messages);
-		/* a void one at the end isn't sent */
-		bool		last = line->voids != NIL ||
-			(!dlist_has_next(&line->messages, &message->node) && line->overflow == NULL);
-		shm_mq_result result = SHM_MQ_SUCCESS;
+		/* which one has to be sent as such */
+		bool		last = !dlist_has_next(&line->messages, &message->node) && line->overflows == NIL;
+		shm_mq_result result = shm_mq_send(outbox->queue, message->len, OUT_DATA(message), true, last);
 
-		if (!is_void(line, message))
-			result = shm_mq_send(outbox->queue, message->len, OUT_DATA(message), true, last);
 		if (result == SHM_MQ_WOULD_BLOCK)
 			return false;
 		if (result == SHM_MQ_DETACHED)
 			proc_exit(1);		/* the coordinator's end ends the attempt */
 		outbox->bytes -= message->len;
-		line->taken++;
 		dlist_delete(&message->node);
 		pfree(message);
 	}
@@ -369,7 +592,6 @@ sc_outbox_pump(ScOutbox *outbox)
 		if (!line->complete)
 			return true;
 		dlist_delete(&line->node);
-		list_free_deep(line->voids);
 		pfree(line);
 	}
 }
@@ -377,118 +599,11 @@ sc_outbox_pump(ScOutbox *outbox)
 bool
 sc_outbox_has_no_room(const ScOutbox *outbox)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, unconstify(dlist_head *, &outbox->lines))
-	{
-		if (!dlist_is_empty(&dlist_container(Line, node, iter.cur)->behind))
-			return true;
-	}
-	return false;
+	return outbox->full;
 }
 
 Size
 sc_outbox_bytes(const ScOutbox *outbox)
 {
 	return outbox->bytes + outbox->overflow_bytes;
-}
-
-void
-sc_rows_init(ScRowBuffer *rows, ScOutbox *outbox, int64 query_id)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-	rows->outbox = outbox;
-	rows->query_id = query_id;
-	rows->nrows = 0;
-	initStringInfo(&rows->data);
-	MemoryContextSwitchTo(old);
-}
-
-/* Values that lie out of line are brought in, as their pointers mean nothing elsewhere; expanded ones stay. */
-void
-sc_rows_check(TupleTableSlot *slot)
-{
-	TupleDesc	desc = slot->tts_tupleDescriptor;
-	Size		bytes = 0;
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Pointer		value = DatumGetPointer(slot->tts_values[i]);
-
-		if (slot->tts_isnull[i] || TupleDescAttr(desc, i)->attlen != -1)
-			continue;
-		if (VARATT_IS_EXTERNAL_EXPANDED(value))
-		{
-			bytes += EOH_get_flat_size(DatumGetEOHP(slot->tts_values[i]));
-			continue;
-		}
-		if (VARATT_IS_EXTERNAL(value))
-		{
-			value = (Pointer) detoast_external_attr((struct varlena *) value);
-			slot->tts_values[i] = PointerGetDatum(value);
-		}
-		bytes += VARSIZE_ANY(value);
-	}
-	if (bytes > SC_RESULT_ROW_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a result row of the query is too large"),
-				 errdetail("It takes %zu bytes, and can have up to %zu.", bytes, (Size) SC_RESULT_ROW_BYTES),
-				 errhint("Have smaller windows, more keys, or a FILTER, so that aggregates such as array_agg and string_agg collect less.")));
-}
-
-void
-sc_rows_add(ScRowBuffer *rows, char op, TupleTableSlot *slot)
-{
-	TupleDesc	desc = slot->tts_tupleDescriptor;
-	ScMessageRow row = {0};
-	MinimalTuple tuple;
-	Size		padding;
-
-	sc_rows_check(slot);
-	tuple = sc_form_minimal_tuple(desc, slot->tts_values, slot->tts_isnull);
-	padding = MAXALIGN(tuple->t_len) - tuple->t_len;
-	row.len = sizeof(ScMessageRow) + tuple->t_len + padding;
-	row.op = op;
-	if (row.len > ROWS_BYTES)
-	{
-		/* a message of its own: the buffer would keep its size */
-		sc_rows_flush(rows);
-		row.len -= padding;
-		rows->sending = true;
-		sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, 1, &row, sizeof(row),
-					  tuple, tuple->t_len);
-		rows->sending = false;
-		pfree(tuple);
-		return;
-	}
-	appendBinaryStringInfo(&rows->data, (char *) &row, sizeof(ScMessageRow));
-	appendBinaryStringInfo(&rows->data, (char *) tuple, tuple->t_len);
-	appendBinaryStringInfo(&rows->data, "\0\0\0\0\0\0\0", padding);
-	pfree(tuple);
-	if (++rows->nrows > 0 && rows->data.len >= ROWS_BYTES)
-		sc_rows_flush(rows);
-}
-
-void
-sc_rows_flush(ScRowBuffer *rows)
-{
-	if (rows->nrows == 0)
-		return;
-	rows->sending = true;
-	sc_outbox_add(rows->outbox, SC_MESSAGE_ROWS, rows->query_id, rows->nrows,
-				  NULL, 0, rows->data.data, rows->data.len);
-	rows->sending = false;
-	resetStringInfo(&rows->data);
-	rows->nrows = 0;
-	/* a window of millions of rows: the coordinator takes them meanwhile, and they aren't all in memory at once */
-	if (sc_outbox_bytes(rows->outbox) >= EARLY_BYTES)
-		(void) sc_outbox_pump(rows->outbox);
-}
-
-void
-sc_rows_free(ScRowBuffer *rows)
-{
-	pfree(rows->data.data);
 }

@@ -29,8 +29,9 @@ typedef struct ScRowBuffer
 extern ScOutbox *sc_outbox_create(int64 attempt, shm_mq_handle *queue);
 
 /*
- * Adds a message of two pieces; both are copied.  An error if no queue takes so many bytes, or the file can't be
- * written: what an owner's data can make large is added in a step of his query.
+ * Adds a message of two pieces; both are copied.  An error if no queue takes so many bytes, or the query's file can't
+ * be written: what an owner's data can make large is added in a step of his query.  If a file has no room, and other
+ * queries have more in theirs, the largest of these is lost instead.
  */
 extern void sc_outbox_add(ScOutbox *outbox, ScMessageKind kind, int64 query_id,
 						  uint32 nrows, const void *head, Size head_len,
@@ -49,12 +50,18 @@ extern bool sc_outbox_is_held(const ScOutbox *outbox);
 extern void sc_outbox_void(ScOutbox *outbox, int64 query_id);
 
 /*
+ * The next query that was lost, or 0: there was no room for it.  That it has failed is told; nothing that is added of
+ * it is sent any more.
+ */
+extern int64 sc_outbox_take_lost(ScOutbox *outbox);
+
+/*
  * Sends what the queue has room for, without waiting.  True: all is sent that isn't held back.
  * Ends the process where the coordinator has gone.
  */
 extern bool sc_outbox_pump(ScOutbox *outbox);
 
-/* Is the file full, so that nothing more should be added before some is sent? */
+/* Had files no room, so that nothing more should be added before what is in them is sent? */
 extern bool sc_outbox_has_no_room(const ScOutbox *outbox);
 
 /* Of all messages that wait. */

@@ -360,6 +360,20 @@ find(int64 query_id)
 	return NULL;
 }
 
+void
+sc_task_queries_forget_lost(void)
+{
+	int64		query_id;
+
+	while ((query_id = sc_outbox_take_lost(outbox)) != 0)
+	{
+		ScTaskQuery *query = find(query_id);
+
+		if (query)
+			sc_task_query_forget(query);
+	}
+}
+
 /* ---------------------------------------------------------------------
  * Control messages
  * --------------------------------------------------------------------- */

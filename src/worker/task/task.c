@@ -137,6 +137,7 @@ task_main(void)
 			sc_task_barrier_go_on(start);
 		else if (has_steps())
 			sc_task_emit_some(start);
+		sc_task_queries_forget_lost();
 		INSTR_TIME_SET_CURRENT(stop);
 		INSTR_TIME_SUBTRACT(stop, start);
 		if (works)

@@ -110,6 +110,8 @@ extern bool sc_task_query_step(ScTaskQuery *query, XLogRecPtr lsn,
 							   void (*perform) (ScTaskQuery *query, void *arg), void *arg);
 /* The query is gone from the list, and freed. */
 extern void sc_task_query_forget(ScTaskQuery *query);
+/* The same of those for which the outbox had no room.  Between two messages. */
+extern void sc_task_queries_forget_lost(void);
 /* What comes next is a round (base/share.h) of the queries that there are. */
 extern void sc_task_queries_begin_round(void);
 
