@@ -406,3 +406,82 @@ sc_datum_unpack(ScReader *reader, const ScType *type)
 		sc_reader_fail();
 	return result;
 }
+
+bool
+sc_skip_bytes(ScReader *reader, Size len)
+{
+	if (len > (Size) (reader->end - reader->at))
+		return false;
+	reader->at += len;
+	return true;
+}
+
+bool
+sc_skip_varint(ScReader *reader, uint64 *value)
+{
+	*value = 0;
+	for (int shift = 0; shift < 64; shift += 7)
+	{
+		uint8		byte;
+
+		if (reader->at == reader->end)
+			return false;
+		byte = (uint8) *reader->at++;
+		*value |= (uint64) (byte & 0x7F) << shift;
+		if (byte < 0x80)
+			return true;
+	}
+	sc_reader_fail();
+}
+
+static bool
+skip_counted(ScReader *reader)
+{
+	uint64		len;
+
+	return sc_skip_varint(reader, &len) && sc_skip_bytes(reader, len);
+}
+
+/* Passes over what read_record() reads. */
+static bool
+skip_record(ScReader *reader)
+{
+	uint64		named;
+	uint64		natts;
+
+	if (!sc_skip_varint(reader, &named))
+		return false;
+	if (OidIsValid((Oid) named))
+		return skip_counted(reader);
+	if (!sc_skip_varint(reader, &natts))
+		return false;
+	for (uint64 i = 0; i < natts; i++)
+	{
+		const char *column = reader->at;
+		ScType		type;
+		Oid			oid;
+
+		if (!sc_skip_bytes(reader, sizeof(Oid) + sizeof(int32) + sizeof(Oid)) || !skip_counted(reader) ||
+			!sc_skip_bytes(reader, 1))
+			return false;
+		if (reader->at[-1] != 0)
+			continue;
+		memcpy(&oid, column, sizeof(Oid));
+		sc_type_init(&type, oid);
+		if (!sc_datum_skip(reader, &type, false))
+			return false;
+	}
+	return true;
+}
+
+bool
+sc_datum_skip(ScReader *reader, const ScType *type, bool packed)
+{
+	uint64		number;
+
+	if (packed && type->integer)
+		return sc_skip_varint(reader, &number);
+	if (type->byval || type->len > 0)
+		return sc_skip_bytes(reader, type->len);
+	return type->record ? skip_record(reader) : skip_counted(reader);
+}

@@ -73,7 +73,7 @@ decode_value(ScBucket *bucket, ScTrans *trans, Entry *entry, uint8 flag,
 	MemoryContextSwitchTo(old);
 }
 
-/* The state is kept inputs from this entry on; decode_inputs reads them. */
+/* The state is kept inputs from this entry on, which come behind its head (entry_inputs.c). */
 static void
 begin_inputs(ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *state_flags)
 {
@@ -84,40 +84,6 @@ begin_inputs(ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *state_flags)
 	free_state(bucket, trans, *state, *state_flags);
 	*state = (Datum) 0;
 	*state_flags = SC_STATE_INPUTS;
-}
-
-/* The inputs of an entry: behind those that the group has, or instead of them ("whole"). */
-static void
-decode_inputs(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScReader *reader,
-			  bool whole)
-{
-	Datum	   *states = sc_group_states(engine, group);
-	uint8	   *flags = sc_group_state_flags(engine, group);
-	uint64	   *rows = palloc(sizeof(uint64) * engine->ntrans);
-	uint64	   *bytes = palloc(sizeof(uint64) * engine->ntrans);
-
-	for (int t = 0; t < engine->ntrans; t++)
-	{
-		if (!(flags[t] & SC_STATE_INPUTS))
-			continue;
-		rows[t] = sc_read_varint(reader);
-		bytes[t] = sc_read_varint(reader);
-	}
-	for (int t = 0; t < engine->ntrans; t++)
-	{
-		ScInputs   *inputs = (ScInputs *) DatumGetPointer(states[t]);
-
-		if (!(flags[t] & SC_STATE_INPUTS))
-			continue;
-		if (whole && inputs != NULL)
-		{
-			bucket->inputs_bytes -= inputs->len;
-			inputs->len = inputs->rows = 0;
-		}
-		if (rows[t] > 0)
-			sc_inputs_append(bucket, &states[t], rows[t],
-							 sc_read_bytes(reader, bytes[t]), bytes[t]);
-	}
 }
 
 /* Reads what is before the keys of an entry; returns their bits. */
@@ -289,12 +255,29 @@ set_times(ScEngine *engine, const Entry *entry, ScGroup *group)
 	times->shown = entry->times.shown;
 }
 
+/* The kept inputs, behind the head.  "pieces": they come later. */
+static void
+finish_inputs(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, bool pieces)
+{
+	ScReader   *reader = &entry->reader;
+
+	if (engine->has_inputs)
+		sc_pieces_begin(engine, bucket, group, reader, (entry->flags & ENTRY_WHOLE) != 0);
+	if (engine->has_inputs && !pieces)
+	{
+		sc_pieces_add(engine, bucket, reader->at, reader->end - reader->at);
+		sc_pieces_end(engine);
+	}
+	else if (reader->at != reader->end)
+		sc_reader_fail();
+}
+
 /*
  * The rest of the entry becomes what "group" has; that of a delta is added to it.  "isnew": it had
- * nothing.
+ * nothing; "pieces": the kept inputs come later.
  */
 static void
-finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, bool isnew)
+finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, bool isnew, bool pieces)
 {
 	bool		combine = (entry->flags & ENTRY_KIND) == ENTRY_DELTA && !isnew;
 
@@ -322,11 +305,7 @@ finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, b
 		else
 			decode_value(bucket, trans, entry, flag, state, state_flags);
 	}
-	if (engine->has_inputs)
-		decode_inputs(engine, bucket, group, &entry->reader, (entry->flags & ENTRY_WHOLE) != 0);
-	if (entry->reader.at != entry->reader.end)
-		sc_reader_fail();
-	sc_group_written(engine, group);
+	finish_inputs(engine, bucket, entry, group, pieces);
 }
 
 /* Is the group of engine->key_values in our range?  "hash" is of their bytes. */
@@ -363,29 +342,45 @@ remove_group(ScEngine *engine, ScBucket *bucket, uint32 hash)
  * same bytes (engine->loading): others that have become equal are combined when all
  * is read.
  */
-int64
-sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len, bool *ours)
+static bool
+apply(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len, bool pieces)
 {
 	Entry		entry;
-	int64		inputs_bytes = bucket->inputs_bytes;
 	uint32		hash;
 	ScGroup    *group;
 	bool		isnew;
+	bool		ours;
 	MemoryContext old = MemoryContextSwitchTo(engine->groupcontext);
 
 	begin_entry(engine, &entry, version, data, len);
 	hash = sc_keys_hash(engine);
-	*ours = is_ours(engine, hash);
-	if (*ours && is_tombstone(&entry))
+	ours = is_ours(engine, hash);
+	if (ours && is_tombstone(&entry))
 		remove_group(engine, bucket, hash);
-	else if (*ours)
+	else if (ours)
 	{
 		group = sc_bucket_lookup(engine, bucket, hash, &isnew);
-		finish_entry(engine, bucket, &entry, group, isnew);
+		finish_entry(engine, bucket, &entry, group, isnew, pieces);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(engine->groupcontext);
+	return ours;
+}
+
+int64
+sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len, bool *ours)
+{
+	int64		inputs_bytes = bucket->inputs_bytes;
+
+	*ours = apply(engine, bucket, version, data, len, false);
 	return bucket->inputs_bytes - inputs_bytes;
+}
+
+void
+sc_group_decode_head(ScEngine *engine, ScBucket *bucket, const char *data, Size len)
+{
+	engine->pieces.group = NULL;
+	(void) apply(engine, bucket, SC_FORMAT_VERSION, data, len, true);
 }
 
 /* What of the inputs is in the changelog, as it was in another engine. */
@@ -467,7 +462,7 @@ sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group
 	copy = sc_bucket_append(engine, bucket, &number);
 	if (!is_tombstone(&entry))
 	{
-		finish_entry(engine, bucket, &entry, copy, true);
+		finish_entry(engine, bucket, &entry, copy, true, false);
 		copy_written(engine, copy, from, group);
 	}
 	if (engine->timed)
@@ -490,7 +485,7 @@ sc_group_copy(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 with)
 	copy = sc_bucket_append(engine, bucket, &copied);
 	/* groups may have moved; and deserialisation functions can fail */
 	sc_undo_note_copy(engine, sc_bucket_group(engine, bucket, with), copied);
-	finish_entry(engine, bucket, &entry, copy, true);
+	finish_entry(engine, bucket, &entry, copy, true, false);
 	for (int t = 0; t < engine->ntrans; t++)
 		make_state(engine, &engine->trans[t], &sc_group_states(engine, copy)[t],
 				   &sc_group_state_flags(engine, copy)[t]);

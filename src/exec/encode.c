@@ -35,6 +35,7 @@
 
 #include "common/hashfn.h"
 #include "exec/entry.h"
+#include "exec/tape.h"
 #include "utils/memutils.h"
 
 static void
@@ -115,7 +116,7 @@ sc_signature_fail(void)
 }
 
 /*
- * The bytes of inputs that an entry carries for state "transno": all, or those
+ * The bytes of inputs that an entry carries for state "transno": all, but for those on a tape, or those
  * that aren't in the changelog yet.
  */
 Size
@@ -132,6 +133,17 @@ sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 		return 0;
 	*data = whole ? inputs->data : inputs->data + inputs->written;
 	return whole ? inputs->len : inputs->len - inputs->written;
+}
+
+const ScTape *
+sc_group_tape(ScEngine *engine, ScGroup *group, int transno)
+{
+	const ScInputs *inputs;
+
+	if (!(sc_group_state_flags(engine, group)[transno] & SC_STATE_INPUTS))
+		return NULL;
+	inputs = (const ScInputs *) DatumGetPointer(sc_group_states(engine, group)[transno]);
+	return inputs != NULL ? inputs->tape : NULL;
 }
 
 /*
@@ -276,7 +288,8 @@ sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head)
 		inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
 		sc_write_varint(head, inputs == NULL ? 0 :
 						whole ? inputs->rows : inputs->rows - inputs->rows_written);
-		sc_write_varint(head, sc_group_inputs(engine, group, t, whole, &data));
+		sc_write_varint(head, sc_group_inputs(engine, group, t, whole, &data) +
+						(whole ? sc_tape_bytes(sc_group_tape(engine, group, t)) : 0));
 	}
 }
 

@@ -94,6 +94,7 @@ typedef struct ScTrans
 	int			nsort;			/* 0: in order of arrival */
 	bool		distinct;		/* on all sort columns */
 	int		   *sort_input;		/* nsort, positions in inputs */
+	Oid		   *sort_operator;	/* nsort */
 	SortSupportData *sort;		/* nsort */
 } ScTrans;
 
@@ -139,13 +140,15 @@ struct ScGroup
 
 /*
  * Kept inputs of one group: encoded rows (a byte per eight columns with NULL
- * bits, then the values as sc_datum_write writes them), in order of arrival.
+ * bits, then the values as sc_datum_write writes them), in order of arrival.  The first of those that
+ * were loaded may be on a tape.
  */
 typedef struct ScInputs
 {
-	uint64		rows;
-	uint64		rows_written;	/* in the changelog */
-	Size		len;
+	uint64		rows;			/* with those on the tape */
+	uint64		rows_written;	/* in the changelog, as all on the tape are */
+	struct ScTape *tape;		/* or NULL */
+	Size		len;			/* of data, as the next two */
 	Size		written;
 	Size		size;			/* allocated for data */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
@@ -202,7 +205,8 @@ struct ScBucket
 	uint32		nchanged;
 	uint32		max_changed;
 
-	int64		inputs_bytes;	/* kept inputs of all groups */
+	int64		inputs_bytes;	/* kept inputs of all groups, without those on tapes */
+	struct ScTapeFile *tapes;	/* NULL: there are none */
 
 	/* engine->timed */
 	uint32	   *free;			/* numbers to be used again */
@@ -276,6 +280,15 @@ typedef struct ScRoute
 /* engine->time_attno: event time is the commit's, engine->commit_time */
 #define SC_TIME_OF_COMMIT	(-1)
 
+/* Kept inputs of an entry that come in pieces (entry_inputs.c) */
+typedef struct ScPieces
+{
+	ScGroup    *group;			/* NULL: nobody's of ours */
+	int			state;			/* whose come next */
+	uint64	   *rows;			/* ntrans: of these inputs, until the first piece; NULL: none ever came */
+	uint64	   *bytes;			/* ntrans: still to come */
+} ScPieces;
+
 struct ScEngine
 {
 	MemoryContext context;
@@ -331,6 +344,7 @@ struct ScEngine
 	ExprContext *outcontext;
 	ExprContext *replaycontext;
 	bool		has_inputs;		/* some state is kept inputs, or may be */
+	ScPieces	pieces;
 	TupleTableSlot *group_slot;
 	TupleTableSlot *best_slot;	/* a row of a group that makes several, or NULL */
 	TupleTableSlot *result_slot;
@@ -455,6 +469,11 @@ typedef struct ScReader
 	const char *end;
 } ScReader;
 
+/* Pass over a value of sc_datum_read(), or "packed": of sc_datum_unpack(); false: not all of it is there. */
+extern bool sc_datum_skip(ScReader *reader, const ScType *type, bool packed);
+extern bool sc_skip_bytes(ScReader *reader, Size len);
+extern bool sc_skip_varint(ScReader *reader, uint64 *value);
+
 pg_noreturn extern void sc_reader_fail(void);
 extern const char *sc_read_bytes(ScReader *reader, Size len);
 extern uint64 sc_read_varint(ScReader *reader);
@@ -560,11 +579,22 @@ extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket,
 						   Datum *state);
 extern void sc_inputs_append(ScBucket *bucket, Datum *state, uint64 rows,
 							 const char *data, Size len);
+/* The same of those that were written; if the bucket has many they may go to a tape.  "data" may end amid a row. */
+extern void sc_inputs_load(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len);
+extern void sc_inputs_empty(ScBucket *bucket, Datum state);
+extern void sc_inputs_free(ScBucket *bucket, Datum state);
+
+/* replay.c */
 extern void sc_inputs_replay(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							 Datum *state, uint8 *flags);
 extern void sc_inputs_advance(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 							  Datum *state, uint8 *flags);
-extern void sc_inputs_free(ScBucket *bucket, Datum state);
+
+/*
+ * entry_inputs.c: how many an entry has of each of the group's states; they follow (sc_pieces_add() in group.h), and are
+ * added to those that the group has, or replace them ("whole").
+ */
+extern void sc_pieces_begin(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScReader *reader, bool whole);
 
 /* bucket.c */
 extern ScGroup *sc_bucket_lookup(ScEngine *engine, ScBucket *bucket, uint32 hash,

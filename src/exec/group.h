@@ -198,6 +198,8 @@ extern bool sc_group_is_unwritten(ScEngine *engine, ScGroup *group);
 extern void sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head);
 extern Size sc_group_inputs(ScEngine *engine, ScGroup *group, int transno, bool whole,
 							const char **data);
+/* Those of "all" that lie elsewhere, and come before them (exec/tape.h), or NULL. */
+extern const struct ScTape *sc_group_tape(ScEngine *engine, ScGroup *group, int transno);
 extern void sc_group_written(ScEngine *engine, ScGroup *group);
 
 /*
@@ -206,5 +208,16 @@ extern void sc_group_written(ScEngine *engine, ScGroup *group);
  */
 extern int64 sc_group_decode(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size len,
 							 bool *ours);
+
+/*
+ * The same of an entry that isn't all there: its head, without the kept inputs, and then these in pieces, to
+ * the end.  They may go to a tape, where memory isn't enough.
+ */
+extern void sc_group_decode_head(ScEngine *engine, ScBucket *bucket, const char *data, Size len);
+extern void sc_pieces_add(ScEngine *engine, ScBucket *bucket, const char *data, Size len);
+/* Fails if not all have come. */
+extern void sc_pieces_end(ScEngine *engine);
+/* Bytes of the head of an entry that begins so; 0: it isn't all there, or such entries must be whole. */
+extern Size sc_entry_head(ScEngine *engine, const char *data, Size len);
 
 #endif							/* SC_EXEC_GROUP_H */

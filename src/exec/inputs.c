@@ -12,14 +12,20 @@
  */
 #include "postgres.h"
 
+#include "base/settings.h"
 #include "catalog/pg_aggregate.h"
 #include "exec/exec_internal.h"
+#include "exec/tape.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/tlist.h"
 #include "optimizer/optimizer.h"
 #include "utils/memutils.h"
 
-#define FIRST_INPUTS_SIZE	104 /* with ScInputs' header a round chunk */
+#define FIRST_INPUTS_SIZE	80	/* with ScInputs' header a round chunk */
+
+/* So much of stream_ckpt.task_memory is for inputs that are loaded into one bucket; bytes of a group that go to a tape */
+#define LOADED_SHARE	8
+#define TAPE_BYTES		(64 * 1024)
 
 /* Sort columns of an aggregate with ORDER BY or DISTINCT. */
 static void
@@ -31,6 +37,7 @@ compile_sort(ScEngine *engine, ScTrans *trans, const Aggref *aggref)
 
 	trans->distinct = (aggref->aggdistinct != NIL);
 	trans->sort_input = palloc0(sizeof(int) * Max(list_length(clauses), 1));
+	trans->sort_operator = palloc0(sizeof(Oid) * Max(list_length(clauses), 1));
 	trans->sort = palloc0(sizeof(SortSupportData) * Max(list_length(clauses), 1));
 	foreach(lc, clauses)
 	{
@@ -38,6 +45,7 @@ compile_sort(ScEngine *engine, ScTrans *trans, const Aggref *aggref)
 		TargetEntry *entry = get_sortgroupclause_tle(clause, aggref->args);
 		SortSupport sort = &trans->sort[trans->nsort];
 
+		trans->sort_operator[trans->nsort] = clause->sortop;
 		trans->sort_input[trans->nsort++] = entry->resno - 1;
 		sort->ssup_cxt = engine->context;
 		sort->ssup_collation = exprCollation((Node *) entry->expr);
@@ -65,6 +73,21 @@ sc_inputs_compile(ScEngine *engine, ScTrans *trans)
 		compile_sort(engine, trans, aggref);
 }
 
+/* Empty ones, with room for so many bytes. */
+static ScInputs *
+new_inputs(ScBucket *bucket, Size size)
+{
+	ScInputs   *inputs;
+
+	size = Max(size, FIRST_INPUTS_SIZE);
+	inputs = MemoryContextAllocHuge(bucket->context, offsetof(ScInputs, data) + size);
+	inputs->rows = inputs->rows_written = 0;
+	inputs->tape = NULL;
+	inputs->len = inputs->written = 0;
+	inputs->size = size;
+	return inputs;
+}
+
 /*
  * Appends encoded rows to a group's inputs, whose state word is "state"; used
  * for single rows and when loading.
@@ -75,14 +98,7 @@ sc_inputs_append(ScBucket *bucket, Datum *state, uint64 rows, const char *data, 
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(*state);
 
 	if (inputs == NULL)
-	{
-		Size		size = Max(len, FIRST_INPUTS_SIZE);
-
-		inputs = MemoryContextAllocHuge(bucket->context, offsetof(ScInputs, data) + size);
-		inputs->rows = inputs->rows_written = 0;
-		inputs->len = inputs->written = 0;
-		inputs->size = size;
-	}
+		inputs = new_inputs(bucket, len);
 	else if (len > inputs->size - inputs->len)
 	{
 		Size		size = inputs->size;
@@ -98,6 +114,41 @@ sc_inputs_append(ScBucket *bucket, Datum *state, uint64 rows, const char *data, 
 	inputs->rows += rows;
 	bucket->inputs_bytes += len;
 	*state = PointerGetDatum(inputs);
+}
+
+/* What of them is in memory goes to the tape, and the memory back. */
+static void
+move_to_tape(ScBucket *bucket, Datum *state)
+{
+	ScInputs   *inputs = (ScInputs *) DatumGetPointer(*state);
+	ScInputs   *rest;
+
+	sc_tape_append(&bucket->tapes, &inputs->tape, bucket->context, inputs->data, inputs->len);
+	bucket->inputs_bytes -= inputs->len;
+	inputs->len = inputs->written = 0;
+	if (inputs->size <= 2 * TAPE_BYTES)
+		return;
+	rest = new_inputs(bucket, TAPE_BYTES);
+	rest->rows = inputs->rows;
+	rest->rows_written = inputs->rows_written;
+	rest->tape = inputs->tape;
+	pfree(inputs);
+	*state = PointerGetDatum(rest);
+}
+
+/*
+ * Not those of a resident pane: it is in memory as a whole, or not at all.  Nor few ones of a group, whatever all of
+ * them take together: such a bucket is small.
+ */
+void
+sc_inputs_load(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len)
+{
+	Size		most = sc_task_memory_bytes() / LOADED_SHARE;
+
+	sc_inputs_append(bucket, state, rows, data, len);
+	if (bucket != bucket->pane->bucket && bucket->inputs_bytes > most &&
+		((ScInputs *) DatumGetPointer(*state))->len >= Min(TAPE_BYTES, most))
+		move_to_tape(bucket, state);
 }
 
 /* Keeps the current row's inputs.  The current context is the row's. */
@@ -127,14 +178,27 @@ sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket, Datum *state)
 	sc_inputs_append(bucket, state, 1, buf->data, buf->len);
 }
 
-/* Kept inputs that no group has any more. */
+/* There are none any more, so far. */
 void
-sc_inputs_free(ScBucket *bucket, Datum state)
+sc_inputs_empty(ScBucket *bucket, Datum state)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
 
 	if (inputs == NULL)
 		return;
 	bucket->inputs_bytes -= inputs->len;
-	pfree(inputs);
+	inputs->len = inputs->rows = 0;
+	if (inputs->tape != NULL)
+		sc_tape_free(inputs->tape);
+	inputs->tape = NULL;
+}
+
+/* Kept inputs that no group has any more. */
+void
+sc_inputs_free(ScBucket *bucket, Datum state)
+{
+	if (DatumGetPointer(state) == NULL)
+		return;
+	sc_inputs_empty(bucket, state);
+	pfree(DatumGetPointer(state));
 }

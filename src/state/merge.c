@@ -8,8 +8,9 @@
  * Only runs are merged that are committed, or all of them aren't sent yet, and with one all newer ones of its age: the new
  * run has the age of its newest source and is born now, so that it comes after all of that age.
  *
- * A group that is too large for task_memory ends merging of its pane, until that is increased: it would have to be in
- * memory whole, though it may never be needed so.  There are more and more runs then, as many as checkpoints.
+ * A group whose states are too large for task_memory ends merging of its pane, until that is increased: they would have
+ * to be in memory whole, though they may never be needed so.  There are more and more runs then, as many as checkpoints.
+ * Kept inputs need not be (exec/tape.h).
  *
  * A merge is worked on for a while after each write, range of positions by range: the sources are read into a
  * bucket as when a bucket is loaded, and that is written.  Until its last chunk is written nobody reads the new run;

@@ -162,6 +162,20 @@ typedef void (*ScTakeEntry) (void *arg, uint32 position, const char *data, Size 
 
 /* "signature": of the definition; 0: any */
 extern ScRunReader *sc_run_reader_create(uint32 signature, ScTakeEntry take, void *arg);
+
+/*
+ * How entries of several chunks are taken in pieces: as soon as the head of one is there it is handed on, and the rest
+ * as it is read.
+ */
+typedef struct ScTakePieces
+{
+	Size		(*head) (void *arg, const char *data, Size len);	/* its bytes, 0: not all of it is there */
+	void		(*begin) (void *arg, const char *data, Size len);	/* the head */
+	void		(*add) (void *arg, const char *data, Size len);
+	void		(*end) (void *arg);
+} ScTakePieces;
+
+extern void sc_run_reader_take_pieces(ScRunReader *reader, const ScTakePieces *pieces);
 /* An entry that doesn't fit into memory sets *full and is left out, instead of an error. */
 extern void sc_run_reader_may_fill(ScRunReader *reader, bool *full);
 extern void sc_run_reader_begin(ScRunReader *reader, ScPositions range);

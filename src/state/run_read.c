@@ -3,7 +3,8 @@
  *	  Reading the chunks of a run (run.h), with all that can be checked: whole runs for run_load.c, ranges
  *	  of them for what is looked up by position.
  *
- * The rule: an entry is handed on whole, or not at all.
+ * The rule: an entry is handed on whole, or, to who takes pieces (ScTakePieces), from its head to its end; or not at all,
+ * but for an error, behind which nothing of what was read counts.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -17,6 +18,7 @@ struct ScRunReader
 	uint32		signature;		/* of the definition; 0: any */
 	ScTakeEntry take;
 	void	   *arg;
+	const ScTakePieces *pieces; /* NULL: entries must be whole */
 	bool	   *full;			/* sc_run_reader_may_fill() */
 	ScPositions range;
 
@@ -36,6 +38,8 @@ struct ScRunReader
 	Size		max_pending;
 	uint64		missing;		/* bytes of it that aren't there; 0: there is none */
 	bool		wanted;			/* it is in the range */
+	bool		in_pieces;		/* its head was handed on, and what comes is at once */
+	Size		look_at;		/* if so many bytes of it are there its head may be */
 };
 
 void
@@ -90,6 +94,12 @@ void
 sc_run_reader_may_fill(ScRunReader *reader, bool *full)
 {
 	reader->full = full;
+}
+
+void
+sc_run_reader_take_pieces(ScRunReader *reader, const ScTakePieces *pieces)
+{
+	reader->pieces = pieces;
 }
 
 /* Is there room for an entry of several chunks in the range?  Without any the reader fails, or is full. */
@@ -148,6 +158,42 @@ check_order(ScRunReader *reader, const ScChunk *chunk, const ScRunHeader *header
 		sc_chunk_fail(chunk, "it doesn't fit the entry before it");
 }
 
+/* Keeps bytes of an entry that isn't whole, if there is room. */
+static void
+keep_pending(ScRunReader *reader, const char *data, Size n)
+{
+	if (reader->pieces != NULL && !has_room(reader, reader->npending + n))
+	{
+		reader->wanted = false;
+		return;
+	}
+	if (reader->npending + n > reader->max_pending)
+	{
+		reader->max_pending = Max(reader->max_pending * 2, reader->npending + n);
+		reader->pending = repalloc_huge(reader->pending, reader->max_pending);
+	}
+	memcpy(reader->pending + reader->npending, data, n);
+	reader->npending += n;
+}
+
+/* If the head of the entry is there, hands it on, and what there is behind it. */
+static void
+try_head(ScRunReader *reader)
+{
+	Size		head;
+
+	if (reader->pieces == NULL || reader->npending < reader->look_at)
+		return;
+	reader->look_at = 2 * reader->npending;
+	head = reader->pieces->head(reader->arg, reader->pending, reader->npending);
+	if (head == 0)
+		return;
+	reader->in_pieces = true;
+	reader->pieces->begin(reader->arg, reader->pending, head);
+	reader->pieces->add(reader->arg, reader->pending + head, reader->npending - head);
+	reader->npending = 0;
+}
+
 /* Takes what the chunk has of the entry before it; returns its bytes. */
 static Size
 continue_entry(ScRunReader *reader, const char *data, Size len)
@@ -157,14 +203,17 @@ continue_entry(ScRunReader *reader, const char *data, Size len)
 	reader->missing -= n;
 	if (!reader->wanted)
 		return n;
-	if (reader->npending + n > reader->max_pending)
-	{
-		reader->max_pending = Max(reader->max_pending * 2, reader->npending + n);
-		reader->pending = repalloc_huge(reader->pending, reader->max_pending);
-	}
-	memcpy(reader->pending + reader->npending, data, n);
-	reader->npending += n;
-	if (reader->missing == 0)
+	if (reader->in_pieces)
+		reader->pieces->add(reader->arg, data, n);
+	else
+		keep_pending(reader, data, n);
+	if (!reader->wanted)
+		return n;
+	if (reader->missing > 0 && !reader->in_pieces)
+		try_head(reader);
+	else if (reader->missing == 0 && reader->in_pieces)
+		reader->pieces->end(reader->arg);
+	else if (reader->missing == 0)
 	{
 		reader->take(reader->arg, reader->position, reader->pending, reader->npending);
 		reader->npending = 0;
@@ -207,8 +256,10 @@ read_entry(ScRunReader *reader, const ScChunk *chunk, const char *at, const char
 			reader->take(reader->arg, reader->position, at, len);
 		return at + len;
 	}
-	reader->wanted = reader->wanted && has_room(reader, len);
+	reader->wanted = reader->wanted && (reader->pieces != NULL || has_room(reader, len));
 	reader->missing = len;
+	reader->npending = reader->look_at = 0;
+	reader->in_pieces = false;
 	(void) continue_entry(reader, at, end - at);
 	return end;
 }

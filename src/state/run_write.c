@@ -8,11 +8,13 @@
 #include "postgres.h"
 
 #include "base/limit.h"
+#include "exec/tape.h"
 #include "miscadmin.h"
 #include "state/run.h"
 #include "utils/memutils.h"
 
 #define MAX_VARINT	10
+#define TAPE_BYTES	(64 * 1024) /* read at a time */
 
 struct ScRunWriter
 {
@@ -135,6 +137,23 @@ begin_entry(ScRunWriter *writer, uint32 position, uint64 len)
 	header->run_entries++;
 }
 
+/* The current context is a short one. */
+static void
+write_tape(ScRunWriter *writer, const ScTape *tape)
+{
+	char	   *buffer = palloc(TAPE_BYTES);
+	ScTapeCursor cursor;
+	Size		len;
+
+	sc_tape_rewind(&cursor, tape);
+	while ((len = sc_tape_read(&cursor, buffer, TAPE_BYTES)) > 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		write_bytes(writer, buffer, len);
+	}
+	pfree(buffer);
+}
+
 /* A group at this position, whose inputs all go with it ("whole") or those that are new. */
 static void
 write_group(ScRunWriter *writer, ScEngine *engine, ScGroup *group, uint32 position, bool whole,
@@ -148,7 +167,8 @@ write_group(ScRunWriter *writer, ScEngine *engine, ScGroup *group, uint32 positi
 	resetStringInfo(head);
 	sc_group_encode(engine, group, whole, head);
 	for (int t = 0; t < kept; t++)
-		inputs += sc_group_inputs(engine, group, t, whole, &data);
+		inputs += sc_group_inputs(engine, group, t, whole, &data) +
+			(whole ? sc_tape_bytes(sc_group_tape(engine, group, t)) : 0);
 
 	begin_entry(writer, position, head->len + inputs);
 	write_bytes(writer, head->data, head->len);
@@ -156,6 +176,8 @@ write_group(ScRunWriter *writer, ScEngine *engine, ScGroup *group, uint32 positi
 	{
 		Size		len = sc_group_inputs(engine, group, t, whole, &data);
 
+		if (whole && sc_group_tape(engine, group, t) != NULL)
+			write_tape(writer, sc_group_tape(engine, group, t));
 		write_bytes(writer, data, len);
 	}
 	if (kept > 0)

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "state/spilled_internal.h"
 #include "utils/memutils.h"
 
@@ -121,7 +122,19 @@ typedef struct Target
 	ScBucket   *bucket;
 	int64		bytes;
 	bool	   *full;			/* NULL: what finds no room is an error */
+	bool		skips;			/* the rest of the entry: it found none */
 } Target;
+
+/* For so many bytes more.  Without any it is an error, or the target is full. */
+static bool
+has_room(Target *target, Size len)
+{
+	if (target->full == NULL)
+		sc_bucket_check_room(target->bucket, len);
+	else if (!*target->full && !sc_bucket_has_room(target->bucket, len))
+		*target->full = true;
+	return target->full == NULL || !*target->full;
+}
 
 /* An ScTakeEntry. */
 static void
@@ -130,16 +143,53 @@ apply_entry(void *arg, uint32 position, const char *data, Size len)
 	Target	   *target = arg;
 	bool		ours;
 
-	if (target->full == NULL)
-		sc_bucket_check_room(target->bucket, len);
-	else if (*target->full || !sc_bucket_has_room(target->bucket, len))
-	{
-		*target->full = true;
+	if (!has_room(target, len))
 		return;
-	}
 	(void) sc_group_decode(target->engine, target->bucket, SC_FORMAT_VERSION, data, len, &ours);
 	target->bytes += len;
 }
+
+/* An ScTakePieces: only kept inputs come in pieces, which need not be in memory. */
+static Size
+head_of_entry(void *arg, const char *data, Size len)
+{
+	return sc_entry_head(((Target *) arg)->engine, data, len);
+}
+
+static void
+begin_pieces(void *arg, const char *data, Size len)
+{
+	Target	   *target = arg;
+
+	target->skips = !has_room(target, len);
+	if (target->skips)
+		return;
+	sc_group_decode_head(target->engine, target->bucket, data, len);
+	target->bytes += len;
+}
+
+static void
+add_piece(void *arg, const char *data, Size len)
+{
+	Target	   *target = arg;
+
+	if (target->skips || !has_room(target, len))
+		return;
+	CHECK_FOR_INTERRUPTS();
+	sc_pieces_add(target->engine, target->bucket, data, len);
+	target->bytes += len;
+}
+
+static void
+end_pieces(void *arg)
+{
+	Target	   *target = arg;
+
+	if (!target->skips && (target->full == NULL || !*target->full))
+		sc_pieces_end(target->engine);
+}
+
+static const ScTakePieces take_pieces = {.head = head_of_entry,.begin = begin_pieces,.add = add_piece,.end = end_pieces};
 
 int64
 sc_stored_runs_apply(const ScSpilled *spilled, ScEngine *engine, const ScStoredRun *runs, int n,
@@ -150,6 +200,7 @@ sc_stored_runs_apply(const ScSpilled *spilled, ScEngine *engine, const ScStoredR
 	ScLookup   *lookup = sc_backend_begin_lookup(spilled->query_id);
 
 	sc_run_reader_may_fill(reader, full);
+	sc_run_reader_take_pieces(reader, &take_pieces);
 	for (int i = 0; i < n && (full == NULL || !*full); i++)
 		sc_run_reader_range(reader, lookup, &runs[i].info, positions);
 	sc_backend_end_lookup(lookup);
