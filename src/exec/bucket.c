@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * bucket.c
- *	  Buckets: groups of one pane in fixed-size records, a hash of their numbers, and the list of those
- *	  that changed.
+ *	  Buckets: groups of one pane in fixed-size records, and a hash of their numbers.  Which of them changed:
+ *	  changes.c; what they take: bucket_memory.c.
  *
  * Records lie in blocks of a power of two of records; only the first block of a
  * small bucket is ever moved, so code outside holds a group's address no
@@ -19,10 +19,6 @@
 #define FIRST_BLOCK_GROUPS	8
 #define FIRST_CELLS			16
 #define MAX_GROUPS			(UINT32_C(1) << 30)
-
-/* child contexts are counted again after so many bytes of rows, or so many for each child */
-#define COUNT_BYTES			((Size) 1024 * 1024)
-#define COUNT_CHILD_BYTES	64
 
 static void
 allocate_cells(ScBucket *bucket, uint32 n)
@@ -557,20 +553,6 @@ sc_bucket_place_again(ScEngine *engine, ScBucket *bucket)
 	pfree(old);
 }
 
-/* Takes a group out of the list of changes, whose last ones are those of the current row. */
-static void
-unlist_changed(ScBucket *bucket, uint32 number)
-{
-	uint32		at = bucket->nchanged;
-
-	while (at > 0 && bucket->changed[at - 1] != number)
-		at--;
-	if (at == 0)
-		elog(ERROR, "group not found among those that have changed");
-	memmove(&bucket->changed[at - 1], &bucket->changed[at], (bucket->nchanged - at) * sizeof(uint32));
-	bucket->nchanged--;
-}
-
 /*
  * Removes the last group, with this hash, which the current row has made; groups aren't timed.  If it made others, too,
  * their cells may be in its probe sequence in any order.  By-reference keys stay until the pane is freed.
@@ -589,131 +571,8 @@ sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	}
 	bucket->cells[at].number = 0;
 	if ((group->flags & SC_GROUP_LISTED) && !bucket->all_changed)
-		unlist_changed(bucket, bucket->ngroups - 1);
+		sc_bucket_unlist_changed(bucket, bucket->ngroups - 1);
 	bucket->nused--;
 	bucket->ngroups--;
 	engine->ngroups--;
-}
-
-/*
- * Marks a group, which isn't marked yet, as changed.  It may be in the list
- * already: what is emitted between two checkpoints is marked anew.
- */
-void
-sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number)
-{
-	if (unlikely(bucket->snapshot != NULL))
-		sc_bucket_snapshot_touch(bucket->snapshot, group, number);
-	group->flags |= bucket->mark;
-	if (!bucket->all_changed && !(group->flags & SC_GROUP_LISTED))
-		sc_bucket_list_changed(bucket, group, number);
-}
-
-void
-sc_bucket_touch(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number)
-{
-	if (!(group->flags & bucket->mark))
-		sc_group_changed(engine, bucket, group, number);
-}
-
-/* Puts a group into the pane's list of what the changelog has to write. */
-void
-sc_bucket_list_changed(ScBucket *bucket, ScGroup *group, uint32 number)
-{
-	group->flags |= SC_GROUP_LISTED;
-	if (bucket->nchanged == bucket->max_changed)
-	{
-		Size		max = Max((Size) bucket->max_changed * 2, 16);
-
-		if (bucket->changed == NULL)
-			bucket->changed = MemoryContextAlloc(bucket->context, max * sizeof(uint32));
-		else
-			bucket->changed = repalloc_huge(bucket->changed, max * sizeof(uint32));
-		bucket->max_changed = max;
-	}
-	bucket->changed[bucket->nchanged++] = number;
-}
-
-uint32
-sc_bucket_nchanged(const ScBucket *bucket)
-{
-	return bucket->all_changed ? bucket->ngroups : bucket->nchanged;
-}
-
-/* Number of the i-th changed group. */
-uint32
-sc_bucket_changed(const ScBucket *bucket, uint32 i)
-{
-	return bucket->all_changed ? i : bucket->changed[i];
-}
-
-/* Forgets all changes: they are in the changelog. */
-void
-sc_bucket_unchanged(ScEngine *engine, ScBucket *bucket)
-{
-	uint32		n = sc_bucket_nchanged(bucket);
-
-	for (uint32 i = 0; i < n; i++)
-	{
-		uint32		number = sc_bucket_changed(bucket, i);
-		ScGroup    *group = sc_bucket_group(engine, bucket, number);
-
-		group->flags &= ~(bucket->mark | SC_GROUP_LISTED);
-		if (engine->timed)
-			sc_group_is_written(engine, bucket, group, number);
-	}
-	bucket->all_changed = false;
-	bucket->nchanged = 0;
-}
-
-/* Brings the engine's sum of memory up to date; cheap. */
-void
-sc_bucket_account(ScEngine *engine, ScBucket *bucket)
-{
-	Size		bytes = sizeof(ScBucket) + sizeof(ExprContext) +
-		bucket->context->mem_allocated + bucket->child_bytes;
-
-	engine->buckets_bytes += bytes - bucket->bytes;
-	bucket->bytes = bytes;
-}
-
-/* Bytes of a context's children, theirs included; their number is added to *n. */
-static Size
-children_bytes(MemoryContext context, Size *n)
-{
-	Size		bytes = 0;
-
-	for (MemoryContext child = context->firstchild; child != NULL; child = child->nextchild)
-	{
-		++*n;
-		bytes += child->mem_allocated + children_bytes(child, n);
-	}
-	return bytes;
-}
-
-/* The same with child contexts counted again: costs a step for each of them. */
-void
-sc_bucket_account_children(ScEngine *engine, ScBucket *bucket)
-{
-	bucket->nchildren = 0;
-	bucket->child_bytes = children_bytes(bucket->context, &bucket->nchildren);
-	bucket->uncounted_rows = bucket->uncounted_bytes = 0;
-	sc_bucket_account(engine, bucket);
-}
-
-/*
- * The same after "rows" rows whose values took "bytes": child contexts are counted when there
- * were about as many rows, or bytes, so that it costs little for each row.
- */
-void
-sc_bucket_account_rows(ScEngine *engine, ScBucket *bucket, int rows, Size bytes)
-{
-	bucket->uncounted_rows += rows;
-	bucket->uncounted_bytes += bytes;
-	if (bucket->context->firstchild != NULL &&
-		(bucket->uncounted_rows > bucket->nchildren ||
-		 bucket->uncounted_bytes > Max(COUNT_BYTES, bucket->nchildren * COUNT_CHILD_BYTES)))
-		sc_bucket_account_children(engine, bucket);
-	else
-		sc_bucket_account(engine, bucket);
 }

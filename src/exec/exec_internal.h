@@ -610,6 +610,7 @@ extern void sc_bucket_remove_last(ScEngine *engine, ScBucket *bucket, uint32 has
 extern void sc_bucket_place_again(ScEngine *engine, ScBucket *bucket);
 extern void sc_group_changed(ScEngine *engine, ScBucket *bucket, ScGroup *group,
 							 uint32 number);
+extern void sc_bucket_unlist_changed(ScBucket *bucket, uint32 number);
 extern void sc_bucket_list_changed(ScBucket *bucket, ScGroup *group, uint32 number);
 extern uint32 sc_bucket_nchanged(const ScBucket *bucket);
 extern uint32 sc_bucket_changed(const ScBucket *bucket, uint32 i);
