@@ -18,8 +18,10 @@
 #include "access/transam.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_attribute.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -163,6 +165,27 @@ check_sql_value(ScAnalysis *an, SQLValueFunction *node)
 
 /* ---------- aggregates ---------- */
 
+/*
+ * Is it in C, over a state of type internal?  Nothing but an aggregate can call such a function, and the server never asks
+ * how volatile one is, so that authors leave it out, which says volatile (hll does).
+ */
+static bool
+is_of_internal_state(Oid funcid)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	Form_pg_proc function;
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", funcid);
+	function = (Form_pg_proc) GETSTRUCT(tuple);
+	result = function->prolang == ClanguageId && function->prorettype == INTERNALOID;
+	for (int i = 0; function->prolang == ClanguageId && i < function->pronargs; i++)
+		result |= function->proargtypes.values[i] == INTERNALOID;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* The support functions of an aggregate; any may be InvalidOid. */
 static void
 check_aggregate(ScAnalysis *an, Oid aggregate, int location)
@@ -189,7 +212,7 @@ check_aggregate(ScAnalysis *an, Oid aggregate, int location)
 	role = psprintf(" of aggregate %s()", get_func_name(aggregate));
 	for (int i = 0; i < lengthof(functions); i++)
 	{
-		if (OidIsValid(functions[i]))
+		if (OidIsValid(functions[i]) && !is_of_internal_state(functions[i]))
 			check_function(an, functions[i], location, role);
 	}
 }
