@@ -12,8 +12,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('main', "stream_ckpt.checkpoint_memory = 1MB\ntemp_file_limit = 500kB\n",
-	# 50,000 groups, each in a step of its own, would take minutes
-	draw => { step => [ 0, 30 ] });
+	# 50,000 groups, each in a step of its own, would take minutes; with 4 kB every query gives way after each message, and
+	# has a result row for each row then: all of their parts are large
+	draw => { memory => [ 0, 40 ], step => [ 0, 30 ] });
 create_stream_table($node, 't');
 create_query($node, 'good', 't', emit => 'update');
 create_query($node, 'small', 't', emit => 'close');
