@@ -548,7 +548,8 @@ read_overflow(ScOutbox *outbox, Line *line, Overflow *overflow)
 static bool
 fill_list(ScOutbox *outbox, Line *line)
 {
-	if (line->overflows != NIL)
+	/* one whose first message couldn't be written is empty */
+	while (line->overflows != NIL && dlist_is_empty(&line->messages))
 		read_overflow(outbox, line, linitial(line->overflows));
 	if (line->overflows == NIL)
 	{
