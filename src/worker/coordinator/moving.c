@@ -378,14 +378,30 @@ ask_target(Departure *departure)
 	SC_DEBUG_POINT("move_asked");
 }
 
-/* Nobody has the query's lock just now, so that the last part of it probably goes over with it. */
+/* Does the target keep all WAL behind "lsn", and can it go on with the query? */
 static bool
-is_unlocked(int64 query_id)
+target_is_ready(int64 query_id, int32 target_id, XLogRecPtr lsn)
+{
+	XLogRecPtr	held = held_by(sc_shared_find(MyDatabaseId, target_id), query_id);
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, target_id);
+	const ScPipeline *target = sc_pipeline_by_id(target_id, true);
+
+	return target && !target->stopped && !XLogRecPtrIsInvalid(held) && held <= lsn &&
+		slot.exists && !slot.foreign && slot.invalidated == RS_INVAL_NONE && slot.confirmed_flush <= lsn;
+}
+
+/*
+ * Would the query go over with its last part, if that were made now?  The target can have been lost since it promised to
+ * hold its slot, and the lock can be somebody's: then the query would only be paused, and the attempt end.
+ */
+static bool
+could_go(const Departure *departure, XLogRecPtr lsn)
 {
 	bool		result;
 
 	sc_begin_transaction();
-	result = sc_extension_exists() && sc_query_lock_conditional(query_id, ExclusiveLock);
+	result = sc_extension_exists() && sc_query_lock_conditional(departure->query_id, ExclusiveLock) &&
+		target_is_ready(departure->query_id, departure->target_id, lsn);
 	sc_commit_transaction();
 	return result;
 }
@@ -398,9 +414,10 @@ static void
 wait_for_target(Departure *departure)
 {
 	XLogRecPtr	held = held_by(sc_shared_find(MyDatabaseId, departure->target_id), departure->query_id);
+	XLogRecPtr	here = pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn);
 
-	departure->ready = !departure->leaving && !XLogRecPtrIsInvalid(held) && held <= pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn) &&
-		is_well(departure->query_id) && is_unlocked(departure->query_id);
+	departure->ready = !departure->leaving && !XLogRecPtrIsInvalid(held) && held <= here &&
+		is_well(departure->query_id) && could_go(departure, here);
 	if (departure->ready || !sc_moment_is_past(departure->since, GIVE_UP_MS))
 		return;
 	if (set_moving(departure->query_id, sc_my_pipeline->pipeline_id, departure->target_id, false))
@@ -464,18 +481,6 @@ sc_moving_leave(int64 *ids)
 	}
 	if (n > 0)
 		SC_DEBUG_POINT("move_leaving");
-}
-
-/* Does the target keep all WAL behind "lsn", and can it go on with the query? */
-static bool
-target_is_ready(int64 query_id, int32 target_id, XLogRecPtr lsn)
-{
-	XLogRecPtr	held = held_by(sc_shared_find(MyDatabaseId, target_id), query_id);
-	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, target_id);
-	const ScPipeline *target = sc_pipeline_by_id(target_id, true);
-
-	return target && !target->stopped && !XLogRecPtrIsInvalid(held) && held <= lsn &&
-		slot.exists && !slot.foreign && slot.invalidated == RS_INVAL_NONE && slot.confirmed_flush <= lsn;
 }
 
 bool
