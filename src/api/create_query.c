@@ -146,6 +146,7 @@ analyze_text(NewQuery *query)
 				 errdetail("Without that no row is late: every row counts."),
 				 errhint("Leave it out.")));
 	check_stream(query, parsed);
+	sc_definition_check_dead_letter(query->definition, query->dead_letter);
 	sc_check_query_parallelism(query->pipeline, query->definition, query->parallelism, query->dead_letter);
 }
 

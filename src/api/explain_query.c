@@ -73,11 +73,11 @@ add_line(Explanation *explanation, const char *format,...)
 	MemoryContextSwitchTo(old);
 }
 
-/* An expression of the definition, as SQL. */
+/* An expression of the definition, as SQL; if there are joins, with the names of their items. */
 static char *
 sql_of(Explanation *explanation, Node *expr)
 {
-	return deparse_expression(expr, explanation->names, false, false);
+	return deparse_expression(expr, explanation->names, explanation->definition->source != NULL, false);
 }
 
 /* Microseconds as an interval. */
@@ -232,6 +232,25 @@ explain_best_rows(Explanation *explanation)
 	add_line(explanation, "  state: these rows, with %d columns beside the keys", definition->best->ncolumns);
 }
 
+static void
+add_plan(Explanation *explanation, char *plan)
+{
+	for (char *line = strtok(plan, "\n"); line != NULL; line = strtok(NULL, "\n"))
+		add_line(explanation, "  %s", line);
+}
+
+/* What the stream is joined with, as it is planned now for many rows. */
+static void
+explain_source(Explanation *explanation, ScEngine *engine)
+{
+	char	   *plan = sc_engine_explain_source(engine);
+
+	if (plan == NULL)
+		return;
+	add_line(explanation, "Source part: for the rows of each message, tables as they are then");
+	add_plan(explanation, plan);
+}
+
 /* What is above the groups: the plan, of which the core's rows are called by the alias that they have. */
 static void
 explain_upper(Explanation *explanation, ScEngine *engine)
@@ -241,8 +260,7 @@ explain_upper(Explanation *explanation, ScEngine *engine)
 	if (plan == NULL)
 		return;
 	add_line(explanation, "Upper part: once for each window that is emitted, over its groups");
-	for (char *line = strtok(plan, "\n"); line != NULL; line = strtok(NULL, "\n"))
-		add_line(explanation, "  %s", line);
+	add_plan(explanation, plan);
 }
 
 /* Compiles the definition as a task would, with all of its errors. */
@@ -256,6 +274,7 @@ explain_engine(Explanation *explanation)
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
 	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
+	explain_source(explanation, engine);
 	if (definition->best != NULL)
 		explain_best_rows(explanation);
 	for (int i = 0; definition->best == NULL && i < definition->naggs; i++)

@@ -82,6 +82,12 @@ sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *defin
 				 errdetail("The pipeline has %d.", pipeline->parallelism),
 				 errhint("Call stream_ckpt.alter_pipeline('%s', parallelism => %d) first.", pipeline->name,
 						 parallelism)));
+	if (parallelism > 1 && definition->source != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a query with joins, subqueries or functions in FROM cannot have a parallelism above 1"),
+				 errdetail("One task joins all rows of the stream."),
+				 errhint("Leave \"parallelism\" at 1.")));
 	/* each row is evaluated by one task only, whatever it is made of */
 	if (definition->stateless)
 		return;

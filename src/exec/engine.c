@@ -137,6 +137,8 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->context = context;
 	engine->def = def;
 	engine->stream_desc = CreateTupleDescCopy(stream_desc);
+	if (def->source != NULL)
+		sc_source_compile(engine, stream_desc);
 	engine->options = *options;
 	engine->shared = sc_assigner_is_shared(&def->window);
 	engine->sessions = def->window.kind == SC_WINDOW_SESSION;
@@ -166,6 +168,7 @@ sc_engine_free(ScEngine *engine)
 		ReScanExprContext(engine->replaycontext);
 	}
 	sc_upper_end(engine);
+	sc_source_free(engine);
 	MemoryContextDelete(engine->context);
 }
 
@@ -195,8 +198,8 @@ enter_shared_pane(ScEngine *engine)
  * The pane of "ts" becomes the current one.  False, and the current one stays, where
  * timestamps can't express its window.
  */
-static bool
-enter_pane(ScEngine *engine, int64 ts)
+bool
+sc_enter_pane(ScEngine *engine, int64 ts)
 {
 	const ScAssigner *assigner = &engine->def->window;
 
@@ -266,17 +269,25 @@ static void
 refuse_window(ScEngine *engine, bool cut)
 {
 	if (passes_where(engine, engine->column_quals, cut))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range"),
-				 errdetail("The window of an event time begins or ends outside the range of timestamps.")));
+		sc_refuse_window();
+}
+
+void
+sc_refuse_window(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+			 errmsg("timestamp out of range"),
+			 errdetail("The window of an event time begins or ends outside the range of timestamps.")));
 }
 
 /* A row that is late for the current window. */
 static pg_noinline void
 drop_late(ScEngine *engine, bool cut)
 {
-	if (!passes_where_though_dropped(engine, engine->quals, cut) || !sc_owns_dropped(engine, cut))
+	/* a batch's rows have passed, and are all ours */
+	if (engine->source == NULL &&
+		(!passes_where_though_dropped(engine, engine->quals, cut) || !sc_owns_dropped(engine, cut)))
 		return;
 	if (engine->options.late_row)
 	{
@@ -303,6 +314,8 @@ time_for_ttl(const ScEngine *engine)
 
 	if (i < 0)
 		return Max(engine->commit_time, engine->time.max_event_time);
+	if (engine->source != NULL)
+		return sc_source_time(engine);
 	ts = DatumGetInt64(slot->tts_values[i]);
 	return slot->tts_isnull[i] || TIMESTAMP_NOT_FINITE(ts) ? engine->time.max_event_time : ts;
 }
@@ -385,6 +398,39 @@ open_current_pane(ScEngine *engine)
 	engine->at = engine->current->bucket;
 }
 
+bool
+sc_drop_if_late(ScEngine *engine, bool cut)
+{
+	if (engine->shared)
+		return engine->some_over && !drop_late_for_some(engine, cut);
+	if (engine->current != NULL || !is_over(engine))
+		return false;
+	drop_late(engine, cut);
+	return true;
+}
+
+void
+sc_open_groups(ScEngine *engine)
+{
+	uint32		hash = sc_keys_load(engine);
+	ScBucket   *bucket;
+	ScGroup    *group;
+	bool		isnew;
+
+	open_current_pane(engine);
+	if (engine->nsets > 0)
+	{
+		sc_sets_open(engine);
+		return;
+	}
+	bucket = engine->current->bucket;
+	if (bucket == NULL)
+		bucket = sc_spilled_bucket(engine, engine->current, hash);
+	group = sc_bucket_lookup(engine, bucket, hash, &isnew);
+	if (isnew)
+		sc_undo_save(engine, bucket, group, hash, true);
+}
+
 /* A row of a query with sessions. */
 static void
 add_to_session(ScEngine *engine, bool cut)
@@ -415,6 +461,19 @@ add_to_merged_group(ScEngine *engine, uint32 hash)
 {
 	sc_running_touch(engine, engine->span.key, hash);
 	add_to_group(engine, hash);
+}
+
+void
+sc_add_joined(ScEngine *engine)
+{
+	void		(*add) (ScEngine *engine, uint32 hash) = engine->is_merged ? add_to_merged_group : add_to_group_of_set;
+	uint32		hash = sc_keys_load(engine);
+
+	open_current_pane(engine);
+	if (engine->nsets > 0)
+		sc_sets_add(engine, add);
+	else
+		add(engine, hash);
 }
 
 /* A row of a pane of several windows that needs more than others. */
@@ -526,7 +585,7 @@ keys_come_first(ScEngine *engine, TupleTableSlot *slot)
 static pg_attribute_always_inline void
 take_row_of_time(ScEngine *engine, int64 ts, bool cut)
 {
-	if (sc_pane_span_has(&engine->span, ts) || enter_pane(engine, ts))
+	if (sc_pane_span_has(&engine->span, ts) || sc_enter_pane(engine, ts))
 		add_row(engine, cut);
 	else
 		refuse_window(engine, cut);
@@ -543,7 +602,7 @@ take_row_without_time(ScEngine *engine, bool cut)
 		return;
 	}
 	if (engine->current == NULL)
-		(void) enter_pane(engine, 0);
+		(void) sc_enter_pane(engine, 0);
 	add_row(engine, cut);
 }
 
@@ -599,6 +658,12 @@ reset_row_context(ScEngine *engine)
 	}
 }
 
+void
+sc_engine_end_row(ScEngine *engine)
+{
+	reset_row_context(engine);
+}
+
 /*
  * One row of the stream; "cut": some of its values aren't there, and it is an error to read one.  After
  * an error the engine is in the middle of the row: see sc_engine_after_error().
@@ -651,7 +716,7 @@ make_only_group(ScEngine *engine)
 	bool		isnew;
 
 	if (engine->current == NULL)
-		(void) enter_pane(engine, 0);
+		(void) sc_enter_pane(engine, 0);
 	if (engine->current == NULL)
 		engine->current = sc_pane_open(engine, engine->span.key);
 	bucket = engine->at = engine->current->bucket;

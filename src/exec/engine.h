@@ -191,6 +191,29 @@ extern bool sc_engine_passes_by(ScEngine *engine, uint64 transaction, int64 ordi
 extern void sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
+ * Rows of a definition with a source plan (definition.h: source) come in batches, whose numbers begin at 0: begin, add each,
+ * join all, then take each in its order, with what else happens between rows in between.  A batch can be taken in several
+ * transactions; it goes with the engine, or when the next one begins.  Adding and joining changes nothing else.
+ *
+ * In sc_engine_batch_add an error can be the row's: sc_engine_batch_fault says so, and keeps it (as it is, from
+ * sc_engine_batch_context) until the row is taken; then the next one may be added.  Errors of rows that can't be joined wait in
+ * the same way; what sc_engine_batch_join raises is the query's.  It reads tables as they are, so rows must be visible.
+ */
+extern void sc_engine_batch_begin(ScEngine *engine);
+extern void sc_engine_batch_add(ScEngine *engine, TupleTableSlot *slot, bool cut);
+extern bool sc_engine_batch_fault(ScEngine *engine, ErrorData *error);
+extern MemoryContext sc_engine_batch_context(ScEngine *engine);
+extern void sc_engine_batch_join(ScEngine *engine);
+extern void sc_engine_batch_end(ScEngine *engine);
+/* As sc_engine_row, or sc_engine_cut_row, of the row of this number, which is in "slot". */
+extern void sc_engine_batch_take(ScEngine *engine, TupleTableSlot *slot, int number, bool cut);
+
+/*
+ * The server has told of a change of this relation, or (invalid) of anything else that plans depend on.  Reads no catalog.
+ */
+extern void sc_engine_source_changed(ScEngine *engine, Oid relid);
+
+/*
  * A transaction ends.  max_event_time is the greatest event time of its rows in
  * this stream (all rows, WHERE or not, finite ones only), but for those that must not move the
  * watermark; plausible_time the same of those whose event time is plausible; or
@@ -275,6 +298,9 @@ extern ScEngineFault sc_engine_after_error(ScEngine *engine);
 
 /* The plan of the definition's upper part, as EXPLAIN shows it, palloc'd; NULL: it has none. */
 extern char *sc_engine_explain_upper(ScEngine *engine);
+
+/* The same of its source part, for many rows; NULL: it has no plan.  Plans it, so it takes locks. */
+extern char *sc_engine_explain_source(ScEngine *engine);
 
 /* After SC_FAULT_GROUP: a slot with the group's window_start and window_end, if there are windows, and its keys,
  * valid until the next call. */

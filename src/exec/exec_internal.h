@@ -263,6 +263,7 @@ typedef struct ScEmission
 
 typedef struct ScUndo ScUndo;
 typedef struct ScRunning ScRunning;
+typedef struct ScSourceRun ScSourceRun;
 typedef struct ScUpperRun ScUpperRun;
 
 /* How rows of other tasks are told (route.c). */
@@ -305,7 +306,10 @@ struct ScEngine
 	int			last_attno;
 	int			time_attno;		/* 0: there are no windows; or SC_TIME_OF_COMMIT */
 	int64		commit_time;	/* processing_time: the event time of the transaction's rows */
+	ScSourceRun *source;		/* what the stream is joined with; NULL: nothing.  Then the next are over the stream's row, and
+								 * all else of the source part is over the joined row, whose type stream_desc is */
 	ExprState  *quals;			/* WHERE; NULL: every row */
+	ExprState  *projected_quals;	/* stateless: of what is projected */
 	ExprState  *column_quals;	/* what of it needs no window */
 	bool		where_can_fail; /* it may raise an error */
 	Bitmapset  *where_attnos;	/* the stream attributes that it reads; 0: the whole row */
@@ -517,6 +521,35 @@ extern void sc_route_compile(ScEngine *engine);
 extern void sc_stateless_compile(ScEngine *engine);
 extern void sc_stateless_row(ScEngine *engine, bool cut);
 extern void sc_stateless_windows(ScEngine *engine, bool cut);
+/* A joined row: is checked, or emitted. */
+extern void sc_stateless_joined(ScEngine *engine, bool emit);
+
+/* What the batch knows of a row of the stream. */
+typedef enum ScVerdict
+{
+	SC_ROW_EXCLUDED,			/* by WHERE */
+	SC_ROW_DROPPED,				/* WHERE lets it pass, or fails; it has no event time, no window, or is late */
+	SC_ROW_JOINED				/* is joined, or was to be */
+} ScVerdict;
+
+typedef struct ScBatchRow
+{
+	ScVerdict	verdict;
+	bool		timeless;
+	int64		time;			/* event time, if the query has windows or a ttl */
+	ErrorData  *error;			/* of WHERE, or of joining it; NULL: none */
+} ScBatchRow;
+
+/* source.c: the batch, and the plan that joins it */
+extern void sc_source_compile(ScEngine *engine, TupleDesc stream_desc);
+extern const ScBatchRow *sc_source_row(const ScEngine *engine, int number);
+extern int64 sc_source_time(const ScEngine *engine);
+/* The joined rows of a row: the first again, whatever was read of them; the next one, or NULL. */
+extern void sc_source_seek(ScEngine *engine, int number);
+extern TupleTableSlot *sc_source_next(ScEngine *engine);
+/* What a joined row must pass. */
+extern ExprState *sc_source_quals(const ScEngine *engine);
+extern void sc_source_free(ScEngine *engine);
 
 /* keys.c */
 extern void sc_keys_compile(ScEngine *engine);
@@ -667,12 +700,25 @@ extern void sc_panes_shutdown(ScEngine *engine);
 /* event_time.c: how many panes were emitted as their windows closed: the head of the array */
 extern int	sc_engine_emitted_panes(const ScEngine *engine);
 
+/* engine.c: what joined.c does with rows as engine.c does with others */
+extern bool sc_enter_pane(ScEngine *engine, int64 ts);
+pg_noreturn extern void sc_refuse_window(void);
+/* Is the row at hand late for its window, or for all of them?  Counted, and handed on. */
+extern bool sc_drop_if_late(ScEngine *engine, bool cut);
+extern void sc_add_joined(ScEngine *engine);
+/* The row at hand is through: its values may go, and the state may have grown. */
+extern void sc_engine_end_row(ScEngine *engine);
+/* The groups of the joined row are there; those that weren't are the first to go if it is taken back. */
+extern void sc_open_groups(ScEngine *engine);
+
 /* engine.c; and the window slot shows the current window again */
 extern TupleTableSlot *sc_make_window_slot(const ScDefinition *def);
 extern void sc_engine_restore_window(ScEngine *engine);
 
 /* undo.c */
 extern void sc_undo_compile(ScEngine *engine);
+/* What it keeps of a row for each group that it makes and changes, copies of states aside. */
+extern Size sc_undo_bytes(const ScEngine *engine);
 extern void sc_undo_begin_row(ScEngine *engine);
 extern void sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash,
 						 bool isnew);
@@ -682,6 +728,8 @@ extern void sc_undo_note_copy(ScEngine *engine, ScGroup *group, uint32 copied);
 
 /* grouping_sets.c: the current row, whose keys are loaded, to a group of each set */
 extern void sc_sets_compile(ScEngine *engine);
+/* The groups that aren't there yet are made. */
+extern void sc_sets_open(ScEngine *engine);
 extern void sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash));
 /* The groups of sets without keys, in the current pane. */
 extern void sc_sets_make_empty(ScEngine *engine);

@@ -51,7 +51,7 @@ enter_set(ScEngine *engine, int set)
 	return sc_keys_hash(engine);
 }
 
-/* Makes the groups that aren't there yet. */
+/* Makes the groups of the current row that aren't there yet. */
 static void
 open_groups(ScEngine *engine)
 {
@@ -72,11 +72,25 @@ open_groups(ScEngine *engine)
 	}
 }
 
-void
-sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash))
+/* The keys of the current row, of which each set has some. */
+static void
+take_keys(ScEngine *engine)
 {
 	memcpy(engine->row_values, engine->key_values, engine->nkeys * sizeof(Datum));
 	memcpy(engine->row_nulls, engine->key_nulls, engine->nkeys);
+}
+
+void
+sc_sets_open(ScEngine *engine)
+{
+	take_keys(engine);
+	open_groups(engine);
+}
+
+void
+sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash))
+{
+	take_keys(engine);
 	if (engine->undo != NULL)
 		open_groups(engine);
 	for (int set = 0; set < engine->nsets; set++)

@@ -25,6 +25,7 @@
 void
 sc_stateless_compile(ScEngine *engine)
 {
+	engine->projected_quals = engine->source ? sc_source_quals(engine) : engine->quals;
 	engine->result_desc = ExecTypeFromTL(engine->def->target);
 	engine->result_slot = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsVirtual);
 	if (sc_assigner_is_shared(&engine->def->window))
@@ -42,8 +43,8 @@ sc_stateless_compile(ScEngine *engine)
 static TupleTableSlot *
 project_row(ScEngine *engine, ExprContext *context, bool cut)
 {
-	if (engine->quals != NULL &&
-		!(cut ? sc_where_of_cut(engine, engine->quals) : ExecQual(engine->quals, context)))
+	if (engine->projected_quals != NULL &&
+		!(cut ? sc_where_of_cut(engine, engine->projected_quals) : ExecQual(engine->projected_quals, context)))
 		return NULL;
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
@@ -109,6 +110,23 @@ sc_stateless_windows(ScEngine *engine, bool cut)
 	if (engine->undo != NULL)
 		project_windows(engine, cut, false);
 	project_windows(engine, cut, true);
+}
+
+void
+sc_stateless_joined(ScEngine *engine, bool emit)
+{
+	TupleTableSlot *row;
+
+	if (sc_assigner_is_shared(&engine->def->window))
+	{
+		project_windows(engine, false, emit);
+		return;
+	}
+	row = project_row(engine, engine->tmpcontext, false);
+	if (row != NULL && emit)
+		emit_row(engine, row);
+	else if (row != NULL)
+		engine->options.check_row(engine->options.emit_arg, row);
 }
 
 bool

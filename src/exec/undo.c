@@ -48,21 +48,44 @@ struct ScUndo
 	MemoryContext context;		/* copies; reset for each row */
 	bool		in_row;
 	int			ngroups;		/* 0: the row has changed nothing yet */
-	SavedGroup *groups;			/* one, or of each grouping set one that is made and one that is changed */
+	int			max_groups;
+	SavedGroup *groups;			/* one; or of each grouping set, and of each row that the row is joined to, one that is
+								 * made and one that is changed */
 };
 
 /* The current context is the engine's. */
 void
 sc_undo_compile(ScEngine *engine)
 {
-	int			n = Max(2 * engine->nsets, 1);
+	ScUndo	   *undo = palloc0(sizeof(ScUndo));
 
-	engine->undo = palloc0(sizeof(ScUndo));
-	engine->undo->context = AllocSetContextCreate(engine->context, "stream_ckpt undo",
-												  ALLOCSET_DEFAULT_SIZES);
-	engine->undo->groups = palloc0(sizeof(SavedGroup) * n);
-	for (int i = 0; i < n; i++)
-		engine->undo->groups[i].states = palloc0(sizeof(SavedState) * Max(engine->ntrans, 1));
+	undo->context = AllocSetContextCreate(engine->context, "stream_ckpt undo", ALLOCSET_DEFAULT_SIZES);
+	undo->max_groups = Max(2 * engine->nsets, 1);
+	undo->groups = palloc0(sizeof(SavedGroup) * undo->max_groups);
+	for (int i = 0; i < undo->max_groups; i++)
+		undo->groups[i].states = palloc0(sizeof(SavedState) * Max(engine->ntrans, 1));
+	engine->undo = undo;
+}
+
+/* A row that is joined to many has as many groups. */
+static void
+make_more_groups(ScEngine *engine)
+{
+	ScUndo	   *undo = engine->undo;
+	MemoryContext old = MemoryContextSwitchTo(engine->context);
+	int			n = undo->max_groups * 2;
+
+	undo->groups = repalloc_huge(undo->groups, sizeof(SavedGroup) * n);
+	memset(undo->groups + undo->max_groups, 0, sizeof(SavedGroup) * undo->max_groups);
+	for (; undo->max_groups < n; undo->max_groups++)
+		undo->groups[undo->max_groups].states = palloc0(sizeof(SavedState) * Max(engine->ntrans, 1));
+	MemoryContextSwitchTo(old);
+}
+
+Size
+sc_undo_bytes(const ScEngine *engine)
+{
+	return 2 * (sizeof(SavedGroup) + engine->ntrans * sizeof(SavedState));
 }
 
 void
@@ -111,9 +134,12 @@ void
 sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bool isnew)
 {
 	ScUndo	   *undo = engine->undo;
-	SavedGroup *saved = &undo->groups[undo->ngroups];
+	SavedGroup *saved;
 	MemoryContext old;
 
+	if (unlikely(undo->ngroups == undo->max_groups))
+		make_more_groups(engine);
+	saved = &undo->groups[undo->ngroups];
 	if (undo->ngroups++ == 0)
 		MemoryContextReset(undo->context);
 	saved->bucket = bucket;
@@ -216,13 +242,18 @@ static void
 restore_groups(ScEngine *engine)
 {
 	ScUndo	   *undo = engine->undo;
+	ScBucket   *placed = NULL;
 
 	for (int i = undo->ngroups - 1; i >= 0; i--)
 		restore_group(engine, &undo->groups[i]);
 	for (int i = 0; i < undo->ngroups && undo->ngroups > 1; i++)
 	{
-		if (undo->groups[i].isnew)
-			sc_bucket_place_again(engine, undo->groups[i].bucket);
+		ScBucket   *bucket = undo->groups[i].bucket;
+
+		if (!undo->groups[i].isnew || bucket == placed)
+			continue;
+		sc_bucket_place_again(engine, bucket);
+		placed = bucket;
 	}
 	undo->ngroups = 0;
 }

@@ -67,6 +67,11 @@ sc_where_compile(ScEngine *engine)
 	/* leakproof functions raise no error, whatever their arguments are */
 	engine->where_can_fail = contain_leaked_vars((Node *) def->quals);
 	engine->where_attnos = attributes_of(NULL, (Node *) def->quals);
+	if (def->source != NULL)
+	{
+		engine->group_attnos = bms_copy(def->source->attnos);
+		return;
+	}
 	if (def->stateless)
 		engine->group_attnos = attributes_of(NULL, (Node *) def->target);
 	for (int i = 0; i < def->nkeys; i++)

@@ -21,6 +21,10 @@
  *                 if a group makes several rows, behind these, SC_BEST_NUMBER and on: the row's number and its columns
  *                 Direct arguments of ordered-set aggregates too.
  *
+ * If the source part is more than expressions over one row of the stream (joins, subqueries, functions in FROM), what of it
+ * is more is a plan (ScSource), which makes of each row of the stream any number of joined rows.  Then "quals" are over the
+ * row of the stream, and all else of the source part is over the joined row: varno SC_STREAM_VARNO, varattno = its column.
+ *
  * A stateless definition (no GROUP BY, no aggregates) has no upper part: its target list is of the source
  * part, over the row of the stream, and each row that passes "quals" is a row of the result.
  *
@@ -86,6 +90,26 @@ typedef struct ScUpper
 
 #define SC_CORE_ROWS	"stream_ckpt core"
 
+/*
+ * What the stream is joined with: a query of PostgreSQL's over the rows of the stream, in the named tuplestore
+ * SC_STREAM_ROWS.  Its rows are the joined rows; the first column says which row of the stream one is made of, an integer.
+ */
+typedef struct ScSource
+{
+	Query	   *query;			/* as it was written: neither rewritten nor planned (query/source.h) */
+	int			varno;			/* of the rows of the stream in its range table */
+	Bitmapset  *attnos;			/* the stream's attributes that it reads */
+	bool		reads_window;	/* and columns of the window */
+	List	   *quals;			/* over the joined row, implicitly ANDed: what doesn't narrow what is read */
+} ScSource;
+
+#define SC_STREAM_ROWS	"stream_ckpt rows"
+
+/* Columns of that tuplestore behind the stream's natts: the window's, and the row's number */
+#define SC_ROWS_WINDOW(natts)	((natts) + 1)
+#define SC_ROWS_NUMBER(natts)	((natts) + SC_WINDOW_COLUMNS + 1)
+#define SC_ROWS_COLUMNS(natts)	((natts) + SC_WINDOW_COLUMNS + 1)
+
 /* A column of the rows that are kept. */
 typedef struct ScBestColumn
 {
@@ -141,6 +165,7 @@ typedef struct ScDefinition
 	List	   *target;			/* of TargetEntry, no resjunk: the result's columns, or what "upper" reads */
 	List	   *having;			/* implicitly ANDed; NIL: every group */
 
+	ScSource   *source;			/* NULL: nothing but expressions over the row of the stream */
 	ScUpper    *upper;			/* NULL: target list and HAVING are all of the upper part */
 
 	/* The first column of the result (1-based) that tells windows apart, and which of the window's it is; 0: none does. */

@@ -279,6 +279,7 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	flatten_groups(&an);
 	sc_check_clauses(&an);
 	sc_analyze_from(&an);
+	sc_check_with(&an);
 	an.def->stream_relid = an.stream->relid;
 	an.def->processing_time = an.stream->processing_time;
 	flatten_aliases(&an);
@@ -295,6 +296,19 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 		sc_plan_upper(&an);
 	check_result_types(&an, query->targetList);
 	return an.def;
+}
+
+/* Of a row that is joined with several, some may have been added when another fails. */
+void
+sc_definition_check_dead_letter(const ScDefinition *definition, bool dead_letter)
+{
+	if (!dead_letter || definition->source == NULL || definition->ttl_attno == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("on_error => 'dead_letter' is not supported with a ttl and joins"),
+			 errdetail("A row that fails could not be taken back from all groups of the rows that it is joined with."),
+			 errhint("Leave one of them out.")));
 }
 
 bool
@@ -341,14 +355,25 @@ sc_definition_load(const ScQuery *query)
 
 /* ---------- what identifies a result row ---------- */
 
+/* Is it the call of a window function in FROM? */
+static bool
+is_window_item(RangeTblEntry *rte)
+{
+	Node	   *call;
+
+	if (rte->rtekind != RTE_FUNCTION)
+		return false;
+	call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
+	return IsA(call, FuncExpr) && sc_is_window_function(((FuncExpr *) call)->funcid);
+}
+
 /* Is it a column of the window?  Those of one row have one value for each window, any of them. */
 static bool
 is_window_column(Query *query, TargetEntry *target)
 {
 	Var		   *var = (Var *) target->expr;
 
-	return IsA(var, Var) && var->varlevelsup == 0 &&
-		rt_fetch(var->varno, query->rtable)->rtekind == RTE_FUNCTION;
+	return IsA(var, Var) && var->varlevelsup == 0 && is_window_item(rt_fetch(var->varno, query->rtable));
 }
 
 /* Does the column tell its window from all others? */
@@ -415,7 +440,7 @@ has_window(Query *query)
 
 	foreach(lc, query->rtable)
 	{
-		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_FUNCTION)
+		if (is_window_item(lfirst_node(RangeTblEntry, lc)))
 			return true;
 	}
 	return false;

@@ -25,6 +25,9 @@ extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text
 /* The same for a query's stored definition: opens its view, analyzes the rule. */
 extern ScDefinition *sc_definition_load(const ScQuery *query);
 
+/* Fails if rows at fault can't be taken back from what the definition makes of them. */
+extern void sc_definition_check_dead_letter(const ScDefinition *definition, bool dead_letter);
+
 /*
  * The settings in force of the extensions whose functions the view's query calls, as alternating names and
  * values; the extensions' libraries are loaded (the query was compiled).

@@ -389,6 +389,33 @@ set_bound(ScAnalysis *an, Node *quals, Query *query)
 	query->havingQual = rest == NIL ? NULL : (Node *) make_ands_explicit(rest);
 }
 
+static bool
+find_subquery(Node *node, int *location)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink))
+	{
+		*location = ((SubLink *) node)->location;
+		return true;
+	}
+	return expression_tree_walker(node, find_subquery, location);
+}
+
+/* What is above the numbers is computed of rows that are kept. */
+static void
+refuse_subquery(ScAnalysis *an, Query *outer)
+{
+	int			location = -1;
+
+	if (!outer->hasSubLinks)
+		return;
+	if (!find_subquery((Node *) outer->targetList, &location))
+		(void) find_subquery(outer->jointree->quals, &location);
+	sc_refuse_clause(an, location, "a subquery above numbered rows",
+					 "Write it into the SELECT that numbers the rows, or ask it when you read the result table.");
+}
+
 /* A SELECT over a subquery that numbers rows becomes one over the stream. */
 static void
 rewrite_numbered(ScAnalysis *an, Query *outer, Query *inner, int varno)
@@ -400,6 +427,7 @@ rewrite_numbered(ScAnalysis *an, Query *outer, Query *inner, int varno)
 	(void) check_function((Node *) query->targetList, an);
 	if (an->best_call == NULL)	/* only in ORDER BY, which is refused */
 		return;
+	refuse_subquery(an, outer);
 	replace.names = rt_fetch(varno, outer->rtable)->eref->colnames;
 	an->numbered = true;
 	an->core_location = exprLocation((Node *) inner->targetList);
@@ -413,7 +441,6 @@ rewrite_numbered(ScAnalysis *an, Query *outer, Query *inner, int varno)
 	an->best_order = move_clauses(window->orderClause, inner, query->targetList);
 	query->windowClause = NIL;
 	query->hasWindowFuncs = false;
-	query->hasSubLinks |= outer->hasSubLinks;
 	set_bound(an, replace_columns(outer->jointree->quals, &replace), query);
 	an->query = query;
 }

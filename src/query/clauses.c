@@ -43,18 +43,6 @@ refuse_other_statements(ScAnalysis *an)
 						 "Write the definition as one SELECT.");
 }
 
-static void
-refuse_with(ScAnalysis *an)
-{
-	Query	   *query = an->query;
-
-	if (query->cteList != NIL)
-		sc_refuse_clause(an,
-						 linitial_node(CommonTableExpr, query->cteList)->location,
-						 "WITH",
-						 "Write the definition as one SELECT over the stream.");
-}
-
 /* Location of the select list of a set operation's right arm. */
 static int
 set_operation_location(ScAnalysis *an, SetOperationStmt *setop)
@@ -258,11 +246,23 @@ void
 sc_check_clauses(ScAnalysis *an)
 {
 	refuse_other_statements(an);
-	refuse_with(an);
 	refuse_set_operations(an);
 	refuse_distinct(an);
 	sc_check_order(an);
 	refuse_window_functions(an);
 	refuse_set_returning(an);
 	refuse_equal_names(an);
+}
+
+/* After FROM was read. */
+void
+sc_check_with(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+
+	if (query->cteList != NIL && !an->has_source)
+		sc_refuse_clause(an,
+						 linitial_node(CommonTableExpr, query->cteList)->location,
+						 "WITH",
+						 "Write the definition as one SELECT over the stream.");
 }

@@ -126,7 +126,15 @@ depends_walker(Node *node, ScAnalysis *an)
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, depends_walker, an, 0);
+	{
+		bool		in_upper = an->in_upper;
+
+		/* the stream's columns have other numbers there, or none */
+		an->in_upper = true;
+		(void) query_tree_walker((Query *) node, depends_walker, an, 0);
+		an->in_upper = in_upper;
+		return false;
+	}
 	/* never called */
 	if (sc_is_commit_time(node))
 		return false;
@@ -201,4 +209,11 @@ sc_note_upper_dependencies(ScAnalysis *an)
 {
 	(void) depends_walker((Node *) an->upper, an);
 	(void) depends_walker(fold_mutator((Node *) an->upper, NULL), an);
+}
+
+void
+sc_note_source_dependencies(ScAnalysis *an, Query *rewritten)
+{
+	(void) depends_walker((Node *) rewritten, an);
+	(void) depends_walker(fold_mutator((Node *) rewritten, NULL), an);
 }

@@ -256,11 +256,35 @@ check_stream_column(ScAnalysis *an, Var *var)
 #endif
 }
 
+/* A column that is read below the core level. */
+static void
+check_source_column(ScAnalysis *an, Var *var)
+{
+	bool		is_core = var->varlevelsup == an->depth;
+
+	if (var->varlevelsup > an->depth)
+		sc_refuse_clause(an, var->location, "a column of an outer query beside the stream",
+						 "Compare with it a level above GROUP BY: (SELECT ... FROM (SELECT ... GROUP BY ...) t WHERE ...).");
+	if (is_core && var->varno == an->stream_varno)
+		check_stream_column(an, var);
+	else if (is_core && var->varno == an->window_varno && var->varattno == InvalidAttrNumber)
+		sc_refuse_clause(an, var->location, "the window as a whole row",
+						 "Name its columns: window_start, window_end, window_time.");
+	else if (var->varattno < 0)
+		sc_refuse_clause(an, var->location, "a system column of a joined table",
+						 "Use the columns of the table.");
+}
+
 static void
 check_column(ScAnalysis *an, Var *var)
 {
 	if (an->in_upper)
 		return;
+	if (an->in_source || (an->has_source && var->varno != an->stream_varno && var->varno != an->window_varno))
+	{
+		check_source_column(an, var);
+		return;
+	}
 	if (var->varlevelsup > 0)
 		sc_refuse_clause(an, var->location, "a column of an outer query beside the stream",
 						 "Compare with it a level above GROUP BY: (SELECT ... FROM (SELECT ... GROUP BY ...) t WHERE ...).");
@@ -299,13 +323,24 @@ check_domain(ScAnalysis *an, Oid domain, int location)
 	an->outer_location = saved;
 }
 
-/* What the core level can't have, and what is above it can. */
+/* A SELECT below the core level. */
+static void
+check_subquery(ScAnalysis *an, Query *query)
+{
+	bool		in_source = an->in_source;
+
+	sc_check_source_query(an, query);
+	an->in_source = true;
+	an->depth++;
+	(void) query_tree_walker(query, check_walker, an, QTW_IGNORE_JOINALIASES);
+	an->depth--;
+	an->in_source = in_source;
+}
+
+/* What the core level can't have, and what is above and below it can. */
 static void
 check_core_node(ScAnalysis *an, Node *node)
 {
-	if (IsA(node, SubLink))
-		sc_refuse_clause(an, ((SubLink *) node)->location, "a subquery",
-						 "Write the definition as one SELECT over the stream.");
 	if (returns_set(node))
 		sc_refuse_clause(an, exprLocation(node), "a set-returning function",
 						 "Apply it to the result table when you read it.");
@@ -319,10 +354,15 @@ check_walker(Node *node, ScAnalysis *an)
 
 	if (node == NULL)
 		return false;
+	if (IsA(node, Query) && !an->in_upper)
+	{
+		check_subquery(an, (Query *) node);
+		return false;
+	}
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, check_walker, an, 0);
 
-	if (!an->in_upper)
+	if (!an->in_upper && !an->in_source)
 		check_core_node(an, node);
 	if (sc_is_commit_time(node))
 	{
@@ -340,6 +380,9 @@ check_walker(Node *node, ScAnalysis *an)
 		check_domain(an, ((CoerceToDomain *) node)->resulttype, exprLocation(node));
 	if (IsA(node, FuncExpr))
 		check_defaults(an, (FuncExpr *) node);
+	if (IsA(node, Aggref) && an->in_source && ((Aggref *) node)->agglevelsup >= an->depth)
+		sc_refuse_clause(an, ((Aggref *) node)->location, "an aggregate of an outer query inside a subquery",
+						 "Use it a level above GROUP BY: (SELECT ... FROM (SELECT ... GROUP BY ...) t WHERE ...).");
 	if (IsA(node, Var))
 		check_column(an, (Var *) node);
 	else if (IsA(node, Aggref))
@@ -357,11 +400,38 @@ check_walker(Node *node, ScAnalysis *an)
 	return expression_tree_walker(node, check_walker, an);
 }
 
+/* What FROM has beside the stream and the window, conditions of outer joins, and WITH. */
+static void
+check_source(ScAnalysis *an)
+{
+	Query	   *query = an->query;
+	ListCell   *lc;
+
+	an->in_source = true;
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (foreach_current_index(lc) + 1 == an->window_varno)
+			continue;
+		(void) check_walker((Node *) rte->subquery, an);
+		(void) check_walker((Node *) rte->functions, an);
+		(void) check_walker((Node *) rte->values_lists, an);
+		(void) check_walker((Node *) rte->tablefunc, an);
+	}
+	(void) check_walker((Node *) query->jointree->fromlist, an);
+	(void) check_walker((Node *) query->cteList, an);
+	an->in_source = false;
+}
+
 /* Checks every expression of the definition, the window's arguments included. */
 void
 sc_check_expressions(ScAnalysis *an)
 {
 	Query	   *query = an->query;
+
+	if (an->has_source)
+		check_source(an);
 
 	(void) check_walker((Node *) query->targetList, an);
 	(void) check_walker((Node *) an->quals, an);
@@ -374,4 +444,34 @@ void
 sc_check_upper_expressions(ScAnalysis *an)
 {
 	(void) check_walker((Node *) an->upper, an);
+}
+
+/* Conditions of row-level security are left out. */
+static bool
+forget_security(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		((RangeTblEntry *) node)->securityQuals = NIL;
+		return false;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, forget_security, context, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, forget_security, context);
+}
+
+/* What is in a view has no place in the definition's text. */
+void
+sc_check_rewritten(Query *query)
+{
+	ScAnalysis	an = {0};
+
+	query = copyObject(query);
+	(void) forget_security((Node *) query, NULL);
+	an.outer_location = an.core_location = -1;
+	an.has_source = an.in_source = true;
+	an.depth = -1;
+	(void) check_walker((Node *) query, &an);
 }

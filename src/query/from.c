@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * from.c
- *	  Reads FROM: one attached stream, perhaps one window function, and nothing else.
+ *	  Reads FROM: one attached stream, perhaps one window function, and what the stream is joined with.
  *
  *	  FROM s, stream_ckpt.tumble(ts, '1 minute') w
  *	  FROM s CROSS JOIN stream_ckpt.tumble(ts, '1 minute') w
@@ -8,6 +8,9 @@
  *
  * are the same; the condition of a join becomes part of WHERE.  Without a window function the query has
  * no windows.
+ *
+ * All else in FROM is for the source plan (source.c): tables, views, functions, subqueries.  Each joined row has one row of
+ * the stream, so the stream can't be on a side that an outer join fills with NULLs.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -25,7 +28,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-#define JOIN_HINT "Joins are not supported yet: read one stream, and join the result table when you read it."
+#define SIDE_HINT "Rows of the stream can be joined by JOIN and by LEFT JOIN with the stream on the left. Rows without one of the stream are none that come."
 
 /*
  * Refuses a relation that isn't attached, saying what to do about it; "ordinal"
@@ -77,13 +80,6 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {
 	Oid			partition;
 
-	if (an->stream_varno != 0)
-		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
-						 "a join with another relation",
-						 JOIN_HINT);
-	if (rte->tablesample != NULL)
-		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "TABLESAMPLE",
-						 "Choose rows by a condition in WHERE.");
 	if (!rte->inh)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "ONLY",
 						 "Leave it out: a stream is the table with all its partitions.");
@@ -113,20 +109,91 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 	an->stream_natts = count_columns(rte->relid);
 }
 
+/* Is it a stream? */
+static bool
+is_stream(const RangeTblEntry *rte)
+{
+	return rte->rtekind == RTE_RELATION && sc_stream_by_relid(rte->relid, true) != NULL;
+}
+
+/* The stream in FROM, or below an item; if there is none, the first relation; 0: there is none either. */
+static int
+find_stream(ScAnalysis *an, Node *item)
+{
+	int			relation = 0;
+	int			found;
+	ListCell   *lc;
+
+	if (IsA(item, RangeTblRef))
+	{
+		int			varno = ((RangeTblRef *) item)->rtindex;
+
+		return rt_fetch(varno, an->query->rtable)->rtekind == RTE_RELATION ? varno : 0;
+	}
+	foreach(lc, IsA(item, JoinExpr) ? list_make2(((JoinExpr *) item)->larg, ((JoinExpr *) item)->rarg) :
+			castNode(FromExpr, item)->fromlist)
+	{
+		found = find_stream(an, lfirst(lc));
+		if (found != 0 && is_stream(rt_fetch(found, an->query->rtable)))
+			return found;
+		if (relation == 0)
+			relation = found;
+	}
+	return relation;
+}
+
+/* A relation of FROM: the stream, or one that it is joined with. */
+static void
+analyze_table(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal, int stream)
+{
+	if (rte->tablesample != NULL)
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "TABLESAMPLE",
+						 "Choose rows by a condition in WHERE.");
+	if (varno == stream)
+	{
+		analyze_relation(an, varno, rte, ordinal);
+		return;
+	}
+	if (is_stream(rte))
+		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "a join with another stream",
+						 "A query reads one stream, which can be joined with tables that aren't streams. Join the result tables of two queries when you read them.");
+	an->has_source = true;
+}
+
+/* Is one of the item's functions a window function? */
+static bool
+calls_window_function(RangeTblEntry *rte)
+{
+	ListCell   *lc;
+
+	foreach(lc, rte->functions)
+	{
+		Node	   *call = lfirst_node(RangeTblFunction, lc)->funcexpr;
+
+		if (IsA(call, FuncExpr) && sc_is_window_function(((FuncExpr *) call)->funcid))
+			return true;
+	}
+	return false;
+}
+
 /*
- * Takes the one function of FROM as the window's call, and notes it in "an"; its arguments are
- * checked later (window.c).
+ * Takes a window function of FROM as the window's call, and notes it in "an"; its arguments are
+ * checked later (window.c).  Other functions are the source plan's.
  */
 static void
 analyze_function(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {
 	Node	   *call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
 
-	if (list_length(rte->functions) != 1 || !IsA(call, FuncExpr) ||
-		!sc_is_window_function(((FuncExpr *) call)->funcid))
+	if (!calls_window_function(rte))
+	{
+		an->has_source = true;
+		return;
+	}
+	if (list_length(rte->functions) != 1)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal),
-						 "a function in FROM other than a window function",
-						 "The window function is stream_ckpt.tumble(event_time, size).");
+						 "a window function inside ROWS FROM",
+						 "Write it as an item of FROM of its own: stream_ckpt.tumble(event_time, '1 minute') w.");
 	if (rte->funcordinality)
 		sc_refuse_clause(an, sc_from_item_location(an, ordinal), "WITH ORDINALITY",
 						 "Leave it out: windows are known by their start and end.");
@@ -138,45 +205,30 @@ analyze_function(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 	an->window_call = (FuncExpr *) call;
 }
 
-/* A range-table entry that is neither a table nor a function. */
-static void
-refuse_other_item(ScAnalysis *an, RangeTblEntry *rte, int ordinal)
-{
-	const char *what = "this kind of item in FROM";
-	int			location = sc_from_item_location(an, ordinal);
-
-	if (rte->rtekind == RTE_SUBQUERY)
-		what = "a subquery in FROM";
-	else if (rte->rtekind == RTE_VALUES)
-	{
-		what = "VALUES";
-		location = exprLocation((Node *) rte->values_lists);
-	}
-	else if (rte->rtekind == RTE_TABLEFUNC)
-		what = "a table function (XMLTABLE, JSON_TABLE)";
-	sc_refuse_clause(an, location, what,
-					 "FROM holds one stream and stream_ckpt.tumble(...).");
-}
-
 /* Is it the call of a window function? */
 static bool
 is_window_item(ScAnalysis *an, Node *item)
 {
 	RangeTblEntry *rte;
-	Node	   *call;
 
 	if (!IsA(item, RangeTblRef))
 		return false;
 	rte = rt_fetch(((RangeTblRef *) item)->rtindex, an->query->rtable);
-	if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1)
-		return false;
-	call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
-	return IsA(call, FuncExpr) && sc_is_window_function(((FuncExpr *) call)->funcid);
+	return rte->rtekind == RTE_FUNCTION && calls_window_function(rte);
+}
+
+/* Is the window among the items? */
+static bool
+has_window_item(ScAnalysis *an, Node *item)
+{
+	if (IsA(item, JoinExpr))
+		return has_window_item(an, ((JoinExpr *) item)->larg) || has_window_item(an, ((JoinExpr *) item)->rarg);
+	return is_window_item(an, item);
 }
 
 /* "ordinal" is the right side's place in FROM. */
 static void
-refuse_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal)
+refuse_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal, const char *hint)
 {
 	const char *name = "an outer join";
 
@@ -186,15 +238,29 @@ refuse_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal)
 		name = "RIGHT JOIN";
 	else if (join->jointype == JOIN_FULL)
 		name = "FULL JOIN";
-	sc_refuse_clause(an, sc_from_item_location(an, ordinal), name,
-					 is_window_item(an, join->rarg) || is_window_item(an, join->larg) ?
-					 "Join the stream with its window by a comma or CROSS JOIN: each row with an event time has a window." :
-					 JOIN_HINT);
+	sc_refuse_clause(an, sc_from_item_location(an, ordinal), name, hint);
 }
 
-/* Walks FROM from left to right; "*ordinal" counts the items met. */
+/* An outer join: fails if it fills the stream, or its window, with NULLs. */
 static void
-analyze_item(ScAnalysis *an, Node *item, int *ordinal)
+check_outer_join(ScAnalysis *an, JoinExpr *join, int ordinal, int stream)
+{
+	bool		fills_left = join->jointype != JOIN_LEFT;
+	bool		fills_right = join->jointype != JOIN_RIGHT;
+
+	if ((fills_left && has_window_item(an, join->larg)) || (fills_right && has_window_item(an, join->rarg)))
+		refuse_outer_join(an, join, ordinal,
+						  "Join the stream with its window by a comma or CROSS JOIN: each row with an event time has a window.");
+	if ((fills_left && find_stream(an, join->larg) == stream) || (fills_right && find_stream(an, join->rarg) == stream))
+		refuse_outer_join(an, join, ordinal, SIDE_HINT);
+}
+
+/*
+ * Walks FROM from left to right; "*ordinal" counts the items met.  "plain": what is joined here, and by no outer join, is as
+ * if its condition were in WHERE.
+ */
+static void
+analyze_item(ScAnalysis *an, Node *item, int *ordinal, int stream, bool plain)
 {
 	RangeTblEntry *rte;
 	int			varno;
@@ -202,12 +268,13 @@ analyze_item(ScAnalysis *an, Node *item, int *ordinal)
 	if (IsA(item, JoinExpr))
 	{
 		JoinExpr   *join = (JoinExpr *) item;
+		bool		inner = join->jointype == JOIN_INNER;
 
-		analyze_item(an, join->larg, ordinal);
-		if (join->jointype != JOIN_INNER)
-			refuse_outer_join(an, join, *ordinal);
-		analyze_item(an, join->rarg, ordinal);
-		if (join->quals != NULL)
+		analyze_item(an, join->larg, ordinal, stream, plain && (inner || join->jointype == JOIN_LEFT));
+		if (!inner)
+			check_outer_join(an, join, *ordinal, stream);
+		analyze_item(an, join->rarg, ordinal, stream, plain && (inner || join->jointype == JOIN_RIGHT));
+		if (inner && plain && join->quals != NULL)
 			an->quals = lappend(an->quals, join->quals);
 		return;
 	}
@@ -215,24 +282,26 @@ analyze_item(ScAnalysis *an, Node *item, int *ordinal)
 	varno = castNode(RangeTblRef, item)->rtindex;
 	rte = rt_fetch(varno, an->query->rtable);
 	if (rte->rtekind == RTE_RELATION)
-		analyze_relation(an, varno, rte, *ordinal);
+		analyze_table(an, varno, rte, *ordinal, stream);
 	else if (rte->rtekind == RTE_FUNCTION)
 		analyze_function(an, varno, rte, *ordinal);
 	else
-		refuse_other_item(an, rte, *ordinal);
+		an->has_source = true;
 	(*ordinal)++;
 }
 
-/* Fills in the stream, the window function's call and the conditions. */
+/* Fills in the stream, the window function's call, the conditions, and whether there is a source plan. */
 void
 sc_analyze_from(ScAnalysis *an)
 {
 	FromExpr   *from = an->query->jointree;
+	int			stream = find_stream(an, (Node *) from);
 	int			ordinal = 0;
 	ListCell   *lc;
 
+	an->has_source = an->query->hasSubLinks;
 	foreach(lc, from->fromlist)
-		analyze_item(an, lfirst(lc), &ordinal);
+		analyze_item(an, lfirst(lc), &ordinal, stream, true);
 
 	if (an->stream_varno == 0)
 		sc_refuse_clause(an, exprLocation((Node *) an->query->targetList), "a SELECT without a stream",

@@ -30,7 +30,7 @@ reads_group(Node *node, ScAnalysis *an)
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
-		return ((Var *) node)->varno != an->stream_varno;
+		return ((Var *) node)->varno == an->window_varno;
 	return IsA(node, WindowFunc) || expression_tree_walker(node, reads_group, an);
 }
 
@@ -41,7 +41,7 @@ is_row_column(ScAnalysis *an, Node *node)
 	ListCell   *lc;
 
 	if (IsA(node, Var))
-		return ((Var *) node)->varno == an->stream_varno;
+		return ((Var *) node)->varno != an->window_varno;
 	if (!contain_var_clause(node) || reads_group(node, an))
 		return false;
 	if (sc_find_expr(an->best_exprs, node) >= 0)

@@ -87,6 +87,8 @@ typedef struct Search
 {
 	List	   *streams;		/* of Query *: SELECTs over a stream, from above and left */
 	List	   *relations;		/* over any relation */
+	List	   *path;			/* of Query *: what is looked at, and what it is in, from within */
+	List	   *around;			/* of Query *: what the first of "streams" is in */
 } Search;
 
 /* Collects the SELECTs; never ends the walk. */
@@ -100,17 +102,24 @@ search_walker(Node *node, Search *search)
 		Query	   *query = (Query *) node;
 
 		if (has_item(query, (Node *) query->jointree, is_stream))
+		{
+			if (search->streams == NIL)
+				search->around = list_copy(search->path);
 			search->streams = lappend(search->streams, query);
+		}
 		if (has_item(query, (Node *) query->jointree, is_relation))
 			search->relations = lappend(search->relations, query);
-		return query_tree_walker(query, search_walker, search, 0);
+		search->path = lcons(query, search->path);
+		(void) query_tree_walker(query, search_walker, search, 0);
+		search->path = list_delete_first(search->path);
+		return false;
 	}
 	return expression_tree_walker(node, search_walker, search);
 }
 
-/* The one SELECT over a stream; if there is none, another one, whose FROM is what is wrong. */
+/* The one SELECT over a stream, and what it is in; if there is none, another one, whose FROM is what is wrong. */
 static Query *
-find_core(ScAnalysis *an)
+find_core(ScAnalysis *an, List **around)
 {
 	Search		search = {NIL, NIL};
 
@@ -120,7 +129,10 @@ find_core(ScAnalysis *an)
 						 "a second SELECT over a stream",
 						 "Read the stream once, in a CTE with GROUP BY, and name that as often as you like: WITH c AS (SELECT ... FROM stream, stream_ckpt.tumble(event_time, '1 minute') w GROUP BY ...) SELECT ... FROM c ...");
 	if (search.streams != NIL)
+	{
+		*around = search.around;
 		return linitial(search.streams);
+	}
 	return search.relations != NIL ? linitial(search.relations) : an->query;
 }
 
@@ -392,7 +404,7 @@ split_level(ScAnalysis *an, Query *level)
 	level->targetList = target;
 	*core = *level;
 	core->hasWindowFuncs = core->hasDistinctOn = core->hasTargetSRFs = false;
-	core->windowClause = core->distinctClause = core->sortClause = core->cteList = NIL;
+	core->windowClause = core->distinctClause = core->sortClause = NIL;
 	core->limitCount = core->limitOffset = NULL;
 	core->targetList = grouped_columns(&split, level);
 
@@ -407,7 +419,6 @@ split_level(ScAnalysis *an, Query *level)
 	upper->limitCount = level->limitCount;
 	upper->limitOffset = level->limitOffset;
 	upper->limitOption = level->limitOption;
-	upper->cteList = level->cteList;
 	upper->rowMarks = level->rowMarks;
 	upper->targetList = (List *) above_groups((Node *) target, &split);
 	upper->windowClause = (List *) above_groups((Node *) level->windowClause, &split);
@@ -431,11 +442,14 @@ split_level(ScAnalysis *an, Query *level)
 void
 sc_find_core(ScAnalysis *an)
 {
-	Query	   *level = has_levels(an->query) ? find_core(an) : an->query;
+	List	   *around = NIL;
+	Query	   *level = has_levels(an->query) ? find_core(an, &around) : an->query;
 
 	sc_rewrite_distinct(an, level);
 	if (level != an->query)
 		an->core_location = exprLocation((Node *) level->targetList);
+	if (around != NIL)
+		sc_adopt_ctes(an, level, around);
 	if (needs_split(level))
 	{
 		an->upper = an->query;

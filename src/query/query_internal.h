@@ -6,10 +6,10 @@
  * may rely on those of the steps before it:
  *
  *	 best_rows.c	makes GROUP BY of DISTINCT ON and of numbered rows
- *	 levels.c		finds the core level, the SELECT over the stream, if there is more above it
+ *	 levels.c		finds the core level, the SELECT over the stream, if there is more above it; ctes.c its items of WITH
  *	 distinct.c		makes SELECT DISTINCT a GROUP BY
  *	 clauses.c		refuses clauses of the whole SELECT
- *	 from.c			finds the stream and the window function
+ *	 from.c			finds the stream and the window function, and whether there is more to the source part
  *	 window.c		reads the window function's arguments, if there is one
  *	 commit_time.c	the event time of streams with processing_time
  *	 time_keys.c	else an item of GROUP BY that is a window, if there is one
@@ -17,6 +17,7 @@
  *	 depends.c		notes what others can change
  *	 kept_rows.c	the columns of rows that are kept of a group
  *	 split.c		splits at GROUP BY into the source part and the upper part; grouping_sets.c if it is several
+ *	 source.c		makes the query that joins rows of the stream, if there is one; source_plan.c plans it
  *	 upper.c		plans what is above the core level, once window_local.c, with carriers.c, has found it window-local
  *
  * position.c turns a node's location into an error position; explain.c gives hints to the errors that
@@ -58,7 +59,15 @@ typedef struct ScAnalysis
 	AttrNumber	stream_natts;	/* columns, dropped ones included */
 	int			window_varno;	/* 0: not met yet, or no window */
 	FuncExpr   *window_call;	/* of a window function; NULL: none */
-	List	   *quals;			/* WHERE and JOIN ... ON */
+	List	   *quals;			/* WHERE, and ON of inner joins that aren't below outer ones */
+	bool		has_source;		/* there is more in FROM, or a subquery: there is a source plan */
+	bool		in_source;		/* what is looked at is below the core level: a subquery, an item of FROM */
+	int			depth;			/* so many levels */
+
+	/* source.c */
+	bool		over_stream;	/* an expression under way is over the row of the stream, whatever the others are */
+	List	   *joined;			/* of Node *, as written: columns and subqueries that the joined row has */
+	List	   *join_quals;		/* those of "quals" that the source plan has */
 
 	/* time_keys.c */
 	Node	   *window_item;	/* the item of GROUP BY that is the window; NULL: none */
@@ -112,6 +121,9 @@ extern void sc_find_core(ScAnalysis *an);
 /* Is there more to the definition than one SELECT over a relation, whose DISTINCT is rewritten? */
 extern bool sc_has_upper_part(Query *query);
 
+/* ctes.c: the core gets what it reads of WITH from "around", the queries that it is in, from within; they lose it. */
+extern void sc_adopt_ctes(ScAnalysis *an, Query *core, List *around);
+
 /* distinct.c: of the core level */
 extern void sc_rewrite_distinct(ScAnalysis *an, Query *query);
 
@@ -119,6 +131,8 @@ extern void sc_rewrite_distinct(ScAnalysis *an, Query *query);
 extern void sc_check_clauses(ScAnalysis *an);
 /* A part of it: ORDER BY, LIMIT and row locks. */
 extern void sc_check_order(ScAnalysis *an);
+/* WITH, which only a source plan can have. */
+extern void sc_check_with(ScAnalysis *an);
 /* Raises "<clause> is not supported in a continuous query". */
 pg_noreturn extern void sc_refuse_clause(ScAnalysis *an, int location,
 										 const char *clause, const char *hint);
@@ -126,7 +140,27 @@ pg_noreturn extern void sc_refuse_clause(ScAnalysis *an, int location,
 /* from.c */
 extern void sc_analyze_from(ScAnalysis *an);
 
+/* source.c */
+/* Does the condition need nothing but the row of the stream, with its window? */
+extern bool sc_is_of_stream(ScAnalysis *an, Node *qual);
+/* Does it need all of them, but no plan: the window, of which a joined row has several? */
+extern bool sc_is_of_windows(ScAnalysis *an, Node *qual);
+/*
+ * Is the expression a column of the joined row: a column of FROM's, or something with a subquery?  As a whole: CASE decides
+ * whether the subquery is asked.
+ */
+extern bool sc_is_joined(ScAnalysis *an, Node *node);
+extern Var *sc_joined_var(ScAnalysis *an, Node *node);
+/* Makes def->source, when nothing asks for columns any more; fails if it can't be planned. */
+extern void sc_build_source(ScAnalysis *an);
+/* source_plan.c: the query with views, and row-level security, in it. */
+extern Query *sc_source_rewrite(const ScSource *source);
+/* Fails if a SELECT below the core level, as written or rewritten, is or has what cannot be read. */
+extern void sc_check_source_query(ScAnalysis *an, Query *query);
+
 /* window.c */
+/* The column that a window has for it in the row at hand.  Fails if a row doesn't know its window. */
+extern void sc_check_window_is_known(ScAnalysis *an, Var *var);
 extern bool sc_is_window_function(Oid funcid);
 /* The kind of windows that a function of ours makes; false: it is no window function. */
 extern bool sc_window_function_kind(Oid funcid, ScWindowKind *kind);
@@ -155,6 +189,8 @@ extern bool sc_keys_read_event_time(ScAnalysis *an);
 extern void sc_check_expressions(ScAnalysis *an);
 /* The same of what is above the core level. */
 extern void sc_check_upper_expressions(ScAnalysis *an);
+/* And of the source query once views are in it. */
+extern void sc_check_rewritten(Query *query);
 
 /* run_dependent.c: is it one of pg_catalog's whose value depends on when and where it is called? */
 extern bool sc_is_run_dependent(Oid funcid);
@@ -163,6 +199,8 @@ extern bool sc_is_run_dependent(Oid funcid);
 extern void sc_note_dependencies(ScAnalysis *an);
 extern void sc_note_planned_dependencies(ScAnalysis *an);
 extern void sc_note_upper_dependencies(ScAnalysis *an);
+/* Of the source query, with views in it. */
+extern void sc_note_source_dependencies(ScAnalysis *an, Query *rewritten);
 
 /* split.c */
 /* A column of the group slot, of the expression's type. */

@@ -35,11 +35,9 @@
  * A column of the window, of which a row has one value.  Fails if windows share panes, or are sessions: a row is
  * accumulated once, and has no window yet; without groups it is projected once for each window.
  */
-static Var *
-window_var(ScAnalysis *an, Var *var)
+void
+sc_check_window_is_known(ScAnalysis *an, Var *var)
 {
-	Var		   *result;
-
 	if (!sc_assigner_knows_window(&an->def->window) && !an->def->stateless)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -52,6 +50,14 @@ window_var(ScAnalysis *an, Var *var)
 				 sc_errposition(an, var->location)));
 	if (var->varattno < SC_WINDOW_START || var->varattno > SC_WINDOW_TIME)
 		elog(ERROR, "unexpected column %d of a window", var->varattno);
+}
+
+static Var *
+window_var(ScAnalysis *an, Var *var)
+{
+	Var		   *result;
+
+	sc_check_window_is_known(an, var);
 	result = makeVar(OUTER_VAR, var->varattno, var->vartype, var->vartypmod,
 					 var->varcollid, 0);
 	result->location = var->location;
@@ -76,20 +82,24 @@ stream_var(ScAnalysis *an, Var *var)
 	return result;
 }
 
-/* Numbers columns of the stream and the window as the engine's slots have them. */
+/* Numbers columns of the stream, or of the joined row, and of the window as the engine's slots have them. */
 static Node *
 source_mutator(Node *node, ScAnalysis *an)
 {
+	bool		joined = an->has_source && !an->over_stream;
+
 	if (node == NULL)
 		return NULL;
+	if (joined && sc_is_joined(an, node))
+		return (Node *) sc_joined_var(an, node);
 	if (IsA(node, Var))
 	{
 		Var		   *var = (Var *) node;
 
-		if (var->varno == an->stream_varno)
-			return (Node *) stream_var(an, var);
 		if (var->varno == an->window_varno)
 			return (Node *) window_var(an, var);
+		if (var->varno == an->stream_varno)
+			return (Node *) stream_var(an, var);
 		elog(ERROR, "unexpected column of range-table entry %d", var->varno);
 	}
 	return expression_tree_mutator(node, source_mutator, an);
@@ -159,10 +169,27 @@ reads_unknown_window(Node *node, ScAnalysis *an)
 	return expression_tree_walker(node, reads_unknown_window, an);
 }
 
+/* A condition of WHERE: is it for the row of the stream, for the joined row, or for the plan that joins them? */
+static void
+place_qual(ScAnalysis *an, Node *qual, List **joined)
+{
+	if (sc_is_of_stream(an, qual))
+	{
+		an->over_stream = true;
+		an->def->quals = list_concat(an->def->quals, make_ands_implicit(source_expr(an, qual)));
+		an->over_stream = false;
+	}
+	else if (sc_is_of_windows(an, qual))
+		*joined = list_concat(*joined, make_ands_implicit(source_expr(an, qual)));
+	else
+		an->join_quals = lappend(an->join_quals, qual);
+}
+
 /*
  * WHERE, and what of HAVING is about keys alone: as PostgreSQL's planner does it, the aggregates
  * don't see rows of groups that such a condition rules out.  HAVING keeps it all the same, for
  * groups in a state that was saved before.  Of several grouping sets it is about keys that some of them leave out.
+ * Returned are, if there is a source plan, those that are over the joined row; else all.
  */
 static List *
 source_quals(ScAnalysis *an)
@@ -171,11 +198,18 @@ source_quals(ScAnalysis *an)
 	ListCell   *lc;
 
 	foreach(lc, an->quals)
-		result = list_concat(result,
-							 make_ands_implicit(source_expr(an, lfirst(lc))));
+	{
+		ListCell   *lc_part;
+
+		if (!an->has_source)
+			result = list_concat(result, make_ands_implicit(source_expr(an, lfirst(lc))));
+		else
+			foreach(lc_part, make_ands_implicit(lfirst(lc)))
+				place_qual(an, lfirst(lc_part), &result);
+	}
 	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
 	{
-		if (an->sets == NIL && !contain_agg_clause(lfirst(lc)) && !reads_unknown_window(lfirst(lc), an) &&
+		if (an->sets == NIL && !contain_subplans(lfirst(lc)) && !contain_agg_clause(lfirst(lc)) && !reads_unknown_window(lfirst(lc), an) &&
 			!(an->best != NULL && sc_reads_beyond_keys(an, lfirst(lc))))
 			result = list_concat(result,
 								 make_ands_implicit(source_expr(an, lfirst(lc))));
@@ -382,10 +416,10 @@ refuse_ungrouped(ScAnalysis *an, Var *var)
 {
 	char	   *name;
 
-	if (var->varno != an->stream_varno || var->varattno == InvalidAttrNumber)
+	if (var->varno == an->window_varno || var->varattno == InvalidAttrNumber)
 		name = pstrdup("row");
 	else
-		name = get_attname(an->stream->relid, var->varattno, false);
+		name = get_rte_attribute_name(rt_fetch(var->varno, an->query->rtable), var->varattno);
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("column \"%s\" is neither in GROUP BY nor inside an aggregate",
@@ -420,6 +454,9 @@ final_mutator(Node *node, ScAnalysis *an)
 		return sc_grouping_value(an, (GroupingFunc *) node);
 	if (IsA(node, Aggref))
 		return (Node *) aggregate_var(an, (Aggref *) node);
+	if (IsA(node, SubLink))
+		sc_refuse_clause(an, ((SubLink *) node)->location, "a subquery that is neither in GROUP BY nor inside an aggregate",
+						 "It would be asked again whenever a group's row is written: group by it, or put it into an aggregate, such as max((SELECT ...)); or ask it when you read the result table.");
 	if (IsA(node, Var))
 	{
 		Var		   *var = (Var *) node;
@@ -507,9 +544,27 @@ transition_type(Aggref *aggref)
 	return resolve_aggregate_transtype(aggref->aggfnoid, declared, argtypes, nargs);
 }
 
+/* An argument with a subquery, which is asked only for rows that FILTER lets pass. */
+static Node *
+filtered(Node *arg, Expr *filter)
+{
+	CaseExpr   *result = makeNode(CaseExpr);
+	CaseWhen   *when = makeNode(CaseWhen);
+
+	when->expr = copyObject(filter);
+	when->result = (Expr *) arg;
+	when->location = -1;
+	result->casetype = exprType(arg);
+	result->casecollid = exprCollation(arg);
+	result->args = list_make1(when);
+	result->defresult = (Expr *) makeNullConst(exprType(arg), exprTypmod(arg), exprCollation(arg));
+	result->location = exprLocation(arg);
+	return (Node *) result;
+}
+
 /* An aggregate's arguments over the stream's slot; the call's own are left as they are. */
 static List *
-source_arguments(ScAnalysis *an, List *args)
+source_arguments(ScAnalysis *an, List *args, Expr *filter)
 {
 	List	   *result = NIL;
 	ListCell   *lc;
@@ -517,8 +572,11 @@ source_arguments(ScAnalysis *an, List *args)
 	foreach(lc, args)
 	{
 		TargetEntry *tle = flatCopyTargetEntry(lfirst_node(TargetEntry, lc));
+		Node	   *arg = (Node *) tle->expr;
 
-		tle->expr = source_expr(an, (Node *) tle->expr);
+		if (filter != NULL && contain_subplans(arg))
+			arg = filtered(arg, filter);
+		tle->expr = source_expr(an, arg);
 		result = lappend(result, tle);
 	}
 	return result;
@@ -541,7 +599,7 @@ build_aggregate(ScAnalysis *an, ScAggregate *agg, Aggref *written)
 	Aggref	   *aggref = copyObject(written);
 
 	aggref->aggtranstype = transition_type(written);
-	aggref->args = source_arguments(an, written->args);
+	aggref->args = source_arguments(an, written->args, written->aggfilter);
 	if (written->aggfilter != NULL)
 		aggref->aggfilter = source_expr(an, (Node *) written->aggfilter);
 	agg->direct_args = direct_arguments(an, written->aggdirectargs);
@@ -731,12 +789,19 @@ void
 sc_split_definition(ScAnalysis *an)
 {
 	ScDefinition *def = an->def;
+	List	   *quals;
 
 	def->last_attno = def->event_time_attno;
+	if (an->has_source)
+		def->source = palloc0(sizeof(ScSource));
 	check_sessions(an);
 	analyze_group_by(an);
 	def->never_closes = !sc_assigner_has_windows(&def->window) && sc_keys_read_event_time(an);
-	def->quals = source_quals(an);
+	quals = source_quals(an);
+	if (an->has_source)
+		def->source->quals = quals;
+	else
+		def->quals = quals;
 	build_keys(an);
 	check_shared_keys(an);
 	if (an->best != NULL)
@@ -747,6 +812,8 @@ sc_split_definition(ScAnalysis *an)
 	if (an->best != NULL)
 		sc_build_best_rows(an);
 	build_aggregates(an);
+	if (an->has_source)
+		sc_build_source(an);
 	if (!def->stateless && an->upper == NULL)
 		build_result_key(an);
 }

@@ -84,7 +84,7 @@ sc_plan_upper(ScAnalysis *an)
 	if (upper->plan->relationOids != NIL)
 		sc_refuse_clause(an, exprLocation((Node *) an->upper->targetList),
 						 psprintf("a function in FROM that reads table \"%s\"", get_rel_name(linitial_oid(upper->plan->relationOids))),
-						 "Joins with tables are not supported yet: join the result table when you read it.");
+						 "Join the table in the SELECT over the stream, below GROUP BY; or join the result table when you read it.");
 	/* compiling it each time would take longer than it runs */
 	upper->plan->jitFlags = PGJIT_NONE;
 	an->def->upper = upper;

@@ -120,7 +120,7 @@ check_item(Level *level, int varno)
 		default:
 			sc_refuse_clause(an, sc_relation_location(an, rte->relid),
 							 "a join with another relation",
-							 "Joins with tables are not supported yet: join the result table when you read it.");
+							 "Join the table in the SELECT over the stream, below GROUP BY; or join the result table when you read it.");
 	}
 	return result;
 }

@@ -340,8 +340,21 @@ sc_task_queries_mind_catalogs(void)
 	{
 		const ScTaskQuery *query = lfirst(lc);
 
-		if (query->definition->has_user_parts || query->query->keep_late_rows ||
+		if (query->definition->has_user_parts || query->definition->source != NULL || query->query->keep_late_rows ||
 			query->query->dead_letter)
+			return true;
+	}
+	return false;
+}
+
+bool
+sc_task_queries_read_tables(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, queries)
+	{
+		if (((ScTaskQuery *) lfirst(lc))->definition->source != NULL)
 			return true;
 	}
 	return false;

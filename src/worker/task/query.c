@@ -16,6 +16,7 @@
 #include "base/settings.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -137,12 +138,14 @@ hash_types(const ScDefinition *definition)
 	return hashes;
 }
 
-/* Somebody may have replaced the view by one that needs all groups in one task. */
+/* Somebody may have replaced the view by one that needs all groups, or rows, in one task. */
 static void
 check_place(const ScTaskQuery *query, const ScDefinition *definition)
 {
-	bool		together = definition->upper != NULL || (definition->nsets > 0 && query->query->dead_letter);
+	bool		together = definition->upper != NULL || definition->source != NULL ||
+		(definition->nsets > 0 && query->query->dead_letter);
 
+	sc_definition_check_dead_letter(definition, query->query->dead_letter);
 	if (!together || query->place.ntasks == 1)
 		return;
 	ereport(ERROR,
@@ -164,6 +167,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	ScDefinition *definition;
 	uint32	   *type_hashes;
 	Relation	relation;
+	int			nest_level;
 
 	sc_limit_add(SC_LIMIT_COMPILE);
 	sc_lock_time_relation(catalog->definition, AccessShareLock);
@@ -184,7 +188,11 @@ sc_task_query_compile(ScTaskQuery *query)
 	options.spill_arg = query->spilled;
 	options.spill_counters = sc_task_spill_counters();
 
+	/* views and tables that it reads are locked */
+	nest_level = NewGUCNestLevel();
+	sc_lock_time_set_timeout();
 	definition = sc_definition_load(catalog);
+	AtEOXact_GUC(true, nest_level);
 	check_place(query, definition);
 	/* the definition was read under this lock: its row type is that */
 	query->stream_desc = query->compiled_desc = shared_desc(RelationGetDescr(relation));
@@ -297,8 +305,8 @@ check_row_type(const ScTaskQuery *query)
  * One record of a row, if it is of the query's stream.  When it raises an error in_row, row and ordinal
  * say which row it was.
  */
-static inline void
-run_row(ScTaskQuery *query, const ScWireRecord *record)
+static pg_attribute_always_inline void
+run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
 {
 	ScTaskLayout *layout = sc_task_layout_get(record->layout);
 
@@ -313,6 +321,11 @@ run_row(ScTaskQuery *query, const ScWireRecord *record)
 	if (query->stream)
 	{
 		query->ordinal++;
+		if (joined)
+		{
+			sc_task_joined_row(query, record);
+			return;
+		}
 		if (query->definition->stateless && query->place.ntasks > 1 &&
 			sc_engine_passes_by(query->engine, query->transaction, query->ordinal))
 			return;
@@ -349,9 +362,18 @@ begin_transaction(ScTaskQuery *query, const ScWireBegin *begin)
 	query->moved = sc_engine_begin_transaction(query->engine, begin->commit_time);
 }
 
-/* The records of the message from query->at on, up to its end or where it has to be compiled. */
-static void
-run_records(ScTaskQuery *query)
+bool
+sc_task_query_skips(const ScTaskQuery *query, const ScWireBegin *begin)
+{
+	return query->paused || begin->end_lsn <= query->offset;
+}
+
+/*
+ * The records of the message from query->at on, up to its end or where it has to be compiled.  "joined": there is a source
+ * plan; others have no work with that.
+ */
+static pg_attribute_always_inline void
+run_records_of(ScTaskQuery *query, bool joined)
 {
 	for (; query->at < query->end; query->at += ((const ScWireRecord *) query->at)->len)
 	{
@@ -361,12 +383,12 @@ run_records(ScTaskQuery *query)
 		{
 			case SC_WIRE_INSERT:
 				if (!query->skipping)
-					run_row(query, record);
+					run_row(query, record, joined);
 				break;
 			case SC_WIRE_BEGIN:
 				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
 				query->ordinal = 0;
-				query->skipping = query->paused || query->transaction <= query->offset;
+				query->skipping = sc_task_query_skips(query, (const ScWireBegin *) SC_WIRE_BODY(record));
 				if (!query->skipping)
 					begin_transaction(query, (const ScWireBegin *) SC_WIRE_BODY(record));
 				break;
@@ -388,6 +410,18 @@ run_records(ScTaskQuery *query)
 	}
 }
 
+static void
+run_records(ScTaskQuery *query)
+{
+	run_records_of(query, false);
+}
+
+static void
+run_joined_records(ScTaskQuery *query)
+{
+	run_records_of(query, true);
+}
+
 void
 sc_task_query_run_as_owner(ScTaskQuery *query, void (*perform) (ScTaskQuery *query))
 {
@@ -407,7 +441,10 @@ void
 sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 {
 	if (!query->halted)
+	{
 		query->at = data + sizeof(ScWireHeader);
+		sc_task_joined_end(query);
+	}
 	query->end = data + len;
 	query->refreshed_at = NULL;
 	sc_task_check_access(query);
@@ -415,9 +452,11 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 	{
 		query->layout = NULL;	/* may have been replaced since, or the row type */
 		sc_task_query_refresh(query);
-		sc_task_query_run_as_owner(query, run_records);
+		sc_task_query_run_as_owner(query, query->definition->source ? run_joined_records : run_records);
 	} while (query->at < query->end);
 	query->halted = query->at < data + len;
+	if (!query->halted)
+		sc_task_joined_end(query);
 }
 
 static void

@@ -71,6 +71,7 @@ mark_all(ScStale others)
 		ScTaskQuery *query = lfirst(lc);
 
 		mark(query, query->definition->has_user_parts ? SC_STALE : others);
+		sc_engine_source_changed(query->engine, InvalidOid);
 	}
 }
 
@@ -80,6 +81,16 @@ hear_of_code(Datum arg, int cacheid, uint32 hash)
 {
 	changes++;
 	mark_all(SC_FRESH);
+}
+
+/* What only plans depend on: whose row-level security it is, other servers. */
+static void
+hear_of_plans(Datum arg, int cacheid, uint32 hash)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_task_queries())
+		sc_engine_source_changed(((ScTaskQuery *) lfirst(lc))->engine, InvalidOid);
 }
 
 /* What text search does with constants depends on it, whoever made it. */
@@ -139,6 +150,7 @@ hear_of_relation(Datum arg, Oid relid)
 	{
 		ScTaskQuery *query = lfirst(lc);
 
+		sc_engine_source_changed(query->engine, relid);
 		/* of the stream it is mostly told that somebody has analyzed it */
 		if (query->query->definition == relid ||
 			(query->definition->whole_row && query->query->stream_relid == relid))
@@ -228,9 +240,12 @@ watch(void)
 	static const int code[] = {PROCOID, AGGFNOID, OPEROID, CASTSOURCETARGET, AMOPOPID, AMPROCNUM,
 	CLAOID, LANGOID, AUTHOID};
 	static const int text_search[] = {TSCONFIGOID, TSCONFIGMAP, TSDICTOID};
+	static const int plans[] = {AUTHMEMMEMROLE, FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID};
 
 	for (int i = 0; i < lengthof(code); i++)
 		CacheRegisterSyscacheCallback(code[i], hear_of_code, (Datum) 0);
+	for (int i = 0; i < lengthof(plans); i++)
+		CacheRegisterSyscacheCallback(plans[i], hear_of_plans, (Datum) 0);
 	for (int i = 0; i < lengthof(text_search); i++)
 		CacheRegisterSyscacheCallback(text_search[i], hear_of_text_search, (Datum) 0);
 	CacheRegisterSyscacheCallback(CONSTROID, hear_of_rows, PointerGetDatum(&constraints));
@@ -264,6 +279,7 @@ compile_again(ScTaskQuery *query)
 
 	ereport(DEBUG1, (errmsg_internal("compiling query " INT64_FORMAT " again", query->query->query_id)));
 	sc_task_query_settle(query);
+	sc_task_joined_end(query);
 	sc_task_query_compile(query);
 	sc_engine_take_state(query->engine, engine);
 	sc_engine_free(engine);

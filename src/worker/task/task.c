@@ -222,6 +222,32 @@ note_last_commit(const char *data, Size len)
 }
 
 /*
+ * Waits until others see the transactions in a message: their rows are read a moment before, and who reads tables for them
+ * must see what they did.  No checkpoint with the rows could be committed before that, either.
+ */
+static void
+wait_until_seen(const char *data, Size len)
+{
+	static TransactionId current = InvalidTransactionId;	/* messages go on with it */
+	const char *end = data + len;
+
+	if (!sc_task_queries_read_tables())
+	{
+		current = InvalidTransactionId;
+		return;
+	}
+	if (TransactionIdIsValid(current))
+		sc_wait_until_visible(current, sc_worker_wait);
+	for (data += sizeof(ScWireHeader); data < end; data += ((ScWireRecord *) data)->len)
+	{
+		if (((ScWireRecord *) data)->op != SC_WIRE_BEGIN)
+			continue;
+		current = ((ScWireBegin *) SC_WIRE_BODY(data))->xid;
+		sc_wait_until_visible(current, sc_worker_wait);
+	}
+}
+
+/*
  * Runs a message's records through all queries, in a transaction of its own.  If state is past
  * stream_ckpt.task_memory then, queries fail until it isn't (memory.c).
  */
@@ -230,6 +256,7 @@ process_rows(const char *data, Size len)
 {
 	uint32		nrows = ((const ScWireHeader *) data)->nrows;
 
+	wait_until_seen(data, len);
 	sc_begin_transaction();
 	sc_task_queries_run(data, len);
 	sc_task_queries_bound();

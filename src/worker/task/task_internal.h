@@ -77,6 +77,11 @@ typedef struct ScTaskQuery
 
 	const ScWireControl *control;	/* being acted on */
 
+	/* joined.c, of a query with a source plan */
+	ScEngine   *batch_engine;	/* which has a batch of the message, up to batch_end; NULL, or not "engine": there is none */
+	const char *batch_end;
+	int			batch_next;		/* number in the batch of the next row */
+
 	/* the layout of the last row, and its stream that this query reads (NULL:
 	 * none of them) */
 	struct ScTaskLayout *layout;
@@ -115,6 +120,8 @@ extern void sc_task_queries_forget_lost(void);
 /* What comes next is a round (base/share.h) of the queries that there are. */
 extern void sc_task_queries_begin_round(void);
 
+/* Does a query read tables when it runs rows? */
+extern bool sc_task_queries_read_tables(void);
 /* Can what a transaction did to the catalogs matter to a query that runs its rows? */
 extern bool sc_task_queries_mind_catalogs(void);
 
@@ -228,6 +235,16 @@ extern uint64 sc_task_changes(void);
 extern void sc_task_check_access(ScTaskQuery *query);
 /* Would that be the comparison only? */
 extern bool sc_task_access_is_checked(const ScTaskQuery *query);
+
+/* query.c: is the transaction that begins one that is in already, or not to be? */
+extern bool sc_task_query_skips(const ScTaskQuery *query, const ScWireBegin *begin);
+
+/* joined.c */
+
+/* The row at query->at, a record of an insertion.  In the owner's surroundings. */
+extern void sc_task_joined_row(ScTaskQuery *query, const ScWireRecord *record);
+/* The message is through, or another one begins. */
+extern void sc_task_joined_end(ScTaskQuery *query);
 
 /* late.c */
 
