@@ -265,7 +265,6 @@ $$);
 
 -- parameters
 SELECT stream_ckpt.create_query('q', 'SELECT 1', emit => 'sometimes');
-SELECT stream_ckpt.create_query('q', 'SELECT 1', backfill => true);
 SELECT stream_ckpt.create_query('q', 'SELECT 1', on_error => 'ignore');
 SELECT stream_ckpt.create_query('q', 'SELECT 1', pipeline => 'nowhere');
 

@@ -59,6 +59,7 @@ typedef struct NewQuery
 	int64		ttl;			/* microseconds; 0: none */
 	bool		keep_late_rows;
 	bool		dead_letter;	/* on_error => 'dead_letter' */
+	bool		backfill;		/* with the rows that the stream has */
 	int32		parallelism;
 	SelectStmt *select;
 	ScDefinition *definition;
@@ -100,9 +101,7 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 				 errhint("With 'stop', the default, the query fails at a row that raises an error; with 'dead_letter' it goes on without that row.")));
 	query->dead_letter = strcmp(on_error, "dead_letter") == 0;
 	query->allowed_lateness = sc_arg_reach(fcinfo, 3, "allowed_lateness");
-	if (!PG_ARGISNULL(4) && PG_GETARG_BOOL(4))
-		sc_not_supported("backfill => true",
-						 "With backfill => false the query begins with the rows committed after it.");
+	query->backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	query->keep_late_rows = DatumGetBool(sc_arg(fcinfo, 5, "keep_late_rows"));
 }
 
@@ -114,6 +113,7 @@ static void
 check_stream(NewQuery *query, Query *parsed)
 {
 	Oid			relid = query->definition->stream_relid;
+	ScStream   *stream;
 
 	sc_check_relations(parsed);
 	if (query->keep_late_rows || query->dead_letter)
@@ -126,7 +126,19 @@ check_stream(NewQuery *query, Query *parsed)
 				 errdetail("A continuous query reads every row of its stream."),
 				 errhint("Let the owner of the table, or a role with BYPASSRLS, create the query.")));
 	sc_stream_lock(relid, ShareLock);
-	(void) sc_stream_by_relid(relid, false);
+	stream = sc_stream_by_relid(relid, false);
+	if (query->backfill && stream->processing_time)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("parameter \"backfill\" must be false for stream \"%s\"", get_rel_name(relid)),
+				 errdetail("Its event time is the time of the commit, which rows don't keep."),
+				 errhint("With backfill => false the query begins with the rows committed after it.")));
+	if (query->backfill && (sc_is_log_stream(relid) || sc_has_log_stream_partition(relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("parameter \"backfill\" must be false for log stream \"%s\"", get_rel_name(relid)),
+				 errdetail("A log stream keeps no rows: it has no history."),
+				 errhint("With backfill => false the query begins with the rows committed after it.")));
 }
 
 /* Parses, and accepts or refuses, the definition. */
@@ -440,15 +452,34 @@ warn_of_time_key(const ScDefinition *definition)
 				 errhint("Windows are date_bin(interval, ts, origin), date_trunc(unit, ts), ts::date, with constants and zones written as 'Europe/Berlin'; or stream_ckpt.tumble(ts, size) in FROM.")));
 }
 
+/* The query begins behind this transaction: says so at its place in the log. */
+static void
+log_creation(const NewQuery *query, int64 query_id)
+{
+	const ScStream *stream = sc_stream_by_relid(query->definition->stream_relid, false);
+	ScControl	control = {0};
+
+	control.kind = SC_CONTROL_CREATE_QUERY;
+	control.pipeline_id = query->pipeline->pipeline_id;
+	control.query_id = query_id;
+	control.stream_relid = stream->relid;
+	control.event_time_attno = stream->event_time_attno;
+	control.parallelism = query->parallelism;
+	control.has_options = true;
+	control.options = stream->options;
+	(void) sc_control_log(&control);
+}
+
 /*
  * Tries the definition once as a task will run it, enters the query in the catalog, and logs its
- * creation.  Its result table and view are there; raises an error if no task could run it.
+ * creation.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
+ * committed before: nobody needs a place in the log for that.  Its result table and view are there; raises an error if no task could run it.
  */
 static void
 create_entry(NewQuery *query)
 {
 	ScQuery		entry = {0};
-	ScControl	control = {0};
+	int64		query_id;
 
 	entry.relid = query->result_oid;
 	entry.definition = query->view_oid;
@@ -466,20 +497,15 @@ create_entry(NewQuery *query)
 	sc_task_query_try(&entry);
 	/* after that, when the libraries are loaded */
 	entry.settings = list_concat(entry.settings, sc_definition_settings(query->view_oid));
-	entry.preexisting_rows = stream_has_rows(query);
+	entry.backfill = query->backfill;
+	entry.preexisting_rows = !query->backfill && stream_has_rows(query);
 
 	/* from here on no writer drops rows of the stream, and none has */
 	sc_stream_lock_read(entry.stream_relid);
 
-	control.kind = SC_CONTROL_CREATE_QUERY;
-	control.pipeline_id = query->pipeline->pipeline_id;
-	control.query_id = sc_query_insert(&entry);
-	control.stream_relid = query->definition->stream_relid;
-	control.event_time_attno = sc_stream_by_relid(entry.stream_relid, false)->event_time_attno;
-	control.parallelism = query->parallelism;
-	control.has_options = true;
-	control.options = sc_stream_by_relid(entry.stream_relid, false)->options;
-	(void) sc_control_log(&control);
+	query_id = sc_query_insert(&entry);
+	if (!query->backfill)
+		log_creation(query, query_id);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);
 	warn_of_time_key(query->definition);

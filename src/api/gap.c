@@ -148,7 +148,8 @@ sc_gap_accept(const ScPipeline *pipeline)
 		ScQuery    *query = lfirst(lc);
 		ScOffset   *offset = find_offset(offsets, query->query_id);
 
-		if (offset == NULL && !fresh)
+		/* one that begins with its stream's history does so, wherever the slot is */
+		if (offset == NULL && (!fresh || query->backfill))
 			continue;
 		if (offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
 							   (has_state && !from_this_version(&state))))

@@ -12,6 +12,7 @@
 #include "ckpt/failure.h"
 #include "ckpt/forget.h"
 #include "ckpt/late.h"
+#include "ckpt/seen.h"
 #include "model/catalog_write.h"
 
 void
@@ -30,6 +31,7 @@ sc_forget_written(ScStore *store, int64 query_id)
 
 	sc_backend_drop_query(sc_store_backend(store), query_id);
 	sc_store_delete_offset(store, query_id);
+	sc_seen_delete(query_id);
 	all = sc_failure_recovered(query_id);
 	all &= sc_late_delete(query_id, false);
 	all &= sc_dead_letter_delete(query_id, false);

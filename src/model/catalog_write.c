@@ -53,6 +53,12 @@ sc_stream_lock_conditional(Oid relid, LOCKMODE mode)
 }
 
 void
+sc_stream_unlock(Oid relid, LOCKMODE mode)
+{
+	UnlockDatabaseObject(sc_relation_oid("stream"), relid, 0, mode);
+}
+
+void
 sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode)
 {
 	LockDatabaseObject(sc_relation_oid("pipeline"), (Oid) pipeline_id, 0, mode);

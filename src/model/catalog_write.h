@@ -20,6 +20,8 @@
 extern void sc_stream_lock(Oid relid, LOCKMODE mode);
 /* The same without waiting: false where somebody has a lock that doesn't go with it. */
 extern bool sc_stream_lock_conditional(Oid relid, LOCKMODE mode);
+/* Gives it back before that. */
+extern void sc_stream_unlock(Oid relid, LOCKMODE mode);
 extern void sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode);
 /*
  * For those who change a query or what is wished of it, drops included: exclusively, and its row is read again under it,

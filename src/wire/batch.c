@@ -67,7 +67,8 @@ batch_enlarge(ScBatch *batch, Size need)
 static inline bool
 stands_alone(ScWireOp op)
 {
-	return op == SC_WIRE_LAYOUT || op == SC_WIRE_CONTROL || op == SC_WIRE_BARRIER;
+	return op == SC_WIRE_LAYOUT || op == SC_WIRE_CONTROL || op == SC_WIRE_BARRIER ||
+		op == SC_WIRE_HISTORY || op == SC_WIRE_HISTORY_END;
 }
 
 char *

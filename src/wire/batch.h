@@ -10,6 +10,9 @@
  *	 op   after the ScWireRecord                                       alone
  *	 'L'  ScWireLayout, ScWireStream[nstreams], ScWireAttr[natts], maps  yes
  *	      (before the first row of a relation, and after it changed)
+ *	 'H'  ScWireHistory: a stream's history follows, before all that is decoded        yes
+ *	      ('T', 'I' and 'C' with the snapshot's rows, as often as the watermark moves)
+ *	 'h'  ScWireHistoryEnd, message: it is complete, or can't be had                   yes
  *	 'T'  ScWireBegin: a transaction's rows follow
  *	 'I'  MinimalTuple with the physical columns of the layout; room for an
  *	      old row is left by the operation code and by "flags"
@@ -27,6 +30,7 @@
 #define SC_WIRE_BATCH_H
 
 #include "access/xlogdefs.h"
+#include "ckpt/seen.h"
 #include "datatype/timestamp.h"
 #include "model/control.h"
 #include "window/watermark.h"
@@ -37,6 +41,8 @@
 typedef enum ScWireOp
 {
 	SC_WIRE_LAYOUT = 'L',
+	SC_WIRE_HISTORY = 'H',
+	SC_WIRE_HISTORY_END = 'h',
 	SC_WIRE_BEGIN = 'T',
 	SC_WIRE_INSERT = 'I',
 	SC_WIRE_COMMIT = 'C',
@@ -101,11 +107,25 @@ typedef struct ScWireAttr
 /* then int16 maps[nstreams][natts]: the column's attribute number in the stream,
  * 0 where it has none */
 
+typedef struct ScWireHistory
+{
+	Oid			relid;			/* the stream: for its queries that are new */
+	uint32		unused;
+	ScStreamOptions options;	/* the stream's, as the snapshot sees them */
+	ScSeen		seen;			/* with its xip */
+} ScWireHistory;
+
+typedef struct ScWireHistoryEnd
+{
+	Oid			relid;
+	int32		sqlerrcode;		/* 0: it is complete; else it can't be had, and a message follows, with its zero byte */
+} ScWireHistoryEnd;
+
 typedef struct ScWireBegin
 {
 	TransactionId xid;
-	uint32		unused;
-	XLogRecPtr	end_lsn;		/* end of the commit record */
+	Oid			history;		/* rows of this stream's history; invalid: of a transaction */
+	XLogRecPtr	end_lsn;		/* end of the commit record; of a history, where decoding begins */
 	TimestampTz commit_time;
 } ScWireBegin;
 

@@ -16,6 +16,7 @@
  *	      has at this barrier: older chunks are obsolete
  *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
  *	 'W'  ScMessageDead, a retained row and a failure: a dead letter
+ *	 'Y'  ScSeen (ckpt/seen.h): the history that a new query begins with.  In its first part, from the first task
  *	 'O'  ScOffset (ckpt/offset.h)
  *	 'B'  ScOffset: where a query begins; its first part has its own
  *	 'F'  nothing: the query was dropped, forget all of it
@@ -44,6 +45,7 @@ typedef enum ScMessageKind
 	SC_MESSAGE_RESCALED = 'Z',
 	SC_MESSAGE_LATE = 'L',
 	SC_MESSAGE_DEAD = 'W',
+	SC_MESSAGE_HISTORY = 'Y',
 	SC_MESSAGE_OFFSET = 'O',
 	SC_MESSAGE_FIRST_OFFSET = 'B',
 	SC_MESSAGE_FORGET = 'F',

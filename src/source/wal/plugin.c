@@ -22,6 +22,7 @@
 #include "replication/output_plugin.h"
 #include "source/wal/capture.h"
 #include "source/wal/decode_internal.h"
+#include "source/wal/row.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "wire/logged_rows.h"
@@ -44,8 +45,6 @@ static void plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 static bool plugin_filter_origin(LogicalDecodingContext *ctx, ReplOriginId origin);
 
 static void write_begin(ScDecoder *decoder, ReorderBufferTXN *txn);
-static void write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation,
-						 HeapTuple tuple);
 static HeapTuple flatten(HeapTuple tuple, TupleDesc desc, bool *cut);
 static void take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message,
 					  Size size);
@@ -125,7 +124,7 @@ write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 										 sizeof(ScWireBegin));
 	SC_WIRE_RECORD(begin)->flags = catalogs ? SC_WIRE_CATALOGS : 0;
 	begin->xid = txn->xid;
-	begin->unused = 0;
+	begin->history = InvalidOid;
 	begin->end_lsn = txn->end_lsn;
 	begin->commit_time = sc_txn_commit_time(txn);
 	decoder->begun = true;
@@ -155,18 +154,18 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relat
 	{
 		if (!decoder->begun)
 			write_begin(decoder, txn);
-		write_insert(decoder, layout, relation, sc_change_new_tuple(change));
+		sc_row_write(decoder->batch, layout, RelationGetDescr(relation), sc_change_new_tuple(change),
+					 decoder->row_context);
 	}
 }
 
 /*
  * Copies a row, and takes its event time.  The row's body is copied as it is on
- * the page; only out-of-line values must be brought in first.
+ * the page; only out-of-line values, and columns that it is older than, must be brought in first.
  */
-static void
-write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple tuple)
+void
+sc_row_write(ScBatch *batch, ScLayout *layout, TupleDesc desc, HeapTuple tuple, MemoryContext context)
 {
-	TupleDesc	desc = RelationGetDescr(relation);
 	bool		flattened = false;
 	bool		cut = false;
 	Size		len;
@@ -175,7 +174,7 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 	if (HeapTupleHasExternal(tuple) ||
 		HeapTupleHeaderGetNatts(tuple->t_data) < desc->natts)
 	{
-		MemoryContext old = MemoryContextSwitchTo(decoder->row_context);
+		MemoryContext old = MemoryContextSwitchTo(context);
 
 		tuple = flatten(tuple, desc, &cut);
 		flattened = true;
@@ -183,8 +182,7 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 	}
 
 	len = tuple->t_len - MINIMAL_TUPLE_OFFSET;
-	copy = (MinimalTuple) sc_batch_add(decoder->batch, SC_WIRE_INSERT,
-									   layout->number, len);
+	copy = (MinimalTuple) sc_batch_add(batch, SC_WIRE_INSERT, layout->number, len);
 	if (cut)
 		SC_WIRE_RECORD(copy)->flags = SC_WIRE_CUT;
 	memcpy(copy, (char *) tuple->t_data + MINIMAL_TUPLE_OFFSET, len);
@@ -206,7 +204,7 @@ write_insert(ScDecoder *decoder, ScLayout *layout, Relation relation, HeapTuple 
 		}
 	}
 	if (flattened)
-		MemoryContextReset(decoder->row_context);
+		MemoryContextReset(context);
 }
 
 static inline bool

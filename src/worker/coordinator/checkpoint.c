@@ -442,7 +442,7 @@ can_share(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
 
-	return !sc_query_is_failing(&progress->life) && !progress->suspect &&
+	return !sc_query_is_failing(&progress->life) && !progress->suspect && !collected->has_history &&
 		(!collected->has_rows || !progress->user_code);
 }
 

@@ -12,16 +12,24 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "base/debug.h"
 #include "base/env.h"
 #include "base/limit.h"
 #include "base/lock_time.h"
 #include "base/subtransaction.h"
 #include "ckpt/late.h"
+#include "ckpt/seen.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/portal.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/moving.h"
 #include "worker/frame/loop.h"
@@ -166,6 +174,9 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 					*letters = sc_dead_letter_begin(query, sc_store_checkpoint_id(store));
 				write_dead_letter(*letters, message, len, collected->offset.ntasks > 1 ? &rows : NULL);
 				break;
+			case SC_MESSAGE_HISTORY:
+				sc_seen_put(message->query_id, (const ScSeen *) SC_MESSAGE_BODY(message));
+				break;
 			case SC_MESSAGE_ROWS:
 				break;
 			default:
@@ -207,6 +218,35 @@ typedef struct LonePart
 	ScSubtransaction around;
 } LonePart;
 
+/*
+ * The first part of a query that begins with the history of its stream has all its results: rows that are there already,
+ * whosever they are, would count twice.
+ */
+static void
+try_empty(void *arg)
+{
+	const ScQuery *query = ((LonePart *) arg)->collected->query;
+	Relation	relation;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+	bool		has_rows;
+
+	sc_lock_time_relation(query->relid, AccessShareLock);
+	relation = table_open(query->relid, NoLock);
+	slot = table_slot_create(relation, NULL);
+	scan = sc_table_beginscan(relation, GetActiveSnapshot());
+	has_rows = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(relation, NoLock);
+	if (has_rows)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("result table \"%s\" has rows already", get_rel_name(query->relid)),
+				 errdetail("The query begins with the rows that its stream has, and would count them twice."),
+				 errhint("Empty the table and call stream_ckpt.resume_query(query).")));
+}
+
 /* The rows around those at fault, which become dead letters. */
 static void
 try_around(void *arg)
@@ -245,25 +285,38 @@ try_release(void *arg)
 	sc_limit_end();
 }
 
+/* The rows; those at fault become dead letters, if the query has such.  A failure, or NULL. */
+static ScFailure *
+write_rows(LonePart *lone)
+{
+	const ScCollectedQuery *collected = lone->collected;
+	ScFailure  *failure = NULL;
+
+	if (collected->has_rows)
+		failure = sc_checkpoint_rows(collected->query, collected->part, &lone->written->rows);
+	if (failure && collected->query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
+	{
+		sc_subtransaction_rollback(&lone->around);
+		sc_subtransaction_begin(&lone->around);
+		failure = sc_checkpoint_try(try_around, lone);
+		if (!failure)
+			failure = lone->failure;
+	}
+	return failure;
+}
+
 ScFailure *
 sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpointRecord *record,
 				   ScWrittenPart *written)
 {
-	ScQuery    *query = collected->query;
 	LonePart	lone = {.store = store,.collected = collected,.record = record,.written = written};
 	ScFailure  *failure = NULL;
 
 	sc_subtransaction_begin(&lone.around);
-	if (collected->has_rows)
-		failure = sc_checkpoint_rows(query, collected->part, &written->rows);
-	if (failure && query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
-	{
-		sc_subtransaction_rollback(&lone.around);
-		sc_subtransaction_begin(&lone.around);
-		failure = sc_checkpoint_try(try_around, &lone);
-		if (!failure)
-			failure = lone.failure;
-	}
+	if (collected->has_history)
+		failure = sc_checkpoint_try(try_empty, &lone);
+	if (!failure)
+		failure = write_rows(&lone);
 	if (!failure)
 	{
 		if (sc_my_process == SC_PROCESS_WRITER)

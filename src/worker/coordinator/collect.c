@@ -103,6 +103,7 @@ empty_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 	query->part = new_part(pending);
 	query->has_rows = false;
 	query->nrows = 0;
+	query->has_history = false;
 	query->lsn = InvalidXLogRecPtr;
 	query->offset.query_id = 0;
 	query->has_news = false;
@@ -334,6 +335,7 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 				query->nrows += message->nrows;
 				pending->result_rows += message->nrows;
 			}
+			query->has_history |= message->kind == SC_MESSAGE_HISTORY;
 			keep(pending, query, data, len);
 			break;
 	}
@@ -358,7 +360,7 @@ sc_collect_take_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 	ScPart	   *part = query->part;
 
 	query->part = new_part(pending);
-	query->has_rows = false;
+	query->has_rows = query->has_history = false;
 	query->nrows = 0;
 	return part;
 }

@@ -24,6 +24,7 @@ typedef struct ScCollectedQuery
 	ScPart	   *part;			/* outlives the checkpoint if it waits */
 	bool		has_rows;		/* result rows among it, */
 	int64		nrows;			/* so many */
+	bool		has_history;	/* it is the first part of a query that begins with its stream's history */
 	bool		forget;			/* the query was dropped */
 	bool		paused;			/* this is its last part, of all its tasks */
 	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */

@@ -175,12 +175,16 @@ note_position(ScProgress *progress, const ScCollectedQuery *collected, XLogRecPt
 {
 	if (!sc_outcome_is_written(collected->outcome))
 	{
-		if (XLogRecPtrIsInvalid(progress->lsn))
+		/* one that has no place yet begins anew: it holds nothing meanwhile */
+		if (progress->is_new && !sc_outcome_keeps_part(collected->outcome))
+			progress->lsn = InvalidXLogRecPtr;
+		else if (XLogRecPtrIsInvalid(progress->lsn))
 			progress->lsn = collected->first.lsn;
 	}
 	else if (progress->placed)
 	{
 		progress->lsn = collected->lsn;
+		progress->is_new = false;
 		progress->with_others = collected->outcome != SC_OUTCOME_PAUSED &&
 			collected->lsn == checkpoint_lsn;
 	}

@@ -63,6 +63,8 @@ static uint64 requests_taken;	/* manual requests that the checkpoint in flight s
 static const char *kind;		/* of the checkpoint in flight; NULL: none */
 static int	ntasks;				/* of the attempt */
 static bool rescale;			/* the catalogs want other tasks, or queries on other ones */
+static bool lacks_new;			/* the catalogs have a query that is new to this attempt, and begins with a history */
+static bool history_void;		/* nobody wants the history any more that is being read */
 static bool ended_well;
 
 static void coordinator_main(void);
@@ -272,6 +274,38 @@ count_attempt(void)
 	sc_own_rows_end_all();
 }
 
+/*
+ * Queries that are new begin at "start", too, once they have their streams' history: their offsets, which nobody has
+ * stored, follow the others'.
+ */
+static List *
+add_new_queries(List *offsets, XLogRecPtr start)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_new_queries(sc_my_pipeline->pipeline_id))
+	{
+		const ScQuery *query = lfirst(lc);
+		bool		runs = sc_new_query_runs(query);
+		ScOffset   *offset;
+
+		sc_progress_load_new(query, runs, start);
+		if (!runs)
+			continue;
+		offset = palloc0(sizeof(ScOffset));
+		offset->query_id = query->query_id;
+		offset->stream_relid = query->stream_relid;
+		offset->lsn = start;
+		offset->options = sc_stream_by_relid(query->stream_relid, false)->options;
+		sc_event_time_init(&offset->time);
+		offset->apart = offset->history = true;
+		sc_my_pipeline->history.relid = query->stream_relid;
+		sc_my_pipeline->history.phase = SC_HISTORY_WAITING;
+		offsets = lappend(offsets, offset);
+	}
+	return offsets;
+}
+
 /* Everything of the attempt: its number, what shared memory says, its workers. */
 static void
 begin_attempt(void)
@@ -303,9 +337,19 @@ begin_attempt(void)
 	foreach(lc, offsets)
 		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
 	forget_dropped_queries();
+	memset(&sc_my_pipeline->history, 0, sizeof(ScHistoryShared));
+	offsets = add_new_queries(offsets, start);
 	placements = sc_placements(offsets, ntasks);
 	foreach(lc, offsets)
-		sc_reports_expect(((ScOffset *) lfirst(lc))->query_id, placements[foreach_current_index(lc)].ntasks);
+	{
+		ScOffset   *offset = lfirst(lc);
+		int			n = placements[foreach_current_index(lc)].ntasks;
+
+		/* nobody has written runs of it */
+		if (offset->history)
+			offset->ntasks = n;
+		sc_reports_expect(offset->query_id, n);
+	}
 	segment = sc_queues_create(sc_my_pipeline, ntasks, start, offsets, placements);
 	sc_commit_transaction();
 
@@ -380,6 +424,13 @@ sc_coordinator_review(void)
 	sc_moving_load();
 }
 
+/* Does the reader read a history?  It makes no barriers then, and decodes nothing. */
+static bool
+is_reading_history(void)
+{
+	return sc_my_pipeline->history.phase != SC_HISTORY_NONE;
+}
+
 /* stop_pipeline(), alter_pipeline(), drop_pipeline(), a pipeline's last drop_query(), DROP EXTENSION... */
 static void
 read_catalog_again(void)
@@ -402,6 +453,8 @@ read_catalog_again(void)
 		publish_progress();
 		sc_idle_load(pipeline->pipeline_id);
 		rescale = wants_rescale(pipeline);
+		lacks_new = sc_progress_lacks_new(pipeline->pipeline_id);
+		history_void = is_reading_history() && sc_progress_history_is_for_nobody();
 	}
 	sc_commit_transaction();
 	if (go_on)
@@ -464,9 +517,14 @@ restart_if_due(void)
 	ScMoment	earliest = earliest_restart();
 
 	loop_timeout = caught_up == 0 ? RETRY_MIN_MS : -1;
+	if (history_void)
+		restart_attempt("the history that was being read isn't wanted any more");
+	/* whatever else is wanted: with a new attempt it would have to be read from its beginning */
+	if (sc_progress_has_history())
+		return;
 	if (kind != NULL || sc_writer_is_busy())
 		return;					/* the end of the checkpoint in flight, or of the writer, wakes us */
-	if (sc_progress_wants_attempt() || rescale)
+	if (sc_progress_wants_attempt() || rescale || lacks_new)
 		retry_at = earliest;
 	else if (retry_at == 0)
 		return;
@@ -475,6 +533,8 @@ restart_if_due(void)
 		return;
 	if (rescale)
 		restart_attempt("the queries are shared out among the tasks anew");
+	if (lacks_new)
+		restart_attempt("a new query begins with the history of its stream");
 	if (sc_progress_wants_attempt() || sc_progress_retry_may_succeed())
 		restart_attempt("a query begins again from its last checkpoint");
 	loop_timeout = sc_moment_wait_ms(sc_progress_attempt_due());
@@ -499,7 +559,8 @@ trigger_if_due(void)
 	long		timeout = NET_MS;
 	int64		leaving[SC_WIRE_LEFT_OUT];
 
-	if (kind != NULL)
+	/* at the end of a history the reader wakes us */
+	if (kind != NULL || is_reading_history())
 		return;
 	kind = due_kind(&timeout);
 	if (kind == NULL)
@@ -588,7 +649,7 @@ static void
 advance_if_idle(void)
 {
 	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
-	long		timeout = sc_idle_advance(kind == NULL && !work);
+	long		timeout = is_reading_history() ? -1 : sc_idle_advance(kind == NULL && !work);
 
 	if (timeout >= 0)
 		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);

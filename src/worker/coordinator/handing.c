@@ -98,6 +98,7 @@ make_job(void *arg)
 	job->checkpoint_id = pending->checkpoint_id;
 	job->lsn = collected->lsn;
 	job->has_rows = collected->has_rows;
+	job->has_history = collected->has_history;
 	job->others_wait = any_other(collected->query_id);
 	job->offset = collected->offset;
 	part = collected->part;
@@ -183,7 +184,7 @@ note_committed(ScPendingCheckpoint *pending)
 	ScProgress *progress = sc_progress_get(job->query_id);
 
 	progress->lsn = job->lsn;
-	progress->with_others = false;
+	progress->with_others = progress->is_new = false;
 	if (job->has_rows)
 	{
 		progress->suspect = false;
@@ -202,6 +203,7 @@ take_back(ScPendingCheckpoint *pending)
 	ScFailure  *failure;
 
 	sc_collect_return_part(pending, collected, part, nrows);
+	collected->has_history |= job->has_history;
 	if (job->result == SC_WRITER_GAVE_UP)
 		collected->no_writer = true;
 	else if (!collected->refused)

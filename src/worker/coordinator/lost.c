@@ -24,8 +24,9 @@
 static bool
 stays_behind(const ScProgress *progress)
 {
-	/* one that is to come is another pipeline's to judge */
-	if (progress->life.state == SC_QUERY_LOST || progress->life.state == SC_QUERY_INCOMING || progress->placed || progress->later || (progress->with_others && !progress->left))
+	/* one that is new has nothing to lose, and one that is to come is another pipeline's to judge */
+	if (progress->is_new || progress->life.state == SC_QUERY_LOST || progress->life.state == SC_QUERY_INCOMING ||
+		progress->placed || progress->later || (progress->with_others && !progress->left))
 		return false;
 	return !XLogRecPtrIsInvalid(progress->lsn) &&
 		(!sc_query_runs(&progress->life) ||

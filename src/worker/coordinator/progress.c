@@ -160,6 +160,24 @@ sc_progress_load(int32 pipeline_id, List *offsets)
 	}
 }
 
+void
+sc_progress_load_new(const ScQuery *query, bool runs, XLogRecPtr start)
+{
+	const ScFailureRow *failure = sc_find_by_id(sc_failure_list(), query->query_id);
+	ScProgress *entry = sc_progress_get(query->query_id);
+
+	entry->owner = query->owner;
+	entry->is_new = true;
+	entry->lsn = runs ? start : InvalidXLogRecPtr;
+	sc_query_begin(&entry->life, state_at_begin(runs, failure));
+	entry->failures = sc_strikes_of(query->query_id);
+	if (failure)
+	{
+		entry->failures = Max(entry->failures, failure->failures);
+		entry->failed_lsn = failure->row_lsn;
+	}
+}
+
 /*
  * "lsn", or what is behind it of the queries that count.  With "all" those that aren't lost, because they
  * hold WAL; else those that run or are about to, because sync() waits for them.
@@ -298,4 +316,63 @@ sc_progress_wants_attempt(void)
 			return true;
 	}
 	return false;
+}
+
+/* ---------- queries that are new ---------- */
+
+bool
+sc_progress_lacks_new(int32 pipeline_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline_id))
+	{
+		const ScQuery *query = lfirst(lc);
+
+		if (query->backfill && !query->paused && !find(query->query_id) && !sc_offset_exists(query->query_id))
+			return true;
+	}
+	return false;
+}
+
+/* One whose part waits may do so for ever. */
+static bool
+has_history(const ScProgress *entry)
+{
+	return entry->is_new && sc_query_runs(&entry->life) && entry->life.state != SC_QUERY_WAITING;
+}
+
+bool
+sc_progress_has_history(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		if (has_history(lfirst(lc)))
+			return true;
+	}
+	return false;
+}
+
+/* False too if no history is on its way. */
+bool
+sc_progress_history_is_for_nobody(void)
+{
+	bool		any = false;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		const ScProgress *entry = lfirst(lc);
+		const ScQuery *query;
+
+		if (!has_history(entry))
+			continue;
+		any = true;
+		query = sc_query_by_id(entry->query_id, true);
+		if (query && !query->paused)
+			return false;
+	}
+	return any;
 }

@@ -13,6 +13,7 @@
 #define SC_WORKER_COORDINATOR_PROGRESS_H
 
 #include "access/xlogdefs.h"
+#include "model/catalog.h"
 #include "nodes/pg_list.h"
 #include "worker/coordinator/query_state.h"
 
@@ -24,6 +25,8 @@ typedef struct ScProgress
 	/* where it is: see sc_progress_lsn() */
 	XLogRecPtr	lsn;			/* committed offset; invalid: none yet */
 	bool		with_others;	/* it is the last checkpoint's LSN, whatever "lsn" says */
+	bool		is_new;			/* it has no offset: until its first part is written it holds the WAL from "lsn" on, where
+								 * the log goes on behind its history; invalid: nothing of it is read */
 
 	/* its failures */
 	int			failures;		/* in a row */
@@ -49,6 +52,9 @@ typedef struct ScProgress
  * (ScOffset *) run.
  */
 extern void sc_progress_load(int32 pipeline_id, List *offsets);
+
+/* The same of a query that is new; "runs": its history is read in this attempt, which reads the log from "start" on. */
+extern void sc_progress_load_new(const ScQuery *query, bool runs, XLogRecPtr start);
 
 /* The query's entry, made where there is none: healthy, without an offset. */
 extern ScProgress *sc_progress_get(int64 query_id);
@@ -97,6 +103,14 @@ extern bool sc_progress_retry_may_succeed(void);
  * Needs a transaction.
  */
 extern void sc_progress_review(int32 pipeline_id);
+
+/*
+ * Of queries that are new: is one there that this attempt knows nothing of?  Are the history and the first part of one on
+ * their way?  And is none of those wanted any more, as the catalogs say?  Needs a transaction, but for the second.
+ */
+extern bool sc_progress_lacks_new(int32 pipeline_id);
+extern bool sc_progress_has_history(void);
+extern bool sc_progress_history_is_for_nobody(void);
 
 /* Does a query need a new attempt as soon as may be (sc_query_wants_attempt)? */
 extern bool sc_progress_wants_attempt(void);

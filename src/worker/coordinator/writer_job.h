@@ -30,6 +30,7 @@ typedef struct ScWriterJob
 	int64		checkpoint_id;
 	XLogRecPtr	lsn;			/* where the query is with the part */
 	bool		has_rows;
+	bool		has_history;
 	bool		others_wait;	/* the pipeline has other queries, which may need the writer */
 	ScOffset	offset;
 	ScPartPlace place;

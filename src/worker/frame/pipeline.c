@@ -251,12 +251,9 @@ sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 timeout_us)
 	return pg_atomic_read_u64(&pipeline->committed);
 }
 
-/*
- * Returns when the pipeline has committed all up to "marker"; fails at the deadline, and if it can't
- * run.
- */
+/* Returns when the pipeline has committed all up to "marker" of the queries that it runs; fails as sync_pipeline. */
 static void
-sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
+sync_running(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 {
 	ScPipelineShared *pipeline = running_pipeline(catalog->pipeline_id, catalog->name);
 
@@ -283,6 +280,52 @@ sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 			raise_timeout(pipeline, catalog->name, "sync()");
 	}
 	ConditionVariableCancelSleep();
+}
+
+/* A query whose history isn't in its results yet, or NULL.  One that is paused or has failed doesn't count. */
+static const ScQuery *
+find_new(int32 pipeline_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_new_queries(pipeline_id))
+	{
+		if (sc_new_query_runs(lfirst(lc)))
+			return lfirst(lc);
+	}
+	return NULL;
+}
+
+/* Always raises an error. */
+static void
+raise_new(const ScQuery *query)
+{
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("sync() timed out while query \"%s\" begins with the rows of \"%s\"",
+					get_rel_name(query->relid), get_rel_name(query->stream_relid)),
+			 errhint("See the view stream_ckpt.queries; a larger timeout may do.")));
+}
+
+/*
+ * Returns when the pipeline has committed all up to "marker", with the history of queries that begin with one; fails at
+ * the deadline, and if it can't run.
+ */
+static void
+sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
+{
+	ScPipelineShared *pipeline = running_pipeline(catalog->pipeline_id, catalog->name);
+	const ScQuery *new;
+
+	while ((new = find_new(catalog->pipeline_id)) != NULL)
+	{
+		check_can_run(pipeline, catalog->name);
+		if (!wait_for_change(pipeline, deadline))
+			raise_new(new);
+	}
+	ConditionVariableCancelSleep();
+	sync_running(catalog, marker, deadline);
 }
 
 /* Is the query's committed offset before "marker"?  A query without one has had no rows yet. */

@@ -41,6 +41,26 @@ typedef enum ScStatus
 	SC_STATUS_GONE				/* the pipeline or the extension was dropped */
 } ScStatus;
 
+/* What the reader does for queries that are new, before it decodes. */
+typedef enum ScHistoryPhase
+{
+	SC_HISTORY_NONE,			/* nothing (any more) */
+	SC_HISTORY_WAITING,			/* for the tables' locks, and commits that nobody sees yet */
+	SC_HISTORY_ORDERING,		/* the first pass: event times */
+	SC_HISTORY_SCANNING			/* the rows */
+} ScHistoryPhase;
+
+/* The history being read: written by the reader (at first by the coordinator), torn reads are harmless: for the views. */
+typedef struct ScHistoryShared
+{
+	ScHistoryPhase phase;
+	Oid			relid;			/* the stream */
+	TimestampTz began;
+	int64		rows;			/* of the pass */
+	int64		blocks;			/* of its tables, when it began */
+	int64		blocks_done;
+} ScHistoryShared;
+
 /* A worker's place: written by the worker itself when it comes and goes. */
 typedef struct ScWorkerPlace
 {
@@ -125,6 +145,8 @@ typedef struct ScPipelineShared
 
 	/* reader -> sessions; written by the reader only */
 	ScMoment	behind_since;	/* there is flushed WAL to be read; 0: nothing */
+
+	ScHistoryShared history;
 
 	/* reader -> coordinator */
 	pg_atomic_uint64 decoded_lsn;	/* end of the last record read */

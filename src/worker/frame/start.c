@@ -47,6 +47,28 @@ sc_active_offsets(int32 pipeline_id)
 	return result;
 }
 
+List *
+sc_new_queries(int32 pipeline_id)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline_id))
+	{
+		ScQuery    *query = lfirst(lc);
+
+		if (query->backfill && !sc_offset_exists(query->query_id))
+			result = lappend(result, query);
+	}
+	return result;
+}
+
+bool
+sc_new_query_runs(const ScQuery *query)
+{
+	return !query->paused && !sc_failure_stops(sc_find_by_id(sc_failure_list(), query->query_id));
+}
+
 XLogRecPtr
 sc_start_position(int32 pipeline_id, List *offsets)
 {

@@ -7,6 +7,7 @@
 #define SC_WORKER_FRAME_START_H
 
 #include "access/xlogdefs.h"
+#include "model/catalog.h"
 #include "nodes/pg_list.h"
 #include "worker/frame/shared.h"
 
@@ -15,6 +16,13 @@
  * that have one, aren't paused, haven't failed and aren't lost.
  */
 extern List *sc_active_offsets(int32 pipeline_id);
+
+/*
+ * The pipeline's queries (ScQuery *) that begin with their stream's history and have no offset yet; and do they run,
+ * when the pipeline starts?
+ */
+extern List *sc_new_queries(int32 pipeline_id);
+extern bool sc_new_query_runs(const ScQuery *query);
 
 /*
  * Lost queries whose gap was accepted go on behind the last checkpoint.  At the beginning of an

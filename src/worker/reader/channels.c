@@ -19,6 +19,7 @@
 static shm_mq_handle *queues[SC_MAX_TASKS];
 static int	nqueues;
 static void (*wait_for_room) (void);
+static int	nsent;				/* so many queues have the message; with others only while it is being sent */
 static int64 nrows;				/* since sc_channels_take_rows() */
 static char *copy;				/* of a message without some rows */
 static Size copy_size;
@@ -118,21 +119,21 @@ send_some_rows(const char *data, Size len)
 	Size		rest = 0;		/* length of the copy, if it is the one without any rows */
 
 	look_at_rows(data, len, &all, &some);
-	for (int i = 0; i < nqueues; i++)
+	for (; nsent < nqueues; nsent++)
 	{
-		uint32		bit = UINT32_C(1) << i;
+		uint32		bit = UINT32_C(1) << nsent;
 		Size		copied = rest;
 
 		if (all & bit)
 		{
-			send_to(queues[i], data, len);
+			send_to(queues[nsent], data, len);
 			continue;
 		}
 		if (copied == 0 || (some & bit))
 			copied = copy_rows_of(bit, data, len);
 		rest = some & bit ? 0 : copied;
 		if (copied > sizeof(ScWireHeader))
-			send_to(queues[i], copy, copied);
+			send_to(queues[nsent], copy, copied);
 	}
 }
 
@@ -141,12 +142,13 @@ sc_channels_send(void *arg, const char *data, Size len)
 {
 	const ScWireHeader *header = (const ScWireHeader *) data;
 
-	nrows += header->nrows;
 	if (nqueues > 1 && header->nrows > 0 && ~sc_capture_tasks_of_all() & ((UINT32_C(1) << nqueues) - 1))
-	{
 		send_some_rows(data, len);
-		return;
+	else
+	{
+		for (; nsent < nqueues; nsent++)
+			send_to(queues[nsent], data, len);
 	}
-	for (int i = 0; i < nqueues; i++)
-		send_to(queues[i], data, len);
+	nsent = 0;
+	nrows += header->nrows;
 }

@@ -15,7 +15,8 @@ extern void sc_channels_open(dsm_segment *segment, int ntasks, void (*wait) (voi
 
 /*
  * Sends a message of a batch (wire/batch.h), as its "send": to every task what it needs.  Waits for room; ends the
- * process if a task has ended.
+ * process if a task has ended.  After an error of "wait" the same message must be sent again, before any other: then it
+ * goes on where it was.
  */
 extern void sc_channels_send(void *arg, const char *data, Size len);
 

@@ -36,6 +36,7 @@
 #include "worker/frame/queues.h"
 #include "worker/frame/workers.h"
 #include "worker/reader/channels.h"
+#include "worker/reader/history.h"
 
 #define POLL_MS			1000	/* the net below wake-ups */
 #define CONFIRM_POLL_MS 200		/* while a commit record isn't flushed */
@@ -97,6 +98,7 @@ reader_main(void)
 	start = sc_queues_start(segment);
 	offsets = sc_queues_offsets(segment, &noffsets);
 	prepare(offsets, sc_queues_placements(segment), noffsets);
+	sc_history_read(batch, start, offsets, noffsets);
 	decoder = sc_decoder_start(sc_my_pipeline->pipeline_id, start, batch);
 	sc_decoder_leave_out(decoder, sc_own_rows_contain);
 	sc_decoder_place(decoder, tasks_of_query);
@@ -141,7 +143,7 @@ keep_freed_memory(void)
 
 /*
  * The max_ahead of a stream at "start", or, what comes to the same, where the first of its queries
- * goes on; that of the catalogs if none has been anywhere yet.
+ * goes on; that of the catalogs if none has been anywhere yet, but is new.
  */
 static int64
 max_ahead_at_start(const ScStream *stream, const ScOffset *offsets, int noffsets)
@@ -150,7 +152,7 @@ max_ahead_at_start(const ScStream *stream, const ScOffset *offsets, int noffsets
 
 	for (int i = 0; i < noffsets; i++)
 	{
-		if (offsets[i].stream_relid == stream->relid && (!first || offsets[i].lsn < first->lsn))
+		if (offsets[i].stream_relid == stream->relid && !offsets[i].history && (!first || offsets[i].lsn < first->lsn))
 			first = &offsets[i];
 	}
 	return first ? first->options.max_ahead : stream->options.max_ahead;
@@ -200,6 +202,7 @@ wait_for_room(void)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	sc_history_look();
 	(void) confirm();
 }
 

@@ -448,7 +448,7 @@ sc_task_query_drop(int64 query_id)
 
 /* Takes no more rows; the next barrier is its last. */
 void
-sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
+sc_task_query_pause(int64 query_id, TransactionId xid, XLogRecPtr lsn)
 {
 	ScTaskQuery *query = find(query_id);
 
@@ -456,7 +456,7 @@ sc_task_query_pause(int64 query_id, XLogRecPtr lsn)
 	 * A query that was resumed since may read the message again.  One that is paused was resumed in between,
 	 * and paused again, before a barrier came: it goes on from the first place, where its rows end.
 	 */
-	if (!query || query->paused || lsn <= query->offset)
+	if (!query || query->paused || lsn <= query->offset || sc_task_query_has_seen(query, xid, lsn))
 		return;
 	query->paused = true;
 	query->offset = lsn;

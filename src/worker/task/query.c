@@ -256,6 +256,7 @@ sc_task_query_restore(ScTaskQuery *query, const ScOffset *offset)
 {
 	ScEnv		env;
 
+	sc_task_query_restore_seen(query, offset);
 	if (query->place.number == 0)
 		restore_counters(query, offset);
 	query->offset = offset->lsn;
@@ -356,16 +357,32 @@ stops_at_end(ScTaskQuery *query)
 	return true;
 }
 
+bool
+sc_task_query_skips(ScTaskQuery *query, const ScWireBegin *begin)
+{
+	if (unlikely(OidIsValid(begin->history)))
+		return query->history != SC_HISTORY_COMING || begin->history != query->definition->stream_relid;
+	return query->paused || begin->end_lsn <= query->offset ||
+		(unlikely(query->seen != NULL) && sc_task_query_has_seen(query, begin->xid, begin->end_lsn));
+}
+
+/* Another transaction's rows follow, or more of the history. */
 static void
 begin_transaction(ScTaskQuery *query, const ScWireBegin *begin)
 {
-	query->moved = sc_engine_begin_transaction(query->engine, begin->commit_time);
-}
-
-bool
-sc_task_query_skips(const ScTaskQuery *query, const ScWireBegin *begin)
-{
-	return query->paused || begin->end_lsn <= query->offset;
+	query->skipping = sc_task_query_skips(query, begin);
+	if (unlikely(OidIsValid(begin->history)))
+	{
+		/* the rows of all of a history are numbered, as those of a transaction */
+		if (!query->skipping)
+			query->transaction = begin->end_lsn;
+		query->moved = false;
+		return;
+	}
+	query->transaction = begin->end_lsn;
+	query->ordinal = 0;
+	if (!query->skipping)
+		query->moved = sc_engine_begin_transaction(query->engine, begin->commit_time);
 }
 
 /*
@@ -386,11 +403,7 @@ run_records_of(ScTaskQuery *query, bool joined)
 					run_row(query, record, joined);
 				break;
 			case SC_WIRE_BEGIN:
-				query->transaction = ((ScWireBegin *) SC_WIRE_BODY(record))->end_lsn;
-				query->ordinal = 0;
-				query->skipping = sc_task_query_skips(query, (const ScWireBegin *) SC_WIRE_BODY(record));
-				if (!query->skipping)
-					begin_transaction(query, (const ScWireBegin *) SC_WIRE_BODY(record));
+				begin_transaction(query, (const ScWireBegin *) SC_WIRE_BODY(record));
 				break;
 			case SC_WIRE_COMMIT:
 				if (query->skipping)
@@ -552,12 +565,13 @@ reset_watermark(ScTaskQuery *query)
 	sc_engine_reset(query->engine, event_time);
 }
 
-/* Is the query there, when the message comes?  One that goes on from behind it knows of it. */
+/* Is the query there, when the message comes?  One that goes on from behind it, or began with its effect, knows of it. */
 static bool
-concerns(const ScTaskQuery *query, const ScWireControl *control)
+concerns(ScTaskQuery *query, const ScWireControl *control)
 {
 	return control->control.stream_relid == query->definition->stream_relid &&
-		!query->paused && control->end_lsn > query->offset;
+		!query->paused && control->end_lsn > query->offset &&
+		!sc_task_query_has_seen(query, control->xid, control->end_lsn);
 }
 
 void

@@ -257,6 +257,7 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 		add_rescaled(query);
 	query->rescaled = false;
 	sc_rows_flush(&query->rows);
+	sc_task_query_add_seen(query);
 	note_offset(query, checkpoint_id, lsn);
 	if (query->snapshot == NULL)
 		add_offset(query);

@@ -184,6 +184,12 @@ process_message(const char *data, Size len)
 		case SC_WIRE_LAYOUT:
 			sc_task_layout_set(first);
 			break;
+		case SC_WIRE_HISTORY:
+			sc_task_history_begin((const ScWireHistory *) SC_WIRE_BODY(first));
+			break;
+		case SC_WIRE_HISTORY_END:
+			sc_task_history_end((const ScWireHistoryEnd *) SC_WIRE_BODY(first));
+			break;
 		case SC_WIRE_CONTROL:
 			process_control((const ScWireControl *) SC_WIRE_BODY(first));
 			break;
@@ -283,7 +289,7 @@ process_control(const ScWireControl *control)
 			sc_task_query_drop(control->control.query_id);
 			break;
 		case SC_CONTROL_PAUSE_QUERY:
-			sc_task_query_pause(control->control.query_id, control->end_lsn);
+			sc_task_query_pause(control->control.query_id, control->xid, control->end_lsn);
 			break;
 		case SC_CONTROL_ALTER_STREAM:
 			sc_task_queries_alter(control);

@@ -8,6 +8,7 @@
 
 #include "ckpt/retained_row.h"
 #include "ckpt/offset.h"
+#include "ckpt/seen.h"
 #include "exec/engine.h"
 #include "state/changelog.h"
 #include "wire/batch.h"
@@ -21,6 +22,14 @@ typedef enum ScStale
 	SC_MAYBE_STALE,				/* if its view, or the row type that it reads, is another now */
 	SC_STALE
 } ScStale;
+
+/* What a query has of its stream's history, with which a new one begins (history.c). */
+typedef enum ScHistoryState
+{
+	SC_HISTORY_COMPLETE,		/* all, or it began without */
+	SC_HISTORY_WANTED,			/* nothing yet */
+	SC_HISTORY_COMING			/* some of it */
+} ScHistoryState;
 
 /* A query that the task runs.  Allocated in its own context, freed as a whole. */
 typedef struct ScTaskQuery
@@ -48,6 +57,9 @@ typedef struct ScTaskQuery
 	int			nlater;			/* so many times in a row it had no part, as it was emitting */
 	bool		touched;		/* since its last part: set by whoever changes its state, or sends something
 								 * of it.  What its offset says is compared */
+	ScHistoryState history;
+	ScSeen	   *seen;			/* transactions that are in its history; NULL: none that may still come */
+	ScSeen	   *unsent_seen;	/* the same, for its next part, which is the first one; NULL: it was sent */
 	ScOffset	sent;			/* in the last part of this attempt, up to date by what it said since; query_id
 								 * 0: there was none */
 	uint64		access_checked; /* access.c; 0: never */
@@ -136,7 +148,7 @@ extern void sc_task_query_create(const ScWireControl *control);
 extern void sc_task_queries_alter(const ScWireControl *control);
 extern void sc_task_queries_reset(const ScWireControl *control);
 extern void sc_task_query_drop(int64 query_id);
-extern void sc_task_query_pause(int64 query_id, XLogRecPtr lsn);
+extern void sc_task_query_pause(int64 query_id, TransactionId xid, XLogRecPtr lsn);
 /* The barrier at "lsn" is its last one, because it moves to another pipeline. */
 extern void sc_task_query_leave(int64 query_id, XLogRecPtr lsn);
 
@@ -221,6 +233,17 @@ extern void sc_task_query_compile(ScTaskQuery *query);
 /* Marks the query if anything was heard since it began to be compiled: it wasn't in the list. */
 extern void sc_task_query_catch_up(ScTaskQuery *query);
 
+/* history.c: a stream's history comes, and has come; and what a query's rows are */
+
+extern void sc_task_history_begin(const ScWireHistory *history);
+extern void sc_task_history_end(const ScWireHistoryEnd *end);
+/* What its log says of the query's history, which it goes on behind. */
+extern void sc_task_query_restore_seen(ScTaskQuery *query, const ScOffset *offset);
+/* Puts it into the query's first part. */
+extern void sc_task_query_add_seen(ScTaskQuery *query);
+/* Is the transaction, or message, with this top-level xid in the history? */
+extern bool sc_task_query_has_seen(ScTaskQuery *query, TransactionId xid, XLogRecPtr end_lsn);
+
 /*
  * stale.c: compiles the query again if anything that it is made of has changed, with the
  * state that it has.  To be called between two rows, before anything is computed in a
@@ -237,7 +260,7 @@ extern void sc_task_check_access(ScTaskQuery *query);
 extern bool sc_task_access_is_checked(const ScTaskQuery *query);
 
 /* query.c: is the transaction that begins one that is in already, or not to be? */
-extern bool sc_task_query_skips(const ScTaskQuery *query, const ScWireBegin *begin);
+extern bool sc_task_query_skips(ScTaskQuery *query, const ScWireBegin *begin);
 
 /* joined.c */
 
