@@ -150,7 +150,7 @@ sub commit_at
 	my ($table, $minutes) = @_;
 	return sql(q(SELECT pg_replication_origin_session_setup('clock')), 'BEGIN',
 		"SELECT pg_replication_origin_xact_setup('0/1', timestamptz '$base' + $minutes * interval '1 minute')",
-		"INSERT INTO $table VALUES ($minutes)", 'COMMIT');
+		"INSERT INTO $table VALUES ($minutes)", 'COMMIT', 'SELECT pg_replication_origin_session_reset()');
 }
 sub windows
 {
@@ -197,11 +197,88 @@ sync_pipelines($node);
 is(windows('c_update'), '0+60: 10,50 60+60: -30,59,70,71 120+60: 130 180+60: 190 525600+60: 135,525600', 'reset_watermark() has them back in their windows');
 is(column('c_update', 'late_rows'), 1, 'but for windows that were over already');
 
+# where the watermark is can be between two windows
+sql('CREATE TABLE g (minute int)', q(SELECT stream_ckpt.attach_stream('g', processing_time => true)));
+create_query($node, 'g_hop', 'g', emit => 'update', select => 'SELECT ' . ($list =~ s/FROM c/FROM g/r) . ".hop($ct, '1 hour', '20 minutes') w GROUP BY w.window_start, w.window_end");
+wait_running($node);
+commit_at('g', $_) for 10, 50, 15;
+sync_pipelines($node);
+is(windows('g_hop'), '0+20: 10 60+20: 15', 'a commit whose window is over, while there is none: it is in the next one');
+is(join(' ', map { column('g_hop', $_) } qw(moved_rows late_rows)), '1 0', 'which is said');
+
+#
+# The same around the clock's own time
+#
+sub commit_from_now
+{
+	my ($table, $interval, $k) = @_;
+	return sql(q(SELECT pg_replication_origin_session_setup('clock')), 'BEGIN',
+		"SELECT pg_replication_origin_xact_setup('0/1', clock_timestamp() + interval '$interval')",
+		"INSERT INTO $table VALUES ($k)", 'COMMIT', 'SELECT pg_replication_origin_session_reset()');
+}
+sub wait_closed
+{
+	my ($name, $what) = @_;
+	return wait_until($node, "SELECT groups = 0 FROM stream_ckpt.queries WHERE query = '$name'::regclass", $what);
+}
+sql('CREATE TABLE d (k int)', q(SELECT stream_ckpt.attach_stream('d', processing_time => true)));
+create_query($node, 'd_close', 'd', select => "SELECT w.window_start, w.window_end, count(*) AS n FROM d, stream_ckpt.tumble($ct, '1 second') w GROUP BY w.window_start, w.window_end");
+create_query($node, 'd_rows', 'd', emit => 'rows', select => "SELECT w.window_start, k FROM d, stream_ckpt.tumble($ct, '1 second') w");
+wait_running($node);
+sql('INSERT INTO d VALUES (0)');
+for my $lag (1, 2)
+{
+	commit_from_now('d', '-10 minutes', $lag);
+	sync_pipelines($node);
+	wait_closed('d_close', "$lag: a window with a commit that came late closes by the clock");
+	is(sql('SELECT max(window_end) <= clock_timestamp() FROM d_close'), 't', "$lag: not before its time");
+	cmp_ok(sql(q(SELECT watermark <= clock_timestamp() FROM stream_ckpt.queries WHERE query = 'd_close'::regclass)), 'eq', 't', "$lag: the watermark isn't ahead of the clock");
+	sql('INSERT INTO d VALUES (0)');
+	sync_pipelines($node);
+	is(column('d_close', 'moved_rows'), $lag, "$lag: it is moved, and no commit of now is");
+}
+commit_from_now('d', '3 seconds', 3);
+sync_pipelines($node);
+wait_closed('d_close', 'a window that is ahead of the clock closes');
+is(sql('SELECT max(window_end) <= clock_timestamp() FROM d_close'), 't', 'when the clock has come to its end');
+is(column('d_rows', 'moved_rows'), 0, 'a query without groups moves none');
+is(sql(q(SELECT stream_ckpt.verify('d_rows'))), 0, 'and has the windows of its definition');
+
+# a commit far ahead, and reset_watermark() without a time
+sql('CREATE TABLE h (k int)', q(SELECT stream_ckpt.attach_stream('h', processing_time => true)));
+create_query($node, 'h_close', 'h', select => "SELECT w.window_start, w.window_end, count(*) AS n FROM h, stream_ckpt.tumble($ct, '1 ms') w GROUP BY w.window_start, w.window_end");
+create_query($node, 'h_session', 'h', emit => 'update', select => "SELECT w.window_start, w.window_end, k, count(*) AS n FROM h, stream_ckpt.session($ct, '1 hour') w GROUP BY w.window_start, w.window_end, k");
+wait_running($node);
+sql('INSERT INTO h VALUES (1)');
+commit_from_now('h', '1 year', 2);
+sql('INSERT INTO h VALUES (1)');
+sync_pipelines($node);
+is(column('h_close', 'moved_rows'), 1, 'after a commit far ahead those of now are moved');
+for my $times (1, 2)
+{
+	sql(q(SELECT stream_ckpt.reset_watermark('h')));
+	sql('INSERT INTO h VALUES (1)');
+	sync_pipelines($node);
+	is(column('h_close', 'moved_rows'), 1, "reset_watermark() without a time goes back to now: $times");
+	is(column('h_session', 'late_rows'), $times, "who would join a session that is over is late: $times");
+}
+is(sql('SELECT count(*) FROM h_session WHERE k = 1'), 2, 'no session is opened beside it');
+
+# an origin without a time
+sql('CREATE TABLE o (k int)', q(SELECT stream_ckpt.attach_stream('o', processing_time => true)));
+create_query($node, 'o_update', 'o', emit => 'update', select => "SELECT w.window_start, w.window_end, count(*) AS n FROM o, stream_ckpt.tumble($ct, '1 second') w GROUP BY w.window_start, w.window_end");
+wait_running($node);
+sql(q(SELECT pg_replication_origin_session_setup('clock')), 'INSERT INTO o VALUES (1)', 'SELECT pg_replication_origin_session_reset()');
+sync_pipelines($node);
+is(sql(q(SELECT stream_ckpt.verify('o_update'))), 0, 'a commit with an origin that has no time is at its own');
+is(sql(q(SELECT window_start > now() - interval '1 hour' FROM o_update)), 't', 'which is now');
+
 #
 # Rows from before: no truth
 #
 sql('CREATE TABLE b (k int)', q(SELECT stream_ckpt.attach_stream('b', processing_time => true)));
 create_query($node, 'b_counts', 'b', emit => 'update', select => "SELECT w.window_start, k, count(*) AS n FROM b, stream_ckpt.tumble($ct, '1 hour') w GROUP BY w.window_start, k");
+create_query($node, 'b_total', 'b', emit => 'update', select => 'SELECT k, count(*) AS n FROM b GROUP BY k');
 sql('INSERT INTO b VALUES (1)');
 sync_pipelines($node);
 is(sql(q(SELECT stream_ckpt.verify('b_counts'))), 0, 'verify() has the truth');
@@ -212,6 +289,7 @@ sql('INSERT INTO b VALUES (1)');
 sync_pipelines($node);
 is(sql('SELECT sum(n) FROM b_counts'), 2, 'the query needs no track_commit_timestamp');
 like((try_psql($node, q(SELECT stream_ckpt.verify('b_counts'))))[2], qr/only if track_commit_timestamp is on/, 'verify() does');
+is(sql(q(SELECT stream_ckpt.verify('b_total'))), 0, 'but not of a query without windows');
 like((try_psql($node, 'TABLE b_counts_definition'))[2], qr/times of commits are not kept/, 'and so does the definition');
 $node->append_conf('postgresql.conf', 'track_commit_timestamp = on');
 $node->restart;

@@ -91,9 +91,6 @@ check_counters(ScQuery *query)
 			   "Compare with a query over a table that gets the same rows.");
 	if (query->ttl > 0)
 		refuse(query, "Its groups begin anew after their ttl, and its definition counts all rows.", NULL);
-	if (sc_stream_by_relid(query->stream_relid, false)->processing_time && !track_commit_timestamp)
-		refuse(query, "Its windows are those of the times of commits, which the server keeps only if track_commit_timestamp is on.",
-			   "Set track_commit_timestamp = on, and restart the server; rows that were committed before stay without.");
 	if (query->preexisting_rows)
 		refuse(query, "The stream held rows when the query began, or lost some since; they are not part of it.",
 			   "Compare with a query over the rows since then.");
@@ -365,12 +362,15 @@ explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 				 errhint("Call stream_ckpt.sync() first.")));
 }
 
-/* Fails if the times of commits that the query's windows are made of aren't known any more.  Needs SPI. */
+/* Fails if the times of commits that the query's windows are made of, if they are, aren't known.  Needs SPI. */
 static void
-check_commit_times(ScQuery *query)
+check_commit_times(ScQuery *query, const ScDefinition *definition)
 {
-	if (!sc_stream_by_relid(query->stream_relid, false)->processing_time)
+	if (!definition->processing_time || !sc_assigner_has_windows(&definition->window))
 		return;
+	if (!track_commit_timestamp)
+		refuse(query, "Its windows are those of the times of commits, which the server keeps only if track_commit_timestamp is on.",
+			   "Set track_commit_timestamp = on, and restart the server; rows that were committed before stay without.");
 	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s WHERE stream_ckpt.commit_time(xmin) IS NULL",
 							 sc_qualified_name(query->stream_relid)), false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look at the rows' commit times");
@@ -426,17 +426,16 @@ rethrow_others(ErrorData *error)
 
 /*
  * The same, of any query.  That of sessions is made of the definition's text, as PostgreSQL shows it of the view, and there is
- * some that PostgreSQL doesn't read again.  "joins": it reads other tables than the stream, too.  Needs SPI.
+ * some that PostgreSQL doesn't read again.  Needs SPI.
  */
 static char *
-readable_command(ScQuery *query, ScOffset *offset, bool *joins)
+readable_command(ScQuery *query, ScDefinition *definition, ScOffset *offset)
 {
-	Reading		reading = {.query = query,.definition = sc_definition_load(query),.offset = offset};
+	Reading		reading = {.query = query,.definition = definition,.offset = offset};
 	ErrorData  *error;
 
-	*joins = reading.definition->source != NULL;
-	if (reading.definition->window.kind != SC_WINDOW_SESSION)
-		return make_command(query, reading.definition, offset);
+	if (definition->window.kind != SC_WINDOW_SESSION)
+		return make_command(query, definition, offset);
 	error = sc_subtransaction_try(read_step, &reading, rethrow_others);
 	if (error != NULL)
 		refuse(query, psprintf("The truth of sessions is made of the definition's text, and PostgreSQL cannot read the text that it shows of the view: %s.", error->message),
@@ -453,12 +452,12 @@ Datum
 stream_ckpt_verify(PG_FUNCTION_ARGS)
 {
 	ScQuery    *query;
+	ScDefinition *definition;
 	ScOffset   *offset;
 	ScEnv		env;
 	char	   *command;
 	Oid			caller = GetUserId();
 	int64		differences;
-	bool		joins;
 
 	sc_refuse_in_worker("verify()");
 	query = sc_query_by_relid(PG_GETARG_OID(0), false);
@@ -468,12 +467,13 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 
 	sc_env_enter(&env, query->owner, query->settings);
 	SPI_connect();
-	command = readable_command(query, offset, &joins);
-	check_commit_times(query);
+	definition = sc_definition_load(query);
+	check_commit_times(query, definition);
+	command = readable_command(query, definition, offset);
 	if (SPI_execute(command, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
 	differences = DatumGetInt64(sc_first_value(1, NULL));
-	if (differences > 0 && joins)
+	if (differences > 0 && definition->source != NULL)
 		ereport(NOTICE,
 				(errmsg("the truth of \"%s\" is that of the joined tables as they are now", get_rel_name(query->relid)),
 				 errdetail("Rows of the stream were joined with what the tables held when they were processed. What has changed since counts as differences.")));

@@ -217,7 +217,7 @@ extern void sc_engine_source_changed(ScEngine *engine, Oid relid);
  * A transaction ends.  max_event_time is the greatest event time of its rows in
  * this stream (all rows, WHERE or not, finite ones only), but for those that must not move the
  * watermark; plausible_time the same of those whose event time is plausible; or
- * SC_NO_EVENT_TIME.  Advances the watermark.  With emit close, each window whose end it passes
+ * SC_NO_EVENT_TIME, as it is if event time is that of the commit.  Advances the watermark.  With emit close, each window whose end it passes
  * emits its rows in key order; a window past its allowed lateness emits what changed
  * since, and is freed.
  */

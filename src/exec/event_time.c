@@ -132,12 +132,24 @@ is_too_late(const ScEngine *engine, int64 event_time)
 	return sc_is_past_lateness(end, engine->options.allowed_lateness, engine->watermark);
 }
 
+/* The time of rows whose own window is over: the watermark, or where the next window begins if it is in none. */
+static int64
+time_of_moved(const ScEngine *engine)
+{
+	ScPaneSpan	span;
+
+	if (sc_assigner_pane(&engine->def->window, engine->watermark, &span) && span.none)
+		return span.to;
+	return engine->watermark;
+}
+
 bool
 sc_engine_begin_transaction(ScEngine *engine, int64 commit_time)
 {
-	bool		moved = engine->def->processing_time && is_too_late(engine, commit_time);
+	/* without groups nothing is ever over */
+	bool		moved = engine->def->processing_time && !engine->def->stateless && is_too_late(engine, commit_time);
 
-	engine->commit_time = moved ? engine->watermark : commit_time;
+	engine->commit_time = moved ? time_of_moved(engine) : commit_time;
 	return moved;
 }
 

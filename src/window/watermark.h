@@ -8,7 +8,7 @@
  *
  *	 - a transaction's end, by its rows (ScTransactionTime, made by the reader), but for those that
  *	   are further ahead of their commit than max_ahead; by the time of its commit, if that is its rows' event time;
- *	 - an idle message, by the time that has passed since the stream's last rows;
+ *	 - an idle message, by the time that has passed since the stream's last rows; or to the clock's time, as above;
  *	 - reset_watermark(), and a longer delay: the watermark goes back, or stays where it is.
  *
  * Event times here are finite; who has a row's own asks first.  Sums are saturated: what lies outside
@@ -29,17 +29,14 @@
 typedef struct ScStreamOptions
 {
 	int64		watermark_delay;	/* microseconds, >= 0 */
-	int64		idle_timeout;	/* microseconds, > 0; 0: none */
+	int64		idle_timeout;	/* microseconds, > 0; 0: none; or SC_IDLE_BY_CLOCK */
 	int64		max_ahead;		/* microseconds, >= 0; SC_NO_LIMIT: none */
 } ScStreamOptions;
 
 #define SC_NO_LIMIT			(-1)
 
-/*
- * The idle_timeout of streams whose event time is the time of the commit: the shortest there is.  So their windows close by
- * the clock.
- */
-#define SC_IDLE_BY_CLOCK	1
+/* The idle_timeout of streams whose event time is the time of the commit: their windows close by the clock. */
+#define SC_IDLE_BY_CLOCK	(-1)
 
 /* Event times further ahead of their commit are implausible, if their stream has no limit */
 #define SC_PLAUSIBLE_AHEAD	USECS_PER_DAY

@@ -14,6 +14,7 @@
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/sysattr.h"
+#include "access/xact.h"
 #include "base/compat.h"
 #include "base/process.h"
 #include "base/settings.h"
@@ -101,9 +102,21 @@ plugin_filter_origin(LogicalDecodingContext *ctx, ReplOriginId origin)
 	return origin == DoNotReplicateId || is_forged(ctx->reader, origin);
 }
 
+/*
+ * A transaction with an origin has the origin's time of commit, and none before its session has one: then it is its own,
+ * as for commit timestamps (xact.c).  The record that is being decoded is that of its commit.
+ */
+static void
+complete_commit_time(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+	if (sc_txn_commit_time(txn) == 0 && XLogRecGetRmid(ctx->reader) == RM_XACT_ID)
+		sc_txn_commit_time(txn) = ((xl_xact_commit *) XLogRecGetData(ctx->reader))->xact_time;
+}
+
 static void
 plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 {
+	complete_commit_time(ctx, txn);
 	sc_decoder->begun = false;
 	sc_decoder->controls = NIL;
 }

@@ -13,8 +13,9 @@
  * then, it is void.  One message is logged for each last activity, and none
  * where no window is open: idle streams cost nothing.
  *
- * Streams whose event time is the time of the commit have the shortest time-out there is (SC_IDLE_BY_CLOCK), so that their
- * windows close by the clock.
+ * Streams whose event time is the time of the commit have SC_IDLE_BY_CLOCK for a time-out: a message is due when the clock
+ * has come to where a window closes, and event time goes on to what the clock says then.  The last activity may be ahead of
+ * the clock, or far behind it: a commit can have another server's time.
  *
  * A query's time-out is that of its offset, which follows alter_stream() as the tasks do.
  *-------------------------------------------------------------------------
@@ -45,7 +46,7 @@ typedef struct IdleQuery
 {
 	int64		query_id;
 	Oid			stream;
-	int64		timeout;		/* microseconds; 0: none */
+	int64		timeout;		/* microseconds; 0: none; or SC_IDLE_BY_CLOCK */
 	XLogRecPtr	active_lsn;
 	TimestampTz active_at;
 	ScMoment	noted_at;		/* when we heard of it, */
@@ -135,7 +136,7 @@ sc_idle_note(const ScOffset *offset)
 		query->age = Max(GetCurrentTimestamp() - offset->active_at, 0);
 	}
 	query->timeout = offset->options.idle_timeout;
-	if (query->timeout > 0)
+	if (query->timeout != 0)
 		note_stream(offset->stream_relid);
 	query->active_lsn = offset->active_lsn;
 	query->active_at = offset->active_at;
@@ -159,6 +160,18 @@ idle_for(const IdleQuery *query)
 	return query->age + (sc_moment_now() - query->noted_at);
 }
 
+/* Microseconds until a message would close or free a window of the query, also below 0; NOT_DUE: none would. */
+static int64
+query_due(const IdleQuery *query)
+{
+	int64		after;
+
+	if (query->timeout == SC_IDLE_BY_CLOCK)
+		return query->next_due == PG_INT64_MAX ? NOT_DUE : sc_time_add(query->next_due, -GetCurrentTimestamp());
+	after = sc_idle_after(query->timeout, query->max_event_time, query->next_due);
+	return after == PG_INT64_MAX ? NOT_DUE : after - idle_for(query);
+}
+
 /*
  * Microseconds until a message is due for the stream, and the query that has seen its last
  * activity.  NOT_DUE: nothing is.
@@ -173,17 +186,19 @@ stream_due(const IdleStream *stream, const IdleQuery **last)
 	foreach(lc, queries)
 	{
 		IdleQuery  *query = lfirst(lc);
-		int64		after;
 
 		if (!takes_part(query, stream->relid))
 			continue;
 		if (*last == NULL || query->active_lsn > (*last)->active_lsn)
 			*last = query;
-		after = sc_idle_after(query->timeout, query->max_event_time, query->next_due);
-		if (after != PG_INT64_MAX)
-			due = Min(due, after - idle_for(query));
+		due = Min(due, query_due(query));
 	}
-	return *last != NULL && (*last)->active_lsn == stream->told ? NOT_DUE : Max(due, 0);
+	if (*last == NULL || due == NOT_DUE || (*last)->active_lsn == stream->told)
+		return NOT_DUE;
+	/* a message that isn't behind the last activity is void */
+	if ((*last)->timeout == SC_IDLE_BY_CLOCK)
+		due = Max(due, (*last)->active_at + 1 - GetCurrentTimestamp());
+	return Max(due, 0);
 }
 
 /*
@@ -201,7 +216,7 @@ log_idle(IdleStream *stream, const IdleQuery *last)
 	control.stream_relid = stream->relid;
 	control.idle_since = last_activity;
 	SC_DEBUG_POINT("coordinator_before_idle");
-	control.idle_at = last->active_at + idle_for(last);
+	control.idle_at = last->timeout == SC_IDLE_BY_CLOCK ? GetCurrentTimestamp() : last->active_at + idle_for(last);
 	(void) sc_control_log(&control);
 	stream->told = last_activity;
 	SC_DEBUG_POINT("coordinator_after_idle");

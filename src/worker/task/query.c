@@ -482,14 +482,17 @@ count_summary(ScTaskQuery *query, const ScWireSummary *summary)
 	query->truncates_ignored += summary->truncates;
 }
 
-/* The stream's event time goes on by the transaction's rows. */
+/*
+ * The stream's event time goes on by the transaction's rows.  The time of a commit is the clock's, and which clock is
+ * right nothing says: none counts as plausible, and all windows that close are remembered (window/closed.c).
+ */
 static void
 advance(ScTaskQuery *query, const ScWireCommit *commit, const ScWireSummary *summary)
 {
 	if (!query->definition->processing_time)
 		sc_engine_advance_watermark(query->engine, summary->time.max_event_time, summary->time.plausible_time);
 	else if (summary->rows > 0)
-		sc_engine_advance_watermark(query->engine, commit->commit_time, commit->commit_time);
+		sc_engine_advance_watermark(query->engine, commit->commit_time, SC_NO_EVENT_TIME);
 }
 
 /* May be called again for the same record, after an error in emitting. */
@@ -515,6 +518,17 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 	}
 }
 
+/* Event time at an idle message: what the silence adds; or the clock itself, if it is the time of the commit. */
+static int64
+idle_event_time(const ScTaskQuery *query, const ScWireIdle *idle)
+{
+	int64		event_time = sc_engine_time(query->engine)->max_event_time;
+
+	if (query->definition->processing_time)
+		return Max(event_time, idle->idle_at);
+	return sc_idle_event_time(event_time, idle->idle_at - query->active_at);
+}
+
 /*
  * The stream was idle: its event time goes on with the clock.  What the message
  * was made for must still hold here: no row since then.  May be called again for
@@ -534,7 +548,7 @@ run_idle(ScTaskQuery *query, const ScWireIdle *idle)
 	{
 		if (sc_idle_is_void(&last, idle->idle_since, idle->idle_at))
 			return;
-		event_time = sc_idle_event_time(event_time, idle->idle_at - last.at);
+		event_time = idle_event_time(query, idle);
 		query->active_lsn = idle->end_lsn;
 		query->active_at = idle->idle_at;
 	}
@@ -548,8 +562,8 @@ set_delay(ScTaskQuery *query)
 }
 
 /*
- * The greatest event time becomes what makes the watermark what is asked for.  The stream counts as
- * active: idle messages that were made for something before are void.
+ * The greatest event time becomes what makes the watermark what is asked for; if nothing is, and it is the time of the
+ * commit, that of the reset itself.  The stream counts as active: idle messages that were made for something before are void.
  */
 static void
 reset_watermark(ScTaskQuery *query)
@@ -558,6 +572,8 @@ reset_watermark(ScTaskQuery *query)
 													 query->control->control.watermark,
 													 query->options.watermark_delay);
 
+	if (query->definition->processing_time && query->control->control.watermark == SC_NO_EVENT_TIME)
+		event_time = query->control->commit_time;
 	if (event_time == SC_NO_EVENT_TIME)
 		return;
 	query->active_lsn = query->control->end_lsn;
