@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "exec/entry.h"
+#include "exec/tape.h"
 #include "utils/memutils.h"
 
 /* An entry being read. */
@@ -383,6 +384,18 @@ sc_group_decode_head(ScEngine *engine, ScBucket *bucket, const char *data, Size 
 	(void) apply(engine, bucket, SC_FORMAT_VERSION, data, len, true);
 }
 
+/*
+ * The same of an entry that was made of a group in memory.  Its inputs stay in memory, too: they may have to be
+ * written again.
+ */
+static void
+finish_copy(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *copy)
+{
+	engine->copying = true;
+	finish_entry(engine, bucket, entry, copy, true, false);
+	engine->copying = false;
+}
+
 /* What of the inputs is in the changelog, as it was in another engine. */
 static void
 copy_written(ScEngine *engine, ScGroup *group, ScEngine *from, ScGroup *other)
@@ -398,7 +411,8 @@ copy_written(ScEngine *engine, ScGroup *group, ScEngine *from, ScGroup *other)
 		inputs = (ScInputs *) DatumGetPointer(sc_group_states(from, other)[t]);
 		if (to_inputs == NULL)
 			continue;
-		to_inputs->written = inputs->written;
+		/* what is on a tape has been read from the changelog */
+		to_inputs->written = sc_tape_bytes(inputs->tape) + inputs->written;
 		to_inputs->rows_written = inputs->rows_written;
 	}
 }
@@ -418,11 +432,19 @@ encode_whole(ScEngine *engine, ScGroup *group, Size *len)
 	{
 		const char *data;
 		Size		bytes = sc_group_inputs(engine, group, t, true, &data);
+		const ScTape *tape = sc_group_tape(engine, group, t);
+		ScTapeCursor cursor;
 
-		if (bytes == 0)
+		if (bytes == 0 && tape == NULL)
 			continue;
-		buffer = repalloc_huge(buffer, *len + bytes);
-		memcpy(buffer + *len, data, bytes);
+		buffer = repalloc_huge(buffer, *len + sc_tape_bytes(tape) + bytes);
+		if (tape != NULL)
+		{
+			sc_tape_rewind(&cursor, tape);
+			*len += sc_tape_read(&cursor, buffer + *len, sc_tape_bytes(tape));
+		}
+		if (bytes > 0)
+			memcpy(buffer + *len, data, bytes);
 		*len += bytes;
 	}
 	return buffer;
@@ -462,7 +484,7 @@ sc_group_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScGroup *group
 	copy = sc_bucket_append(engine, bucket, &number);
 	if (!is_tombstone(&entry))
 	{
-		finish_entry(engine, bucket, &entry, copy, true, false);
+		finish_copy(engine, bucket, &entry, copy);
 		copy_written(engine, copy, from, group);
 	}
 	if (engine->timed)
@@ -485,7 +507,7 @@ sc_group_copy(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 with)
 	copy = sc_bucket_append(engine, bucket, &copied);
 	/* groups may have moved; and deserialisation functions can fail */
 	sc_undo_note_copy(engine, sc_bucket_group(engine, bucket, with), copied);
-	finish_entry(engine, bucket, &entry, copy, true, false);
+	finish_copy(engine, bucket, &entry, copy);
 	for (int t = 0; t < engine->ntrans; t++)
 		make_state(engine, &engine->trans[t], &sc_group_states(engine, copy)[t],
 				   &sc_group_state_flags(engine, copy)[t]);

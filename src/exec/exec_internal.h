@@ -326,6 +326,7 @@ struct ScEngine
 	bool		keys_can_change;	/* two that differ can become equal */
 	bool		keys_can_fail;	/* their expressions may raise an error */
 	bool		loading;		/* keys are told apart by their bytes */
+	bool		copying;		/* a group is made of another one in memory: its inputs stay there */
 	bool		in_load;		/* a bucket is being loaded, written or closed: an error in it is nobody's row's */
 	bool		partial_states; /* all states combine exactly, or are kept inputs */
 	Datum	   *key_values;		/* of the current row */

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "exec/exec_internal.h"
+#include "miscadmin.h"
 
 /* Has the row joined rows that count?  Raises its error. */
 static bool
@@ -50,6 +51,8 @@ next_row(ScEngine *engine, ExprState *quals)
 
 	while ((slot = sc_source_next(engine)) != NULL)
 	{
+		/* a row can be joined with many */
+		CHECK_FOR_INTERRUPTS();
 		engine->tmpcontext->ecxt_scantuple = slot;
 		if (quals == NULL || ExecQual(quals, engine->tmpcontext))
 			return true;

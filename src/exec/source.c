@@ -674,6 +674,35 @@ number_behind(const ScSourceRun *run, int from, int n)
 	return from;
 }
 
+static char *
+copy_text(MemoryContext context, const char *text)
+{
+	return text != NULL ? MemoryContextStrdup(context, text) : NULL;
+}
+
+/* An error whose texts are in a context that goes. */
+static ErrorData *
+copy_error(MemoryContext context, const ErrorData *error)
+{
+	ErrorData  *copy = MemoryContextAlloc(context, sizeof(ErrorData));
+
+	*copy = *error;
+	copy->message = copy_text(context, error->message);
+	copy->detail = copy_text(context, error->detail);
+	copy->detail_log = copy_text(context, error->detail_log);
+	copy->hint = copy_text(context, error->hint);
+	copy->context = copy_text(context, error->context);
+	copy->backtrace = copy_text(context, error->backtrace);
+	copy->schema_name = copy_text(context, error->schema_name);
+	copy->table_name = copy_text(context, error->table_name);
+	copy->column_name = copy_text(context, error->column_name);
+	copy->datatype_name = copy_text(context, error->datatype_name);
+	copy->constraint_name = copy_text(context, error->constraint_name);
+	copy->internalquery = copy_text(context, error->internalquery);
+	copy->assoc_context = context;
+	return copy;
+}
+
 /* The row at "from" can't be joined. */
 static void
 note_failure(ScSourceRun *run, int from, ErrorData *error)
@@ -728,7 +757,8 @@ join_rows(ScEngine *engine, Tuplestorestate *input, int from, int n, bool *unsor
 	}
 	else if (n == 1)
 	{
-		/* the error is in the run's memory */
+		error = copy_error(source->context, error);
+		MemoryContextDelete(run.context);
 		note_failure(source, from, error);
 		return;
 	}
@@ -796,11 +826,16 @@ sc_source_time(const ScEngine *engine)
 	return row->timeless ? engine->time.max_event_time : row->time;
 }
 
+/* A row that comes from the tuplestore's file is allocated in the current context, and stays the slot's. */
 static void
 advance(ScSourceRun *run)
 {
+	MemoryContext old = MemoryContextSwitchTo(run->context);
+	bool		found = run->output != NULL && tuplestore_gettupleslot(run->output, true, false, run->slot);
+
+	MemoryContextSwitchTo(old);
 	run->taken = false;
-	if (run->output == NULL || !tuplestore_gettupleslot(run->output, true, false, run->slot))
+	if (!found)
 	{
 		run->slot_number = NO_NUMBER;
 		return;

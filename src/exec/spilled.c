@@ -154,6 +154,7 @@ load_bucket(ScEngine *engine, ScPane *pane, uint32 number)
 	uint8	   *nulls = memcpy(palloc(Max(engine->nkeys, 1)), engine->key_nulls, Max(engine->nkeys, 1));
 
 	engine->in_load = true;
+	engine->copying = false;
 	engine->options.spill->load(engine->options.spill_arg, engine, pane, bucket, number);
 	sc_bucket_loaded(engine, bucket, true);
 	engine->in_load = false;

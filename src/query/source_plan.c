@@ -63,6 +63,25 @@ begin_costs(void)
 	return level;
 }
 
+/* Their transactions on other servers would be everybody's in a task.  Only the planner finds partitions. */
+static void
+refuse_foreign_partitions(const PlannedStmt *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->rtable)
+	{
+		const RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_FOREIGN_TABLE)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the stream is joined with foreign table \"%s\"", get_rel_name(rte->relid)),
+					 errdetail("It is a partition, or inherits, of a table that the definition reads."),
+					 errhint("Detach it and call stream_ckpt.resume_query(); or drop the query and create it without that table.")));
+	}
+}
+
 PlannedStmt *
 sc_source_plan(const ScSource *source, double nrows)
 {
@@ -76,6 +95,7 @@ sc_source_plan(const ScSource *source, double nrows)
 	level = begin_costs();
 	plan = sc_planner(query, "stream_ckpt: what the stream is joined with", 0, NULL);
 	AtEOXact_GUC(true, level);
+	refuse_foreign_partitions(plan);
 	/* compiling it each time would take longer than it runs */
 	plan->jitFlags = PGJIT_NONE;
 	return plan;

@@ -364,7 +364,8 @@ ask_target(Departure *departure)
 	bool		exists;
 
 	departure->not_before = sc_moment_after(sc_moment_now(), LOCKED_MS * INT64CONST(1000));
-	if (!is_well(departure->query_id) || !is_near(target))
+	/* one that reads the history of a table can't begin with the query before it is through */
+	if (!is_well(departure->query_id) || !is_near(target) || (target && target->history.phase != SC_HISTORY_NONE))
 		return;
 	sc_begin_transaction();
 	pipeline = sc_extension_exists() ? sc_pipeline_by_id(departure->target_id, true) : NULL;

@@ -328,13 +328,16 @@ sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 	sync_running(catalog, marker, deadline);
 }
 
-/* Is the query's committed offset before "marker"?  A query without one has had no rows yet. */
+/*
+ * Is the query's committed offset before "marker"?  A query without one has had no rows yet, which are all that
+ * came before it if it begins with its stream's history.
+ */
 static bool
-is_behind(List *offsets, int64 query_id, XLogRecPtr marker)
+is_behind(List *offsets, const ScQuery *query, XLogRecPtr marker)
 {
-	const ScOffset *offset = sc_find_by_id(offsets, query_id);
+	const ScOffset *offset = sc_find_by_id(offsets, query->query_id);
 
-	return offset && offset->lsn < marker;
+	return offset ? offset->lsn < marker : query->backfill;
 }
 
 /* Says which queries' results lack rows all the same. */
@@ -350,7 +353,7 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 		ScQuery    *query = lfirst(lc);
 		ScFailureRow *failure = sc_find_by_id(failures, query->query_id);
 
-		if (!is_behind(offsets, query->query_id, marker))
+		if (!is_behind(offsets, query, marker))
 			continue;
 		if (failure && failure->status == SC_FAILURE_LOST)
 			ereport(WARNING,

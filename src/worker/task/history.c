@@ -116,11 +116,6 @@ sc_task_query_add_seen(ScTaskQuery *query)
 bool
 sc_task_query_has_seen(ScTaskQuery *query, TransactionId xid, XLogRecPtr end_lsn)
 {
-	if (query->seen == NULL)
-		return false;
-	if (end_lsn <= query->seen->until)
-		return sc_seen_contains(query->seen, xid, end_lsn);
-	/* all that comes is behind it */
-	query->seen = NULL;
-	return false;
+	/* it stays, also behind "until": who joins rows looks ahead in the message */
+	return query->seen != NULL && end_lsn <= query->seen->until && sc_seen_contains(query->seen, xid, end_lsn);
 }
