@@ -272,10 +272,7 @@ explain_engine(Explanation *explanation)
 	ScEngineOptions options = {.emit = definition->emit,.allowed_lateness = query->allowed_lateness,
 		.ttl = query->ttl};
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
-	ScEngine   *engine;
-
-	options.retracts = definition->retracts;
-	engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
+	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
 	explain_source(explanation, engine);
 	if (definition->best != NULL)

@@ -72,9 +72,9 @@ open_groups(ScEngine *engine)
 	}
 }
 
-/* The keys of the current row, of which each set leaves out some. */
+/* The keys of the current row, of which each set has some. */
 static void
-keep_row_keys(ScEngine *engine)
+take_keys(ScEngine *engine)
 {
 	memcpy(engine->row_values, engine->key_values, engine->nkeys * sizeof(Datum));
 	memcpy(engine->row_nulls, engine->key_nulls, engine->nkeys);
@@ -83,37 +83,23 @@ keep_row_keys(ScEngine *engine)
 void
 sc_sets_open(ScEngine *engine)
 {
-	keep_row_keys(engine);
+	take_keys(engine);
 	open_groups(engine);
-}
-
-/* Calls "function" for each set whose group is ours; the keys are those of the set then. */
-static void
-for_each_set(ScEngine *engine, void (*function) (ScEngine *engine, uint32 hash))
-{
-	for (int set = 0; set < engine->nsets; set++)
-	{
-		uint32		hash = enter_set(engine, set);
-
-		if (sc_is_ours(engine, hash))
-			function(engine, hash);
-	}
 }
 
 void
 sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash))
 {
-	keep_row_keys(engine);
+	take_keys(engine);
 	if (engine->undo != NULL)
 		open_groups(engine);
-	for_each_set(engine, add);
-}
+	for (int set = 0; set < engine->nsets; set++)
+	{
+		uint32		hash = enter_set(engine, set);
 
-void
-sc_sets_retract(ScEngine *engine, void (*retract) (ScEngine *engine, uint32 hash))
-{
-	keep_row_keys(engine);
-	for_each_set(engine, retract);
+		if (sc_is_ours(engine, hash))
+			add(engine, hash);
+	}
 }
 
 void

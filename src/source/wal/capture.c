@@ -63,13 +63,13 @@ reset_summary(ScCapture *capture)
 }
 
 void
-sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead, bool applies)
+sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead)
 {
 	bool		found;
 	ScCapture  *capture = hash_search(captures, &relid, HASH_ENTER, &found);
 
 	capture->max_ahead = max_ahead;
-	if (found && capture->event_time_attno == event_time_attno && capture->applies == applies)
+	if (found && capture->event_time_attno == event_time_attno)
 		return;
 	if (!found)
 	{
@@ -77,7 +77,6 @@ sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead, bool app
 		capture->tasks = 0;
 	}
 	capture->event_time_attno = event_time_attno;
-	capture->applies = applies;
 	layout_invalidate((Datum) 0, InvalidOid);
 }
 
@@ -191,7 +190,6 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 	if (!found)
 	{
 		layout->valid = false;
-		layout->applies = false;
 		layout->nstreams = 0;
 		layout->maxstreams = 0;
 		layout->streams = NULL;
@@ -239,7 +237,6 @@ layout_build(ScLayout *layout, Relation relation)
 
 	layout->nstreams = 0;
 	layout->tasks = 0;
-	layout->applies = false;
 	layout->is_partition = relation->rd_rel->relispartition;
 	layout_add_stream(layout, relation, layout->relid);
 	if (layout->is_partition)
@@ -299,7 +296,6 @@ layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
 	entry = &layout->streams[layout->nstreams++];
 	entry->capture = capture;
 	layout->tasks |= capture->tasks;
-	layout->applies |= capture->applies;
 	entry->event_time_attno = event_time_column(relation, stream, capture->event_time_attno);
 }
 
