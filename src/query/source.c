@@ -28,6 +28,7 @@
 #include "parser/parsetree.h"
 #include "query/query_internal.h"
 #include "query/source.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
