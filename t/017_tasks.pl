@@ -28,16 +28,6 @@ $node->safe_psql(
 
 sub value { return $node->safe_psql('postgres', $_[0]); }
 
-sub refused
-{
-	my ($sql, $pattern, $test) = @_;
-	my ($ret, $stdout, $stderr) = $node->psql('postgres', $sql);
-
-	isnt($ret, 0, "$test: refused");
-	like($stderr, $pattern, "$test: why");
-	return;
-}
-
 sub select_of
 {
 	my (%part) = @_;
@@ -81,23 +71,23 @@ sub insert_rows
 #
 # What is refused
 #
-refused("SELECT stream_ckpt.alter_pipeline('default', parallelism => 0)", qr/must be from 1 to 16/, 'no task');
-refused("SELECT stream_ckpt.alter_pipeline('default', parallelism => 17)", qr/must be from 1 to 16/, 'too many tasks');
-refused(
+is_refused($node, "SELECT stream_ckpt.alter_pipeline('default', parallelism => 0)", qr/must be from 1 to 16/, 'no task');
+is_refused($node, "SELECT stream_ckpt.alter_pipeline('default', parallelism => 17)", qr/must be from 1 to 16/, 'too many tasks');
+is_refused($node,
 	"SELECT stream_ckpt.alter_pipeline('default', parallelism => 7)",
 	qr/7 tasks are more than "max_worker_processes" allows.*would take 9 .*others take 2; the server has 10.*to 11 or more/s,
 	'more than there are workers');
-refused("SELECT stream_ckpt.create_pipeline('other', parallelism => 7)", qr/7 tasks are more than/, 'the same of a new one');
+is_refused($node, "SELECT stream_ckpt.create_pipeline('other', parallelism => 7)", qr/7 tasks are more than/, 'the same of a new one');
 my $create = "SELECT stream_ckpt.create_query('q', \$\$ %s \$\$, parallelism => 2)";
-refused(sprintf($create, select_of()), qr/cannot have a parallelism of 2.*The pipeline has 1.*alter_pipeline/s, 'more than the pipeline');
+is_refused($node, sprintf($create, select_of()), qr/cannot have a parallelism of 2.*The pipeline has 1.*alter_pipeline/s, 'more than the pipeline');
 value("SELECT stream_ckpt.alter_pipeline('default', parallelism => 4)");
-refused(
+is_refused($node,
 	sprintf($create, "SELECT window_start, count(*) FROM t, stream_ckpt.tumble(ts, '1 minute') GROUP BY 1"),
 	qr/without keys cannot have a parallelism above 1/,
 	'a query without keys');
-refused(sprintf($create, select_of(where => 'fails_if_bad(v) > 0')),
+is_refused($node, sprintf($create, select_of(where => 'fails_if_bad(v) > 0')),
 	qr/must be made of built-in functions and types/, 'a function of a user in WHERE');
-refused(sprintf($create, select_of(key => 'fails_if_bad(v)')),
+is_refused($node, sprintf($create, select_of(key => 'fails_if_bad(v)')),
 	qr/must be made of built-in functions and types/, 'and in a key');
 
 #
@@ -110,9 +100,9 @@ make_query('text', 4, key => "'key ' || k", emit => 'update', options => "allowe
 make_query('general', 3, key => 'k::numeric / 2');
 my @all = qw(one two four text general);
 my %emit = (two => 'update', text => 'update');
-refused("SELECT stream_ckpt.alter_pipeline('default', parallelism => 3)", qr/Query .* has 4.*alter_query/s,
+is_refused($node, "SELECT stream_ckpt.alter_pipeline('default', parallelism => 3)", qr/Query .* has 4.*alter_query/s,
 	'fewer tasks than a query has');
-refused("SELECT stream_ckpt.alter_query('one', parallelism => 5)", qr/parallelism of 5.*The pipeline has 4/s,
+is_refused($node, "SELECT stream_ckpt.alter_query('one', parallelism => 5)", qr/parallelism of 5.*The pipeline has 4/s,
 	'alter_query: more than the pipeline');
 wait_running($node);
 

@@ -18,16 +18,6 @@ create_stream_table($node, 't', delay => '1 minute');
 
 sub value { return $node->safe_psql('postgres', $_[0]); }
 
-sub refused
-{
-	my ($sql, $pattern, $test) = @_;
-	my ($ret, $stdout, $stderr) = $node->psql('postgres', $sql);
-
-	isnt($ret, 0, "$test: refused");
-	like($stderr, $pattern, "$test: why");
-	return;
-}
-
 my %query = (default => 'of_default', wide => 'of_wide', fast => 'of_fast');    # by pipeline
 my @pipelines = sort keys %query;
 my $minute = 0;    # of event time
@@ -125,7 +115,7 @@ wait_status($node, 'running', 'wide');
 all_exact('it is started again');
 
 # A pipeline goes when its queries are gone, with its slot and its workers.
-refused(q(SELECT stream_ckpt.drop_pipeline('fast')), qr/cannot be dropped because it has queries/, 'one with a query');
+is_refused($node, q(SELECT stream_ckpt.drop_pipeline('fast')), qr/cannot be dropped because it has queries/, 'one with a query');
 value(q(SELECT stream_ckpt.drop_query('above')));
 value(q(SELECT stream_ckpt.drop_query('of_fast')));
 delete $query{fast};
@@ -168,7 +158,7 @@ wait_until($node, q(SELECT to_regclass('of_default') IS NULL), 'then it is dropp
 $_->quit for $session, $dropper;
 $session = $node->background_psql('postgres');
 $session->query_safe(q(BEGIN; SELECT stream_ckpt.pause_query('of_wide')));
-refused(q(SET lock_timeout = '100 ms'; DROP TABLE of_wide CASCADE), qr/lock timeout/, 'DROP TABLE waits, too');
+is_refused($node, q(SET lock_timeout = '100 ms'; DROP TABLE of_wide CASCADE), qr/lock timeout/, 'DROP TABLE waits, too');
 $session->quit;
 all_exact_wide();
 

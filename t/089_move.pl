@@ -20,16 +20,6 @@ create_stream_table($node, 't', delay => '1 minute');
 
 sub value { return $node->safe_psql('postgres', $_[0]); }
 
-sub refused
-{
-	my ($sql, $pattern, $test) = @_;
-	my ($ret, $stdout, $stderr) = $node->psql('postgres', $sql);
-
-	isnt($ret, 0, "$test: refused");
-	like($stderr, $pattern, "$test: why");
-	return;
-}
-
 my $second = 0;    # of event time
 
 # So many rows in so many transactions
@@ -104,19 +94,19 @@ insert_rows(700, 3);
 exact('before', qw(stays moves moves_update there));
 
 # What is refused
-refused(q(SELECT stream_ckpt.move_query('moves', 'nowhere')), qr/pipeline "nowhere" does not exist/, 'no such pipeline');
-refused(q(SELECT stream_ckpt.move_query('t', 'other')), qr/"t" is not a continuous query/, 'no query');
-refused(q(SELECT stream_ckpt.move_query(NULL, 'other')), qr/parameter "query" must not be null/, 'NULL');
-refused(q(SELECT stream_ckpt.move_query('there', 'default')), qr/has fewer tasks than query "there" runs on/, 'too few tasks');
+is_refused($node, q(SELECT stream_ckpt.move_query('moves', 'nowhere')), qr/pipeline "nowhere" does not exist/, 'no such pipeline');
+is_refused($node, q(SELECT stream_ckpt.move_query('t', 'other')), qr/"t" is not a continuous query/, 'no query');
+is_refused($node, q(SELECT stream_ckpt.move_query(NULL, 'other')), qr/parameter "query" must not be null/, 'NULL');
+is_refused($node, q(SELECT stream_ckpt.move_query('there', 'default')), qr/has fewer tasks than query "there" runs on/, 'too few tasks');
 value(q(SELECT stream_ckpt.pause_query('moves')));
-refused(q(SELECT stream_ckpt.move_query('moves', 'other')), qr/query "moves" does not run.*resume_query/s, 'a paused query');
+is_refused($node, q(SELECT stream_ckpt.move_query('moves', 'other')), qr/query "moves" does not run.*resume_query/s, 'a paused query');
 value(q(SELECT stream_ckpt.resume_query('moves')));
 value(q(SELECT stream_ckpt.stop_pipeline('other')));
-refused(q(SELECT stream_ckpt.move_query('moves', 'other')), qr/"other", where the query is to go, is stopped/, 'to one that is stopped');
-refused(q(SELECT stream_ckpt.move_query('there', 'empty')), qr/"other", where the query is, is stopped/, 'from one that is stopped');
+is_refused($node, q(SELECT stream_ckpt.move_query('moves', 'other')), qr/"other", where the query is to go, is stopped/, 'to one that is stopped');
+is_refused($node, q(SELECT stream_ckpt.move_query('there', 'empty')), qr/"other", where the query is, is stopped/, 'from one that is stopped');
 value(q(SELECT stream_ckpt.start_pipeline('other')));
 value(q(CREATE ROLE somebody; GRANT CREATE ON DATABASE postgres TO somebody));
-refused(q(SET ROLE somebody; SELECT stream_ckpt.move_query('moves', 'default')), qr/must be owner of view/, 'a query of somebody else');
+is_refused($node, q(SET ROLE somebody; SELECT stream_ckpt.move_query('moves', 'default')), qr/must be owner of view/, 'a query of somebody else');
 
 # Moves, with rows meanwhile; the others of both go on.
 my $giver = attempt_of('default');
@@ -176,7 +166,7 @@ move('stays', 'other');
 wait_moved('stays', 'other');
 insert_rows(200);
 exact('with two tasks', qw(stays moves moves_update there));
-refused(q(SELECT stream_ckpt.alter_pipeline('other', parallelism => 1)), qr/cannot have a parallelism of 1/, 'fewer tasks than one of its queries has');
+is_refused($node, q(SELECT stream_ckpt.alter_pipeline('other', parallelism => 1)), qr/cannot have a parallelism of 1/, 'fewer tasks than one of its queries has');
 move('stays', 'default');
 wait_moved('stays', 'default');
 insert_rows(200);
@@ -185,7 +175,7 @@ exact('and back', qw(stays moves moves_update there));
 # Who changes his mind before the giver has seen it; who pauses and who drops meanwhile.
 arm($node, 'move_asked', 'wait');
 move('moves', 'empty');
-refused(q(SELECT stream_ckpt.drop_pipeline('empty')), qr/cannot be dropped because a query is to move to it/, 'a pipeline to which a query is to move');
+is_refused($node, q(SELECT stream_ckpt.drop_pipeline('empty')), qr/cannot be dropped because a query is to move to it/, 'a pipeline to which a query is to move');
 wait_reached($node, 'move_asked');
 is(where('moves'), 'other>empty', 'it is on its way');
 move('moves', 'other');
@@ -254,7 +244,7 @@ $session->query_safe(q(BEGIN; SELECT stream_ckpt.alter_query('moves_update')));
 disarm($node, 'move_leaving');
 insert_rows(200);
 exact('the lock is taken at the last moment', qw(stays moves_update there));
-is(where('moves_update'), 'default>other', 'the query stays for now');
+is(where('moves_update'), 'default>other', 'the query stays as long as its lock is held');
 $session->query_safe('COMMIT');
 $session->quit;
 wait_moved('moves_update', 'other');

@@ -464,7 +464,7 @@ add_to_merged_group(ScEngine *engine, uint32 hash)
 }
 
 void
-sc_add_joined(ScEngine *engine)
+sc_add_to_groups(ScEngine *engine)
 {
 	void		(*add) (ScEngine *engine, uint32 hash) = engine->is_merged ? add_to_merged_group : add_to_group_of_set;
 	uint32		hash = sc_keys_load(engine);
@@ -472,7 +472,7 @@ sc_add_joined(ScEngine *engine)
 	open_current_pane(engine);
 	if (engine->nsets > 0)
 		sc_sets_add(engine, add);
-	else
+	else if (sc_is_ours(engine, hash))
 		add(engine, hash);
 }
 
@@ -480,21 +480,13 @@ sc_add_joined(ScEngine *engine)
 static pg_noinline void
 add_to_special_pane(ScEngine *engine, bool cut)
 {
-	void		(*add) (ScEngine *engine, uint32 hash) = engine->is_merged ? add_to_merged_group : add_to_group_of_set;
-	uint32		hash;
-
 	if (engine->some_over && !drop_late_for_some(engine, cut))
 		return;
 	if (!passes_where(engine, engine->quals, cut))
 		return;
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
-	hash = sc_keys_load(engine);
-	open_current_pane(engine);
-	if (engine->nsets > 0)
-		sc_sets_add(engine, add);
-	else if (sc_is_ours(engine, hash))
-		add(engine, hash);
+	sc_add_to_groups(engine);
 }
 
 /* A row of the current window.  The current context is the row's. */

@@ -706,7 +706,8 @@ extern bool sc_enter_pane(ScEngine *engine, int64 ts);
 pg_noreturn extern void sc_refuse_window(void);
 /* Is the row at hand late for its window, or for all of them?  Counted, and handed on. */
 extern bool sc_drop_if_late(ScEngine *engine, bool cut);
-extern void sc_add_joined(ScEngine *engine);
+/* The row at hand, in its pane, to its group or groups. */
+extern void sc_add_to_groups(ScEngine *engine);
 /* The row at hand is through: its values may go, and the state may have grown. */
 extern void sc_engine_end_row(ScEngine *engine);
 /* The groups of the joined row are there; those that weren't are the first to go if it is taken back. */

@@ -73,7 +73,7 @@ add_rows(ScEngine *engine, int number)
 		sc_source_seek(engine, number);
 	}
 	for (; next_row(engine, quals); sc_engine_end_row(engine))
-		sc_add_joined(engine);
+		sc_add_to_groups(engine);
 }
 
 /* What was emitted isn't taken back, so with undo all are looked at before. */

@@ -16,7 +16,8 @@
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
  *	 depends.c		notes what others can change
  *	 kept_rows.c	the columns of rows that are kept of a group
- *	 split.c		splits at GROUP BY into the source part and the upper part; grouping_sets.c if it is several
+ *	 split.c		splits at GROUP BY into the source part (source_part.c) and the upper part; grouping_sets.c if it is several
+ *	 result_key.c	what identifies a row of the result
  *	 source.c		makes the query that joins rows of the stream, if there is one; source_plan.c plans it
  *	 upper.c		plans what is above the core level, once window_local.c, with carriers.c, has found it window-local
  *
@@ -201,6 +202,22 @@ extern void sc_note_planned_dependencies(ScAnalysis *an);
 extern void sc_note_upper_dependencies(ScAnalysis *an);
 /* Of the source query, with views in it. */
 extern void sc_note_source_dependencies(ScAnalysis *an, Query *rewritten);
+
+/* source_part.c: "node", as written, over the row of the stream or the joined row */
+extern Expr *sc_source_expr(ScAnalysis *an, Node *node);
+/*
+ * WHERE, and what of HAVING is about keys alone: as PostgreSQL's planner does it, the aggregates
+ * don't see rows of groups that such a condition rules out.  HAVING keeps it all the same, for
+ * groups in a state that was saved before.  Of several grouping sets it is about keys that some of them leave out.
+ * Returned are, if there is a source plan, those that are over the joined row; else all.
+ */
+extern List *sc_place_quals(ScAnalysis *an);
+
+/*
+ * result_key.c: the first column in the select list that tells windows apart, if there are windows, and all keys; the row's
+ * number if a group has several rows.
+ */
+extern void sc_build_result_key(ScAnalysis *an);
 
 /* split.c */
 /* A column of the group slot, of the expression's type. */

@@ -12,9 +12,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "catalog/pg_aggregate.h"
-#include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -26,196 +24,7 @@
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
-
-/* ---------- the source part ---------- */
-
-/*
- * A column of the window, of which a row has one value.  Fails if windows share panes, or are sessions: a row is
- * accumulated once, and has no window yet; without groups it is projected once for each window.
- */
-void
-sc_check_window_is_known(ScAnalysis *an, Var *var)
-{
-	if (!sc_assigner_knows_window(&an->def->window) && !an->def->stateless)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("columns of %s() are not supported in WHERE, in arguments of aggregates and in expressions of GROUP BY",
-						sc_window_function(an->def->window.kind)),
-				 an->def->window.kind == SC_WINDOW_SESSION ?
-				 errdetail("When a row comes, nobody knows when its session begins and ends.") :
-				 errdetail("A row is in several windows, and is accumulated once for all of them."),
-				 errhint("Use them in GROUP BY as they are, and in HAVING and the select list."),
-				 sc_errposition(an, var->location)));
-	if (var->varattno < SC_WINDOW_START || var->varattno > SC_WINDOW_TIME)
-		elog(ERROR, "unexpected column %d of a window", var->varattno);
-}
-
-static Var *
-window_var(ScAnalysis *an, Var *var)
-{
-	Var		   *result;
-
-	sc_check_window_is_known(an, var);
-	result = makeVar(OUTER_VAR, var->varattno, var->vartype, var->vartypmod,
-					 var->varcollid, 0);
-	result->location = var->location;
-	return result;
-}
-
-/* The column in the stream's slot; notes that it is read.  A whole row reads all columns. */
-static Var *
-stream_var(ScAnalysis *an, Var *var)
-{
-	Var		   *result;
-	AttrNumber	attno = var->varattno;
-
-	if (attno == InvalidAttrNumber)
-		attno = an->stream_natts;
-	an->def->last_attno = Max(an->def->last_attno, attno);
-	an->def->read_attnos = bms_add_member(an->def->read_attnos, var->varattno);
-
-	result = makeVar(SC_STREAM_VARNO, var->varattno, var->vartype, var->vartypmod,
-					 var->varcollid, 0);
-	result->location = var->location;
-	return result;
-}
-
-/* Numbers columns of the stream, or of the joined row, and of the window as the engine's slots have them. */
-static Node *
-source_mutator(Node *node, ScAnalysis *an)
-{
-	bool		joined = an->has_source && !an->over_stream;
-
-	if (node == NULL)
-		return NULL;
-	if (joined && sc_is_joined(an, node))
-		return (Node *) sc_joined_var(an, node);
-	if (IsA(node, Var))
-	{
-		Var		   *var = (Var *) node;
-
-		if (var->varno == an->window_varno)
-			return (Node *) window_var(an, var);
-		if (var->varno == an->stream_varno)
-			return (Node *) stream_var(an, var);
-		elog(ERROR, "unexpected column of range-table entry %d", var->varno);
-	}
-	return expression_tree_mutator(node, source_mutator, an);
-}
-
-/* A row of the stream, as a value of its row type, from the columns that it has now. */
-static RowExpr *
-row_of_columns(ScAnalysis *an, Var *var)
-{
-	Relation	stream = relation_open(an->stream->relid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(stream);
-	RowExpr    *row = makeNode(RowExpr);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		Node	   *column;
-
-		if (att->attisdropped)
-			column = (Node *) makeNullConst(INT4OID, -1, InvalidOid);
-		else
-			column = (Node *) makeVar(SC_STREAM_VARNO, i + 1, att->atttypid, att->atttypmod,
-									  att->attcollation, 0);
-		row->args = lappend(row->args, column);
-	}
-	row->row_typeid = var->vartype;
-	row->row_format = COERCE_IMPLICIT_CAST;
-	row->location = var->location;
-	relation_close(stream, AccessShareLock);
-	return row;
-}
-
-/*
- * Rows of the stream as values, once planning is over: how they are made is fixed when the
- * definition is compiled, under a lock on the stream, and not by the first row that comes.
- */
-static Node *
-whole_row_mutator(Node *node, ScAnalysis *an)
-{
-	Var		   *var = (Var *) node;
-
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, Var) && var->varno == SC_STREAM_VARNO && var->varattno == InvalidAttrNumber)
-		return (Node *) row_of_columns(an, var);
-	return expression_tree_mutator(node, whole_row_mutator, an);
-}
-
-static Expr *
-source_expr(ScAnalysis *an, Node *node)
-{
-	Expr	   *expr = expression_planner((Expr *) source_mutator(node, an));
-
-	if (!an->def->whole_row)
-		return expr;
-	return (Expr *) whole_row_mutator((Node *) expr, an);
-}
-
-/* Does the expression read a column of a window that a row doesn't know? */
-static bool
-reads_unknown_window(Node *node, ScAnalysis *an)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-		return ((Var *) node)->varno == an->window_varno && !sc_assigner_knows_window(&an->def->window);
-	return expression_tree_walker(node, reads_unknown_window, an);
-}
-
-/* A condition of WHERE: is it for the row of the stream, for the joined row, or for the plan that joins them? */
-static void
-place_qual(ScAnalysis *an, Node *qual, List **joined)
-{
-	if (sc_is_of_stream(an, qual))
-	{
-		an->over_stream = true;
-		an->def->quals = list_concat(an->def->quals, make_ands_implicit(source_expr(an, qual)));
-		an->over_stream = false;
-	}
-	else if (sc_is_of_windows(an, qual))
-		*joined = list_concat(*joined, make_ands_implicit(source_expr(an, qual)));
-	else
-		an->join_quals = lappend(an->join_quals, qual);
-}
-
-/*
- * WHERE, and what of HAVING is about keys alone: as PostgreSQL's planner does it, the aggregates
- * don't see rows of groups that such a condition rules out.  HAVING keeps it all the same, for
- * groups in a state that was saved before.  Of several grouping sets it is about keys that some of them leave out.
- * Returned are, if there is a source plan, those that are over the joined row; else all.
- */
-static List *
-source_quals(ScAnalysis *an)
-{
-	List	   *result = NIL;
-	ListCell   *lc;
-
-	foreach(lc, an->quals)
-	{
-		ListCell   *lc_part;
-
-		if (!an->has_source)
-			result = list_concat(result, make_ands_implicit(source_expr(an, lfirst(lc))));
-		else
-			foreach(lc_part, make_ands_implicit(lfirst(lc)))
-				place_qual(an, lfirst(lc_part), &result);
-	}
-	foreach(lc, make_ands_implicit((Expr *) an->query->havingQual))
-	{
-		if (an->sets == NIL && !contain_subplans(lfirst(lc)) && !contain_agg_clause(lfirst(lc)) && !reads_unknown_window(lfirst(lc), an) &&
-			!(an->best != NULL && sc_reads_beyond_keys(an, lfirst(lc))))
-			result = list_concat(result,
-								 make_ands_implicit(source_expr(an, lfirst(lc))));
-	}
-	return result;
-}
 
 /* ---------- keys ---------- */
 
@@ -357,7 +166,7 @@ build_keys(ScAnalysis *an)
 		Node	   *expr = lfirst(lc_expr);
 		SortGroupClause *clause = lfirst_node(SortGroupClause, lc_clause);
 
-		key->expr = source_expr(an, expr);
+		key->expr = sc_source_expr(an, expr);
 		key->type = exprType(expr);
 		key->typmod = exprTypmod(expr);
 		key->collation = exprCollation(expr);
@@ -497,7 +306,7 @@ target_expr(ScAnalysis *an, const TargetEntry *column)
 	int			key = an->sets != NIL ? key_of_column(an, column) : -1;
 
 	if (an->def->stateless)
-		return source_expr(an, written);
+		return sc_source_expr(an, written);
 	if (key >= 0)
 		return (Expr *) sc_group_var(SC_WINDOW_COLUMNS + key + 1, written);
 	return final_expr(an, written);
@@ -576,7 +385,7 @@ source_arguments(ScAnalysis *an, List *args, Expr *filter)
 
 		if (filter != NULL && contain_subplans(arg))
 			arg = filtered(arg, filter);
-		tle->expr = source_expr(an, arg);
+		tle->expr = sc_source_expr(an, arg);
 		result = lappend(result, tle);
 	}
 	return result;
@@ -601,7 +410,7 @@ build_aggregate(ScAnalysis *an, ScAggregate *agg, Aggref *written)
 	aggref->aggtranstype = transition_type(written);
 	aggref->args = source_arguments(an, written->args, written->aggfilter);
 	if (written->aggfilter != NULL)
-		aggref->aggfilter = source_expr(an, (Node *) written->aggfilter);
+		aggref->aggfilter = sc_source_expr(an, (Node *) written->aggfilter);
 	agg->direct_args = direct_arguments(an, written->aggdirectargs);
 	aggref->aggdirectargs = agg->direct_args;
 	agg->aggref = aggref;
@@ -621,129 +430,7 @@ build_aggregates(ScAnalysis *an)
 		build_aggregate(an, &def->aggs[i++], lfirst_node(Aggref, lc));
 }
 
-/* ---------- what identifies a result row ---------- */
-
-/* Position in the target list of a bare column of the group slot, or 0. */
-static AttrNumber
-find_result_column(ScDefinition *def, AttrNumber attno)
-{
-	ListCell   *lc;
-
-	foreach(lc, def->target)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-		Var		   *var = (Var *) tle->expr;
-
-		if (IsA(var, Var) && var->varattno == attno)
-			return tle->resno;
-	}
-	return 0;
-}
-
-/* Fills in the first column that tells windows apart. */
-static void
-find_window_column(ScDefinition *def)
-{
-	for (AttrNumber column = SC_WINDOW_START; column <= SC_WINDOW_COLUMNS; column++)
-	{
-		AttrNumber	found = 0;
-
-		if (sc_assigner_is_identified_by(&def->window, column))
-			found = find_result_column(def, column);
-		if (found == 0 || (def->result_window != 0 && found > def->result_window))
-			continue;
-		def->result_window = found;
-		def->result_window_kind = column;
-	}
-}
-
-static void
-refuse_missing_key(ScAnalysis *an, const char *what, int location)
-{
-	bool		update = (an->emit == SC_EMIT_UPDATE);
-	bool		windows = sc_assigner_has_windows(&an->def->window);
-	const char *number = sc_needs_row_number(an) ? ", and the row's number" :
-		an->sets != NIL ? ", and GROUPING()" : "";
-
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s needs %s in the select list",
-					!windows ? "a query without a window" : update ? "emit 'update'" : "allowed_lateness", what),
-			 windows ?
-			 errdetail("The rows of the result table are updated by the window and all keys%s.", number) :
-			 errdetail("The rows of the result table are updated by all keys%s.", number),
-			 !windows ? errhint("Add it to the select list.") :
-			 update ? errhint("Add it to the select list, or use emit => 'close'.") :
-			 errhint("Add it to the select list, or use a larger watermark_delay of the stream instead."),
-			 sc_errposition(an, location)));
-}
-
-/*
- * The first column in the select list that tells windows apart, if there are windows, and all keys; the row's number if a
- * group has several rows.
- */
-static void
-build_result_key(ScAnalysis *an)
-{
-	ScDefinition *def = an->def;
-	AttrNumber *columns = palloc0(sizeof(AttrNumber) * (def->nkeys + 2 + list_length(def->target)));
-	bool		needed = (an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0);
-	int			n = 0;
-
-	if (sc_assigner_has_windows(&def->window))
-	{
-		find_window_column(def);
-		columns[n++] = def->result_window;
-		if (columns[0] == 0 && needed)
-			refuse_missing_key(an, def->window.kind == SC_WINDOW_CUMULATE ? "window_end" :
-							   def->window.kind == SC_WINDOW_SESSION ? "window_start" : "a column of the window",
-							   exprLocation((Node *) an->query->targetList));
-	}
-	for (int i = 0; i < list_length(an->key_exprs); i++)
-	{
-		AttrNumber	column;
-
-		def->keys[i].shown = sc_shown_key(an, i);
-		column = find_result_column(def, def->keys[i].shown);
-		if (column == 0 && needed)
-			refuse_missing_key(an, psprintf("every key of %s", an->grouping),
-							   exprLocation(list_nth(an->key_exprs, i)));
-		columns[n++] = column;
-	}
-
-	sc_check_ranking(an, needed);
-	if (an->best != NULL && an->best->ranking != SC_ROW_NUMBER)
-		return;
-	if (an->sets != NIL)
-	{
-		List	   *grouping;
-		ListCell   *lc;
-
-		if (!sc_find_grouping_columns(an, &grouping))
-		{
-			if (needed)
-				refuse_missing_key(an, "GROUPING() of the keys that not all grouping sets have",
-								   exprLocation((Node *) an->query->targetList));
-			return;
-		}
-		foreach(lc, grouping)
-			columns[n++] = lfirst_int(lc);
-	}
-	if (sc_needs_row_number(an))
-	{
-		columns[n] = find_result_column(def, SC_BEST_NUMBER(def));
-		if (columns[n++] == 0 && needed)
-			refuse_missing_key(an, "row_number()", exprLocation((Node *) an->query->targetList));
-	}
-
-	for (int i = 0; i < n; i++)
-	{
-		if (columns[i] == 0)
-			return;
-	}
-	def->nresult_key = n;
-	def->result_key = columns;
-}
+/* ---------- all of it ---------- */
 
 /*
  * Rows of windows that share panes are found by keys of several panes, and sessions are told apart by their keys: whether
@@ -797,7 +484,7 @@ sc_split_definition(ScAnalysis *an)
 	check_sessions(an);
 	analyze_group_by(an);
 	def->never_closes = !sc_assigner_has_windows(&def->window) && sc_keys_read_event_time(an);
-	quals = source_quals(an);
+	quals = sc_place_quals(an);
 	if (an->has_source)
 		def->source->quals = quals;
 	else
@@ -815,5 +502,5 @@ sc_split_definition(ScAnalysis *an)
 	if (an->has_source)
 		sc_build_source(an);
 	if (!def->stateless && an->upper == NULL)
-		build_result_key(an);
+		sc_build_result_key(an);
 }

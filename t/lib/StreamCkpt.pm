@@ -24,7 +24,7 @@ our @EXPORT = qw(
   wait_until wait_status wait_running wait_up sync_pipelines
   pid_of all_pids wait_restarted lose_state
   differences results_ok counter query_late_rows
-  checkpoint_all insert_hour try_psql start_writer finish_writer memory_of
+  checkpoint_all insert_hour try_psql is_refused start_writer finish_writer memory_of
 );
 
 my $WORKERS = 'wal_level = logical
@@ -364,6 +364,18 @@ sub try_psql
 	} or ($ret, $stdout, $stderr) = (2, '', 'psql ended early');
 	note $stderr if defined $stderr && $stderr ne '';
 	return wantarray ? ($ret, $stdout, $stderr) : ($stdout // '');
+}
+
+# Two tests: the statement is an error, whose text is like "pattern".
+sub is_refused
+{
+	my ($node, $sql, $pattern, $test) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($ret, $stdout, $stderr) = $node->psql('postgres', $sql);
+
+	isnt($ret, 0, "$test: refused");
+	like($stderr, $pattern, "$test: why");
+	return;
 }
 
 # Number of rows in which a result table differs from its definition.  With emit
