@@ -273,7 +273,7 @@ for my $way (@ways)
 	note $test;
 	arm($node, $point, $outside ? 'wait' : $how, 1);
 	try_psql($node, "SELECT stream_ckpt.move_query('moves_update', '$to')");
-	eval { wait_reached($node, $point); };
+	ok(eval { wait_reached($node, $point); 1 }, "$test: reached");
 	if ($how eq 'immediate')
 	{
 		$node->stop('immediate');

@@ -37,6 +37,7 @@ $waiting->query_until(qr/begun/, "\\echo begun\nALTER TABLE t ADD COLUMN another
 wait_until($node, q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE t%'), 'ALTER TABLE waits');
 disarm($node, 'history_in_scan');
 wait_until($node, q(SELECT count(*) = 1 FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'another'), 'ALTER TABLE goes on');
+like(slurp_file($node->logfile), qr/gave way to a command that waits for its lock/, 'reading gave way');
 results_ok($node, 'q', 'the rows are read again', emit => 'update');
 $waiting->quit;
 

@@ -232,35 +232,15 @@ explain_best_rows(Explanation *explanation)
 	add_line(explanation, "  state: these rows, with %d columns beside the keys", definition->best->ncolumns);
 }
 
+/* A plan of PostgreSQL's, if there is one. */
 static void
-add_plan(Explanation *explanation, char *plan)
+explain_plan(Explanation *explanation, const char *title, char *plan)
 {
+	if (plan == NULL)
+		return;
+	add_line(explanation, "%s", title);
 	for (char *line = strtok(plan, "\n"); line != NULL; line = strtok(NULL, "\n"))
 		add_line(explanation, "  %s", line);
-}
-
-/* What the stream is joined with, as it is planned now for many rows. */
-static void
-explain_source(Explanation *explanation, ScEngine *engine)
-{
-	char	   *plan = sc_engine_explain_source(engine);
-
-	if (plan == NULL)
-		return;
-	add_line(explanation, "Source part: for the rows of each message, tables as they are then");
-	add_plan(explanation, plan);
-}
-
-/* What is above the groups: the plan, of which the core's rows are called by the alias that they have. */
-static void
-explain_upper(Explanation *explanation, ScEngine *engine)
-{
-	char	   *plan = sc_engine_explain_upper(engine);
-
-	if (plan == NULL)
-		return;
-	add_line(explanation, "Upper part: once for each window that is emitted, over its groups");
-	add_plan(explanation, plan);
 }
 
 /* Compiles the definition as a task would, with all of its errors. */
@@ -274,7 +254,9 @@ explain_engine(Explanation *explanation)
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
 	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
-	explain_source(explanation, engine);
+	/* as it is planned now for many rows */
+	explain_plan(explanation, "Source part: for the rows of each message, tables as they are then",
+				 sc_engine_explain_source(engine));
 	if (definition->best != NULL)
 		explain_best_rows(explanation);
 	for (int i = 0; definition->best == NULL && i < definition->naggs; i++)
@@ -284,7 +266,9 @@ explain_engine(Explanation *explanation)
 	}
 	if (definition->written.query->havingQual != NULL)
 		add_line(explanation, "Having: %s", sql_of(explanation, definition->written.query->havingQual));
-	explain_upper(explanation, engine);
+	/* where the core's rows are called by the alias that they have */
+	explain_plan(explanation, "Upper part: once for each window that is emitted, over its groups",
+				 sc_engine_explain_upper(engine));
 	sc_engine_free(engine);
 	table_close(stream, NoLock);
 }

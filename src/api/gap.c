@@ -23,6 +23,7 @@
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "api/gap.h"
+#include "base/by_id.h"
 #include "ckpt/forget.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
@@ -30,22 +31,6 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "source/wal/slot.h"
-
-/* Where a query stands, or NULL where it has no offset. */
-static ScOffset *
-find_offset(List *offsets, int64 query_id)
-{
-	ListCell   *lc;
-
-	foreach(lc, offsets)
-	{
-		ScOffset   *offset = lfirst(lc);
-
-		if (offset->query_id == query_id)
-			return offset;
-	}
-	return NULL;
-}
 
 void
 sc_gap_prepare(const ScPipeline *pipeline)
@@ -146,7 +131,7 @@ sc_gap_accept(const ScPipeline *pipeline)
 	foreach(lc, queries)
 	{
 		ScQuery    *query = lfirst(lc);
-		ScOffset   *offset = find_offset(offsets, query->query_id);
+		ScOffset   *offset = sc_find_by_id(offsets, query->query_id);
 
 		/* one that begins with its stream's history does so, wherever the slot is */
 		if (offset == NULL && (!fresh || query->backfill))

@@ -13,18 +13,10 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "model/catalog_table.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
-
-static int
-compare_xids(const void *a, const void *b)
-{
-	TransactionId left = *(const TransactionId *) a;
-	TransactionId right = *(const TransactionId *) b;
-
-	return left < right ? -1 : left > right ? 1 : 0;
-}
 
 ScSeen *
 sc_seen_of_snapshot(Snapshot snapshot, XLogRecPtr until, TimestampTz seen_at)
@@ -38,7 +30,7 @@ sc_seen_of_snapshot(Snapshot snapshot, XLogRecPtr until, TimestampTz seen_at)
 	seen->xmax = snapshot->xmax;
 	seen->nxip = snapshot->xcnt;
 	memcpy(seen->xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
-	qsort(seen->xip, seen->nxip, sizeof(TransactionId), compare_xids);
+	qsort(seen->xip, seen->nxip, sizeof(TransactionId), xidComparator);
 	return seen;
 }
 
@@ -51,7 +43,7 @@ sc_seen_contains(const ScSeen *seen, TransactionId xid, XLogRecPtr end_lsn)
 		return true;
 	if (!TransactionIdPrecedes(xid, seen->xmax))
 		return false;
-	return bsearch(&xid, seen->xip, seen->nxip, sizeof(TransactionId), compare_xids) == NULL;
+	return bsearch(&xid, seen->xip, seen->nxip, sizeof(TransactionId), xidComparator) == NULL;
 }
 
 /* ---------- as a pg_snapshot ---------- */
@@ -118,7 +110,7 @@ read_snapshot(Datum snapshot)
 	seen->xmax = next_xid(&text);
 	while (*text != '\0')
 		seen->xip[seen->nxip++] = next_xid(&text);
-	qsort(seen->xip, seen->nxip, sizeof(TransactionId), compare_xids);
+	qsort(seen->xip, seen->nxip, sizeof(TransactionId), xidComparator);
 	return seen;
 }
 

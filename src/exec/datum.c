@@ -263,18 +263,11 @@ sc_read_bytes(ScReader *reader, Size len)
 uint64
 sc_read_varint(ScReader *reader)
 {
-	uint64		value = 0;
+	uint64		value;
 
-	for (int shift = 0; shift < 64; shift += 7)
-	{
-		uint8		byte = (uint8) *sc_read_bytes(reader, 1);
-
-		value |= (uint64) (byte & 0x7F) << shift;
-		if (byte < 0x80)
-			return value;
-	}
-	sc_reader_fail();
-	return 0;					/* keep the compiler quiet */
+	if (!sc_skip_varint(reader, &value))
+		sc_reader_fail();
+	return value;
 }
 
 static Datum

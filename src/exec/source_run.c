@@ -143,6 +143,7 @@ run_step(void *arg)
 	int			level = NewGUCNestLevel();
 	QueryDesc  *query;
 
+	MemoryContextSwitchTo(run->context);
 	XactReadOnly = true;
 	set_work_mem();
 	/* indexes are locked when the plan is started */
@@ -167,7 +168,6 @@ run_step(void *arg)
 static ErrorData *
 run_plan(Run *run)
 {
-	MemoryContext old = MemoryContextSwitchTo(run->context);
 	ErrorData  *error;
 
 	run->pub.receiveSlot = receiver_receive;
@@ -178,7 +178,6 @@ run_plan(Run *run)
 	run->last_number = -1;
 	run->output = sc_source_open_store(run->engine->source);
 	error = sc_subtransaction_try(run_step, run, sc_rethrow_transient);
-	MemoryContextSwitchTo(old);
 	if (error == NULL)
 		return NULL;
 	sc_source_close_store(run->engine->source, run->output);
@@ -242,35 +241,6 @@ number_behind(const ScSourceRun *run, int from, int n)
 	return from;
 }
 
-static char *
-copy_text(MemoryContext context, const char *text)
-{
-	return text != NULL ? MemoryContextStrdup(context, text) : NULL;
-}
-
-/* An error whose texts are in a context that goes. */
-static ErrorData *
-copy_error(MemoryContext context, const ErrorData *error)
-{
-	ErrorData  *copy = MemoryContextAlloc(context, sizeof(ErrorData));
-
-	*copy = *error;
-	copy->message = copy_text(context, error->message);
-	copy->detail = copy_text(context, error->detail);
-	copy->detail_log = copy_text(context, error->detail_log);
-	copy->hint = copy_text(context, error->hint);
-	copy->context = copy_text(context, error->context);
-	copy->backtrace = copy_text(context, error->backtrace);
-	copy->schema_name = copy_text(context, error->schema_name);
-	copy->table_name = copy_text(context, error->table_name);
-	copy->column_name = copy_text(context, error->column_name);
-	copy->datatype_name = copy_text(context, error->datatype_name);
-	copy->constraint_name = copy_text(context, error->constraint_name);
-	copy->internalquery = copy_text(context, error->internalquery);
-	copy->assoc_context = context;
-	return copy;
-}
-
 /* The row at "from" can't be joined. */
 static void
 note_failure(ScSourceRun *run, int from, ErrorData *error)
@@ -325,14 +295,15 @@ join_rows(ScEngine *engine, Tuplestorestate *input, int from, int n, bool *unsor
 	}
 	else if (n == 1)
 	{
-		error = copy_error(source->context, error);
 		MemoryContextDelete(run.context);
 		note_failure(source, from, error);
 		return;
 	}
 	MemoryContextDelete(run.context);
-	if (error != NULL)
-		join_pieces(engine, from, n, unsorted);
+	if (error == NULL)
+		return;
+	FreeErrorData(error);
+	join_pieces(engine, from, n, unsorted);
 }
 
 /* What was joined in the order of the rows. */

@@ -355,25 +355,13 @@ sc_definition_load(const ScQuery *query)
 
 /* ---------- what identifies a result row ---------- */
 
-/* Is it the call of a window function in FROM? */
-static bool
-is_window_item(RangeTblEntry *rte)
-{
-	Node	   *call;
-
-	if (rte->rtekind != RTE_FUNCTION)
-		return false;
-	call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
-	return IsA(call, FuncExpr) && sc_is_window_function(((FuncExpr *) call)->funcid);
-}
-
 /* Is it a column of the window?  Those of one row have one value for each window, any of them. */
 static bool
 is_window_column(Query *query, TargetEntry *target)
 {
 	Var		   *var = (Var *) target->expr;
 
-	return IsA(var, Var) && var->varlevelsup == 0 && is_window_item(rt_fetch(var->varno, query->rtable));
+	return IsA(var, Var) && var->varlevelsup == 0 && sc_calls_window_function(rt_fetch(var->varno, query->rtable));
 }
 
 /* Does the column tell its window from all others? */
@@ -440,7 +428,7 @@ has_window(Query *query)
 
 	foreach(lc, query->rtable)
 	{
-		if (is_window_item(lfirst_node(RangeTblEntry, lc)))
+		if (sc_calls_window_function(lfirst_node(RangeTblEntry, lc)))
 			return true;
 	}
 	return false;

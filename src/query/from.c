@@ -160,12 +160,13 @@ analyze_table(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal, int st
 	an->has_source = true;
 }
 
-/* Is one of the item's functions a window function? */
-static bool
-calls_window_function(RangeTblEntry *rte)
+bool
+sc_calls_window_function(RangeTblEntry *rte)
 {
 	ListCell   *lc;
 
+	if (rte->rtekind != RTE_FUNCTION)
+		return false;
 	foreach(lc, rte->functions)
 	{
 		Node	   *call = lfirst_node(RangeTblFunction, lc)->funcexpr;
@@ -185,7 +186,7 @@ analyze_function(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 {
 	Node	   *call = linitial_node(RangeTblFunction, rte->functions)->funcexpr;
 
-	if (!calls_window_function(rte))
+	if (!sc_calls_window_function(rte))
 	{
 		an->has_source = true;
 		return;
@@ -214,7 +215,7 @@ is_window_item(ScAnalysis *an, Node *item)
 	if (!IsA(item, RangeTblRef))
 		return false;
 	rte = rt_fetch(((RangeTblRef *) item)->rtindex, an->query->rtable);
-	return rte->rtekind == RTE_FUNCTION && calls_window_function(rte);
+	return sc_calls_window_function(rte);
 }
 
 /* Is the window among the items? */

@@ -139,6 +139,8 @@ pg_noreturn extern void sc_refuse_clause(ScAnalysis *an, int location,
 										 const char *clause, const char *hint);
 
 /* from.c */
+/* Is an item of FROM, or one of its functions (ROWS FROM), the call of a window function? */
+extern bool sc_calls_window_function(RangeTblEntry *rte);
 extern void sc_analyze_from(ScAnalysis *an);
 
 /* source.c */

@@ -100,15 +100,6 @@ sc_is_of_windows(ScAnalysis *an, Node *qual)
 
 /* ---------- the joined row ---------- */
 
-/* Is there a subquery in it? */
-static bool
-has_subquery(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	return IsA(node, SubLink) || expression_tree_walker(node, has_subquery, context);
-}
-
 bool
 sc_is_joined(ScAnalysis *an, Node *node)
 {
@@ -116,7 +107,7 @@ sc_is_joined(ScAnalysis *an, Node *node)
 
 	if (IsA(node, Var))
 		return ((Var *) node)->varno != an->window_varno;
-	if (!an->query->hasSubLinks || !has_subquery(node, NULL))
+	if (!an->query->hasSubLinks || !contain_subplans(node))
 		return false;
 	(void) reads_walker(node, &reads);
 	return IsA(node, SubLink) || !reads.window || knows_window(an);

@@ -50,7 +50,10 @@ typedef enum ScHistoryPhase
 	SC_HISTORY_SCANNING			/* the rows */
 } ScHistoryPhase;
 
-/* The history being read: written by the reader (at first by the coordinator), torn reads are harmless: for the views. */
+/*
+ * The history being read: written by the reader (at first by the coordinator).  By "phase", which is written whole, coordinators
+ * decide what they may do: its own, and those that would move a query here.  Torn reads of the rest are harmless.
+ */
 typedef struct ScHistoryShared
 {
 	ScHistoryPhase phase;

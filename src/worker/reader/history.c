@@ -59,15 +59,16 @@
 #include "worker/frame/loop.h"
 #include "worker/reader/history.h"
 
-#define LOOK_MS			1000	/* between looks for others who wait for the tables */
 #define LOOK_ROWS		1024	/* between looks at the time */
 #define LOCK_TRIES		20		/* to lock a table, */
 #define LOCK_TRY_MS		10		/* each of them followed by so long a wait */
 /* Rows between looks at what the watermark may do; few where tests look at that */
 #ifdef SC_DEBUG
 #define CHUNK_ROWS		50
+#define LOOK_MS			0
 #else
 #define CHUNK_ROWS		65536
+#define LOOK_MS			1000	/* between looks for others who wait for the tables */
 #endif
 #define TIME_STEPS		256		/* behind the last row; each of them closes what windows it passes */
 

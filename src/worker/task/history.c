@@ -117,5 +117,5 @@ bool
 sc_task_query_has_seen(ScTaskQuery *query, TransactionId xid, XLogRecPtr end_lsn)
 {
 	/* it stays, also behind "until": who joins rows looks ahead in the message */
-	return query->seen != NULL && end_lsn <= query->seen->until && sc_seen_contains(query->seen, xid, end_lsn);
+	return query->seen != NULL && sc_seen_contains(query->seen, xid, end_lsn);
 }

@@ -83,7 +83,7 @@ hear_of_code(Datum arg, int cacheid, uint32 hash)
 	mark_all(SC_FRESH);
 }
 
-/* What only plans depend on: whose row-level security it is, other servers. */
+/* What only plans depend on: whose row-level security it is. */
 static void
 hear_of_plans(Datum arg, int cacheid, uint32 hash)
 {
@@ -240,12 +240,10 @@ watch(void)
 	static const int code[] = {PROCOID, AGGFNOID, OPEROID, CASTSOURCETARGET, AMOPOPID, AMPROCNUM,
 	CLAOID, LANGOID, AUTHOID};
 	static const int text_search[] = {TSCONFIGOID, TSCONFIGMAP, TSDICTOID};
-	static const int plans[] = {AUTHMEMMEMROLE, FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID};
 
 	for (int i = 0; i < lengthof(code); i++)
 		CacheRegisterSyscacheCallback(code[i], hear_of_code, (Datum) 0);
-	for (int i = 0; i < lengthof(plans); i++)
-		CacheRegisterSyscacheCallback(plans[i], hear_of_plans, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, hear_of_plans, (Datum) 0);
 	for (int i = 0; i < lengthof(text_search); i++)
 		CacheRegisterSyscacheCallback(text_search[i], hear_of_text_search, (Datum) 0);
 	CacheRegisterSyscacheCallback(CONSTROID, hear_of_rows, PointerGetDatum(&constraints));

@@ -234,22 +234,14 @@ note_last_commit(const char *data, Size len)
 static void
 wait_until_seen(const char *data, Size len)
 {
-	static TransactionId current = InvalidTransactionId;	/* messages go on with it */
 	const char *end = data + len;
 
 	if (!sc_task_queries_read_tables())
-	{
-		current = InvalidTransactionId;
 		return;
-	}
-	if (TransactionIdIsValid(current))
-		sc_wait_until_visible(current, sc_worker_wait);
 	for (data += sizeof(ScWireHeader); data < end; data += ((ScWireRecord *) data)->len)
 	{
-		if (((ScWireRecord *) data)->op != SC_WIRE_BEGIN)
-			continue;
-		current = ((ScWireBegin *) SC_WIRE_BODY(data))->xid;
-		sc_wait_until_visible(current, sc_worker_wait);
+		if (((ScWireRecord *) data)->op == SC_WIRE_BEGIN)
+			sc_wait_until_visible(((const ScWireBegin *) SC_WIRE_BODY(data))->xid, sc_worker_wait);
 	}
 }
 
