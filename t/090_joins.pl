@@ -16,7 +16,8 @@ use Test::More;
 
 test_seed();
 my $rounds = $ENV{ROUNDS} || 3;
-my $node = new_node('main', "stream_ckpt.result_lock_timeout = '200ms'\n", draw => { memory => [0], bucket => [0], tasks => [ 1, 2 ] });
+# so little that what is joined with the rows of a message is in a file
+my $node = new_node('main', "stream_ckpt.result_lock_timeout = '200ms'\nwork_mem = 64kB\n", draw => { memory => [0], bucket => [0], tasks => [ 1, 2 ] });
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 
@@ -239,6 +240,19 @@ sql("INSERT INTO f SELECT 200000 + i, '2024-01-01 00:10 UTC', 1, i FROM generate
 status_is('all_fail', 'failed', 'most rows fail alone: the query does');
 is(sql(q(SELECT count(*) FROM stream_ckpt.dead_letter WHERE query = 'all_fail'::regclass)), '0', 'without dead letters');
 sql(q(SELECT stream_ckpt.drop_query('all_fail')));
+
+# ---------- more than memory ----------
+
+sql('CREATE TABLE wide (k int, name text)', q(INSERT INTO wide SELECT i % 3, repeat(md5(i::text), 8) FROM generate_series(1, 60) i),
+	'CREATE TABLE many (id int, k int)', q(SELECT stream_ckpt.attach_stream('many')));
+create('wide_ones', 'SELECT w.name, count(*) AS n, min(m.id) AS least, max(w.name || m.id) AS last FROM many m JOIN wide w USING (k) GROUP BY w.name');
+create('wide_letters', 'SELECT w.name, sum(1 / (m.id % 100)) AS n FROM many m JOIN wide w USING (k) GROUP BY w.name', "on_error => 'dead_letter'");
+wait_running($node);
+sql('INSERT INTO many SELECT i, i % 4 FROM generate_series(1, 3000) i');
+my $sum = 'SELECT count(*), md5(string_agg(q::text, chr(10) ORDER BY name COLLATE "C")) FROM';
+is(sql_after("$sum wide_ones q"), sql("$sum wide_ones_definition q"), 'rows whose joined rows are in a file');
+is(sql("$sum wide_letters q"), sql("$sum (SELECT w.name, sum(1 / (m.id % 100)) AS n FROM many m JOIN wide w USING (k) WHERE m.id % 100 <> 0 GROUP BY w.name) q"),
+	'the same with rows at fault between them');
 
 # ---------- locks ----------
 

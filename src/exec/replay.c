@@ -33,7 +33,7 @@ typedef struct InputRow
 } InputRow;
 
 #define STREAM_BYTES		(64 * 1024) /* of a tape that are in memory, or one row */
-#define LOOK_AT_MEMORY		1024	/* rows */
+#define LOOK_AT_MEMORY		8		/* rows: they may be large ones */
 
 /* Inputs being read */
 typedef struct InputStream
