@@ -582,10 +582,10 @@ CREATE FUNCTION stream_ckpt.checkpoint(pipeline name DEFAULT 'default', timeout 
 RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_checkpoint';
 COMMENT ON FUNCTION stream_ckpt.checkpoint(name, interval)
 	IS 'triggers a checkpoint and waits until it is committed and flushed; returns its id';
-CREATE FUNCTION stream_ckpt.sync(timeout interval DEFAULT '1 minute')
-RETURNS pg_lsn LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_sync';
-COMMENT ON FUNCTION stream_ckpt.sync(interval)
-	IS 'waits until all rows committed before the call are in the committed results of all pipelines that are not stopped; returns the LSN of its marker';
+CREATE FUNCTION stream_ckpt.sync(timeout interval DEFAULT '1 minute', query regclass DEFAULT NULL)
+RETURNS pg_lsn LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_sync';
+COMMENT ON FUNCTION stream_ckpt.sync(interval, regclass)
+	IS 'waits until all rows committed before the call are in the committed results of all pipelines that are not stopped, or in that of one query; returns the LSN of its marker';
 
 -- named by the manual, built later: they raise "not supported yet"
 CREATE FUNCTION stream_ckpt.create_savepoint(name text, pipeline name DEFAULT 'default')
@@ -637,6 +637,12 @@ CREATE FUNCTION stream_ckpt.writing_message(pipeline_id integer, query_id bigint
 RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_writing_message';
 COMMENT ON FUNCTION stream_ckpt.writing_message(integer, bigint)
 	IS 'how far a process of its own is that writes a large result of the query, in words; NULL where there is none';
+CREATE FUNCTION stream_ckpt.backfill_progress(pipeline_id integer, query_id bigint, stream regclass, OUT phase text,
+	OUT "rows" bigint, OUT blocks bigint, OUT total_blocks bigint, OUT percent float8, OUT begun timestamptz,
+	OUT estimated_end timestamptz)
+RETURNS record LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_backfill_progress';
+COMMENT ON FUNCTION stream_ckpt.backfill_progress(integer, bigint, regclass)
+	IS 'how far a query is that begins with the rows of its stream''s table, and has no result yet';
 CREATE FUNCTION stream_ckpt.task_lag(pipeline_id integer, task integer)
 RETURNS float8 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_task_lag';
 COMMENT ON FUNCTION stream_ckpt.task_lag(integer, integer)
@@ -733,6 +739,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		 WHEN q.paused THEN 'paused'
 		 WHEN f.status = 'accepted' THEN 'restarting'
 		 WHEN f.status = 'failed' OR p.status = 'running' AND f.status IS NOT NULL THEN f.status
+		 WHEN p.status = 'running' AND b.phase IS NOT NULL THEN 'backfilling'
 		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
 		 ELSE p.status END AS status,
 	COALESCE(f.message, p.message, stream_ckpt.writing_message(q.pipeline_id, q.query_id),
@@ -753,7 +760,10 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
 	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows,
-	t.name AS target
+	t.name AS target,
+	b.phase AS backfill_phase, b.rows AS backfill_rows, b.blocks AS backfill_blocks,
+	b.total_blocks AS backfill_total_blocks, b.percent AS backfill_percent, b.begun AS backfill_begun,
+	b.estimated_end AS backfill_estimated_end
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -762,6 +772,8 @@ LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
 LEFT JOIN stream_ckpt.pipeline t ON t.pipeline_id = q.target_id
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
+LEFT JOIN LATERAL stream_ckpt.backfill_progress(q.pipeline_id, q.query_id, q.source) b
+	ON q.backfill AND o.query_id IS NULL AND NOT q.paused AND f.status IS DISTINCT FROM 'failed'
 WHERE pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR pg_catalog.pg_has_role(c.relowner, 'USAGE');
 COMMENT ON VIEW stream_ckpt.queries
 	IS 'continuous queries, as of their last checkpoint: your own, or all of them for pg_read_all_stats (pg_monitor)';

@@ -236,10 +236,16 @@ stream_ckpt_checkpoint(PG_FUNCTION_ARGS)
 										   timeout));
 }
 
-/* sync(timeout): the position up to which all committed rows are in the results */
+/* sync(timeout, query): the position up to which all committed rows are in the results, or in the query's */
 Datum
 stream_ckpt_sync(PG_FUNCTION_ARGS)
 {
+	int64		timeout;
+
 	sc_refuse_in_worker("sync");
-	PG_RETURN_LSN(sc_pipelines_sync(sc_arg_usecs(fcinfo, 0, "timeout")));
+	timeout = sc_arg_usecs(fcinfo, 0, "timeout");
+	/* a library that is newer than the extension: it has no query */
+	if (PG_NARGS() > 1 && !PG_ARGISNULL(1))
+		PG_RETURN_LSN(sc_query_sync(PG_GETARG_OID(1), timeout));
+	PG_RETURN_LSN(sc_pipelines_sync(timeout));
 }

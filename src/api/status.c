@@ -21,6 +21,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "worker/frame/backfill.h"
 #include "worker/frame/shared.h"
 #include "worker/frame/start.h"
 
@@ -33,11 +34,13 @@ PG_FUNCTION_INFO_V1(stream_ckpt_uncounted_hint);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_lag);
 PG_FUNCTION_INFO_V1(stream_ckpt_task_cache);
 PG_FUNCTION_INFO_V1(stream_ckpt_writing_message);
+PG_FUNCTION_INFO_V1(stream_ckpt_backfill_progress);
 PG_FUNCTION_INFO_V1(stream_ckpt_checkpoint_progress);
 
 #define PIPELINE_COLUMNS 14
 #define TASK_COLUMNS 13
 #define CACHE_COLUMNS 6
+#define BACKFILL_COLUMNS 7
 
 static inline void
 set(Datum *values, bool *nulls, int column, Datum value, bool isnull)
@@ -362,6 +365,27 @@ stream_ckpt_writing_message(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("a large result is being written: " INT64_FORMAT " of " INT64_FORMAT " rows",
 											  Min(done, rows), rows)));
+}
+
+/* backfill_progress(pipeline_id, query_id, stream): of a query that is new; all but the phase can be NULL */
+Datum
+stream_ckpt_backfill_progress(PG_FUNCTION_ARGS)
+{
+	ScBackfill	backfill = sc_backfill_progress(PG_GETARG_INT32(0), PG_GETARG_INT64(1), PG_GETARG_OID(2));
+	TupleDesc	desc;
+	Datum		values[BACKFILL_COLUMNS];
+	bool		nulls[BACKFILL_COLUMNS];
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	set(values, nulls, 0, CStringGetTextDatum(backfill.phase), false);
+	set(values, nulls, 1, Int64GetDatum(backfill.rows), !backfill.reads);
+	set(values, nulls, 2, Int64GetDatum(backfill.blocks), !backfill.reads);
+	set(values, nulls, 3, Int64GetDatum(backfill.total_blocks), !backfill.reads);
+	set(values, nulls, 4, Float8GetDatum(backfill.percent), !backfill.reads);
+	set(values, nulls, 5, TimestampTzGetDatum(backfill.begun), !backfill.reads);
+	set(values, nulls, 6, TimestampTzGetDatum(backfill.end), backfill.end == 0);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 /* checkpoint_progress(pipeline_id): acknowledged, tasks, slowest_task; all NULL if none is in progress */

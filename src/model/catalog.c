@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "model/catalog.h"
 #include "model/catalog_table.h"
@@ -392,6 +393,22 @@ sc_query_by_id(int64 query_id, bool missing_ok)
 				 errmsg("query with id %lld does not exist", (long long) query_id),
 				 errhint("See stream_ckpt.queries.")));
 	return query;
+}
+
+bool
+sc_query_is_uncommitted(int64 query_id)
+{
+	ScCatalog	table;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		result;
+
+	sc_catalog_open(&table, "query", AccessShareLock);
+	sc_key_int8(&key, Anum_query_id, query_id);
+	tuple = sc_catalog_find(&table, 1, &key);
+	result = tuple != NULL && TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data));
+	sc_catalog_close(&table);
+	return result;
 }
 
 /* "relid" may be the query's result table or its view. */

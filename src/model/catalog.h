@@ -95,6 +95,9 @@ extern List *sc_query_list_all(void);	/* those of all pipelines, by one snapshot
 extern ScQuery *sc_query_by_id(int64 query_id, bool missing_ok);
 extern ScQuery *sc_query_by_relid(Oid relid, bool missing_ok);	/* result table or view */
 
+/* Has this transaction made the query, or changed it?  Then nobody else sees it as it is. */
+extern bool sc_query_is_uncommitted(int64 query_id);
+
 /* timestamptz[]: start and end of each range in turn.  Read into what is all zero. */
 extern void sc_ranges_read(Datum array, ScWindowRanges *ranges);
 extern Datum sc_ranges_datum(const ScWindowRanges *ranges);

@@ -31,6 +31,7 @@
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
 #include "worker/coordinator/handing.h"
+#include "worker/frame/backfill.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/strikes.h"
 #include "worker/frame/workers.h"
@@ -177,7 +178,10 @@ note_position(ScProgress *progress, const ScCollectedQuery *collected, XLogRecPt
 	{
 		/* one that has no place yet begins anew: it holds nothing meanwhile */
 		if (progress->is_new && !sc_outcome_keeps_part(collected->outcome))
+		{
 			progress->lsn = InvalidXLogRecPtr;
+			sc_backfill_remove(sc_my_pipeline, progress->query_id);
+		}
 		else if (XLogRecPtrIsInvalid(progress->lsn))
 			progress->lsn = collected->first.lsn;
 	}

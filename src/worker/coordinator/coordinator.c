@@ -41,6 +41,7 @@
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
 #include "worker/coordinator/handing.h"
+#include "worker/frame/backfill.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/own_rows.h"
 #include "worker/frame/queues.h"
@@ -299,6 +300,7 @@ add_new_queries(List *offsets, XLogRecPtr start)
 		offset->options = sc_stream_by_relid(query->stream_relid, false)->options;
 		sc_event_time_init(&offset->time);
 		offset->apart = offset->history = true;
+		sc_backfill_add(sc_my_pipeline, query->query_id);
 		sc_my_pipeline->history.relid = query->stream_relid;
 		sc_my_pipeline->history.phase = SC_HISTORY_WAITING;
 		offsets = lappend(offsets, offset);
@@ -337,7 +339,7 @@ begin_attempt(void)
 	foreach(lc, offsets)
 		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
 	forget_dropped_queries();
-	memset(&sc_my_pipeline->history, 0, sizeof(ScHistoryShared));
+	sc_backfill_clear(sc_my_pipeline);
 	offsets = add_new_queries(offsets, start);
 	placements = sc_placements(offsets, ntasks);
 	foreach(lc, offsets)

@@ -31,6 +31,9 @@ extern int64 sc_pipeline_checkpoint(int32 pipeline_id, const char *name, int64 t
  */
 extern XLogRecPtr sc_pipelines_sync(int64 timeout_us);
 
+/* The same of one query, by its result table or definition; its time-out says what it is doing.  An error if it is paused or has failed. */
+extern XLogRecPtr sc_query_sync(Oid relid, int64 timeout_us);
+
 /* An ScLostPipeline (model/log_stream.h). */
 extern const char *sc_pipelines_lost(List *relids, bool thorough);
 

@@ -50,14 +50,22 @@ typedef enum ScHistoryPhase
 	SC_HISTORY_SCANNING			/* the rows */
 } ScHistoryPhase;
 
+/* Queries at most of which it is known whether the history is theirs */
+#define SC_HISTORY_QUERIES 32
+
 /*
  * The history being read: written by the reader (at first by the coordinator).  By "phase", which is written whole, coordinators
  * decide what they may do: its own, and those that would move a query here.  Torn reads of the rest are harmless.
  */
 typedef struct ScHistoryShared
 {
+	/* guarded by the mutex; the coordinator's: for the views */
+	int			nqueries;
+	int64		queries[SC_HISTORY_QUERIES];	/* whose history it is; 0: no longer */
+
 	ScHistoryPhase phase;
 	Oid			relid;			/* the stream */
+	bool		two_passes;		/* ORDERING comes before SCANNING */
 	TimestampTz began;
 	int64		rows;			/* of the pass */
 	int64		blocks;			/* of its tables, when it began */

@@ -601,6 +601,7 @@ read_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 	looked_at = sc_moment_now();
 	begin(&history, relid);
 	history.in_order = in_order && history.stream->event_time_attno != 0;
+	sc_my_pipeline->history.two_passes = history.in_order;
 	send_begin(&history);
 	note_size(&history);
 	if (history.in_order)

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ * backfill.h
+ *	  How far a query is that begins with its stream's history, as shared memory says.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_WORKER_FRAME_BACKFILL_H
+#define SC_WORKER_FRAME_BACKFILL_H
+
+#include "datatype/timestamp.h"
+#include "worker/frame/shared.h"
+
+typedef struct ScBackfill
+{
+	const char *phase;			/* for users; a constant */
+	bool		reads;			/* the history is being read, or was: the rest is known, too */
+	int64		rows;			/* of the phase */
+	int64		blocks;			/* of the phase, */
+	int64		total_blocks;	/* of so many of the table */
+	double		percent;		/* of all reading: of both phases, if there are two */
+	TimestampTz begun;
+	TimestampTz end;			/* of the reading, estimated; 0: nobody knows */
+} ScBackfill;
+
+/* Of a query that is new: it has no offset yet.  As of some moment; takes no lock for long. */
+extern ScBackfill sc_backfill_progress(int32 pipeline_id, int64 query_id, Oid stream_relid);
+
+/* The coordinator notes for which queries an attempt reads. */
+extern void sc_backfill_clear(ScPipelineShared *pipeline);
+extern void sc_backfill_add(ScPipelineShared *pipeline, int64 query_id);
+extern void sc_backfill_remove(ScPipelineShared *pipeline, int64 query_id);
+
+#endif							/* SC_WORKER_FRAME_BACKFILL_H */
