@@ -24,7 +24,7 @@ DATA = sql/stream_ckpt--0.3.0.sql \
 OBJS = $(patsubst $(srcdir)/%.c,%.o,$(sort $(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c $(srcdir)/src/*/*/*.c)))
 
 # Every test of sql/ and of specs/, by hand, in the order in which they run.
-REGRESS = tumble shared_windows sessions processing_time calendar stateless explain refuse catalog time log_stream upper topn joins
+REGRESS = tumble shared_windows sessions processing_time calendar stateless explain refuse catalog time log_stream upper topn joins changes
 REGRESS_OPTS =
 ISOLATION = log_stream_unread create_query_writers attach_waits sync_open_writer \
 	ddl_create_query drop_query_reader drop_query_late_rows result_lock create_twice detach_create \

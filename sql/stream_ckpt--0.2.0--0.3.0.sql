@@ -29,6 +29,8 @@ ALTER TABLE stream_ckpt.stream ADD COLUMN max_ahead interval;
 
 -- time: the event time is the time of the commit
 ALTER TABLE stream_ckpt.stream ADD COLUMN processing_time boolean NOT NULL DEFAULT false;
+-- changes: are UPDATE, DELETE and TRUNCATE of the table applied to results?
+ALTER TABLE stream_ckpt.stream ADD COLUMN changes text NOT NULL DEFAULT 'ignore' CHECK (changes IN ('apply', 'ignore'));
 
 -- time: more of what a query's event time is at its offset, and the stream's options there.  closed_windows: those
 -- that are over and may lie ahead of the watermark, as start and end of each range in turn.  Event times in
@@ -42,10 +44,10 @@ ALTER TABLE stream_ckpt.checkpoint_offset
 	ADD COLUMN max_ahead interval;
 
 CREATE OR REPLACE VIEW stream_ckpt.any_stream AS
-SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead, processing_time FROM stream_ckpt.stream
+SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead, processing_time, changes FROM stream_ckpt.stream
 UNION ALL
 SELECT t.ftrelid::regclass, 'log', o.event_time::name, COALESCE(o.watermark_delay, '0')::interval,
-	o.idle_timeout::interval, o.max_ahead::interval, COALESCE(o.processing_time, 'false')::boolean
+	o.idle_timeout::interval, o.max_ahead::interval, COALESCE(o.processing_time, 'false')::boolean, NULL
 FROM pg_catalog.pg_foreign_table t
 JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
 JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'stream_ckpt'
@@ -71,10 +73,10 @@ WHERE s.relid::oid = o.source::oid AND q.query_id = o.query_id;
 DROP FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval);
 CREATE FUNCTION stream_ckpt.attach_stream(relation regclass, event_time name DEFAULT NULL,
 	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day',
-	processing_time boolean DEFAULT false)
+	processing_time boolean DEFAULT false, changes text DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_attach_stream';
-COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval, boolean)
-	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); processing_time makes the time of the commit the event time; the first call waits for all running transactions';
+COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval, boolean, text)
+	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit), changes whether UPDATE, DELETE and TRUNCATE are applied to results (''apply'') or ignored (''ignore''); processing_time makes the time of the commit the event time; the first call waits for all running transactions';
 
 CREATE FUNCTION stream_ckpt.commit_time(xmin xid)
 RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_ckpt_commit_time';
@@ -90,10 +92,11 @@ COMMENT ON FUNCTION stream_ckpt.create_stream(text, text, name, interval, interv
 	IS 'makes a log stream: a foreign table whose rows are in the WAL only, until the queries that read it have taken them; options as attach_stream()';
 
 CREATE FUNCTION stream_ckpt.alter_stream(stream regclass, watermark_delay interval DEFAULT '-0.000001 seconds',
-	idle_timeout interval DEFAULT '-0.000001 seconds', max_ahead interval DEFAULT '-0.000001 seconds')
+	idle_timeout interval DEFAULT '-0.000001 seconds', max_ahead interval DEFAULT '-0.000001 seconds',
+	changes text DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_stream';
-COMMENT ON FUNCTION stream_ckpt.alter_stream(regclass, interval, interval, interval)
-	IS 'changes options of a stream while queries read it: from the rows committed after on; what is left out stays (its default stands for that), NULL means no idle_timeout, no max_ahead';
+COMMENT ON FUNCTION stream_ckpt.alter_stream(regclass, interval, interval, interval, text)
+	IS 'changes options of a stream while queries read it: from the rows committed after on; what is left out stays (its default stands for that), NULL means no idle_timeout, no max_ahead; changes only while no query reads the stream';
 
 CREATE FUNCTION stream_ckpt.reset_watermark(stream regclass, "to" timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_reset_watermark';
@@ -136,10 +139,10 @@ SELECT s.relid AS stream, s.kind, s.event_time, s.watermark_delay, s.idle_timeou
 	max(q.null_event_times) AS null_event_times,
 	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
 	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries,
-	s.max_ahead, max(q.ahead_rows) AS ahead_rows, s.processing_time
+	s.max_ahead, max(q.ahead_rows) AS ahead_rows, s.processing_time, s.changes
 FROM stream_ckpt.any_stream s
 LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
-GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead, s.processing_time;
+GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead, s.processing_time, s.changes;
 
 -- results: checkpoints update them, also in a publication of all tables
 DO $$
@@ -239,6 +242,13 @@ ALTER TABLE stream_ckpt.query ADD COLUMN parallelism integer NOT NULL DEFAULT 1;
 ALTER TABLE stream_ckpt.query ADD COLUMN ttl interval;
 ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN tasks integer NOT NULL DEFAULT 1;
 ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN moved_rows bigint NOT NULL DEFAULT 0;
+
+-- changes: rows (x windows) that were changed or deleted too late to be taken back, those that had never counted, and those
+-- that were taken back
+ALTER TABLE stream_ckpt.checkpoint_offset
+	ADD COLUMN late_changes bigint NOT NULL DEFAULT 0,
+	ADD COLUMN skipped_changes bigint NOT NULL DEFAULT 0,
+	ADD COLUMN retracted_rows bigint NOT NULL DEFAULT 0;
 ALTER TABLE stream_ckpt.checkpoint
 	ADD COLUMN task_start_delay_ms float8[],
 	ADD COLUMN task_sync_ms float8[],
@@ -570,7 +580,9 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	t.name AS target,
 	b.phase AS backfill_phase, b.rows AS backfill_rows, b.blocks AS backfill_blocks,
 	b.total_blocks AS backfill_total_blocks, b.percent AS backfill_percent, b.begun AS backfill_begun,
-	b.estimated_end AS backfill_estimated_end
+	b.estimated_end AS backfill_estimated_end,
+	COALESCE(o.late_changes, 0) AS late_changes, COALESCE(o.skipped_changes, 0) AS skipped_changes,
+	COALESCE(o.retracted_rows, 0) AS retracted_rows
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -632,3 +644,13 @@ CREATE FUNCTION stream_ckpt.move_query(query regclass, pipeline name)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_move_query';
 COMMENT ON FUNCTION stream_ckpt.move_query(regclass, name)
 	IS 'lets a query go on in another pipeline, with its state, as soon as it is well and its pipeline has caught up; queries.target says where it is to go until then; to the pipeline where it is: it stays';
+
+-- changes: new and altered tables of streams whose changes are applied are looked at
+CREATE FUNCTION stream_ckpt.on_alter()
+RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_on_alter';
+REVOKE ALL ON FUNCTION stream_ckpt.on_alter() FROM PUBLIC;
+CREATE EVENT TRIGGER stream_ckpt_on_alter ON ddl_command_end
+	WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA') EXECUTE FUNCTION stream_ckpt.on_alter();
+-- also under session_replication_role = replica
+ALTER EVENT TRIGGER stream_ckpt_on_alter ENABLE ALWAYS;
+ALTER EVENT TRIGGER stream_ckpt_on_drop ENABLE ALWAYS;

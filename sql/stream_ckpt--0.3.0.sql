@@ -42,7 +42,8 @@ CREATE TABLE stream_ckpt.stream (
 	watermark_delay	interval NOT NULL DEFAULT '0',
 	idle_timeout	interval,
 	max_ahead		interval,
-	processing_time	boolean NOT NULL DEFAULT false	-- the event time is the time of the commit
+	processing_time	boolean NOT NULL DEFAULT false,	-- the event time is the time of the commit
+	changes			text NOT NULL DEFAULT 'ignore' CHECK (changes IN ('apply', 'ignore'))
 );
 
 CREATE TABLE stream_ckpt.query (
@@ -121,6 +122,9 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	age				bigint NOT NULL DEFAULT 0,	-- of the query's last part: no run of its state is newer
 	tasks			integer NOT NULL DEFAULT 1,	-- that wrote the query's runs
 	moved_rows		bigint NOT NULL DEFAULT 0,	-- counted in later windows than those of their time of commit
+	late_changes	bigint NOT NULL DEFAULT 0,	-- rows (x windows) that were changed or deleted too late to be taken back
+	skipped_changes	bigint NOT NULL DEFAULT 0,	-- the same that had never counted: without event time, or at fault
+	retracted_rows	bigint NOT NULL DEFAULT 0,
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -448,10 +452,10 @@ COMMENT ON FUNCTION stream_ckpt.session(timestamp, interval)
 --
 CREATE FUNCTION stream_ckpt.attach_stream(relation regclass, event_time name DEFAULT NULL,
 	watermark_delay interval DEFAULT '0', idle_timeout interval DEFAULT NULL, max_ahead interval DEFAULT '1 day',
-	processing_time boolean DEFAULT false)
+	processing_time boolean DEFAULT false, changes text DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_attach_stream';
-COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval, boolean)
-	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit); processing_time makes the time of the commit the event time; the first call waits for all running transactions';
+COMMENT ON FUNCTION stream_ckpt.attach_stream(regclass, name, interval, interval, interval, boolean, text)
+	IS 'captures a table''s new rows from the WAL; event_time names its event-time column, watermark_delay how late rows may be, max_ahead how far ahead of its commit an event time may be to move the watermark (NULL: no limit), changes whether UPDATE, DELETE and TRUNCATE are applied to results (''apply'') or ignored (''ignore''); processing_time makes the time of the commit the event time; the first call waits for all running transactions';
 CREATE FUNCTION stream_ckpt.detach_stream(relation regclass)
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_detach_stream';
 COMMENT ON FUNCTION stream_ckpt.detach_stream(regclass)
@@ -471,10 +475,11 @@ RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_drop_stream';
 COMMENT ON FUNCTION stream_ckpt.drop_stream(regclass)
 	IS 'drops a log stream; an error while queries read it';
 CREATE FUNCTION stream_ckpt.alter_stream(stream regclass, watermark_delay interval DEFAULT '-0.000001 seconds',
-	idle_timeout interval DEFAULT '-0.000001 seconds', max_ahead interval DEFAULT '-0.000001 seconds')
+	idle_timeout interval DEFAULT '-0.000001 seconds', max_ahead interval DEFAULT '-0.000001 seconds',
+	changes text DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_stream';
-COMMENT ON FUNCTION stream_ckpt.alter_stream(regclass, interval, interval, interval)
-	IS 'changes options of a stream while queries read it: from the rows committed after on; what is left out stays (its default stands for that), NULL means no idle_timeout, no max_ahead';
+COMMENT ON FUNCTION stream_ckpt.alter_stream(regclass, interval, interval, interval, text)
+	IS 'changes options of a stream while queries read it: from the rows committed after on; what is left out stays (its default stands for that), NULL means no idle_timeout, no max_ahead; changes only while no query reads the stream';
 CREATE FUNCTION stream_ckpt.reset_watermark(stream regclass, "to" timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_reset_watermark';
 COMMENT ON FUNCTION stream_ckpt.reset_watermark(regclass, timestamptz)
@@ -679,10 +684,10 @@ ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
 
 -- All streams.  A log stream's options are those of its foreign table, and nowhere else.
 CREATE VIEW stream_ckpt.any_stream AS
-SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead, processing_time FROM stream_ckpt.stream
+SELECT relid, 'table' AS kind, event_time, watermark_delay, idle_timeout, max_ahead, processing_time, changes FROM stream_ckpt.stream
 UNION ALL
 SELECT t.ftrelid::regclass, 'log', o.event_time::name, COALESCE(o.watermark_delay, '0')::interval,
-	o.idle_timeout::interval, o.max_ahead::interval, COALESCE(o.processing_time, 'false')::boolean
+	o.idle_timeout::interval, o.max_ahead::interval, COALESCE(o.processing_time, 'false')::boolean, NULL
 FROM pg_catalog.pg_foreign_table t
 JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
 JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'stream_ckpt'
@@ -763,7 +768,9 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	t.name AS target,
 	b.phase AS backfill_phase, b.rows AS backfill_rows, b.blocks AS backfill_blocks,
 	b.total_blocks AS backfill_total_blocks, b.percent AS backfill_percent, b.begun AS backfill_begun,
-	b.estimated_end AS backfill_estimated_end
+	b.estimated_end AS backfill_estimated_end,
+	COALESCE(o.late_changes, 0) AS late_changes, COALESCE(o.skipped_changes, 0) AS skipped_changes,
+	COALESCE(o.retracted_rows, 0) AS retracted_rows
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -784,10 +791,10 @@ SELECT s.relid AS stream, s.kind, s.event_time, s.watermark_delay, s.idle_timeou
 	max(q.null_event_times) AS null_event_times,
 	max(q.updates_ignored) AS updates_ignored, max(q.deletes_ignored) AS deletes_ignored,
 	max(q.truncates_ignored) AS truncates_ignored, count(q.query) AS queries,
-	s.max_ahead, max(q.ahead_rows) AS ahead_rows, s.processing_time
+	s.max_ahead, max(q.ahead_rows) AS ahead_rows, s.processing_time, s.changes
 FROM stream_ckpt.any_stream s
 LEFT JOIN stream_ckpt.queries q ON q.stream = s.relid
-GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead, s.processing_time;
+GROUP BY s.relid, s.kind, s.event_time, s.watermark_delay, s.idle_timeout, s.max_ahead, s.processing_time, s.changes;
 COMMENT ON VIEW stream_ckpt.streams
 	IS 'streams, attached tables and log streams; counts are those of the oldest query that reads them';
 
@@ -853,13 +860,21 @@ COMMENT ON VIEW stream_ckpt.tasks
 	IS 'task workers that run now; counts since their attempt began; lag_seconds: 0 when a task has had everything that was committed';
 
 --
--- Event triggers.  The second loads the library, which warns of what stays behind if it wasn't preloaded.
+-- Event triggers.  The second loads the library, which warns of what stays behind if it wasn't preloaded; the third looks
+-- at new and altered tables of streams whose changes are applied.
 --
 CREATE FUNCTION stream_ckpt.on_drop()
 RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_on_drop';
 CREATE EVENT TRIGGER stream_ckpt_on_drop ON sql_drop EXECUTE FUNCTION stream_ckpt.on_drop();
 CREATE EVENT TRIGGER stream_ckpt_before_drop ON ddl_command_start
 	WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA') EXECUTE FUNCTION stream_ckpt.on_drop();
+CREATE FUNCTION stream_ckpt.on_alter()
+RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_on_alter';
+CREATE EVENT TRIGGER stream_ckpt_on_alter ON ddl_command_end
+	WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'CREATE SCHEMA') EXECUTE FUNCTION stream_ckpt.on_alter();
+-- also under session_replication_role = replica
+ALTER EVENT TRIGGER stream_ckpt_on_alter ENABLE ALWAYS;
+ALTER EVENT TRIGGER stream_ckpt_on_drop ENABLE ALWAYS;
 
 --
 -- Who may do what.  Late rows and dead letters are seen by those whose queries they are of; no privilege on them but
@@ -876,6 +891,7 @@ CREATE POLICY owners_see ON stream_ckpt.dead_letter FOR SELECT
 
 REVOKE ALL ON ALL TABLES IN SCHEMA stream_ckpt FROM PUBLIC;
 REVOKE ALL ON FUNCTION stream_ckpt.on_drop(),
+	stream_ckpt.on_alter(),
 	stream_ckpt.fdw_handler(),
 	stream_ckpt.fdw_validator(text[], oid),
 	stream_ckpt.best_rows_add(bytea, internal, "any"),

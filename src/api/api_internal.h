@@ -103,6 +103,24 @@ extern void sc_pipeline_prepare(const ScPipeline *pipeline);
  */
 extern void sc_pipeline_prepare_for_stream(void);
 
+/* ---------- event triggers ---------- */
+
+/*
+ * drop.c: calls a function that returns a set by materializing it.  Called like this, and not as a query, because it happens
+ * at everybody's DDL: extensions that watch queries (pg_stat_statements) would see it.  The set lives in "econtext".
+ */
+extern void sc_call_set_function(Oid function, struct ExprContext *econtext, struct ReturnSetInfo *set);
+
+/* ---------- empty_table.c: the beginning of queries over streams whose changes are applied ---------- */
+
+/*
+ * Locks the stream's tables against writers until the end of the transaction, which waits for those that there are; then an
+ * error if there are rows.
+ */
+extern void sc_require_empty_table(Oid stream_relid);
+/* The same again right before the commit, if the query, which this transaction creates, is still there then. */
+extern void sc_require_empty_table_at_commit(int64 query_id, Oid stream_relid);
+
 /* ---------- SQL, within SPI_connect() ... SPI_finish() ---------- */
 
 /* Runs a command as the caller; "expected" is its SPI_OK_... */

@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "base/subtransaction.h"
 #include "api/api_internal.h"
 #include "base/compat.h"
@@ -20,13 +18,12 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "commands/defrem.h"
-#include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
+#include "model/identity.h"
 #include "model/log_stream.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -38,7 +35,6 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rls.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 #include "worker/frame/pipeline.h"
@@ -133,6 +129,12 @@ check_stream(NewQuery *query, Query *parsed)
 				 errmsg("parameter \"backfill\" must be false for stream \"%s\"", get_rel_name(relid)),
 				 errdetail("Its event time is the time of the commit, which rows don't keep."),
 				 errhint("With backfill => false the query begins with the rows committed after it.")));
+	if (query->backfill && stream->applies)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("parameter \"backfill\" must be false for stream \"%s\"", get_rel_name(relid)),
+				 errdetail("The stream's changes are applied: queries over it begin while it is empty."),
+				 errhint("With changes => 'ignore' in stream_ckpt.attach_stream() a query can begin with the rows that are there.")));
 	if (query->backfill && (sc_is_log_stream(relid) || sc_has_log_stream_partition(relid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -355,49 +357,6 @@ create_view(NewQuery *query)
 	CommandCounterIncrement();
 }
 
-/* Does one table hold rows that "snapshot" shows? */
-static bool
-table_has_rows(Oid relid, Snapshot snapshot)
-{
-	Relation	relation = table_open(relid, AccessShareLock);
-	bool		result = false;
-
-	if (relation->rd_rel->relkind == RELKIND_RELATION)
-	{
-		TupleTableSlot *slot = table_slot_create(relation, NULL);
-		TableScanDesc scan = sc_table_beginscan(relation, snapshot);
-
-		result = table_scan_getnextslot(scan, ForwardScanDirection, slot);
-		table_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
-	}
-	table_close(relation, NoLock);
-	return result;
-}
-
-/*
- * Does the stream hold rows?  Log streams never do.  Looked for as late as can
- * be, with a snapshot of its own: rows committed between this and our commit escape
- * it, and verify() counts them as differences.  That the caller may read the
- * stream has been checked.
- */
-static bool
-stream_has_rows(NewQuery *query)
-{
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	bool		result = false;
-	ListCell   *lc;
-
-	foreach(lc, find_all_inheritors(query->definition->stream_relid, AccessShareLock, NULL))
-	{
-		result = table_has_rows(lfirst_oid(lc), snapshot);
-		if (result)
-			break;
-	}
-	UnregisterSnapshot(snapshot);
-	return result;
-}
-
 /* The view, the table and its key, as the caller. */
 static void
 create_relations(NewQuery *query)
@@ -471,6 +430,20 @@ log_creation(const NewQuery *query, int64 query_id)
 }
 
 /*
+ * Notes whether the stream holds rows that the query doesn't count; if its changes are applied there may be none.  Log
+ * streams never hold any.  Looked for as late as can be: rows committed between this and our commit escape it otherwise,
+ * and verify() counts them as differences.  That the caller may read the stream has been checked.
+ */
+static void
+look_at_rows(ScQuery *entry, const ScStream *stream)
+{
+	if (stream->applies)
+		sc_require_empty_table(entry->stream_relid);
+	else
+		entry->preexisting_rows = sc_relation_has_rows(entry->stream_relid, AccessShareLock);
+}
+
+/*
  * Tries the definition once as a task will run it, enters the query in the catalog, and logs its
  * creation.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
  * committed before: nobody needs a place in the log for that.  Its result table and view are there; raises an error if no task could run it.
@@ -479,6 +452,7 @@ static void
 create_entry(NewQuery *query)
 {
 	ScQuery		entry = {0};
+	ScStream   *stream;
 	int64		query_id;
 
 	entry.relid = query->result_oid;
@@ -498,7 +472,10 @@ create_entry(NewQuery *query)
 	/* after that, when the libraries are loaded */
 	entry.settings = list_concat(entry.settings, sc_definition_settings(query->view_oid));
 	entry.backfill = query->backfill;
-	entry.preexisting_rows = !query->backfill && stream_has_rows(query);
+	/* which nobody alters any more */
+	stream = sc_stream_by_relid(entry.stream_relid, false);
+	if (!query->backfill)
+		look_at_rows(&entry, stream);
 
 	/* from here on no writer drops rows of the stream, and none has */
 	sc_stream_lock_read(entry.stream_relid);
@@ -506,6 +483,8 @@ create_entry(NewQuery *query)
 	query_id = sc_query_insert(&entry);
 	if (!query->backfill)
 		log_creation(query, query_id);
+	if (stream->applies && !query->backfill)
+		sc_require_empty_table_at_commit(query_id, entry.stream_relid);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);
 	warn_of_time_key(query->definition);

@@ -18,6 +18,7 @@
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "model/catalog_write.h"
+#include "model/partition.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -93,13 +94,8 @@ stream_ckpt_drop_query(PG_FUNCTION_ARGS)
 #define DROPPED_OBJSUBID	3
 #define DROPPED_OBJECT_TYPE	7
 
-/*
- * Calls a function that returns a set by materializing it.  Called like this, and not as a
- * query, because it happens at everybody's DROP: extensions that watch queries
- * (pg_stat_statements) would see it.  The set lives in "econtext".
- */
-static void
-call_set_function(Oid function, ExprContext *econtext, ReturnSetInfo *set)
+void
+sc_call_set_function(Oid function, ExprContext *econtext, ReturnSetInfo *set)
 {
 	LOCAL_FCINFO(fcinfo, 0);
 	FmgrInfo	flinfo;
@@ -138,7 +134,7 @@ dropped_relations(bool *log_streams)
 	List	   *result = NIL;
 
 	*log_streams = false;
-	call_set_function(F_PG_EVENT_TRIGGER_DROPPED_OBJECTS, econtext, &set);
+	sc_call_set_function(F_PG_EVENT_TRIGGER_DROPPED_OBJECTS, econtext, &set);
 	slot = MakeSingleTupleTableSlot(set.setDesc, &TTSOpsMinimalTuple);
 	while (tuplestore_gettupleslot(set.setResult, true, false, slot))
 	{
@@ -231,6 +227,7 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	SPI_connect();
 	forget_dropped(dropped, log_streams);
+	sc_partition_refuse_dropped(dropped);
 	SPI_finish();
 	PG_RETURN_NULL();
 }

@@ -252,7 +252,10 @@ explain_engine(Explanation *explanation)
 	ScEngineOptions options = {.emit = definition->emit,.allowed_lateness = query->allowed_lateness,
 		.ttl = query->ttl};
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
-	ScEngine   *engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
+	ScEngine   *engine;
+
+	options.retracts = definition->retracts;
+	engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
 	/* as it is planned now for many rows */
 	explain_plan(explanation, "Source part: for the rows of each message, tables as they are then",

@@ -16,6 +16,8 @@
  *	 - windows closed for good of queries without the state that they had (a restored dump,
  *	   another version): those that had rows, of the result or of the stream;
  *	 - the mark of rows missing on all of them, so that verify() says so.
+ *
+ * Queries over streams whose changes are applied can't go on so: a row that they have never counted may be changed later.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -31,6 +33,7 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "source/wal/slot.h"
+#include "utils/lsyscache.h"
 
 void
 sc_gap_prepare(const ScPipeline *pipeline)
@@ -116,6 +119,18 @@ lock_queries(int32 pipeline_id)
 	return sc_query_list(pipeline_id);
 }
 
+static void
+refuse_changes(const ScQuery *query)
+{
+	if (!sc_stream_by_relid(query->stream_relid, false)->applies)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("query \"%s\" cannot go on without the rows between", get_rel_name(query->relid)),
+			 errdetail("Changes of its stream are applied: a row that it has not counted can be changed or deleted later."),
+			 errhint("Drop it with stream_ckpt.drop_query(), and create it again; then accept the gap for the others.")));
+}
+
 void
 sc_gap_accept(const ScPipeline *pipeline)
 {
@@ -132,12 +147,16 @@ sc_gap_accept(const ScPipeline *pipeline)
 	{
 		ScQuery    *query = lfirst(lc);
 		ScOffset   *offset = sc_find_by_id(offsets, query->query_id);
+		bool		stateless;
 
 		/* one that begins with its stream's history does so, wherever the slot is */
 		if (offset == NULL && (!fresh || query->backfill))
 			continue;
-		if (offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
-							   (has_state && !from_this_version(&state))))
+		stateless = offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
+									   (has_state && !from_this_version(&state)));
+		if (stateless || offset == NULL || foreign || offset->lsn < slot.confirmed_flush)
+			refuse_changes(query);
+		if (stateless)
 			close_windows(offset);
 		if (offset == NULL)
 			begin_query(query);

@@ -61,15 +61,19 @@ stream_ckpt_resume_query(PG_FUNCTION_ARGS)
 {
 	bool		accept_gap = PG_GETARG_BOOL(1);
 	bool		had_gap;
+	bool		applies;
 	ScQuery    *query;
 
 	sc_refuse_in_worker("resume_query()");
 	query = sc_lock_owned_query(PG_GETARG_OID(0));
-	if (!sc_failure_resume(query->query_id, accept_gap, &had_gap))
+	/* of a row between that it hasn't counted it would lose the next change, too */
+	applies = sc_stream_by_relid(query->stream_relid, false)->applies;
+	if (!sc_failure_resume(query->query_id, accept_gap && !applies, &had_gap))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("query \"%s\" is lost", get_rel_name(query->relid)),
 				 errdetail("The WAL with its next rows is not kept any more."),
+				 applies ? errhint("Drop the query and create it again: changes of its stream are applied, so it can't go on without the rows between.") :
 				 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again.")));
 	if (had_gap)
 		sc_query_set_preexisting(query->query_id);

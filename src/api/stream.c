@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
+#include "model/identity.h"
 #include "model/in_wal.h"
 #include "model/log_stream.h"
 #include "storage/lmgr.h"
@@ -129,6 +130,46 @@ attach_options(FunctionCallInfo fcinfo)
 	return options;
 }
 
+/* The parameter changes, which isn't NULL: are they applied? */
+static bool
+arg_changes(FunctionCallInfo fcinfo, int n)
+{
+	char	   *changes = sc_arg_text(fcinfo, n, "changes");
+
+	if (strcmp(changes, "apply") != 0 && strcmp(changes, "ignore") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("parameter \"changes\" must be 'apply' or 'ignore', not '%s'", changes)));
+	return strcmp(changes, "apply") == 0;
+}
+
+/* The event time of a row would be another one when it is deleted. */
+static void
+refuse_changes_of_commits(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("changes => 'apply' is not supported with processing_time"),
+			 errdetail("A row that is changed or deleted must be found in the windows that it was counted in, and its commit is another one then."),
+			 errhint("Let the table have an event_time, or use changes => 'ignore'.")));
+}
+
+/*
+ * Whoever gave a table REPLICA IDENTITY FULL can have its changes applied, and may take it that they are.  The result of a
+ * query has it too, and isn't changed.
+ */
+static void
+tell_of_ignored_changes(Oid relid)
+{
+	Oid			which;
+
+	if (!sc_identity_is_full(relid, &which) || sc_query_by_relid(relid, true) != NULL)
+		return;
+	ereport(NOTICE,
+			(errmsg("queries will not count what UPDATE, DELETE and TRUNCATE do to \"%s\"", get_rel_name(relid)),
+			 errhint("changes => 'apply' applies them to results; changes => 'ignore' leaves out this notice.")));
+}
+
 static void
 require_event_time(bool has_event_time, const ScStreamOptions *options)
 {
@@ -162,7 +203,7 @@ sc_arg_processing_time(FunctionCallInfo fcinfo, int n, int event_time, int idle_
 
 /* Everything that can be refused; the stream's row, ready to be inserted. */
 static ScStream
-check_stream(Oid relid, FunctionCallInfo fcinfo)
+check_stream(Oid relid, bool applies, FunctionCallInfo fcinfo)
 {
 	Relation	relation = table_open(relid, AccessShareLock);
 	ScStream	stream = {0};
@@ -176,6 +217,7 @@ check_stream(Oid relid, FunctionCallInfo fcinfo)
 				 errhint("Call stream_ckpt.detach_stream() first to attach it with other options.")));
 	stream.relid = relid;
 	stream.options = attach_options(fcinfo);
+	stream.applies = applies;
 	if (!PG_ARGISNULL(1))
 		stream.event_time_attno = sc_event_time_attno(relid, NameStr(*PG_GETARG_NAME(1)));
 	stream.processing_time = sc_arg_processing_time(fcinfo, 5, 1, 3);
@@ -187,8 +229,8 @@ check_stream(Oid relid, FunctionCallInfo fcinfo)
 
 /*
  * attach_stream(relation regclass, event_time name, watermark_delay interval,
- * idle_timeout interval, max_ahead interval, processing_time boolean): captures an existing table's rows from the WAL.  Makes
- * the default pipeline's slot first, before this transaction has an id or a lock
+ * idle_timeout interval, max_ahead interval, processing_time boolean, changes text): captures an existing
+ * table's rows from the WAL.  Makes the default pipeline's slot first, before this transaction has an id or a lock
  * on the table.
  */
 Datum
@@ -197,6 +239,7 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	Oid			relid;
 	ScStream	stream;
 	ScStreamOptions options;
+	bool		applies;
 
 	sc_refuse_in_worker("attach_stream()");
 	/* the function of an older version has fewer parameters */
@@ -205,6 +248,9 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	options = attach_options(fcinfo);
 	if (!sc_arg_processing_time(fcinfo, 5, 1, 3))
 		require_event_time(!PG_ARGISNULL(1), &options);
+	applies = !PG_ARGISNULL(6) && arg_changes(fcinfo, 6);
+	if (applies && sc_arg_processing_time(fcinfo, 5, 1, 3))
+		refuse_changes_of_commits();
 
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
@@ -213,9 +259,16 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	sc_check_relation_owner(relid);
 	sc_pipeline_prepare_for_stream();
 
+	/* its identity is altered: in the order in which ALTER TABLE takes both locks */
+	if (applies)
+		LockRelationOid(relid, AccessExclusiveLock);
 	sc_stream_lock(relid, ExclusiveLock);
-	stream = check_stream(relid, fcinfo);
+	stream = check_stream(relid, applies, fcinfo);
+	if (applies)
+		sc_identity_set_full(relid);
 	sc_stream_insert(&stream);
+	if (PG_ARGISNULL(6))
+		tell_of_ignored_changes(relid);
 	PG_RETURN_VOID();
 }
 
@@ -233,13 +286,15 @@ arg_is_left_out(FunctionCallInfo fcinfo, int n)
 	return interval->month == 0 && interval->day == 0 && interval->time == -1;
 }
 
-/* A stream that the caller owns, locked until the end of the transaction. */
+/* A stream that the caller owns, locked until the end of the transaction; its table too, in "mode", if that isn't NoLock. */
 static ScStream *
-own_stream(FunctionCallInfo fcinfo)
+own_stream(FunctionCallInfo fcinfo, LOCKMODE mode)
 {
 	Oid			relid = DatumGetObjectId(sc_arg(fcinfo, 0, "stream"));
 
 	sc_check_relation_owner(sc_stream_by_relid(relid, false)->relid);
+	if (mode != NoLock)
+		LockRelationOid(relid, mode);
 	sc_stream_lock(relid, ExclusiveLock);
 	return sc_stream_by_relid(relid, false);
 }
@@ -257,17 +312,45 @@ refuse_time_option(const ScStream *stream, const char *name)
 }
 
 /*
+ * Changes of a stream begin, or cease, to be applied.  Its queries would keep what they have counted otherwise: so there
+ * must be none.
+ */
+static void
+alter_changes(ScStream *stream, bool applies)
+{
+	if (stream->is_log)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a log stream, whose rows can't be changed", get_rel_name(stream->relid)),
+				 errhint("Leave out \"changes\".")));
+	if (stream->applies == applies)
+		return;
+	if (stream->processing_time)
+		refuse_changes_of_commits();
+	sc_refuse_stream_with_readers(stream->relid, "change \"changes\" of");
+	if (applies)
+		sc_identity_set_full(stream->relid);
+	stream->applies = applies;
+}
+
+/*
  * alter_stream(stream regclass, watermark_delay interval, idle_timeout interval,
- * max_ahead interval): new options, from one place in the log on.
+ * max_ahead interval, changes text): new options, from one place in the log on.
  */
 Datum
 stream_ckpt_alter_stream(PG_FUNCTION_ARGS)
 {
 	ScStream   *stream;
 	ScStreamOptions *options;
+	bool		change;
+	bool		applies;
 
 	sc_refuse_in_worker("alter_stream()");
-	stream = own_stream(fcinfo);
+	/* the function of an older version has fewer parameters */
+	sc_extension_require();
+	change = !PG_ARGISNULL(4);
+	applies = change && arg_changes(fcinfo, 4);
+	stream = own_stream(fcinfo, applies ? AccessExclusiveLock : NoLock);
 	options = &stream->options;
 	if (!arg_is_left_out(fcinfo, 1))
 		options->watermark_delay = sc_arg_reach(fcinfo, 1, "watermark_delay");
@@ -282,6 +365,8 @@ stream_ckpt_alter_stream(PG_FUNCTION_ARGS)
 		options->max_ahead = arg_max_ahead(fcinfo, 3);
 	}
 	require_event_time(stream->event_time_attno != 0 || stream->processing_time, options);
+	if (change)
+		alter_changes(stream, applies);
 	if (stream->is_log)
 		sc_log_stream_alter(stream);
 	else
@@ -303,7 +388,7 @@ stream_ckpt_reset_watermark(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("reset_watermark()");
 	control.kind = SC_CONTROL_RESET_WATERMARK;
-	control.stream_relid = own_stream(fcinfo)->relid;
+	control.stream_relid = own_stream(fcinfo, NoLock)->relid;
 	control.watermark = SC_NO_EVENT_TIME;
 	if (!PG_ARGISNULL(1))
 	{

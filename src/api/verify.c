@@ -107,6 +107,7 @@ check_counters(ScQuery *query)
 		refuse_counted(query, offset->updates_ignored, "updates of the stream were ignored");
 		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
 		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
+		refuse_counted(query, offset->late_changes, "rows were changed or deleted after their windows were over");
 		return offset;
 	}
 	refuse(query, "No checkpoint of the query has been committed yet.",

@@ -48,8 +48,11 @@
 /* 17 dropped ReorderBufferTupleBuf */
 #if PG_VERSION_NUM < 170000
 #define sc_change_new_tuple(change) (&(change)->data.tp.newtuple->tuple)
+#define sc_change_old_tuple(change) \
+	((change)->data.tp.oldtuple ? &(change)->data.tp.oldtuple->tuple : NULL)
 #else
 #define sc_change_new_tuple(change) ((change)->data.tp.newtuple)
+#define sc_change_old_tuple(change) ((change)->data.tp.oldtuple)
 #endif
 
 /* 15: no cause of a slot's invalidation, it was always this one; 17: slots that standbys

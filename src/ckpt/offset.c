@@ -76,6 +76,9 @@ read_offset(const ScCatalogRow *row)
 	offset->updates_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_updates_ignored));
 	offset->deletes_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_deletes_ignored));
 	offset->truncates_ignored = DatumGetInt64(sc_row_get(row, Anum_offset_truncates_ignored));
+	offset->late_changes = DatumGetInt64(sc_row_get(row, Anum_offset_late_changes));
+	offset->skipped_changes = DatumGetInt64(sc_row_get(row, Anum_offset_skipped_changes));
+	offset->retracted_rows = DatumGetInt64(sc_row_get(row, Anum_offset_retracted_rows));
 	offset->ntasks = DatumGetInt32(sc_row_get(row, Anum_offset_tasks));
 	offset->groups = DatumGetInt64(sc_row_get(row, Anum_offset_groups));
 	offset->state_bytes = DatumGetInt64(sc_row_get(row, Anum_offset_state_bytes));
@@ -158,6 +161,9 @@ set_offset(ScCatalogRow *row, const ScOffset *offset)
 	sc_row_set(row, Anum_offset_updates_ignored, Int64GetDatum(offset->updates_ignored));
 	sc_row_set(row, Anum_offset_deletes_ignored, Int64GetDatum(offset->deletes_ignored));
 	sc_row_set(row, Anum_offset_truncates_ignored, Int64GetDatum(offset->truncates_ignored));
+	sc_row_set(row, Anum_offset_late_changes, Int64GetDatum(offset->late_changes));
+	sc_row_set(row, Anum_offset_skipped_changes, Int64GetDatum(offset->skipped_changes));
+	sc_row_set(row, Anum_offset_retracted_rows, Int64GetDatum(offset->retracted_rows));
 	sc_row_set(row, Anum_offset_tasks, Int32GetDatum(offset->ntasks));
 	sc_row_set(row, Anum_offset_groups, Int64GetDatum(offset->groups));
 	sc_row_set(row, Anum_offset_state_bytes, Int64GetDatum(offset->state_bytes));

@@ -33,6 +33,9 @@ typedef struct ScOffset
 	int64		updates_ignored;
 	int64		deletes_ignored;
 	int64		truncates_ignored;
+	int64		late_changes;	/* as in ScEngineCounters, as the next two */
+	int64		skipped_changes;
+	int64		retracted_rows;
 	int32		ntasks;			/* that the query runs on: the writers of its runs */
 	int64		groups;			/* in memory at the barrier */
 	int64		state_bytes;	/* bytes of live chunks */

@@ -15,6 +15,9 @@
  *				isn't strict
  *	  datum		all others
  *
+ * If rows can be taken back only what retractable.c says is serial or datum, and has an inverse; sums of small integers are
+ * kept as those of moving aggregates are.
+ *
  * Two groups that become equal have to be combined.  So a state of kind datum without a
  * combinefn is kept as its inputs all the same if the query has keys with which that can
  * happen ("keeps").  Keys and combine functions can change while there is state, so that is
@@ -39,6 +42,7 @@
 #include "parser/parse_coerce.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -54,6 +58,7 @@ typedef struct AggInfo
 	Oid			serialfn;
 	Oid			deserialfn;
 	Oid			combinefn;
+	Oid			inverse;		/* of transfn, if rows are taken back by it; else InvalidOid */
 	bool		finalextra;
 	char		finalmodify;
 	Oid			transtype;
@@ -99,6 +104,7 @@ check_rights(AggInfo *info)
 
 	check_support_function(info->owner, info->transfn);
 	check_support_function(info->owner, info->finalfn);
+	check_support_function(info->owner, info->inverse);
 	if (info->kind == SC_TRANS_SERIAL)
 	{
 		check_support_function(info->owner, info->serialfn);
@@ -109,10 +115,12 @@ check_rights(AggInfo *info)
 
 /* As the file's head says, by what the catalogs have of the aggregate, never by its rows. */
 static ScTransKind
-choose_kind(const AggInfo *info)
+choose_kind(const AggInfo *info, bool retracts)
 {
 	const Aggref *aggref = info->aggref;
 
+	if (retracts && !OidIsValid(info->inverse))
+		return SC_TRANS_INPUTS;
 	if (AGGKIND_IS_ORDERED_SET(aggref->aggkind) ||
 		aggref->aggdistinct != NIL || aggref->aggorder != NIL ||
 		(OidIsValid(info->finalfn) && info->finalmodify != AGGMODIFY_READ_ONLY))
@@ -128,13 +136,32 @@ choose_kind(const AggInfo *info)
 	return SC_TRANS_SERIAL;
 }
 
+/*
+ * How rows are taken back.  What an aggregate is as a moving one may be in place of what it is else: its states are those of
+ * avg(), by whose function they are combined.
+ */
+static void
+choose_inverse(AggInfo *info, Form_pg_aggregate form, int *init_column)
+{
+	if (sc_retract_method(info->aggref, info->transfn, &info->inverse) != SC_RETRACT_MOVING)
+		return;
+	info->transfn = form->aggmtransfn;
+	info->finalfn = form->aggmfinalfn;
+	info->combinefn = F_INT4_AVG_COMBINE;
+	info->finalextra = form->aggmfinalextra;
+	info->finalmodify = form->aggmfinalmodify;
+	info->transtype = form->aggmtranstype;
+	*init_column = Anum_pg_aggregate_aggminitval;
+}
+
 /* Reads pg_aggregate for "call". */
 static void
-look_up(AggInfo *info, const ScAggregate *call)
+look_up(AggInfo *info, const ScAggregate *call, bool retracts)
 {
 	Aggref	   *aggref = copyObject(call->aggref);
 	HeapTuple	tuple;
 	Form_pg_aggregate form;
+	int			init_column = Anum_pg_aggregate_agginitval;
 	Datum		init;
 
 	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
@@ -155,14 +182,15 @@ look_up(AggInfo *info, const ScAggregate *call)
 	info->nargtypes = get_aggregate_argtypes(aggref, info->argtypes);
 	info->transtype = resolve_aggregate_transtype(aggref->aggfnoid, form->aggtranstype,
 												  info->argtypes, info->nargtypes);
+	if (retracts)
+		choose_inverse(info, form, &init_column);
 	aggref->aggtranstype = info->transtype;
 
-	init = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval,
-						   &info->init_null);
+	init = SysCacheGetAttr(AGGFNOID, tuple, init_column, &info->init_null);
 	info->init_text = info->init_null ? NULL : TextDatumGetCString(init);
 	ReleaseSysCache(tuple);
 
-	info->kind = choose_kind(info);
+	info->kind = choose_kind(info, retracts);
 }
 
 /*
@@ -180,6 +208,7 @@ same_transition(const AggInfo *info, const AggInfo *other)
 	return info->kind == other->kind &&
 		info->transfn == other->transfn &&
 		info->transtype == other->transtype &&
+		info->inverse == other->inverse &&
 		info->serialfn == other->serialfn &&
 		info->deserialfn == other->deserialfn &&
 		info->combinefn == other->combinefn &&
@@ -247,6 +276,25 @@ compile_transfn(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("aggregate %s needs to have compatible input type and transition type",
 						format_procedure(info->aggref->aggfnoid))));
+}
+
+/* The inverse of the transition function, with the same arguments. */
+static void
+compile_inverse(ScEngine *engine, ScTrans *trans, const AggInfo *info)
+{
+	Expr	   *transexpr;
+	Expr	   *expr;
+
+	if (!OidIsValid(info->inverse))
+		return;
+	build_aggregate_transfn_expr((Oid *) info->argtypes, info->nargtypes, info->ndirect,
+								 info->aggref->aggvariadic, info->transtype,
+								 info->aggref->inputcollid, info->transfn,
+								 info->inverse, &transexpr, &expr);
+	fmgr_info(info->inverse, &trans->inverse);
+	fmgr_info_set_expr((Node *) expr, &trans->inverse);
+	trans->inverse_fcinfo = make_fcinfo(engine, &trans->inverse, trans->nargs + 1,
+										info->aggref->inputcollid);
 }
 
 static void
@@ -401,6 +449,7 @@ compile_transition(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	compile_inputs(engine, trans, info);
 	init_value(trans, info);
 	compile_transfn(engine, trans, info);
+	compile_inverse(engine, trans, info);
 	fill_pertrans(trans, info);
 	trans->byval = trans->pertrans->transtypeByVal;
 
@@ -511,7 +560,7 @@ sc_aggregates_compile(ScEngine *engine)
 		const ScAggregate *call = &engine->def->aggs[i];
 		ScAgg	   *agg = &engine->aggs[i];
 
-		look_up(&infos[i], call);
+		look_up(&infos[i], call, engine->retracts);
 		check_rights(&infos[i]);
 		agg->transno = find_transition(engine, infos, i);
 		agg->trans = &engine->trans[agg->transno];

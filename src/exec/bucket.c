@@ -256,6 +256,8 @@ init_states(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	Datum	   *states = sc_group_states(engine, group);
 	uint8	   *flags = sc_group_state_flags(engine, group);
 
+	if (engine->retracts)
+		*sc_group_rows(engine, group) = 0;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		if (engine->trans[t].keeps)

@@ -33,6 +33,9 @@ append_inputs(ScBucket *bucket, Datum *state, Datum from)
 	if (inputs == NULL)
 		return;
 	sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
+	/* those of one can't take away the other's, as each takes away one of its own */
+	if (inputs->minuses > 0)
+		((ScInputs *) DatumGetPointer(*state))->minuses = SC_MINUSES_UNKNOWN;
 	sc_inputs_free(bucket, from);
 }
 
@@ -95,6 +98,8 @@ void
 sc_states_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
 {
 	engine->aggstate->curaggcontext = bucket->aggcontext;
+	if (engine->retracts)
+		*sc_group_rows(engine, group) += *sc_group_rows(engine, other);
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		ScTrans    *trans = &engine->trans[t];
@@ -170,7 +175,8 @@ sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *tak
 		ScGroup    *copy;
 
 		CHECK_FOR_INTERRUPTS();
-		if (sc_group_is_free(from, sc_bucket_group(from, taken, n)))
+		if (sc_group_is_free(from, sc_bucket_group(from, taken, n)) ||
+			(from == engine && sc_group_is_nothing(from, sc_bucket_group(from, taken, n))))
 			continue;
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);

@@ -16,6 +16,7 @@ typedef struct Entry
 	bool		old;			/* of a version before 4 */
 	uint8		flags;			/* as of version 4 */
 	const char *state_bitmap;
+	uint64		rows;			/* of the group, plus 1; 0: they aren't counted */
 	ScTimes		times;			/* what of it is written */
 } Entry;
 
@@ -154,9 +155,10 @@ begin_entry(ScEngine *engine, Entry *entry, int version, const char *data, Size 
 		return;
 	}
 	entry->flags = (uint8) *sc_read_bytes(reader, 1);
+	entry->rows = sc_read_varint(reader);
 	if ((entry->flags & ENTRY_KIND) > (engine->timed ? ENTRY_TOMBSTONE : ENTRY_DELTA) ||
 		((entry->flags & ENTRY_CLOSED) && !engine->sessions) ||
-		sc_read_varint(reader) != 0)
+		(entry->rows > 0) != engine->retracts)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
@@ -284,6 +286,8 @@ finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, b
 
 	if (engine->timed)
 		set_times(engine, entry, group);
+	if (engine->retracts)
+		*sc_group_rows(engine, group) = (combine ? *sc_group_rows(engine, group) : 0) + (int64) entry->rows - 1;
 	set_group_flags(engine, entry, group, isnew);
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	if (!has_states(entry))
@@ -361,6 +365,9 @@ apply(ScEngine *engine, ScBucket *bucket, int version, const char *data, Size le
 	else if (ours)
 	{
 		group = sc_bucket_lookup(engine, bucket, hash, &isnew);
+		/* it may have got its keys anew */
+		if (engine->retracts && !isnew)
+			sc_group_returns(engine, bucket, group);
 		finish_entry(engine, bucket, &entry, group, isnew, pieces);
 	}
 	MemoryContextSwitchTo(old);

@@ -31,6 +31,28 @@ describe_combining(StringInfo text, const ScTrans *trans)
 		appendStringInfoString(text, ", which nothing can combine");
 }
 
+/* How rows are taken back, and what each takes if inputs are kept. */
+static void
+describe_retraction(StringInfo text, const ScTrans *trans)
+{
+	int			bytes = trans->nbitmap;
+	bool		varies = false;
+
+	if (trans->inverse_fcinfo != NULL)
+	{
+		appendStringInfo(text, "; rows are taken back by %s", get_func_name(trans->inverse.fn_oid));
+		return;
+	}
+	for (int i = 0; i < trans->ninputs; i++)
+	{
+		/* of a value of varying length, its length */
+		bytes += Max(trans->input_types[i].len, 1);
+		varies |= trans->input_types[i].len < 0;
+	}
+	appendStringInfo(text, ", %d bytes%s a row; one that is taken back is one more, with a minus", bytes,
+					 varies ? " or more" : "");
+}
+
 static void
 describe_state(StringInfo text, const ScTrans *trans, const Aggref *aggref)
 {
@@ -68,6 +90,10 @@ sc_engine_describe_state(const ScEngine *engine, int aggno)
 			appendStringInfo(&text, "that of aggregate %d", i + 1);
 	}
 	if (text.len == 0)
+	{
 		describe_state(&text, agg->trans, engine->def->aggs[aggno].aggref);
+		if (engine->retracts)
+			describe_retraction(&text, agg->trans);
+	}
 	return text.data;
 }

@@ -314,6 +314,16 @@ emit_best_rows(ScEngine *engine, const ScGroup *group, Datum value, bool first)
 	return result;
 }
 
+/* Deletes what the result has of a group. */
+static void
+emit_deletion(ScEngine *engine, ScBucket *bucket, ScGroup *group)
+{
+	load_group(engine, bucket, group);
+	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE, deletion_row(engine));
+	engine->counters.result_rows++;
+	group->flags &= ~(SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
+}
+
 /* The group's rows or their deletion, where they are due; or its row for what is above the groups (upper.c). */
 static void
 emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
@@ -321,6 +331,13 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	bool		first = is_first(engine, bucket->pane);
 	bool		is_there;
 
+	/* nothing is evaluated of one that isn't there any more */
+	if (unlikely(engine->retracts) && sc_group_has_gone(engine, group))
+	{
+		if (!first && engine->upper == NULL && (group->flags & SC_GROUP_EMITTED))
+			emit_deletion(engine, bucket, group);
+		return;
+	}
 	load_group(engine, bucket, group);
 	compute_aggregates(engine, group);
 	if (engine->upper != NULL)
@@ -584,6 +601,52 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 	emission->pane = NULL;
 	emission->due = false;
 	return true;
+}
+
+/* Deletes what the result has of a bucket's groups, but for those that stay. */
+static void
+delete_groups(ScEngine *engine, ScBucket *bucket)
+{
+	MemoryContext context = engine->outcontext->ecxt_per_tuple_memory;
+
+	for (uint32 n = 0; n < bucket->ngroups; n++)
+	{
+		ScGroup    *group = sc_bucket_group(engine, bucket, n);
+		MemoryContext old;
+
+		CHECK_FOR_INTERRUPTS();
+		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
+			sc_limit_add(LIMIT_GROUPS);
+		if (!(group->flags & SC_GROUP_EMITTED) || sc_group_is_permanent(engine, group))
+			continue;
+		old = MemoryContextSwitchTo(context);
+		emit_deletion(engine, bucket, group);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+}
+
+void
+sc_emit_nothing(ScEngine *engine, ScPane *pane)
+{
+	engine->emission.window_start = window_start(engine, &pane->window);
+	for (uint32 i = 0; engine->upper == NULL && i < sc_pane_nbuckets(pane); i++)
+	{
+		bool		loaded = false;
+		ScBucket   *bucket = pane->bucket != NULL ? pane->bucket : sc_spilled_take_bucket(engine, pane, i, &loaded);
+
+		delete_groups(engine, bucket);
+		if (loaded)
+			sc_bucket_free(engine, bucket);
+	}
+	if (engine->upper != NULL)
+	{
+		engine->emission.pane = pane;
+		sc_upper_emit(engine, false);
+		engine->emission.pane = NULL;
+	}
+	ExecClearTuple(engine->group_slot);
+	ExecClearTuple(engine->result_slot);
 }
 
 void

@@ -6,7 +6,7 @@
  * entry is:
  *
  *	  byte		kind (0: value, 1: delta, 2: tombstone), and flags ENTRY_EMITTED, ENTRY_WHOLE, ENTRY_SEVERAL
- *	  varint	0 (a later version: rows of the group plus 1)
+ *	  varint	0; or, if rows can be retracted, how many the group has, plus 1
  *	  bytes		a bit per key (1: NULL), lowest first, ceil(nkeys / 8) bytes
  *	  values	the keys that aren't NULL (sc_datum_pack)
  *	  times		of groups that come and go (timed.h), as int8 values: of sessions the id
@@ -75,6 +75,8 @@ sc_signature(const ScEngine *engine, int version)
 	sc_assigner_sign(&engine->def->window, &buf);
 	if (engine->timed && !engine->sessions)
 		appendStringInfoString(&buf, " ttl");
+	if (engine->retracts)
+		appendStringInfoString(&buf, " rows");
 	appendStringInfo(&buf, " keys %d", engine->nkeys);
 	for (int i = 0; i < engine->nkeys; i++)
 	{
@@ -90,6 +92,8 @@ sc_signature(const ScEngine *engine, int version)
 		append_type(&buf, &trans->type);
 		if (version > 1)
 			append_functions(&buf, trans);
+		if (trans->inverse_fcinfo != NULL)
+			appendStringInfo(&buf, " less %u", trans->inverse.fn_oid);
 		if (trans->kind == SC_TRANS_INPUTS || (version > 2 && trans->input_types != NULL))
 		{
 			for (int i = 0; i < trans->ninputs; i++)
@@ -272,7 +276,7 @@ sc_group_encode(ScEngine *engine, ScGroup *group, bool whole, StringInfo head)
 							  (group->flags & SC_GROUP_EMITTED ? ENTRY_EMITTED : 0) |
 							  (group->flags & SC_GROUP_SEVERAL ? ENTRY_SEVERAL : 0) |
 							  (whole && !open ? ENTRY_WHOLE : 0));
-	sc_write_varint(head, 0);
+	sc_write_varint(head, engine->retracts ? *sc_group_rows(engine, group) + 1 : 0);
 	encode_keys(engine, group, head);
 	if (engine->timed)
 		encode_times(engine, group, head);

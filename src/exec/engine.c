@@ -48,7 +48,8 @@ set_layout(ScEngine *engine)
 	engine->keys_offset = MAXALIGN(n);
 	engine->states_offset = engine->keys_offset + sizeof(Datum) * engine->nkeys;
 	engine->times_offset = engine->states_offset + sizeof(Datum) * engine->ntrans;
-	engine->record_size = engine->times_offset + (engine->timed ? MAXALIGN(sizeof(ScTimes)) : 0);
+	engine->rows_offset = engine->times_offset + (engine->timed ? MAXALIGN(sizeof(ScTimes)) : 0);
+	engine->record_size = engine->rows_offset + (engine->retracts ? sizeof(int64) : 0);
 	engine->block_shift = 3;
 	while ((engine->record_size << engine->block_shift) < BLOCK_BYTES)
 		engine->block_shift++;
@@ -71,12 +72,12 @@ sc_make_window_slot(const ScDefinition *def)
 
 /*
  * Can states of some rows be kept by themselves, to be combined with those of earlier rows later?  Not if an error
- * has to be told of its row, or if results are due before the window closes.
+ * has to be told of its row, if results are due before the window closes, or if a row can be taken back.
  */
 static bool
 states_are_partial(const ScEngine *engine)
 {
-	if (engine->options.undo || engine->options.emit != SC_EMIT_CLOSE)
+	if (engine->options.undo || engine->options.emit != SC_EMIT_CLOSE || engine->retracts)
 		return false;
 	for (int t = 0; t < engine->ntrans; t++)
 	{
@@ -123,6 +124,8 @@ compile(ScEngine *engine)
 	engine->partial_states = states_are_partial(engine);
 	if (engine->options.undo)
 		sc_undo_compile(engine);
+	if (engine->retracts)
+		sc_retract_compile(engine);
 }
 
 ScEngine *
@@ -143,6 +146,10 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->shared = sc_assigner_is_shared(&def->window);
 	engine->sessions = def->window.kind == SC_WINDOW_SESSION;
 	engine->timed = engine->sessions || options->ttl > 0;
+	engine->retracts = options->retracts;
+	Assert(def->retracts == options->retracts);
+	if (engine->retracts && (engine->timed || engine->shared || def->stateless || def->best != NULL))
+		elog(ERROR, "rows of such a query can't be taken back");
 	engine->greatest_last = engine->greatest_closed = SC_NO_EVENT_TIME;
 	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;
 	engine->all_key_groups = (options->first_key_group <= 0 &&
@@ -252,12 +259,17 @@ passes_where_though_dropped(ScEngine *engine, ExprState *quals, bool cut)
  * stream's columns lets it through.
  */
 static void
-drop_timeless(ScEngine *engine, bool cut)
+drop_timeless(ScEngine *engine, bool cut, bool retract)
 {
 	set_window_slot(engine, true);
 	if (passes_where_though_dropped(engine, engine->column_quals, cut) &&
 		sc_owns_dropped(engine, cut))
-		engine->counters.null_event_times++;
+	{
+		if (retract)
+			engine->counters.skipped_changes++;
+		else
+			engine->counters.null_event_times++;
+	}
 	sc_engine_restore_window(engine);
 }
 
@@ -281,24 +293,34 @@ sc_refuse_window(void)
 			 errdetail("The window of an event time begins or ends outside the range of timestamps.")));
 }
 
-/* A row that is late for the current window. */
+/*
+ * A row that is late for the current window.  If it can be taken back later the window stays over for good, even if the
+ * watermark is reset: it would be taken from those that came in time.
+ */
 static pg_noinline void
-drop_late(ScEngine *engine, bool cut)
+drop_late(ScEngine *engine, bool cut, bool retract)
 {
+	ScLateRowDropped late = retract ? engine->options.late_change : engine->options.late_row;
+
 	/* a batch's rows have passed, and are all ours */
-	if (engine->source == NULL &&
-		(!passes_where_though_dropped(engine, engine->quals, cut) || !sc_owns_dropped(engine, cut)))
+	if (engine->source == NULL && !passes_where_though_dropped(engine, engine->quals, cut))
 		return;
-	if (engine->options.late_row)
+	if (engine->retracts && !retract)
+		sc_window_is_over_for_good(engine, &engine->window);
+	if (engine->source == NULL && !sc_owns_dropped(engine, cut))
+		return;
+	if (late)
 	{
 		if (cut)
 			sc_check_cut_row(engine, bms_make_singleton(0));
-		engine->options.late_row(engine->options.late_arg,
-								 engine->tmpcontext->ecxt_scantuple, engine->window.start,
-								 engine->window.end, engine->watermark);
+		late(engine->options.late_arg, engine->tmpcontext->ecxt_scantuple, engine->window.start,
+			 engine->window.end, engine->watermark);
 	}
 	/* last, as that may fail */
-	engine->counters.late_rows++;
+	if (retract)
+		engine->counters.late_changes++;
+	else
+		engine->counters.late_rows++;
 }
 
 /*
@@ -338,6 +360,8 @@ add_to_group(ScEngine *engine, uint32 hash)
 	sc_transitions_advance(engine, bucket, group);
 	if (unlikely(engine->timed))
 		sc_timed_touch(engine, bucket, group, isnew);
+	if (unlikely(engine->retracts) && (*sc_group_rows(engine, group))++ == 0 && !isnew)
+		sc_group_returns(engine, bucket, group);
 }
 
 static void
@@ -351,7 +375,7 @@ add_to_group_of_set(ScEngine *engine, uint32 hash)
  * any further.
  */
 static pg_noinline bool
-drop_late_for_some(ScEngine *engine, bool cut)
+drop_late_for_some(ScEngine *engine, bool cut, bool retract)
 {
 	ScWindow	window = sc_assigner_first_window(&engine->def->window, engine->span.key);
 	bool		result = false;
@@ -360,7 +384,7 @@ drop_late_for_some(ScEngine *engine, bool cut)
 	{
 		engine->window = window;
 		if (sc_shared_is_over(engine, &window))
-			drop_late(engine, cut);
+			drop_late(engine, cut, retract);
 		else
 			result = true;
 	} while (sc_assigner_next_window(&engine->def->window, engine->span.key, &window));
@@ -384,7 +408,7 @@ drop_late_for_session(ScEngine *engine, bool cut, bool over)
 		late = sc_sessions_are_over(engine, engine->current->bucket, hash, engine->row_time, over);
 	}
 	if (late)
-		drop_late(engine, cut);
+		drop_late(engine, cut, false);
 	return late;
 }
 
@@ -402,10 +426,10 @@ bool
 sc_drop_if_late(ScEngine *engine, bool cut)
 {
 	if (engine->shared)
-		return engine->some_over && !drop_late_for_some(engine, cut);
+		return engine->some_over && !drop_late_for_some(engine, cut, false);
 	if (engine->current != NULL || !is_over(engine))
 		return false;
-	drop_late(engine, cut);
+	drop_late(engine, cut, false);
 	return true;
 }
 
@@ -480,7 +504,7 @@ sc_add_to_groups(ScEngine *engine)
 static pg_noinline void
 add_to_special_pane(ScEngine *engine, bool cut)
 {
-	if (engine->some_over && !drop_late_for_some(engine, cut))
+	if (engine->some_over && !drop_late_for_some(engine, cut, false))
 		return;
 	if (!passes_where(engine, engine->quals, cut))
 		return;
@@ -489,9 +513,9 @@ add_to_special_pane(ScEngine *engine, bool cut)
 	sc_add_to_groups(engine);
 }
 
-/* A row of the current window.  The current context is the row's. */
+/* A row of the current window comes, or is taken back.  The current context is the row's. */
 static pg_attribute_always_inline void
-add_row(ScEngine *engine, bool cut)
+add_row(ScEngine *engine, bool cut, bool retract)
 {
 	uint32		hash;
 
@@ -520,7 +544,7 @@ add_row(ScEngine *engine, bool cut)
 			return;
 		if (is_over(engine))
 		{
-			drop_late(engine, cut);
+			drop_late(engine, cut, retract);
 			return;
 		}
 	}
@@ -529,6 +553,11 @@ add_row(ScEngine *engine, bool cut)
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
 	hash = sc_keys_load(engine);
+	if (retract)
+	{
+		sc_retract_row(engine, hash);
+		return;
+	}
 	/* whoever's the row is: all tasks of the query have the same panes open */
 	open_current_pane(engine);
 	if (unlikely(engine->nsets > 0))
@@ -538,8 +567,8 @@ add_row(ScEngine *engine, bool cut)
 }
 
 /* A row whose keys come first. */
-static void
-add_if_ours(ScEngine *engine, TupleTableSlot *slot)
+static pg_attribute_always_inline void
+add_if_ours(ScEngine *engine, TupleTableSlot *slot, bool retract)
 {
 	uint32		hash = sc_keys_load(engine);
 
@@ -549,7 +578,12 @@ add_if_ours(ScEngine *engine, TupleTableSlot *slot)
 	if (engine->sessions)
 		add_to_session(engine, false);
 	else if (passes_where(engine, engine->quals, false))
-		add_to_group(engine, hash);
+	{
+		if (retract)
+			sc_retract_row(engine, hash);
+		else
+			add_to_group(engine, hash);
+	}
 }
 
 /*
@@ -575,46 +609,46 @@ keys_come_first(ScEngine *engine, TupleTableSlot *slot)
 
 /* A row whose event time is "ts", which is finite. */
 static pg_attribute_always_inline void
-take_row_of_time(ScEngine *engine, int64 ts, bool cut)
+take_row_of_time(ScEngine *engine, int64 ts, bool cut, bool retract)
 {
 	if (sc_pane_span_has(&engine->span, ts) || sc_enter_pane(engine, ts))
-		add_row(engine, cut);
+		add_row(engine, cut, retract);
 	else
 		refuse_window(engine, cut);
 }
 
 /* A row of a query without windows, or whose event time is the time of the commit. */
 static pg_noinline void
-take_row_without_time(ScEngine *engine, bool cut)
+take_row_without_time(ScEngine *engine, bool cut, bool retract)
 {
 	if (engine->time_attno == SC_TIME_OF_COMMIT)
 	{
 		engine->row_time = engine->commit_time;
-		take_row_of_time(engine, engine->row_time, cut);
+		take_row_of_time(engine, engine->row_time, cut, retract);
 		return;
 	}
 	if (engine->current == NULL)
 		(void) sc_enter_pane(engine, 0);
-	add_row(engine, cut);
+	add_row(engine, cut, retract);
 }
 
 /* Any row.  The current context is the row's. */
 static pg_attribute_always_inline void
-take_any_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
+take_any_row(ScEngine *engine, TupleTableSlot *slot, bool cut, bool retract)
 {
 	int64		ts;
 
 	slot_getsomeattrs(slot, engine->last_attno);
 	if (unlikely(engine->time_attno <= 0))
 	{
-		take_row_without_time(engine, cut);
+		take_row_without_time(engine, cut, retract);
 		return;
 	}
 	ts = engine->row_time = DatumGetInt64(slot->tts_values[engine->time_attno - 1]);
 	if (unlikely(slot->tts_isnull[engine->time_attno - 1] || TIMESTAMP_NOT_FINITE(ts)))
-		drop_timeless(engine, cut);
+		drop_timeless(engine, cut, retract);
 	else
-		take_row_of_time(engine, ts, cut);
+		take_row_of_time(engine, ts, cut, retract);
 }
 
 /* "rows" rows, whose values took "bytes", may have made the state grow. */
@@ -657,26 +691,31 @@ sc_engine_end_row(ScEngine *engine)
 }
 
 /*
- * One row of the stream; "cut": some of its values aren't there, and it is an error to read one.  After
- * an error the engine is in the middle of the row: see sc_engine_after_error().
+ * One row of the stream comes, or is taken back; "cut": some of its values aren't there, and it is an error to read one.
+ * After an error the engine is in the middle of the row: see sc_engine_after_error().
  */
 static pg_attribute_always_inline void
-take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
+take_row(ScEngine *engine, TupleTableSlot *slot, bool cut, bool retract)
 {
 	MemoryContext old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 
 	engine->running = true;
-	engine->counters.rows_in += engine->is_first;
+	if (retract)
+		sc_retract_begin_row(engine);
+	else
+		engine->counters.rows_in += engine->is_first;
 	if (unlikely(engine->undo != NULL))
 		sc_undo_begin_row(engine);
 	engine->tmpcontext->ecxt_scantuple = slot;
 	if (unlikely(engine->def->stateless && engine->time_attno == 0))
 		sc_stateless_row(engine, cut);
 	else if (!cut && keys_come_first(engine, slot))
-		add_if_ours(engine, slot);
+		add_if_ours(engine, slot, retract);
 	else
-		take_any_row(engine, slot, cut);
+		take_any_row(engine, slot, cut, retract);
 	MemoryContextSwitchTo(old);
+	if (retract)
+		sc_retract_end_row(engine);
 	reset_row_context(engine);
 	if (unlikely(engine->undo != NULL))
 		sc_undo_end_row(engine);
@@ -686,13 +725,25 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut)
 void
 sc_engine_row(ScEngine *engine, TupleTableSlot *slot)
 {
-	take_row(engine, slot, false);
+	take_row(engine, slot, false, false);
 }
 
 void
 sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot)
 {
-	take_row(engine, slot, true);
+	take_row(engine, slot, true, false);
+}
+
+void
+sc_engine_retract(ScEngine *engine, TupleTableSlot *slot)
+{
+	take_row(engine, slot, false, true);
+}
+
+void
+sc_engine_retract_cut_row(ScEngine *engine, TupleTableSlot *slot)
+{
+	take_row(engine, slot, true, true);
 }
 
 /* ---------------------------------------------------------------------
@@ -741,6 +792,8 @@ sc_engine_emit_changed(ScEngine *engine)
 		n = update ? engine->npanes : sc_engine_emitted_panes(engine);
 		for (int i = 0; i < n; i++)
 			sc_emit_changes(engine, engine->panes[i]);
+		if (update)
+			sc_gone_reclaim(engine);
 	}
 	engine->running = false;
 }

@@ -111,7 +111,9 @@ typedef struct ScEngineOptions
 	ScCheckRow	check_row;		/* before the first row of several that are emitted together */
 	void	   *emit_arg;		/* of both */
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
-	void	   *late_arg;
+	ScLateRowDropped late_change;	/* the same of rows that are retracted too late */
+	void	   *late_arg;		/* of both */
+	bool		retracts;		/* rows can be retracted: groups count their rows, as the definition says */
 	bool		undo;			/* sc_engine_after_error can go on */
 	const ScSpillWays *spill;	/* NULL: all is in memory */
 	void	   *spill_arg;
@@ -129,6 +131,9 @@ typedef struct ScEngineCounters
 	int64		late_rows;		/* rows (x windows) dropped as late; as all below, of our key groups */
 	int64		null_event_times;	/* NULL or infinite event time: dropped */
 	int64		result_rows;	/* emitted */
+	int64		retracted_rows;	/* rows retracted, of our key groups */
+	int64		late_changes;	/* retractions (x windows) of what is over: nothing was changed */
+	int64		skipped_changes;	/* retractions of rows that have no event time, or fail as they did when they came */
 } ScEngineCounters;
 
 /*
@@ -172,10 +177,21 @@ extern bool sc_engine_begin_transaction(ScEngine *engine, int64 commit_time);
 extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
- * Is the row, whose columns lie as "desc" says, plainly another task's?  Then it is counted, and all is done that
- * sc_engine_row would do.  False also if that can't be seen at a glance.  "desc" is known by its address.
+ * A row as it was inserted, which isn't there any more (options.retracts); one that was late, timeless or at fault then
+ * is so again, and changes nothing.  ERRCODE_DATA_CORRUPTED if the query has no such row: that is none of the row's
+ * errors, as after it only the last checkpoint is right.  Else as sc_engine_row.
  */
-extern bool sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row);
+extern void sc_engine_retract(ScEngine *engine, TupleTableSlot *slot);
+
+/* All rows that the stream had are gone: those of groups, of open windows and of those within their lateness. */
+extern void sc_engine_truncate(ScEngine *engine);
+
+/*
+ * Is the row, whose columns lie as "desc" says, plainly another task's?  Then all is done that sc_engine_row would do,
+ * and it is counted if "counts", or that sc_engine_retract would do.  False also if that can't be seen at a glance.
+ * "desc" is known by its address.
+ */
+extern bool sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row, bool counts);
 
 /*
  * Of a query without groups: is a row another task's, by the end of its transaction and its number in it?  Then it is
@@ -189,6 +205,7 @@ extern bool sc_engine_passes_by(ScEngine *engine, uint64 transaction, int64 ordi
  * and keys or aggregates read one, or it is late and late_row wants it.
  */
 extern void sc_engine_cut_row(ScEngine *engine, TupleTableSlot *slot);
+extern void sc_engine_retract_cut_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
  * Rows of a definition with a source plan (definition.h: source) come in batches, whose numbers begin at 0: begin, add each,

@@ -109,7 +109,9 @@ sc_pieces_add(ScEngine *engine, ScBucket *bucket, const char *data, Size len)
 		if (t == engine->ntrans)
 			sc_reader_fail();
 		n = Min(len, pieces->bytes[t]);
-		if (n > 0 && engine->copying)
+		if (n > 0 && engine->retracts)
+			sc_inputs_append_unknown(bucket, &sc_group_states(engine, pieces->group)[t], pieces->rows[t], data, n);
+		else if (n > 0 && engine->copying)
 			sc_inputs_append(bucket, &sc_group_states(engine, pieces->group)[t], pieces->rows[t], data, n);
 		else if (n > 0)
 			sc_inputs_load(bucket, &sc_group_states(engine, pieces->group)[t], pieces->rows[t], data, n);

@@ -34,6 +34,12 @@ ordinary_end(const ScEngine *engine)
 							 engine->options.allowed_lateness);
 }
 
+void
+sc_window_is_over_for_good(ScEngine *engine, const ScWindow *window)
+{
+	sc_closed_add(&engine->time, sc_assigner_place(&engine->def->window, window), window->end, ordinary_end(engine));
+}
+
 /* Frees panes, whose windows are over then. */
 static void
 close_panes(ScEngine *engine, int first, int n)

@@ -78,6 +78,8 @@ typedef struct ScTrans
 	ScExpr	   *inputs;			/* ninputs */
 	ExprState  *filter;			/* or NULL */
 	FunctionCallInfo fcinfo;	/* of the transition function */
+	FmgrInfo	inverse;
+	FunctionCallInfo inverse_fcinfo;	/* of its inverse, by which rows are taken back; or NULL */
 	AggStatePerTrans pertrans;	/* in AggState's array */
 	ScType		type;			/* of the state; SERIAL: bytea, as it is written */
 	Datum		init_value;
@@ -91,6 +93,8 @@ typedef struct ScTrans
 
 	/* INPUTS, and DATUM if some group may have kept inputs */
 	ScType	   *input_types;	/* ninputs; NULL: no group has */
+	int			nbitmap;		/* bytes of an image's bits */
+	int			nsigns;			/* 1: the first of them is a sign (minus.c); else 0 */
 	int			nsort;			/* 0: in order of arrival */
 	bool		distinct;		/* on all sort columns */
 	int		   *sort_input;		/* nsort, positions in inputs */
@@ -131,6 +135,7 @@ typedef struct ScAgg
  *	  keys_offset			nkeys Datums; NULL ones are 0
  *	  states_offset			ntrans Datums; SC_STATE_INPUTS: ScInputs *, or 0 for none yet
  *	  times_offset			ScTimes (timed.h), if engine->timed
+ *	  rows_offset			int64, if engine->retracts: rows that it has.  None: the group isn't there, for the result
  */
 struct ScGroup
 {
@@ -139,13 +144,14 @@ struct ScGroup
 };
 
 /*
- * Kept inputs of one group: encoded rows (a byte per eight columns with NULL
+ * Kept inputs of one group: images of rows (a byte per eight columns with NULL
  * bits, then the values as sc_datum_write writes them), in order of arrival.  The first of those that
- * were loaded may be on a tape.
+ * were loaded may be on a tape.  If rows can be retracted, none are, and the lowest bit of all is a sign (minus.c).
  */
 typedef struct ScInputs
 {
-	uint64		rows;			/* with those on the tape */
+	uint64		rows;			/* with those on the tape, and with those with a minus, */
+	uint64		minuses;		/* of which there are so many, or SC_MINUSES_UNKNOWN */
 	uint64		rows_written;	/* in the changelog, as all on the tape are */
 	struct ScTape *tape;		/* or NULL */
 	Size		len;			/* of data, as the next two */
@@ -180,6 +186,7 @@ struct ScBucket
 
 	uint32		ngroups;		/* their numbers are below it, */
 	uint32		ngone;			/* but for so many that were deleted */
+	uint32		nemptied;		/* so often one has lost its last row (gone.c) */
 	uint32		block0_size;	/* groups that fit into the first block now */
 	char	  **blocks;
 	uint32		nblocks;
@@ -264,7 +271,16 @@ typedef struct ScEmission
 typedef struct ScUndo ScUndo;
 typedef struct ScRunning ScRunning;
 typedef struct ScSourceRun ScSourceRun;
+typedef struct ScRetraction ScRetraction;
 typedef struct ScUpperRun ScUpperRun;
+
+/* How far the row that is being retracted has come: whether an error of it has changed anything. */
+typedef enum ScRetractPhase
+{
+	SC_RETRACT_NOTHING,			/* none is */
+	SC_RETRACT_JUDGING,			/* its WHERE, window, keys and what aggregates take of it: it may have failed as it came */
+	SC_RETRACT_CHANGING			/* its groups */
+} ScRetractPhase;
 
 /* How rows of other tasks are told (route.c). */
 typedef struct ScRoute
@@ -366,12 +382,17 @@ struct ScEngine
 	ScEmission	emission;
 	bool		closing;		/* windows are to be closed: an error came between */
 	ScUndo	   *undo;			/* NULL: errors spoil the engine */
+	bool		retracts;		/* groups count their rows */
+	ScRetraction *retraction;	/* retract.c, if retracts */
+	ScRetractPhase retract_phase;
+	bool		broken;			/* the state isn't what the rows make it: whatever an error looks like */
 	TupleTableSlot *failed_slot;	/* see sc_engine_failed_group; NULL: not made yet */
 
 	/* layout of a group */
 	Size		keys_offset;
 	Size		states_offset;
 	Size		times_offset;
+	Size		rows_offset;
 	Size		record_size;
 	int			block_shift;	/* log2 of the groups in a block */
 
@@ -433,6 +454,8 @@ struct ScEngine
 	((Datum *) ((char *) (group) + (engine)->states_offset))
 #define sc_group_state_flags(engine, group) \
 	((group)->nulls + (engine)->nkeys)
+#define sc_group_rows(engine, group) \
+	((int64 *) ((char *) (group) + (engine)->rows_offset))
 
 static inline ScGroup *
 sc_bucket_group(const ScEngine *engine, const ScBucket *bucket, uint32 number)
@@ -585,6 +608,8 @@ extern void sc_state_init(ScTrans *trans, MemoryContext context, Datum *state,
 extern void sc_transitions_advance(ScEngine *engine, ScBucket *bucket, ScGroup *group);
 extern void sc_transition_call(ScEngine *engine, ScTrans *trans, Datum *state,
 							   uint8 *flags);
+extern void sc_transition_inverse(ScEngine *engine, ScTrans *trans, const NullableDatum *args, Datum *state,
+								  uint8 *flags);
 extern Datum sc_aggregate_result(ScEngine *engine, ScAgg *agg, ScGroup *group,
 								 bool *isnull);
 extern Datum sc_state_serialize(ScEngine *engine, ScTrans *trans, Datum state,
@@ -607,8 +632,50 @@ extern void sc_best_rows_show(ScEngine *engine, const struct ScBestState *state,
 /* exact.c */
 extern bool sc_combines_exactly(Oid aggregate, Oid transfn, Oid combinefn);
 
+/* retractable.c: how a row is taken back from a state */
+typedef enum ScRetractMethod
+{
+	SC_RETRACT_INPUTS,			/* its inputs are kept: what is taken back is one of them, with a minus */
+	SC_RETRACT_INVERSE,			/* by the inverse of its transition function */
+	SC_RETRACT_MOVING			/* the same, with the functions and the state that it has as a moving aggregate */
+} ScRetractMethod;
+
+extern ScRetractMethod sc_retract_method(const Aggref *aggref, Oid transfn, Oid *inverse);
+
+/* retract.c */
+extern void sc_retract_compile(ScEngine *engine);
+extern void sc_retract_begin_row(ScEngine *engine);
+/* The row at hand, which passes WHERE and whose keys are loaded, is taken back from its groups. */
+extern void sc_retract_row(ScEngine *engine, uint32 hash);
+extern void sc_retract_end_row(ScEngine *engine);
+/* It has failed while it was judged. */
+extern void sc_retract_skip_row(ScEngine *engine);
+pg_noreturn extern void sc_retract_fail(ScEngine *engine);
+
+/* gone.c: groups without rows */
+/* Is it there even without rows? */
+extern bool sc_group_is_permanent(const ScEngine *engine, const ScGroup *group);
+/* Has it no rows, so that it is none for the result? */
+extern bool sc_group_has_gone(const ScEngine *engine, const ScGroup *group);
+/* The group has no rows, and gets one: its keys are that one's. */
+extern void sc_group_returns(ScEngine *engine, ScBucket *bucket, ScGroup *group);
+
+extern bool sc_group_is_nothing(const ScEngine *engine, const ScGroup *group);
+extern void sc_gone_reclaim(ScEngine *engine);
+
+/* minus.c */
+#define SC_MINUSES_UNKNOWN	PG_UINT64_MAX
+#define SC_IMAGE_MINUS		0x01	/* of an image's first byte */
+extern void sc_inputs_append_unknown(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len);
+extern void sc_inputs_append_minus(ScEngine *engine, ScBucket *bucket, Datum *state, const char *data, Size len);
+extern ScInputs *sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryContext context);
+extern bool sc_inputs_want_compaction(const ScInputs *inputs);
+extern void sc_group_compact_inputs(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number);
+
 /* inputs.c */
 extern void sc_inputs_compile(ScEngine *engine, ScTrans *trans);
+/* Appends the current row's image; false: the aggregate passes it over. */
+extern bool sc_inputs_image(ScEngine *engine, ScTrans *trans, StringInfo buf);
 extern void sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket,
 						   Datum *state);
 extern void sc_inputs_append(ScBucket *bucket, Datum *state, uint64 rows,
@@ -700,6 +767,8 @@ extern void sc_panes_shutdown(ScEngine *engine);
 
 /* event_time.c: how many panes were emitted as their windows closed: the head of the array */
 extern int	sc_engine_emitted_panes(const ScEngine *engine);
+/* A window that is over stays so, though no pane of it may have been open. */
+extern void sc_window_is_over_for_good(ScEngine *engine, const ScWindow *window);
 
 /* engine.c: what joined.c does with rows as engine.c does with others */
 extern bool sc_enter_pane(ScEngine *engine, int64 ts);
@@ -733,6 +802,8 @@ extern void sc_sets_compile(ScEngine *engine);
 /* The groups that aren't there yet are made. */
 extern void sc_sets_open(ScEngine *engine);
 extern void sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash));
+/* The same, where its groups must be there. */
+extern void sc_sets_retract(ScEngine *engine, void (*retract) (ScEngine *engine, uint32 hash));
 /* The groups of sets without keys, in the current pane. */
 extern void sc_sets_make_empty(ScEngine *engine);
 extern void sc_sets_sign(const ScDefinition *def, StringInfo buf);
@@ -745,6 +816,8 @@ extern bool sc_emit_pane_some(ScEngine *engine, ScPane *pane, ScPace *pace);
 extern void sc_emit_changes(ScEngine *engine, ScPane *pane);
 /* All groups of a pane: a new one, or that at whose group an error came. */
 extern void sc_emit_view(ScEngine *engine, ScPane *view);
+/* What the result has of a pane is deleted, all of it. */
+extern void sc_emit_nothing(ScEngine *engine, ScPane *pane);
 
 /*
  * upper.c: takes the row of a group of the pane that is emitted, and when its groups are through emits what is made of

@@ -182,6 +182,8 @@ extern void sc_spilled_write(ScEngine *engine, ScPane *pane);
 extern ScBucket *sc_bucket_create(ScEngine *engine, ScPane *pane);
 extern void sc_bucket_loaded(ScEngine *engine, ScBucket *bucket, bool complete);
 extern void sc_bucket_free(ScEngine *engine, ScBucket *bucket);
+/* All runs of it were read, from the oldest on: groups without rows aren't written any more. */
+extern void sc_bucket_leave_out_gone(ScEngine *engine, ScBucket *bucket);
 /* An error if the bucket, or none, would take more than the task may have with so many bytes. */
 extern void sc_bucket_check_room(const ScBucket *bucket, Size more);
 /* The same without an error. */

@@ -72,9 +72,9 @@ open_groups(ScEngine *engine)
 	}
 }
 
-/* The keys of the current row, of which each set has some. */
+/* The keys of the current row, of which each set leaves out some. */
 static void
-take_keys(ScEngine *engine)
+keep_row_keys(ScEngine *engine)
 {
 	memcpy(engine->row_values, engine->key_values, engine->nkeys * sizeof(Datum));
 	memcpy(engine->row_nulls, engine->key_nulls, engine->nkeys);
@@ -83,23 +83,37 @@ take_keys(ScEngine *engine)
 void
 sc_sets_open(ScEngine *engine)
 {
-	take_keys(engine);
+	keep_row_keys(engine);
 	open_groups(engine);
 }
 
-void
-sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash))
+/* Calls "function" for each set whose group is ours; the keys are those of the set then. */
+static void
+for_each_set(ScEngine *engine, void (*function) (ScEngine *engine, uint32 hash))
 {
-	take_keys(engine);
-	if (engine->undo != NULL)
-		open_groups(engine);
 	for (int set = 0; set < engine->nsets; set++)
 	{
 		uint32		hash = enter_set(engine, set);
 
 		if (sc_is_ours(engine, hash))
-			add(engine, hash);
+			function(engine, hash);
 	}
+}
+
+void
+sc_sets_add(ScEngine *engine, void (*add) (ScEngine *engine, uint32 hash))
+{
+	keep_row_keys(engine);
+	if (engine->undo != NULL)
+		open_groups(engine);
+	for_each_set(engine, add);
+}
+
+void
+sc_sets_retract(ScEngine *engine, void (*retract) (ScEngine *engine, uint32 hash))
+{
+	keep_row_keys(engine);
+	for_each_set(engine, retract);
 }
 
 void

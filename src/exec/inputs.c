@@ -21,7 +21,7 @@
 #include "optimizer/optimizer.h"
 #include "utils/memutils.h"
 
-#define FIRST_INPUTS_SIZE	80	/* with ScInputs' header a round chunk */
+#define FIRST_INPUTS_SIZE	72	/* with ScInputs' header a round chunk */
 
 /* So much of stream_ckpt.task_memory is for inputs that are loaded into one bucket; bytes of a group that go to a tape */
 #define LOADED_SHARE	8
@@ -62,6 +62,8 @@ sc_inputs_compile(ScEngine *engine, ScTrans *trans)
 	ListCell   *lc;
 	int			i = 0;
 
+	trans->nsigns = engine->retracts ? 1 : 0;
+	trans->nbitmap = (trans->ninputs + trans->nsigns + 7) / 8;
 	trans->input_types = palloc0(sizeof(ScType) * Max(trans->ninputs, 1));
 	foreach(lc, aggref->args)
 	{
@@ -81,7 +83,7 @@ new_inputs(ScBucket *bucket, Size size)
 
 	size = Max(size, FIRST_INPUTS_SIZE);
 	inputs = MemoryContextAllocHuge(bucket->context, offsetof(ScInputs, data) + size);
-	inputs->rows = inputs->rows_written = 0;
+	inputs->rows = inputs->minuses = inputs->rows_written = 0;
 	inputs->tape = NULL;
 	inputs->len = inputs->written = 0;
 	inputs->size = size;
@@ -130,6 +132,7 @@ move_to_tape(ScBucket *bucket, Datum *state)
 		return;
 	rest = new_inputs(bucket, TAPE_BYTES);
 	rest->rows = inputs->rows;
+	rest->minuses = inputs->minuses;
 	rest->rows_written = inputs->rows_written;
 	rest->tape = inputs->tape;
 	pfree(inputs);
@@ -151,31 +154,45 @@ sc_inputs_load(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Si
 		move_to_tape(bucket, state);
 }
 
-/* Keeps the current row's inputs.  The current context is the row's. */
-void
-sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket, Datum *state)
+/* "buf" is as it was if the transition function is strict, and one of its arguments NULL.  The context is the row's. */
+bool
+sc_inputs_image(ScEngine *engine, ScTrans *trans, StringInfo buf)
 {
-	StringInfo	buf = &engine->scratch;
-	int			nbitmap = (trans->ninputs + 7) / 8;
+	int			nbitmap = trans->nbitmap;
+	int			at = buf->len;
 
-	resetStringInfo(buf);
 	enlargeStringInfo(buf, nbitmap + 1);
-	memset(buf->data, 0, nbitmap);
-	buf->len = nbitmap;
+	memset(buf->data + at, 0, nbitmap);
+	buf->len += nbitmap;
 
 	for (int i = 0; i < trans->ninputs; i++)
 	{
 		bool		isnull;
 		Datum		value = sc_expr_value(&trans->inputs[i], engine->tmpcontext, &isnull);
+		int			bit = i + trans->nsigns;
 
 		if (!isnull)
 			sc_datum_write(buf, value, &trans->input_types[i]);
 		else if (trans->strict && i < trans->nargs)
-			return;
+		{
+			buf->len = at;
+			return false;
+		}
 		else
-			buf->data[i / 8] |= 1 << (i % 8);
+			buf->data[at + bit / 8] |= 1 << (bit % 8);
 	}
-	sc_inputs_append(bucket, state, 1, buf->data, buf->len);
+	return true;
+}
+
+/* Keeps the current row's inputs.  The current context is the row's. */
+void
+sc_inputs_keep(ScEngine *engine, ScTrans *trans, ScBucket *bucket, Datum *state)
+{
+	StringInfo	buf = &engine->scratch;
+
+	resetStringInfo(buf);
+	if (sc_inputs_image(engine, trans, buf))
+		sc_inputs_append(bucket, state, 1, buf->data, buf->len);
 }
 
 /* There are none any more, so far. */
@@ -187,7 +204,7 @@ sc_inputs_empty(ScBucket *bucket, Datum state)
 	if (inputs == NULL)
 		return;
 	bucket->inputs_bytes -= inputs->len;
-	inputs->len = inputs->rows = 0;
+	inputs->len = inputs->rows = inputs->minuses = 0;
 	if (inputs->tape != NULL)
 		sc_tape_free(inputs->tape);
 	inputs->tape = NULL;

@@ -73,11 +73,13 @@ has_row(const InputStream *stream)
 	ScReader	reader = stream->reader;
 	const char *bitmap = reader.at;
 
-	if (!sc_skip_bytes(&reader, (stream->trans->ninputs + 7) / 8))
+	if (!sc_skip_bytes(&reader, stream->trans->nbitmap))
 		return false;
 	for (int i = 0; i < stream->trans->ninputs; i++)
 	{
-		if ((bitmap[i / 8] & (1 << (i % 8))) == 0 && !sc_datum_skip(&reader, &stream->trans->input_types[i], false))
+		int			bit = i + stream->trans->nsigns;
+
+		if ((bitmap[bit / 8] & (1 << (bit % 8))) == 0 && !sc_datum_skip(&reader, &stream->trans->input_types[i], false))
 			return false;
 	}
 	return true;
@@ -117,10 +119,12 @@ read_row(InputStream *stream, Datum *values, bool *nulls)
 
 	while (stream->buffer != NULL && !has_row(stream))
 		refill(stream);
-	bitmap = sc_read_bytes(reader, (trans->ninputs + 7) / 8);
+	bitmap = sc_read_bytes(reader, trans->nbitmap);
 	for (int i = 0; i < trans->ninputs; i++)
 	{
-		nulls[i] = (bitmap[i / 8] & (1 << (i % 8))) != 0;
+		int			bit = i + trans->nsigns;
+
+		nulls[i] = (bitmap[bit / 8] & (1 << (bit % 8))) != 0;
 		values[i] = nulls[i] ? (Datum) 0 : sc_datum_read(reader, &trans->input_types[i]);
 	}
 }
@@ -377,6 +381,8 @@ sc_inputs_advance(ScEngine *engine, ScTrans *trans, ScInputs *inputs,
 				  Datum *state, uint8 *flags)
 {
 	sc_limit_add(inputs->rows / INPUTS_TO_UNIT);
+	if (trans->nsigns > 0)
+		inputs = sc_inputs_left(engine, trans, inputs, CurrentMemoryContext);
 	if (trans->nsort > 0 && inputs->tape != NULL)
 		replay_tape_sorted(engine, trans, inputs, state, flags);
 	else if (trans->nsort > 0)

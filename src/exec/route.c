@@ -82,7 +82,7 @@ sc_route_compile(ScEngine *engine)
 }
 
 bool
-sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row)
+sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row, bool counts)
 {
 	const ScRoute *route = &engine->route;
 	const char *data = (const char *) row - MINIMAL_TUPLE_OFFSET + row->t_hoff;
@@ -110,6 +110,6 @@ sc_engine_is_anothers(ScEngine *engine, TupleDesc desc, MinimalTuple row)
 	}
 	if (sc_is_ours(engine, sc_keys_hash(engine)))
 		return false;
-	engine->counters.rows_in += engine->is_first;
+	engine->counters.rows_in += counts && engine->is_first;
 	return true;
 }

@@ -172,6 +172,37 @@ sc_transitions_advance(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 }
 
 /*
+ * Takes a row back, whose arguments are "args", from a state that has it.  As the transition function had passed it over, so
+ * is that done here.  The current context is the row's; aggstate->curaggcontext says where states live.
+ */
+void
+sc_transition_inverse(ScEngine *engine, ScTrans *trans, const NullableDatum *args, Datum *state, uint8 *flags)
+{
+	FunctionCallInfo fcinfo = trans->inverse_fcinfo;
+	Datum		value;
+
+	for (int i = 0; trans->strict && i < trans->nargs; i++)
+	{
+		if (args[i].isnull)
+			return;
+	}
+	if (*flags & SC_STATE_NULL)
+		sc_retract_fail(engine);
+	engine->aggstate->curpertrans = trans->pertrans;
+	fcinfo->args[0].value = *state;
+	fcinfo->args[0].isnull = false;
+	for (int i = 0; i < trans->nargs; i++)
+		fcinfo->args[i + 1] = args[i];
+	fcinfo->isnull = false;
+	value = FunctionCallInvoke(fcinfo);
+	if (fcinfo->isnull)
+		sc_retract_fail(engine);
+	if (!trans->byval && value != *state)
+		value = adopt_state(engine, trans, value, false, *state, false);
+	*state = value;
+}
+
+/*
  * The final function, or the state itself where there is none.  Direct arguments
  * are evaluated over the group slot.  The result is valid until outcontext and
  * replaycontext are reset or the state changes.

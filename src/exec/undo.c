@@ -40,6 +40,7 @@ typedef struct SavedGroup
 	uint32		number;			/* which has this number, if groups come and go */
 	uint32		copied;			/* a copy that is being combined with it (sessions.c); UINT32_MAX: none */
 	int			nsaved;			/* states saved */
+	int64		rows;			/* if the engine retracts */
 	SavedState *states;
 } SavedGroup;
 
@@ -151,6 +152,8 @@ sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bo
 	saved->nsaved = 0;
 	if (isnew)
 		return;
+	if (engine->retracts)
+		saved->rows = *sc_group_rows(engine, group);
 	old = MemoryContextSwitchTo(undo->context);
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (int t = 0; t < engine->ntrans; t++)
@@ -176,6 +179,8 @@ restore_inputs(ScBucket *bucket, Datum state, const SavedState *saved)
 {
 	ScInputs   *inputs = (ScInputs *) DatumGetPointer(state);
 
+	if (!inputs && saved->rows > 0)
+		elog(ERROR, "kept inputs are gone");
 	if (!inputs)
 		return;
 	bucket->inputs_bytes -= inputs->len - saved->len;
@@ -227,6 +232,8 @@ restore_group(ScEngine *engine, SavedGroup *saved)
 		sc_bucket_remove_last(engine, bucket, saved->hash);
 	if (saved->isnew)
 		return;
+	if (engine->retracts)
+		*sc_group_rows(engine, saved->group) = saved->rows;
 	if (saved->copied != UINT32_MAX)
 		sc_bucket_drop_copy(engine, bucket, saved->copied);
 	old = MemoryContextSwitchTo(engine->undo->context);
@@ -263,7 +270,7 @@ sc_engine_after_error(ScEngine *engine)
 {
 	ScUndo	   *undo = engine->undo;
 
-	if (!undo || engine->in_load)
+	if (!undo || engine->in_load || engine->broken || engine->retract_phase == SC_RETRACT_CHANGING)
 		return SC_FAULT_ENGINE;
 	engine->aggstate->curperagg = NULL;
 	MemoryContextReset(engine->tmpcontext->ecxt_per_tuple_memory);
@@ -279,6 +286,8 @@ sc_engine_after_error(ScEngine *engine)
 	if (!undo->in_row)
 		return SC_FAULT_ENGINE;
 	undo->in_row = false;
+	if (engine->retract_phase == SC_RETRACT_JUDGING)
+		sc_retract_skip_row(engine);
 	restore_groups(engine);
 	engine->running = false;
 	return SC_FAULT_ROW;

@@ -198,6 +198,7 @@ read_stream(const ScCatalogRow *row)
 	stream->processing_time = DatumGetBool(sc_row_get(row, Anum_stream_processing_time));
 	if (stream->processing_time)
 		stream->options.idle_timeout = SC_IDLE_BY_CLOCK;
+	stream->applies = strcmp(TextDatumGetCString(sc_row_get(row, Anum_stream_changes)), "apply") == 0;
 	if (!sc_row_isnull(row, Anum_stream_event_time))
 	{
 		Name		name = DatumGetName(sc_row_get(row, Anum_stream_event_time));
@@ -215,6 +216,19 @@ sc_stream_list(void)
 {
 	return list_concat(scan_table("stream", NULL, NULL, read_stream),
 					   sc_log_stream_list());
+}
+
+bool
+sc_streams_apply(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, scan_table("stream", NULL, NULL, read_stream))
+	{
+		if (((ScStream *) lfirst(lc))->applies)
+			return true;
+	}
+	return false;
 }
 
 ScStream *

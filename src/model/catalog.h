@@ -53,6 +53,7 @@ typedef struct ScStream
 	AttrNumber	event_time_attno;	/* 0: the stream has no event time, or: */
 	bool		processing_time;	/* it is the time of the commit; idle_timeout is SC_IDLE_BY_CLOCK then */
 	ScStreamOptions options;
+	bool		applies;		/* changes => 'apply': UPDATE, DELETE and TRUNCATE count; never of a log stream */
 } ScStream;
 
 /* stream_ckpt.query */
@@ -89,6 +90,8 @@ extern bool sc_pipeline_in_use(const ScPipeline *pipeline);
 
 extern List *sc_stream_list(void);	/* of ScStream * */
 extern ScStream *sc_stream_by_relid(Oid relid, bool missing_ok);
+/* Is there any stream whose changes are applied? */
+extern bool sc_streams_apply(void);
 
 extern List *sc_query_list(int32 pipeline_id);	/* of ScQuery *, by query_id */
 extern List *sc_query_list_all(void);	/* those of all pipelines, by one snapshot */

@@ -26,7 +26,8 @@
 #define Anum_stream_idle_timeout		5
 #define Anum_stream_max_ahead			6
 #define Anum_stream_processing_time		7
-#define Natts_stream					7
+#define Anum_stream_changes				8
+#define Natts_stream					8
 
 /* stream_ckpt.query */
 #define Anum_query_id					1
@@ -112,7 +113,10 @@
 #define Anum_offset_age						31
 #define Anum_offset_tasks					32
 #define Anum_offset_moved_rows				33
-#define Natts_offset						33
+#define Anum_offset_late_changes			34
+#define Anum_offset_skipped_changes			35
+#define Anum_offset_retracted_rows			36
+#define Natts_offset						36
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

@@ -39,7 +39,7 @@ extern void sc_pipeline_update(const ScPipeline *pipeline);
 extern void sc_pipeline_delete(int32 pipeline_id);
 
 extern void sc_stream_insert(const ScStream *stream);
-/* Writes its options. */
+/* Writes its options, and whether its changes are applied. */
 extern void sc_stream_update(const ScStream *stream);
 /* False where it wasn't there. */
 extern bool sc_stream_delete(Oid relid);

@@ -20,8 +20,9 @@
  *		 48      8  idle_timeout, likewise
  *		 56      8  max_ahead, likewise
  *		 64      8  watermark, reset messages
+ *		 72      8  applies, create messages: 1: the stream's changes are applied
  *
- * A message ends behind the last field of its kind; create messages of 0.2 at 24.
+ * A message ends behind the last field of its kind; create messages of 0.2 at 24, and older ones of 0.3 at 64.
  *
  * The database isn't in it: PostgreSQL writes it into the record and decodes the
  * messages of the slot's database only.
@@ -52,9 +53,10 @@ typedef struct ControlWire
 	int64		idle_timeout;
 	int64		max_ahead;
 	int64		watermark;
+	int64		applies;
 } ControlWire;
 
-StaticAssertDecl(sizeof(ControlWire) == 72, "ControlWire has no padding");
+StaticAssertDecl(sizeof(ControlWire) == 80, "ControlWire has no padding");
 
 /* Bytes of a message of this kind: its fields are the first ones of ControlWire. */
 static Size
@@ -64,10 +66,11 @@ wire_length(uint8 kind)
 	{
 		case SC_CONTROL_IDLE:
 			return offsetof(ControlWire, watermark_delay);
-		case SC_CONTROL_CREATE_QUERY:
 		case SC_CONTROL_ALTER_STREAM:
 			return offsetof(ControlWire, watermark);
 		case SC_CONTROL_RESET_WATERMARK:
+			return offsetof(ControlWire, applies);
+		case SC_CONTROL_CREATE_QUERY:
 			return sizeof(ControlWire);
 		default:
 			return offsetof(ControlWire, idle_since);
@@ -91,6 +94,14 @@ sc_message_log(const char *prefix, const char *data, Size len, bool transactiona
 	}
 	PG_END_TRY();
 	return lsn;
+}
+
+static bool
+applies_changes(Oid stream_relid)
+{
+	ScStream   *stream = sc_stream_by_relid(stream_relid, true);
+
+	return stream != NULL && stream->applies;
 }
 
 /*
@@ -120,6 +131,7 @@ sc_control_log(const ScControl *control)
 	wire.idle_timeout = control->options.idle_timeout;
 	wire.max_ahead = control->options.max_ahead;
 	wire.watermark = control->watermark;
+	wire.applies = control->kind == SC_CONTROL_CREATE_QUERY && applies_changes(control->stream_relid);
 
 	lsn = sc_message_log(SC_CONTROL_PREFIX, (const char *) &wire, wire_length(wire.kind),
 						 transactional);
@@ -166,7 +178,8 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	memcpy(&wire, data, len);
 	if (wire.version != CONTROL_VERSION || !known_kind(wire.kind) ||
 		(len != wire_length(wire.kind) &&
-		 !(wire.kind == SC_CONTROL_CREATE_QUERY && len == offsetof(ControlWire, idle_since))))
+		 !(wire.kind == SC_CONTROL_CREATE_QUERY && (len == offsetof(ControlWire, idle_since) ||
+													 len == offsetof(ControlWire, watermark)))))
 		return false;
 
 	control->kind = (ScControlKind) wire.kind;
@@ -184,5 +197,6 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	control->options.idle_timeout = wire.idle_timeout;
 	control->options.max_ahead = wire.max_ahead;
 	control->watermark = wire.watermark;
+	control->applies = wire.applies != 0;
 	return true;
 }

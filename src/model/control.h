@@ -58,6 +58,8 @@ typedef struct ScControl
 	bool		has_options;
 	ScStreamOptions options;
 
+	bool		applies;		/* create: the stream's changes are applied; sc_control_log looks that up itself */
+
 	/* reset: the watermark from here on; SC_NO_EVENT_TIME: as of the greatest plausible
 	 * event time */
 	int64		watermark;

@@ -151,6 +151,7 @@ typedef struct ScDefinition
 	ScAssigner	window;
 	Expr	   *window_value;	/* of the group slot's window_start, over that of OUTER_VAR, if they differ */
 	bool		stateless;		/* no groups: see above; emit is ROWS then, and only then */
+	bool		retracts;		/* changes of the stream's rows are applied: what a row did can be taken back */
 	bool		never_closes;	/* a key reads the event time, but there are no windows */
 	ScEmit		emit;			/* CLOSE with windows only; never DEFAULT */
 	List	   *quals;			/* implicitly ANDed; NIL: every row */

@@ -28,6 +28,7 @@
 #include "model/catalog_write.h"
 #include "model/in_wal.h"
 #include "model/log_stream.h"
+#include "model/partition.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -209,6 +210,9 @@ sc_stream_refuse_partition(Oid child, Oid parent)
 	if (sc_relation_is_updated(child, &partition))
 		refuse_part(stream, get_rel_name(partition),
 					"It is the result table of a query that updates its rows, and updates of a stream don't count yet.");
+	if (get_rel_relkind(child) == RELKIND_FOREIGN_TABLE && sc_applying_streams(parent) != NIL)
+		refuse_part(linitial_oid(sc_applying_streams(parent)), get_rel_name(child),
+					"It is a log stream, whose rows are in the WAL only, and changes of the stream are applied.");
 }
 
 /*

@@ -282,12 +282,14 @@ sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
 	sc_check_with(&an);
 	an.def->stream_relid = an.stream->relid;
 	an.def->processing_time = an.stream->processing_time;
+	an.def->retracts = an.stream->applies;
 	flatten_aliases(&an);
 	expand_generated(&an);
 	sc_check_expressions(&an);
 	sc_analyze_window(&an);
 	choose_emit(&an);
 	check_ttl(&an);
+	sc_check_changes(&an);
 	sc_note_dependencies(&an);
 	sc_split_definition(&an);
 	sc_note_planned_dependencies(&an);

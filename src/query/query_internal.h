@@ -14,6 +14,7 @@
  *	 commit_time.c	the event time of streams with processing_time
  *	 time_keys.c	else an item of GROUP BY that is a window, if there is one
  *	 expressions.c	refuses what expressions can't hold (run_dependent.c: which functions)
+ *	 changes.c		refuses more, if the stream's changes are applied
  *	 depends.c		notes what others can change
  *	 kept_rows.c	the columns of rows that are kept of a group
  *	 split.c		splits at GROUP BY into the source part (source_part.c) and the upper part; grouping_sets.c if it is several
@@ -197,6 +198,9 @@ extern void sc_check_rewritten(Query *query);
 
 /* run_dependent.c: is it one of pg_catalog's whose value depends on when and where it is called? */
 extern bool sc_is_run_dependent(Oid funcid);
+
+/* changes.c */
+extern void sc_check_changes(ScAnalysis *an);
 
 /* depends.c */
 extern void sc_note_dependencies(ScAnalysis *an);

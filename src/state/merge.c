@@ -227,6 +227,8 @@ merge_range(ScSpilled *spilled, ScEngine *engine, ScPane *pane, ScMerge *merge, 
 	if (full == NULL || !*full)
 	{
 		sc_bucket_loaded(engine, bucket, merge->first == 0);
+		if (merge->first == 0)
+			sc_bucket_leave_out_gone(engine, bucket);
 		sc_run_add(merge->writer, engine, bucket, &all);
 	}
 	sc_bucket_free(engine, bucket);

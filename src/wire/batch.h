@@ -14,12 +14,19 @@
  *	      ('T', 'I' and 'C' with the snapshot's rows, as often as the watermark moves)
  *	 'h'  ScWireHistoryEnd, message: it is complete, or can't be had                   yes
  *	 'T'  ScWireBegin: a transaction's rows follow
- *	 'I'  MinimalTuple with the physical columns of the layout; room for an
- *	      old row is left by the operation code and by "flags"
+ *	 'I'  MinimalTuple with the physical columns of the layout: a row was inserted
+ *	 'D'  the same: a row isn't there any more
+ *	 'U'  ScWireUpdate, the old row as in 'D', the new one as in 'I': both whole, and small enough
+ *	      for a message; else it is 'D' and 'N'
+ *	 'N'  as 'I': the new row of an UPDATE
+ *	 'X'  ScWireTruncate: the stream has no rows any more
+ *	 'F'  ScWireBroken: something happened to its rows that isn't known
  *	 'C'  ScWireCommit, ScWireSummary[nstreams]: the transaction ends
  *	 'S'  ScWireIdle: the stream was idle; between transactions
  *	 'M'  ScWireControl                                                  yes
  *	 'B'  ScWireBarrier, xids                                           yes
+ *
+ * 'D', 'U', 'N', 'X' and 'F' are of streams whose changes are applied: queries for which they aren't pass them over.
  *
  * "alone": such a record is the only one of its message, so that a task can work
  * on a message query by query.  A transaction can span any number of messages.
@@ -45,6 +52,11 @@ typedef enum ScWireOp
 	SC_WIRE_HISTORY_END = 'h',
 	SC_WIRE_BEGIN = 'T',
 	SC_WIRE_INSERT = 'I',
+	SC_WIRE_DELETE = 'D',
+	SC_WIRE_UPDATE = 'U',
+	SC_WIRE_NEW = 'N',
+	SC_WIRE_TRUNCATE = 'X',
+	SC_WIRE_BROKEN = 'F',
 	SC_WIRE_COMMIT = 'C',
 	SC_WIRE_IDLE = 'S',
 	SC_WIRE_CONTROL = 'M',
@@ -66,7 +78,7 @@ typedef enum ScWireOp
 typedef struct ScWireHeader
 {
 	uint32		magic;
-	uint32		nrows;			/* 'I' records */
+	uint32		nrows;			/* records of rows */
 	int64		attempt;
 } ScWireHeader;
 
@@ -74,8 +86,8 @@ typedef struct ScWireRecord
 {
 	uint32		len;			/* with this header; a multiple of 8 */
 	uint8		op;				/* ScWireOp */
-	uint8		flags;			/* 'I': SC_WIRE_CUT; 'T': SC_WIRE_CATALOGS; else 0 */
-	uint16		layout;			/* 'L', 'I': number of the layout */
+	uint8		flags;			/* 'I', 'D', 'N': SC_WIRE_CUT; 'T': SC_WIRE_CATALOGS; else 0 */
+	uint16		layout;			/* 'L' and rows: number of the layout */
 } ScWireRecord;
 
 typedef struct ScWireLayout
@@ -129,6 +141,36 @@ typedef struct ScWireBegin
 	TimestampTz commit_time;
 } ScWireBegin;
 
+typedef struct ScWireUpdate
+{
+	uint32		old_len;		/* of the old row, which follows; a multiple of 8.  The new one is behind it */
+	uint32		unused;
+} ScWireUpdate;
+
+#define SC_WIRE_OLD_TUPLE(record) ((MinimalTuple) (SC_WIRE_BODY(record) + sizeof(ScWireUpdate)))
+#define SC_WIRE_NEW_TUPLE(record) \
+	((MinimalTuple) ((char *) SC_WIRE_OLD_TUPLE(record) + ((ScWireUpdate *) SC_WIRE_BODY(record))->old_len))
+
+typedef struct ScWireTruncate
+{
+	Oid			relid;			/* the stream */
+	uint32		unused;
+} ScWireTruncate;
+
+typedef enum ScWireReason
+{
+	SC_BROKEN_NO_OLD_ROW,		/* a row was changed while the table hadn't REPLICA IDENTITY FULL */
+	SC_BROKEN_PARTITION			/* a partition was truncated, and the stream wasn't */
+} ScWireReason;
+
+typedef struct ScWireBroken
+{
+	Oid			relid;			/* the stream */
+	Oid			table;			/* its table, or partition, to which it happened */
+	uint32		reason;			/* ScWireReason */
+	uint32		unused;
+} ScWireBroken;
+
 /* What a transaction did to one stream. */
 typedef struct ScWireSummary
 {
@@ -136,7 +178,7 @@ typedef struct ScWireSummary
 	uint32		unused;
 	ScTransactionTime time;
 	int64		rows;
-	int64		updates;		/* ignored, as the two below */
+	int64		updates;		/* ignored by queries for which changes aren't applied, as the two below */
 	int64		deletes;
 	int64		truncates;
 } ScWireSummary;

@@ -63,13 +63,13 @@ reset_summary(ScCapture *capture)
 }
 
 void
-sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead)
+sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead, bool applies)
 {
 	bool		found;
 	ScCapture  *capture = hash_search(captures, &relid, HASH_ENTER, &found);
 
 	capture->max_ahead = max_ahead;
-	if (found && capture->event_time_attno == event_time_attno)
+	if (found && capture->event_time_attno == event_time_attno && capture->applies == applies)
 		return;
 	if (!found)
 	{
@@ -77,6 +77,7 @@ sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead)
 		capture->tasks = 0;
 	}
 	capture->event_time_attno = event_time_attno;
+	capture->applies = applies;
 	layout_invalidate((Datum) 0, InvalidOid);
 }
 
@@ -190,6 +191,7 @@ sc_capture_layout(Relation relation, ScBatch *batch)
 	if (!found)
 	{
 		layout->valid = false;
+		layout->applies = false;
 		layout->nstreams = 0;
 		layout->maxstreams = 0;
 		layout->streams = NULL;
@@ -237,6 +239,7 @@ layout_build(ScLayout *layout, Relation relation)
 
 	layout->nstreams = 0;
 	layout->tasks = 0;
+	layout->applies = false;
 	layout->is_partition = relation->rd_rel->relispartition;
 	layout_add_stream(layout, relation, layout->relid);
 	if (layout->is_partition)
@@ -296,6 +299,7 @@ layout_add_stream(ScLayout *layout, Relation relation, Oid stream)
 	entry = &layout->streams[layout->nstreams++];
 	entry->capture = capture;
 	layout->tasks |= capture->tasks;
+	layout->applies |= capture->applies;
 	entry->event_time_attno = event_time_column(relation, stream, capture->event_time_attno);
 }
 

@@ -19,6 +19,7 @@ typedef struct ScCapture
 {
 	Oid			relid;			/* hash key */
 	AttrNumber	event_time_attno;	/* in the stream's relation; 0: none */
+	bool		applies;		/* changes are sent, not only counted */
 	bool		touched;		/* in the transaction being decoded */
 	int64		max_ahead;		/* as of that transaction; SC_NO_LIMIT: none */
 	uint32		tasks;			/* bit i: task i has had a query on it, in this attempt */
@@ -37,6 +38,7 @@ typedef struct ScLayout
 	Oid			relid;			/* hash key */
 	bool		valid;
 	bool		is_partition;
+	bool		applies;		/* to one of its streams changes are */
 	uint16		number;
 	uint32		tasks;			/* of all its streams */
 	int			nstreams;
@@ -51,9 +53,9 @@ extern void sc_capture_init(void);
 
 /*
  * Captures a stream from now on; again for one that is captured: no effect but on its event time
- * column and max_ahead.
+ * column, max_ahead, and whether its changes are applied.
  */
-extern void sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead);
+extern void sc_capture_add(Oid relid, AttrNumber event_time_attno, int64 max_ahead, bool applies);
 
 /*
  * The tasks with these bits have a query on a captured stream, from the next transaction on.  To be called before

@@ -10,8 +10,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
-#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/sysattr.h"
 #include "access/xact.h"
@@ -45,8 +43,6 @@ static void plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 						   Size size, const char *message);
 static bool plugin_filter_origin(LogicalDecodingContext *ctx, ReplOriginId origin);
 
-static void write_begin(ScDecoder *decoder, ReorderBufferTXN *txn);
-static HeapTuple flatten(HeapTuple tuple, TupleDesc desc, bool *cut);
 static void take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message,
 					  Size size);
 static void write_commit(ScDecoder *decoder, ReorderBufferTXN *txn);
@@ -121,12 +117,8 @@ plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	sc_decoder->controls = NIL;
 }
 
-/*
- * Before the first record of a transaction.  It begins a message if the transaction changed
- * catalogs: the task must wait before it works on the rows.
- */
-static void
-write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
+void
+sc_write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 {
 	bool		catalogs = rbtxn_has_catalog_changes(txn);
 	ScWireBegin *begin;
@@ -143,7 +135,7 @@ write_begin(ScDecoder *decoder, ReorderBufferTXN *txn)
 	decoder->begun = true;
 }
 
-/* One change of a captured relation: an inserted row goes to the tasks, others are only counted. */
+/* One change of a captured relation: an inserted row goes to the tasks; others are counted, and go if they are applied. */
 static void
 plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 			  ReorderBufferChange *change)
@@ -166,10 +158,12 @@ plugin_change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relat
 	if (change->action == REORDER_BUFFER_CHANGE_INSERT)
 	{
 		if (!decoder->begun)
-			write_begin(decoder, txn);
+			sc_write_begin(decoder, txn);
 		sc_row_write(decoder->batch, layout, RelationGetDescr(relation), sc_change_new_tuple(change),
 					 decoder->row_context);
 	}
+	else if (layout->applies)
+		sc_write_change(decoder, txn, layout, relation, change);
 }
 
 /*
@@ -189,7 +183,7 @@ sc_row_write(ScBatch *batch, ScLayout *layout, TupleDesc desc, HeapTuple tuple, 
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		tuple = flatten(tuple, desc, &cut);
+		tuple = sc_flatten_row(tuple, desc, NULL, &cut);
 		flattened = true;
 		MemoryContextSwitchTo(old);
 	}
@@ -203,87 +197,11 @@ sc_row_write(ScBatch *batch, ScLayout *layout, TupleDesc desc, HeapTuple tuple, 
 
 	for (int i = 0; i < layout->nstreams; i++)
 	{
-		ScCapture  *capture = layout->streams[i].capture;
-		AttrNumber	attno = layout->streams[i].event_time_attno;
-
-		capture->summary.rows++;
-		if (attno != 0)
-		{
-			bool		isnull;
-			Timestamp	ts = DatumGetTimestamp(fastgetattr(tuple, attno, desc, &isnull));
-
-			if (!isnull)
-				sc_capture_event_time(capture, ts);
-		}
+		layout->streams[i].capture->summary.rows++;
+		sc_note_event_time(&layout->streams[i], tuple, desc);
 	}
 	if (flattened)
 		MemoryContextReset(context);
-}
-
-static inline bool
-is_out_of_line(TupleDesc desc, int i, Datum value)
-{
-	return TupleDescAttr(desc, i)->attlen == -1 && !TupleDescAttr(desc, i)->attisdropped &&
-		VARATT_IS_EXTERNAL(DatumGetPointer(value));
-}
-
-/* toast_datum_size() of decoded values: the server's own doesn't take them where it has asserts. */
-static Size
-size_of(Datum value)
-{
-	struct varatt_indirect redirect;
-
-	if (!VARATT_IS_EXTERNAL_INDIRECT(DatumGetPointer(value)))
-		return toast_datum_size(value);
-	VARATT_EXTERNAL_GET_POINTER(redirect, (struct varlena *) DatumGetPointer(value));
-	return VARSIZE_ANY(redirect.pointer);
-}
-
-/*
- * What stands for a value that is left out: a pointer to nowhere, but for its size.  (One byte
- * is said to be there: the server takes none for an empty value.)
- */
-static Datum
-left_out(Datum value)
-{
-	struct varlena *result = palloc0(TOAST_POINTER_SIZE);
-	struct varatt_external pointer = {0};
-
-	pointer.va_extinfo = 1;
-	pointer.va_rawsize = (int32) toast_raw_datum_size(value);
-	SET_VARTAG_EXTERNAL(result, VARTAG_ONDISK);
-	memcpy(VARDATA_EXTERNAL(result), &pointer, sizeof(pointer));
-	return PointerGetDatum(result);
-}
-
-/*
- * A copy that holds all of the relation's columns, and all its values: decoded
- * out-of-line values are pointers into the reader's memory.  Each of them has 1 GB at most,
- * but a row can have several: where they are too large together they are left out, and the
- * row is "*cut".
- */
-static HeapTuple
-flatten(HeapTuple tuple, TupleDesc desc, bool *cut)
-{
-	Datum	   *values = palloc(desc->natts * sizeof(Datum));
-	bool	   *isnull = palloc(desc->natts * sizeof(bool));
-	Size		size = tuple->t_len;
-
-	heap_deform_tuple(tuple, desc, values, isnull);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (!isnull[i] && is_out_of_line(desc, i, values[i]))
-			size += size_of(values[i]) + MAXIMUM_ALIGNOF;
-	}
-	*cut = size > SC_CUT_ROW_BYTES;
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (isnull[i] || !is_out_of_line(desc, i, values[i]))
-			continue;
-		values[i] = *cut ? left_out(values[i]) :
-			PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(values[i])));
-	}
-	return heap_form_tuple(desc, values, isnull);
 }
 
 static void
@@ -299,6 +217,8 @@ plugin_truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelatio
 			sc_capture_touch(layout->streams[i].capture, sc_txn_commit_time(txn));
 			layout->streams[i].capture->summary.truncates++;
 		}
+		if (layout->applies)
+			sc_write_truncate(sc_decoder, txn, layout, nrelations, relations);
 	}
 }
 
@@ -379,7 +299,7 @@ take_rows(ScDecoder *decoder, ReorderBufferTXN *txn, const char *message, Size s
 		for (int i = 0; i < layout->nstreams; i++)
 			sc_capture_touch(layout->streams[i].capture, sc_txn_commit_time(txn));
 		if (!decoder->begun)
-			write_begin(decoder, txn);
+			sc_write_begin(decoder, txn);
 		write_rows(decoder, layout, relation, message, size);
 	}
 	RelationClose(relation);
@@ -469,7 +389,7 @@ write_commit(ScDecoder *decoder, ReorderBufferTXN *txn)
 	ListCell   *lc;
 
 	if (!decoder->begun)
-		write_begin(decoder, txn);
+		sc_write_begin(decoder, txn);
 	commit = (ScWireCommit *)
 		sc_batch_add(decoder->batch, SC_WIRE_COMMIT, 0,
 					 sizeof(ScWireCommit) + list_length(streams) * sizeof(ScWireSummary));
@@ -511,7 +431,7 @@ act_on_control(ScDecoder *decoder, ScControl *control)
 			control->options = other->options;
 	}
 	sc_capture_add(control->stream_relid, control->event_time_attno,
-				   control->has_options ? control->options.max_ahead : SC_NO_LIMIT);
+				   control->has_options ? control->options.max_ahead : SC_NO_LIMIT, control->applies);
 	if (decoder->tasks_of_query)
 		sc_capture_add_tasks(control->stream_relid, decoder->tasks_of_query(control));
 }

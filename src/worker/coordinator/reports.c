@@ -140,6 +140,9 @@ add_counts(ScOffset *merged, const ScOffset *offset)
 	merged->updates_ignored += offset->updates_ignored;
 	merged->deletes_ignored += offset->deletes_ignored;
 	merged->truncates_ignored += offset->truncates_ignored;
+	merged->late_changes += offset->late_changes;
+	merged->skipped_changes += offset->skipped_changes;
+	merged->retracted_rows += offset->retracted_rows;
 	merged->groups += offset->groups;
 	merged->state_bytes += offset->state_bytes;
 	merged->next_due = Min(merged->next_due, offset->next_due);

@@ -32,6 +32,7 @@
 #include "model/in_wal.h"
 #include "model/inherit.h"
 #include "model/log_stream.h"
+#include "model/partition.h"
 #include "pgstat.h"
 #include "source/wal/slot.h"
 #include "storage/ipc.h"
@@ -56,6 +57,7 @@ transaction_callback(XactEvent event, void *arg)
 		sc_pipeline_refuse_prepare();
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
+	sc_partition_forget_drops();
 	sc_pipeline_at_transaction_end(event == XACT_EVENT_COMMIT);
 	/* this also notices COMMIT PREPARED, whose own transaction has no id */
 	if (sc_shared && event == XACT_EVENT_COMMIT && XactLastCommitEnd != last_commit_seen &&
@@ -110,7 +112,7 @@ warn_of_slots(void)
 /*
  * DROP EXTENSION, also by DROP SCHEMA or DROP OWNED, and ALTER EXTENSION UPDATE; DROP ROLE;
  * changed options and columns of log streams; tables that inherit from a stream, and those of streams
- * whose rows would not be in the WAL any more.
+ * whose rows would not be in the WAL any more; partitions that go.
  */
 static void
 object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -123,6 +125,8 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 			refuse_to_overfill();
 		return;
 	}
+	if (access == OAT_DROP && class_id == RelationRelationId && sub_id == 0)
+		sc_partition_note_drop(object_id);
 	if (access == OAT_DROP && class_id == AuthIdRelationId)
 		sc_pipelines_refuse_to_drop(object_id);
 	if (access == OAT_POST_ALTER && class_id == ForeignTableRelationId)
@@ -318,6 +322,10 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 
 		sc_stream_refuse_foreign_child(stmt->base.inhRelations, stmt->servername);
 	}
+	if (IsA(pstmt->utilityStmt, TruncateStmt))
+		sc_partition_refuse_truncate((TruncateStmt *) pstmt->utilityStmt);
+	if (IsA(pstmt->utilityStmt, AlterTableStmt))
+		sc_partition_refuse_detach((AlterTableStmt *) pstmt->utilityStmt);
 	if (IsA(pstmt->utilityStmt, ReassignOwnedStmt))
 		reassign = (ReassignOwnedStmt *) pstmt->utilityStmt;
 	if (IsA(pstmt->utilityStmt, NotifyStmt) && sc_my_process != SC_PROCESS_NONE)

@@ -271,7 +271,7 @@ begin(History *history, Oid relid)
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("table \"%s\" has become a part of the stream just now", get_rel_name(lfirst_oid(lc)))));
 	}
-	sc_capture_add(relid, history->stream->event_time_attno, history->stream->options.max_ahead);
+	sc_capture_add(relid, history->stream->event_time_attno, history->stream->options.max_ahead, history->stream->applies);
 	foreach(lc, leaves_in_order(relid, NIL))
 		open_leaf(history, lfirst_oid(lc));
 	history->row_context = AllocSetContextCreate(CurrentMemoryContext, "stream_ckpt rows of a history",

@@ -173,7 +173,7 @@ prepare(const ScOffset *offsets, const ScPlacement *placements, int noffsets)
 
 		if (stream)
 			sc_capture_add(stream->relid, stream->event_time_attno,
-						   max_ahead_at_start(stream, offsets, noffsets));
+						   max_ahead_at_start(stream, offsets, noffsets), stream->applies);
 	}
 	sc_commit_transaction();
 	for (int i = 0; i < noffsets; i++)

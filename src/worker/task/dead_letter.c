@@ -107,6 +107,13 @@ step_over(ScTaskQuery *query, ErrorData *error)
 	ScEngineFault fault = SC_FAULT_ENGINE;
 	ScEnv		env;
 
+	/*
+	 * Whether a row is cut depends on how its values are stored, which can change: one that is cut and at fault may
+	 * have been counted as it came, or be counted and not be taken back.
+	 */
+	if (query->in_row && query->definition->retracts &&
+		((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT)
+		ReThrowError(error);
 	/* what was emitted before is with the row that filled the buffer: nothing of that can be taken back */
 	if (!sc_failure_is_transient(error->sqlerrcode) && !query->rows.sending)
 	{
@@ -117,9 +124,12 @@ step_over(ScTaskQuery *query, ErrorData *error)
 	switch (fault)
 	{
 		case SC_FAULT_ROW:
-			send_letter(query, SC_DEAD_ROW, query->row, error);
+			/* an old row at fault was so when it came: it was never counted */
+			if (query->half != SC_HALF_OLD)
+				send_letter(query, SC_DEAD_ROW, query->row, error);
 			query->in_row = false;
-			query->at += ((const ScWireRecord *) query->at)->len;
+			if (!sc_task_step_over_half(query))
+				query->at += ((const ScWireRecord *) query->at)->len;
 			break;
 		case SC_FAULT_GROUP:
 			send_letter(query, SC_DEAD_GROUP, sc_engine_failed_group(query->engine), error);

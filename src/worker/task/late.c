@@ -26,7 +26,7 @@ sc_task_retain_row(ScTaskQuery *query, ScRetainedRow *retained)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("a row of the stream is too large to be kept"),
 				 errdetail("It takes more than 1 GB.")));
-	desc = sc_task_stream_retained_row(query->layout, query->stream, SC_WIRE_TUPLE(record),
+	desc = sc_task_stream_retained_row(query->layout, query->stream, sc_task_row_at_hand(query),
 									   &values, &nulls);
 	sc_retain_row(desc, values, nulls, retained);
 }

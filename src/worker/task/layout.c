@@ -26,6 +26,8 @@ struct ScTaskStream
 	TupleDesc	stream_desc;	/* NULL: not asked for yet */
 	TupleTableSlot *wire_slot;	/* the row; the stream's own where "direct" */
 	TupleTableSlot *stream_slot;	/* NULL: direct */
+	TupleTableSlot *old_wire_slot;	/* the same of rows that aren't there any more; NULL: there was none yet */
+	TupleTableSlot *old_stream_slot;
 	TupleDesc	retained_desc;	/* of rows that are kept; NULL: none was yet */
 	int		   *kept_from;		/* its columns in "desc" */
 	TupleTableSlot *kept_slot;	/* a row of "desc" */
@@ -182,6 +184,12 @@ sc_task_layout_stream(ScTaskLayout *layout, Oid relid, TupleDesc stream_desc)
 				ExecDropSingleTupleTableSlot(stream->stream_slot);
 			if (stream->wire_slot)
 				ExecDropSingleTupleTableSlot(stream->wire_slot);
+			if (stream->old_stream_slot)
+				ExecDropSingleTupleTableSlot(stream->old_stream_slot);
+			if (stream->old_wire_slot)
+				ExecDropSingleTupleTableSlot(stream->old_wire_slot);
+			stream->old_stream_slot = NULL;
+			stream->old_wire_slot = NULL;
 			stream->stream_desc = stream_desc;
 			stream->retyped = find_retyped(layout, stream, stream_desc);
 			stream->stream_slot = NULL;
@@ -208,12 +216,10 @@ sc_task_stream_desc(const ScTaskStream *stream)
 	return stream->stream_slot ? NULL : stream->stream_desc;
 }
 
-/* Puts the columns of wire_slot's row in the stream's order. */
+/* Puts the columns of the row of "from", as it was written, in the stream's order. */
 static void
-map_columns(ScTaskStream *stream)
+map_columns(const ScTaskStream *stream, TupleTableSlot *from, TupleTableSlot *to)
 {
-	TupleTableSlot *from = stream->wire_slot;
-	TupleTableSlot *to = stream->stream_slot;
 	TupleDesc	from_desc = from->tts_tupleDescriptor;
 	TupleDesc	to_desc = to->tts_tupleDescriptor;
 
@@ -249,8 +255,27 @@ sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple)
 	ExecStoreMinimalTuple(tuple, stream->wire_slot, false);
 	if (!stream->stream_slot)
 		return stream->wire_slot;
-	map_columns(stream);
+	map_columns(stream, stream->wire_slot, stream->stream_slot);
 	return stream->stream_slot;
+}
+
+TupleTableSlot *
+sc_task_stream_old_row(ScTaskStream *stream, MinimalTuple tuple)
+{
+	if (stream->old_wire_slot == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(stream->wire_slot->tts_mcxt);
+
+		stream->old_wire_slot = MakeSingleTupleTableSlot(stream->wire_slot->tts_tupleDescriptor, &TTSOpsMinimalTuple);
+		if (stream->stream_slot)
+			stream->old_stream_slot = MakeSingleTupleTableSlot(stream->stream_desc, &TTSOpsVirtual);
+		MemoryContextSwitchTo(old);
+	}
+	ExecStoreMinimalTuple(tuple, stream->old_wire_slot, false);
+	if (!stream->stream_slot)
+		return stream->old_wire_slot;
+	map_columns(stream, stream->old_wire_slot, stream->old_stream_slot);
+	return stream->old_stream_slot;
 }
 
 /*

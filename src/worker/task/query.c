@@ -197,6 +197,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	/* the definition was read under this lock: its row type is that */
 	query->stream_desc = query->compiled_desc = shared_desc(RelationGetDescr(relation));
 	table_close(relation, AccessShareLock);
+	options.retracts = definition->retracts;
 	query->engine = sc_engine_create(query->code, definition, query->stream_desc, &options);
 	type_hashes = hash_types(definition);
 	MemoryContextSwitchTo(old);
@@ -227,6 +228,7 @@ sc_task_query_try(const ScQuery *catalog)
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	definition = sc_definition_load(catalog);
+	options.retracts = definition->retracts;
 	sc_engine_free(sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(relation),
 									&options));
 	(void) sc_sink_close(sc_sink_open(catalog));
@@ -249,6 +251,9 @@ restore_counters(ScTaskQuery *query, const ScOffset *offset)
 	counters->late_rows = offset->late_rows;
 	counters->null_event_times = offset->null_event_times;
 	counters->result_rows = offset->result_rows;
+	counters->late_changes = offset->late_changes;
+	counters->skipped_changes = offset->skipped_changes;
+	counters->retracted_rows = offset->retracted_rows;
 }
 
 void
@@ -302,14 +307,10 @@ check_row_type(const ScTaskQuery *query)
 			 errhint("Undo the change of the column and call stream_ckpt.resume_query(); or drop the query with stream_ckpt.drop_query(), and create it again.  Before a column's type is changed, let stream_ckpt.sync() return while nobody writes.")));
 }
 
-/*
- * One record of a row, if it is of the query's stream.  When it raises an error in_row, row and ordinal
- * say which row it was.
- */
-static pg_attribute_always_inline void
-run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
+static inline void
+choose_layout(ScTaskQuery *query, uint16 number)
 {
-	ScTaskLayout *layout = sc_task_layout_get(record->layout);
+	ScTaskLayout *layout = sc_task_layout_get(number);
 
 	if (layout != query->layout)
 	{
@@ -319,6 +320,22 @@ run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
 		query->shared_desc = query->stream && query->place.ntasks > 1 ? sc_task_stream_desc(query->stream) : NULL;
 		check_row_type(query);
 	}
+}
+
+void
+sc_task_query_set_layout(ScTaskQuery *query, uint16 number)
+{
+	choose_layout(query, number);
+}
+
+/*
+ * One record of a row, if it is of the query's stream.  When it raises an error in_row, row and ordinal
+ * say which row it was.
+ */
+static pg_attribute_always_inline void
+run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
+{
+	choose_layout(query, record->layout);
 	if (query->stream)
 	{
 		query->ordinal++;
@@ -331,7 +348,7 @@ run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
 			sc_engine_passes_by(query->engine, query->transaction, query->ordinal))
 			return;
 		if (query->shared_desc && !(record->flags & SC_WIRE_CUT) &&
-			sc_engine_is_anothers(query->engine, query->shared_desc, SC_WIRE_TUPLE(record)))
+			sc_engine_is_anothers(query->engine, query->shared_desc, SC_WIRE_TUPLE(record), true))
 			return;
 		query->in_row = true;
 		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
@@ -401,6 +418,20 @@ run_records_of(ScTaskQuery *query, bool joined)
 			case SC_WIRE_INSERT:
 				if (!query->skipping)
 					run_row(query, record, joined);
+				break;
+			case SC_WIRE_DELETE:
+			case SC_WIRE_UPDATE:
+			case SC_WIRE_NEW:
+				if (!query->skipping)
+					sc_task_run_change(query, record);
+				break;
+			case SC_WIRE_TRUNCATE:
+				if (!query->skipping)
+					sc_task_run_truncate(query, (const ScWireTruncate *) SC_WIRE_BODY(record));
+				break;
+			case SC_WIRE_BROKEN:
+				if (!query->skipping)
+					sc_task_run_broken(query, (const ScWireBroken *) SC_WIRE_BODY(record));
 				break;
 			case SC_WIRE_BEGIN:
 				begin_transaction(query, (const ScWireBegin *) SC_WIRE_BODY(record));
@@ -477,6 +508,8 @@ count_summary(ScTaskQuery *query, const ScWireSummary *summary)
 {
 	query->moved_rows += query->moved ? summary->rows : 0;
 	query->ahead_rows += summary->time.ahead_rows;
+	if (query->definition->retracts)
+		return;
 	query->updates_ignored += summary->updates;
 	query->deletes_ignored += summary->deletes;
 	query->truncates_ignored += summary->truncates;
@@ -510,7 +543,7 @@ run_commit(ScTaskQuery *query, const ScWireRecord *record)
 		advance(query, commit, summary);
 		if (query->place.number == 0)
 			count_summary(query, summary);
-		if (summary->rows > 0)
+		if (summary->rows > 0 || (query->definition->retracts && summary->updates > 0))
 		{
 			query->active_lsn = commit->end_lsn;
 			query->active_at = commit->commit_time;

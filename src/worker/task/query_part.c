@@ -94,6 +94,9 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->updates_ignored = query->updates_ignored;
 	offset->deletes_ignored = query->deletes_ignored;
 	offset->truncates_ignored = query->truncates_ignored;
+	offset->late_changes = counters->late_changes;
+	offset->skipped_changes = counters->skipped_changes;
+	offset->retracted_rows = counters->retracted_rows;
 	offset->ntasks = query->place.ntasks;
 	offset->groups = sc_engine_groups(query->engine);
 	offset->state_bytes = sc_changelog_live_bytes(query->engine);

@@ -30,6 +30,7 @@
 #include "query/analyze.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -304,6 +305,19 @@ is_current(ScTaskQuery *query)
 	return result;
 }
 
+/* Rows that were counted by one definition can't be taken back by another one. */
+static void
+refuse_replaced(const ScTaskQuery *query)
+{
+	if (!query->definition->retracts || sc_definition_is_current(query->query, query->definition))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the definition of \"%s\" was replaced, and changes of its stream are applied",
+					get_rel_name(query->query->relid)),
+			 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
+}
+
 void
 sc_task_query_refresh(ScTaskQuery *query)
 {
@@ -320,6 +334,9 @@ sc_task_query_refresh(ScTaskQuery *query)
 	if (query->stale == SC_MAYBE_STALE && is_current(query))
 		query->stale = SC_FRESH;
 	else
+	{
+		refuse_replaced(query);
 		compile_again(query);
+	}
 	sc_env_leave(&env);
 }

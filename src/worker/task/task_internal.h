@@ -31,6 +31,14 @@ typedef enum ScHistoryState
 	SC_HISTORY_COMING			/* some of it */
 } ScHistoryState;
 
+/* Which row of a change is, or was, worked on. */
+typedef enum ScHalf
+{
+	SC_HALF_NONE,				/* none of this record's yet, or a row that was inserted */
+	SC_HALF_OLD,
+	SC_HALF_NEW
+} ScHalf;
+
 /* A query that the task runs.  Allocated in its own context, freed as a whole. */
 typedef struct ScTaskQuery
 {
@@ -73,6 +81,7 @@ typedef struct ScTaskQuery
 	XLogRecPtr	transaction;	/* end of the transaction being read */
 	int64		ordinal;		/* rows of the stream seen in it */
 	bool		in_row;			/* at the last one of them */
+	ScHalf		half;			/* of the record being read: an UPDATE goes on there after an error */
 	TupleTableSlot *row;		/* that row */
 	const char *at;				/* the record being read, in the message */
 	const char *end;			/* of the message, or of the row behind which it halts */
@@ -253,6 +262,21 @@ extern void sc_task_query_refresh(ScTaskQuery *query);
 /* Counts changes that a query may depend on; watches them from the first call on. */
 extern uint64 sc_task_changes(void);
 
+/*
+ * change.c: a 'D', 'N' or 'U' record, 'X', or 'F', which is an error; nothing if changes aren't applied.  Row, ordinal and
+ * half are as with an inserted row.
+ */
+extern void sc_task_run_change(ScTaskQuery *query, const ScWireRecord *record);
+extern void sc_task_run_truncate(ScTaskQuery *query, const ScWireTruncate *truncate);
+extern void sc_task_run_broken(ScTaskQuery *query, const ScWireBroken *broken);
+/* The row of the record at query->at that is worked on. */
+extern MinimalTuple sc_task_row_at_hand(const ScTaskQuery *query);
+/* Behind a row at fault: is there another one in its record, to go on with? */
+extern bool sc_task_step_over_half(ScTaskQuery *query);
+
+/* query.c: what query->stream and the like are for rows of the layout with that number. */
+extern void sc_task_query_set_layout(ScTaskQuery *query, uint16 number);
+
 /* access.c: an error where the owner may not do (any more) what the query does.
  * Costs a comparison where no privilege has changed since the last call. */
 extern void sc_task_check_access(ScTaskQuery *query);
@@ -314,7 +338,8 @@ extern TupleDesc sc_task_stream_retained_row(ScTaskLayout *layout, ScTaskStream 
 /* How the layout's rows lie, if that is as the stream's do; else NULL.  Lives as long as the task. */
 extern TupleDesc sc_task_stream_desc(const ScTaskStream *stream);
 
-/* The row in a slot by the stream's attribute numbers, valid until the next call. */
+/* The row in a slot by the stream's attribute numbers, valid until the next call; each has a slot of its own. */
 extern TupleTableSlot *sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple);
+extern TupleTableSlot *sc_task_stream_old_row(ScTaskStream *stream, MinimalTuple tuple);
 
 #endif							/* SC_WORKER_TASK_TASK_INTERNAL_H */
