@@ -80,6 +80,18 @@ SELECT stream_ckpt.create_query('adopted', $$
   WITH a AS (SELECT id, region FROM customers), b AS (SELECT * FROM a WHERE id IN (SELECT id FROM northern)),
     n AS (SELECT w.window_start, b.region, count(*) AS n FROM orders o JOIN b ON b.id = o.customer, stream_ckpt.tumble(o.at, '1 minute') w GROUP BY 1, 2)
   SELECT window_start, max(n) AS most FROM n GROUP BY 1 $$);
+-- whose names are those of others: b reads the outer c, all else the inner one
+SELECT stream_ckpt.create_query('shadowed', $$
+  WITH c AS (SELECT id, 'outer ' || region AS region FROM customers),
+    m AS (WITH b AS (SELECT * FROM c), c AS (SELECT id, 'inner ' || region AS region FROM customers),
+      n AS (SELECT w.window_start, c.region, b.region AS other, count(*) AS n FROM orders o JOIN c ON c.id = o.customer JOIN b ON b.id = o.customer, stream_ckpt.tumble(o.at, '1 minute') w GROUP BY 1, 2, 3)
+      SELECT * FROM n)
+  SELECT window_start, max(region) AS inner, max(other) AS outer, max(n) AS most FROM m GROUP BY 1 $$);
+SELECT stream_ckpt.create_query('own_items', $$
+  WITH c AS (SELECT id, 'outer ' || region AS region FROM customers),
+    n AS (WITH b AS (SELECT * FROM c), d AS (SELECT * FROM b WHERE id IN (SELECT id FROM c)), c AS (SELECT id, 'inner ' || region AS region FROM customers)
+      SELECT w.window_start, c.region, d.region AS other, count(*) AS n FROM orders o JOIN c ON c.id = o.customer JOIN d ON d.id = o.customer, stream_ckpt.tumble(o.at, '1 minute') w GROUP BY 1, 2, 3)
+  SELECT window_start, max(region) AS inner, max(other) AS outer, max(n) AS most FROM n GROUP BY 1 $$);
 -- a subquery that CASE and FILTER decide about: others would find two rows
 SELECT stream_ckpt.create_query('decided', $$
   SELECT w.window_start, CASE WHEN o.item = 'cup' THEN (SELECT region FROM customers c WHERE c.id = o.customer OR o.item <> 'cup') ELSE 'none' END AS region,
@@ -112,6 +124,8 @@ SELECT * FROM subquery ORDER BY 1;
 SELECT * FROM in_windows ORDER BY 2, 1;
 SELECT * FROM keyed ORDER BY 1, 2;
 SELECT * FROM adopted ORDER BY 1;
+SELECT * FROM shadowed ORDER BY 1;
+SELECT * FROM own_items ORDER BY 1;
 SELECT * FROM decided ORDER BY 1, 2;
 SELECT query, rows_in, late_rows, null_event_times FROM stream_ckpt.queries WHERE stream = 'orders'::regclass ORDER BY query::text;
 
@@ -172,6 +186,11 @@ SELECT try('SELECT item, count(*) FROM orders o GROUP BY item HAVING count(*) > 
 SELECT try('SELECT item, (SELECT count(*) FROM prices WHERE price > count(o.id)) FROM orders o GROUP BY item');
 SELECT try('SELECT w.window_start, count(*) FROM orders o, stream_ckpt.hop(o.at, ''1 min'', ''2 min'') w, prices p WHERE p.valid @> w.window_start GROUP BY 1');
 SELECT try('SELECT w.window_start, p.price FROM orders o, stream_ckpt.hop(o.at, ''1 min'', ''2 min'') w, LATERAL (SELECT price FROM prices WHERE valid @> w.window_start) p');
+SELECT try('SELECT w.window_start, CASE WHEN w.window_start < ''2024-01-01'' THEN (SELECT name FROM customers) END FROM orders o, stream_ckpt.hop(o.at, ''1 min'', ''2 min'') w');
+SELECT try('SELECT o.id, coalesce(nullif(w.window_end, ''2024-01-01'')::text, (SELECT name FROM customers)) || o.item FROM orders o, stream_ckpt.cumulate(o.at, ''1 min'', ''2 min'') w');
+SELECT try('SELECT w.window_start, CASE WHEN o.item IS NULL THEN (SELECT name FROM customers) END AS first, CASE WHEN w.window_end > ''2024-01-01'' THEN c.name END FROM orders o JOIN customers c ON c.id = o.customer, stream_ckpt.hop(o.at, ''1 min'', ''2 min'') w');
+SELECT try('SELECT o.id, (w.window_start, o.item) < ((SELECT max(lower(valid)) FROM prices), ''x'') AS less FROM orders o, stream_ckpt.hop(o.at, ''1 min'', ''2 min'') w');
+SELECT try('SELECT w.window_start, CASE WHEN w.window_start < ''2024-01-01'' THEN s.name END FROM orders o LEFT JOIN LATERAL (SELECT name FROM customers c WHERE c.id = o.customer) s ON true, stream_ckpt.hop(o.at, ''1 min'', ''2 min'') w');
 SELECT try('SELECT w.window_start, count(*) FROM orders o JOIN prices p USING (item), stream_ckpt.session(o.at, ''1 min'') w GROUP BY 1');
 SELECT try('SELECT w.window_start, count(*) FROM orders o, ROWS FROM (stream_ckpt.tumble(o.at, ''1 min''), generate_series(1, 2)) w GROUP BY 1');
 SELECT try('SELECT * FROM (SELECT o.item, o.amount, row_number() OVER (PARTITION BY o.item ORDER BY o.amount) AS n FROM orders o) t WHERE n <= 2 AND EXISTS (SELECT FROM prices p WHERE p.item = t.item)');

@@ -12,14 +12,22 @@
 #include "nodes/nodeFuncs.h"
 #include "query/query_internal.h"
 
+/* An item that is copied, or being copied: names alone don't tell them apart, as an inner one hides an outer one. */
+typedef struct Adopted
+{
+	int			level;			/* of Adoption.levels: whose it is */
+	const char *name;			/* there */
+	char	   *copy;			/* what the core calls it */
+} Adopted;
+
 typedef struct Adoption
 {
-	ScAnalysis *an;
 	Query	   *core;
 	List	   *levels;			/* of Query *: the core, and what is around it, from within */
 	int			level;			/* of them, to which what is looked at belongs */
 	int			depth;			/* so many levels below that one */
-	List	   *begun;			/* of char *: names of items that are copied, or being copied */
+	List	  **adopted;		/* of Adopted * */
+	List	  **copies;			/* of CommonTableExpr *: each behind those that it reads */
 } Adoption;
 
 static bool adopt_walker(Node *node, Adoption *adoption);
@@ -39,31 +47,71 @@ find_item(List *items, const char *name)
 	return NULL;
 }
 
-/* Copies an item of that level to the core, behind those that it reads itself. */
-static void
-adopt_item(Adoption *adoption, int level, const char *name)
+static Adopted *
+find_adopted(const Adoption *adoption, int level, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, *adoption->adopted)
+	{
+		Adopted    *adopted = lfirst(lc);
+
+		if (adopted->level == level && strcmp(adopted->name, name) == 0)
+			return adopted;
+	}
+	return NULL;
+}
+
+/* Has the core an item of that name, or will it have one? */
+static bool
+is_taken(const Adoption *adoption, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, *adoption->adopted)
+	{
+		if (strcmp(((Adopted *) lfirst(lc))->copy, name) == 0)
+			return true;
+	}
+	return find_item(adoption->core->cteList, name) != NULL;
+}
+
+/* Its own name, or one made of it that isn't taken. */
+static char *
+choose_name(const Adoption *adoption, const char *name)
+{
+	char	   *result = pstrdup(name);
+
+	for (int i = 1; is_taken(adoption, result); i++)
+		result = psprintf("%s_%d", name, i);
+	return result;
+}
+
+/* Copies an item of that level, and those that it reads itself, for the core; once.  What the core calls it. */
+static char *
+adopt_item(const Adoption *adoption, int level, const char *name)
 {
 	Adoption	within = *adoption;
+	Adopted    *adopted = find_adopted(adoption, level, name);
 	CommonTableExpr *cte;
 
-	if (list_member(adoption->begun, makeString((char *) name)))
-		return;
-	cte = find_item(adoption->core->cteList, name);
-	if (cte != NULL)
-		sc_refuse_clause(adoption->an, cte->location, psprintf("a second WITH item of the name \"%s\"", name),
-						 "Give one of them another name.");
-	adoption->begun = lappend(adoption->begun, makeString((char *) name));
+	if (adopted != NULL)
+		return adopted->copy;
 	cte = find_item(list_nth_node(Query, adoption->levels, level)->cteList, name);
 	if (cte == NULL)
 		elog(ERROR, "no item \"%s\" in WITH", name);
 	cte = copyObject(cte);
+	adopted = palloc(sizeof(Adopted));
+	adopted->level = level;
+	adopted->name = name;
+	adopted->copy = cte->ctename = choose_name(adoption, name);
+	*adoption->adopted = lappend(*adoption->adopted, adopted);
 	within.level = level;
 	within.depth = 0;
-	within.begun = adoption->begun;
 	(void) adopt_walker(cte->ctequery, &within);
-	adoption->begun = within.begun;
-	adoption->core->cteList = lappend(adoption->core->cteList, cte);
+	*adoption->copies = lappend(*adoption->copies, cte);
 	adoption->core->hasRecursive |= cte->cterecursive;
+	return adopted->copy;
 }
 
 /* References to items from outside the core become such to its own. */
@@ -89,7 +137,7 @@ adopt_walker(Node *node, Adoption *adoption)
 
 		/* an item of the core's own is there; others are of the level that the copies are of, or around it */
 		if (level > 0)
-			adopt_item(adoption, level, rte->ctename);
+			rte->ctename = pstrdup(adopt_item(adoption, level, rte->ctename));
 		rte->ctelevelsup = adoption->depth;
 	}
 	return false;
@@ -160,14 +208,18 @@ drop_unread(Query *query)
 }
 
 void
-sc_adopt_ctes(ScAnalysis *an, Query *core, List *around)
+sc_adopt_ctes(Query *core, List *around)
 {
-	Adoption	adoption = {.an = an,.core = core,.levels = lcons(core, list_copy(around))};
+	List	   *adopted = NIL;
+	List	   *copies = NIL;
+	Adoption	adoption = {.core = core,.levels = lcons(core, list_copy(around)),.adopted = &adopted,.copies = &copies};
 	ListCell   *lc;
 
 	(void) query_tree_walker(core, adopt_walker, &adoption, QTW_EXAMINE_RTES_BEFORE);
-	if (adoption.begun == NIL)
+	if (adopted == NIL)
 		return;
+	/* the core's own can read them, and the planner wants what is read first */
+	core->cteList = list_concat(copies, core->cteList);
 	count_references(core);
 	foreach(lc, around)
 		drop_unread(lfirst_node(Query, lc));

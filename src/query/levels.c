@@ -449,7 +449,7 @@ sc_find_core(ScAnalysis *an)
 	if (level != an->query)
 		an->core_location = exprLocation((Node *) level->targetList);
 	if (around != NIL)
-		sc_adopt_ctes(an, level, around);
+		sc_adopt_ctes(level, around);
 	if (needs_split(level))
 	{
 		an->upper = an->query;

@@ -124,7 +124,7 @@ extern void sc_find_core(ScAnalysis *an);
 extern bool sc_has_upper_part(Query *query);
 
 /* ctes.c: the core gets what it reads of WITH from "around", the queries that it is in, from within; they lose it. */
-extern void sc_adopt_ctes(ScAnalysis *an, Query *core, List *around);
+extern void sc_adopt_ctes(Query *core, List *around);
 
 /* distinct.c: of the core level */
 extern void sc_rewrite_distinct(ScAnalysis *an, Query *query);

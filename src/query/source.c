@@ -107,6 +107,9 @@ sc_is_joined(ScAnalysis *an, Node *node)
 
 	if (IsA(node, Var))
 		return ((Var *) node)->varno != an->window_varno;
+	/* no expressions, but mutators come to them */
+	if (IsA(node, List) || IsA(node, CaseWhen))
+		return false;
 	if (!an->query->hasSubLinks || !contain_subplans(node))
 		return false;
 	(void) reads_walker(node, &reads);

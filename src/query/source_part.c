@@ -66,6 +66,18 @@ stream_var(ScAnalysis *an, Var *var)
 	return result;
 }
 
+/*
+ * The subquery would be run for each row, before its windows are known, and what decides whether it is run reads one of them:
+ * an error that the definition avoids would be raised.
+ */
+static void
+refuse_decided_subquery(ScAnalysis *an, Node *node)
+{
+	if ((IsA(node, CaseExpr) || IsA(node, CoalesceExpr)) && contain_subplans(node))
+		sc_refuse_clause(an, exprLocation(node), "a subquery in CASE or COALESCE, beside columns of a window of several that a row is in,",
+						 "Write the subquery into FROM, as LEFT JOIN LATERAL (SELECT ...) s ON true, and use its column.");
+}
+
 /* Numbers columns of the stream, or of the joined row, and of the window as the engine's slots have them. */
 static Node *
 source_mutator(Node *node, ScAnalysis *an)
@@ -76,6 +88,8 @@ source_mutator(Node *node, ScAnalysis *an)
 		return NULL;
 	if (joined && sc_is_joined(an, node))
 		return (Node *) sc_joined_var(an, node);
+	if (joined)
+		refuse_decided_subquery(an, node);
 	if (IsA(node, Var))
 	{
 		Var		   *var = (Var *) node;
