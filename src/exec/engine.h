@@ -222,8 +222,13 @@ extern bool sc_engine_batch_fault(ScEngine *engine, ErrorData *error);
 extern MemoryContext sc_engine_batch_context(ScEngine *engine);
 extern void sc_engine_batch_join(ScEngine *engine);
 extern void sc_engine_batch_end(ScEngine *engine);
-/* As sc_engine_row, or sc_engine_cut_row, of the row of this number, which is in "slot". */
-extern void sc_engine_batch_take(ScEngine *engine, TupleTableSlot *slot, int number, bool cut);
+/*
+ * As sc_engine_row, or sc_engine_cut_row, of the row of this number, which is in "slot".  False: it is joined with more, and
+ * memory_grew has called sc_engine_batch_halt: when there is room, take it again, and it goes on.  Never with undo, which takes
+ * a row back as a whole.  Until it is taken, nothing else may happen to the engine than what makes room.
+ */
+extern bool sc_engine_batch_take(ScEngine *engine, TupleTableSlot *slot, int number, bool cut);
+extern void sc_engine_batch_halt(ScEngine *engine);
 
 /*
  * The server has told of a change of this relation, or (invalid) of anything else that plans depend on.  Reads no catalog.
@@ -318,6 +323,12 @@ extern char *sc_engine_explain_upper(ScEngine *engine);
 
 /* The same of its source part, for many rows; NULL: it has no plan.  Plans it, so it takes locks. */
 extern char *sc_engine_explain_source(ScEngine *engine);
+
+/*
+ * Makes the plans of its source part, if it has one, and starts them without running them: raises what the first row would
+ * find, as privileges on functions.
+ */
+extern void sc_engine_try_source(ScEngine *engine);
 
 /* After SC_FAULT_GROUP: a slot with the group's window_start and window_end, if there are windows, and its keys,
  * valid until the next call. */

@@ -7,11 +7,12 @@
  * as an error; so a late row is that, whatever it would be joined with.
  *
  * With undo an error takes all of the row's joined rows back.  So all their groups are made before the first of them is
- * added to: what is made later would move others (undo.c).
+ * added to: what is made later would move others (undo.c).  Without undo they go to their groups as they come from a file, and
+ * the task makes room in between: a row can be joined with any number.
  */
 #include "postgres.h"
 
-#include "exec/exec_internal.h"
+#include "exec/source_internal.h"
 #include "miscadmin.h"
 
 /* Has the row joined rows that count?  Raises its error. */
@@ -60,6 +61,13 @@ next_row(ScEngine *engine, ExprState *quals)
 	return false;
 }
 
+/* Has memory grown too large to go on with the row?  The next one is taken when it is looked at. */
+static bool
+halts(ScEngine *engine)
+{
+	return engine->source->halt && engine->undo == NULL;
+}
+
 static void
 add_rows(ScEngine *engine, int number)
 {
@@ -72,8 +80,11 @@ add_rows(ScEngine *engine, int number)
 			sc_open_groups(engine);
 		sc_source_seek(engine, number);
 	}
-	for (; next_row(engine, quals); sc_engine_end_row(engine))
+	while (!halts(engine) && next_row(engine, quals))
+	{
 		sc_add_to_groups(engine);
+		sc_engine_end_row(engine);
+	}
 }
 
 /* What was emitted isn't taken back, so with undo all are looked at before. */
@@ -92,13 +103,23 @@ project_rows(ScEngine *engine, int number)
 }
 
 void
+sc_engine_batch_halt(ScEngine *engine)
+{
+	if (engine->source != NULL)
+		engine->source->halt = true;
+}
+
+bool
 sc_engine_batch_take(ScEngine *engine, TupleTableSlot *slot, int number, bool cut)
 {
+	ScSourceRun *run = engine->source;
 	const ScBatchRow *row = sc_source_row(engine, number);
 	MemoryContext old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 
 	engine->running = true;
-	engine->counters.rows_in++;
+	if (!run->begun)
+		engine->counters.rows_in++;
+	run->halt = false;
 	if (engine->undo != NULL)
 		sc_undo_begin_row(engine);
 	engine->tmpcontext->ecxt_scantuple = slot;
@@ -109,9 +130,12 @@ sc_engine_batch_take(ScEngine *engine, TupleTableSlot *slot, int number, bool cu
 		else
 			add_rows(engine, number);
 	}
+	/* the row's own end can ask for it, too */
+	run->begun = halts(engine);
 	MemoryContextSwitchTo(old);
 	sc_engine_end_row(engine);
 	if (engine->undo != NULL)
 		sc_undo_end_row(engine);
 	engine->running = false;
+	return !run->begun;
 }

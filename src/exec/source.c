@@ -236,7 +236,7 @@ sc_engine_batch_end(ScEngine *engine)
 	run->rows = NULL;
 	run->kept = NULL;
 	run->nrows = run->njoined = run->nfailed = run->max_kept = run->nkept = run->at = 0;
-	run->in_row = run->taken = false;
+	run->in_row = run->taken = run->halt = run->begun = false;
 	run->slot_number = run->number = -1;
 }
 

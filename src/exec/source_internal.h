@@ -16,6 +16,8 @@
 /* Up to so many rows are few, and have a plan of their own; the other one is made for this number */
 #define SC_SOURCE_FEW_ROWS	50
 #define SC_SOURCE_MANY_ROWS	1000
+/* and that for few for this */
+#define SC_SOURCE_PLANNED_FEW	10
 
 typedef struct ScSourcePlan
 {
@@ -65,6 +67,8 @@ struct ScSourceRun
 	int			nkept;
 	int			max_kept;
 	int			at;				/* so many of them were returned */
+	bool		halt;			/* there is no room for more of them */
+	bool		begun;			/* some of the row's joined rows are in, and there may be more */
 	TupleTableSlot *kept_slot;
 };
 

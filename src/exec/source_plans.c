@@ -19,9 +19,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
-/* For so many rows the plan for few is made */
-#define PLANNED_FEW		10
-
 /* How often the sizes of tables are looked at */
 #define LOOK_MS			1000
 
@@ -130,7 +127,7 @@ sc_source_get_plan(ScEngine *engine, int nrows)
 	for (;;)
 	{
 		if (plan->statement == NULL || plan->stale || plan->role != GetUserId())
-			make_plan_in_time(engine, plan, few ? PLANNED_FEW : SC_SOURCE_MANY_ROWS);
+			make_plan_in_time(engine, plan, few ? SC_SOURCE_PLANNED_FEW : SC_SOURCE_MANY_ROWS);
 		/* hears of changes */
 		lock_relations(plan->statement);
 		if (!plan->stale && !has_outgrown(plan))

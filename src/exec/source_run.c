@@ -347,28 +347,55 @@ sc_engine_batch_join(ScEngine *engine)
 	MemoryContextSwitchTo(old);
 }
 
-/* ---------- showing it ---------- */
+/* ---------- trying and showing it ---------- */
+
+/* Makes that plan, and has it ready to be run or explained, over no rows. */
+static QueryDesc *
+try_plan(ScEngine *engine, Run *run, ScSourcePlan *plan, double nrows)
+{
+	sc_source_make_plan(engine, plan, nrows);
+	sc_engine_batch_begin(engine);
+	run->engine = engine;
+	run->nrows = nrows;
+	run->plan = plan->statement;
+	run->input = engine->source->input;
+	return start_plan(run, None_Receiver, EXEC_FLAG_EXPLAIN_ONLY);
+}
+
+static void
+end_trial(ScEngine *engine, QueryDesc *query)
+{
+	ExecutorEnd(query);
+	FreeQueryDesc(query);
+	sc_engine_batch_end(engine);
+}
+
+void
+sc_engine_try_source(ScEngine *engine)
+{
+	static const int rows[] = {SC_SOURCE_PLANNED_FEW, SC_SOURCE_MANY_ROWS};
+
+	for (int i = 0; engine->source != NULL && i < lengthof(rows); i++)
+	{
+		Run			run = {0};
+
+		end_trial(engine, try_plan(engine, &run, &engine->source->plans[i], rows[i]));
+	}
+}
 
 char *
 sc_engine_explain_source(ScEngine *engine)
 {
-	ScSourceRun *source = engine->source;
-	Run			run = {.engine = engine,.nrows = SC_SOURCE_MANY_ROWS};
+	Run			run = {0};
 	ExplainState *explain;
 	QueryDesc  *query;
 
-	if (source == NULL)
+	if (engine->source == NULL)
 		return NULL;
-	sc_source_make_plan(engine, &source->plans[1], SC_SOURCE_MANY_ROWS);
-	sc_engine_batch_begin(engine);
-	run.plan = source->plans[1].statement;
-	run.input = source->input;
-	query = start_plan(&run, None_Receiver, EXEC_FLAG_EXPLAIN_ONLY);
+	query = try_plan(engine, &run, &engine->source->plans[1], SC_SOURCE_MANY_ROWS);
 	explain = NewExplainState();
 	explain->costs = false;
 	ExplainPrintPlan(explain, query);
-	ExecutorEnd(query);
-	FreeQueryDesc(query);
-	sc_engine_batch_end(engine);
+	end_trial(engine, query);
 	return explain->str->data;
 }

@@ -17,8 +17,13 @@
  */
 #include "postgres.h"
 
+#include "base/settings.h"
 #include "exec/timed.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
+
+/* So many saved groups of a row are looked through one by one */
+#define FEW_GROUPS	8
 
 /* One state as it was. */
 typedef struct SavedState
@@ -50,6 +55,7 @@ struct ScUndo
 	bool		in_row;
 	int			ngroups;		/* 0: the row has changed nothing yet */
 	int			max_groups;
+	HTAB	   *saved;			/* of a row that is joined with several: its groups that are saved; NULL: they are few */
 	SavedGroup *groups;			/* one; or of each grouping set, and of each row that the row is joined to, one that is
 								 * made and one that is changed */
 };
@@ -130,6 +136,55 @@ save_state(ScEngine *engine, ScTrans *trans, Datum state, uint8 flags, SavedStat
 	}
 }
 
+/* For when they are many. */
+static void
+note_saved(ScUndo *undo)
+{
+	HASHCTL		ctl = {.keysize = sizeof(ScGroup *),.entrysize = sizeof(ScGroup *),.hcxt = undo->context};
+
+	undo->saved = hash_create("stream_ckpt saved groups", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (int i = 0; i < undo->ngroups; i++)
+	{
+		if (!undo->groups[i].isnew)
+			(void) hash_search(undo->saved, &undo->groups[i].group, HASH_ENTER, NULL);
+	}
+}
+
+/*
+ * Is the group as it was before the row saved already?  A row that is joined with many comes to the same groups again and
+ * again, and they stay where they are, as all have been made before the first of them is added to.
+ */
+static bool
+is_saved(ScUndo *undo, ScGroup *group)
+{
+	bool		found;
+
+	if (undo->ngroups < FEW_GROUPS)
+	{
+		for (int i = 0; i < undo->ngroups; i++)
+		{
+			if (!undo->groups[i].isnew && undo->groups[i].group == group)
+				return true;
+		}
+		return false;
+	}
+	if (undo->saved == NULL)
+		note_saved(undo);
+	(void) hash_search(undo->saved, &group, HASH_ENTER, &found);
+	return found;
+}
+
+/* What is kept of a row that is joined with many has to fit into memory. */
+static void
+check_saved(const ScUndo *undo)
+{
+	if (undo->ngroups > 1 && undo->context->mem_allocated > sc_task_memory_bytes() / 4)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a row of the stream changes more groups than can be taken back"),
+				 errdetail("With on_error => 'dead_letter' their states before the row are kept until all of it has counted, which may take a quarter of \"stream_ckpt.task_memory\".")));
+}
+
 /* The row is about to advance the states of "group", or has made it. */
 void
 sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bool isnew)
@@ -138,11 +193,20 @@ sc_undo_save(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bo
 	SavedGroup *saved;
 	MemoryContext old;
 
+	if (engine->source != NULL)
+	{
+		if (!isnew && is_saved(undo, group))
+			return;
+		check_saved(undo);
+	}
 	if (unlikely(undo->ngroups == undo->max_groups))
 		make_more_groups(engine);
 	saved = &undo->groups[undo->ngroups];
 	if (undo->ngroups++ == 0)
+	{
 		MemoryContextReset(undo->context);
+		undo->saved = NULL;
+	}
 	saved->bucket = bucket;
 	saved->group = group;
 	saved->hash = hash;

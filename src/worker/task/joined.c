@@ -84,15 +84,21 @@ fill_batch(ScTaskQuery *query)
 	query->batch_next = 0;
 }
 
-void
+bool
 sc_task_joined_row(ScTaskQuery *query, const ScWireRecord *record)
 {
 	if (query->batch_engine != query->engine || query->at >= query->batch_end)
 		fill_batch(query);
 	query->in_row = true;
 	query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
-	sc_engine_batch_take(query->engine, query->row, query->batch_next++, (record->flags & SC_WIRE_CUT) != 0);
+	/* an error steps over it */
+	query->batch_begun = !sc_engine_batch_take(query->engine, query->row, query->batch_next++, (record->flags & SC_WIRE_CUT) != 0);
 	query->in_row = false;
+	if (!query->batch_begun)
+		return true;
+	query->batch_next--;
+	query->end = query->at;
+	return false;
 }
 
 void
@@ -101,4 +107,5 @@ sc_task_joined_end(ScTaskQuery *query)
 	if (query->batch_engine != NULL && query->batch_engine == query->engine)
 		sc_engine_batch_end(query->engine);
 	query->batch_engine = NULL;
+	query->batch_begun = false;
 }

@@ -71,7 +71,8 @@ shared_desc(TupleDesc desc)
 
 /*
  * An ScMemoryGrew.  One message can make any state of a few bytes for each row: the query halts
- * behind this row when all of them together are too large, so that one can fail.
+ * behind this row, or within what it is joined with, when all of them together are too large, so that one can make room, or
+ * fail.
  */
 static void
 look_at_memory(void *arg)
@@ -79,7 +80,10 @@ look_at_memory(void *arg)
 	ScTaskQuery *query = arg;
 
 	if (sc_task_queries_are_too_large())
+	{
 		query->end = query->at + ((const ScWireRecord *) query->at)->len;
+		sc_engine_batch_halt(query->engine);
+	}
 }
 
 /* All but the callbacks' arguments. */
@@ -224,13 +228,15 @@ sc_task_query_try(const ScQuery *catalog)
 	ScEngineOptions options = engine_options(catalog, alone, stream->options.watermark_delay);
 	Relation	relation = table_open(stream->relid, AccessShareLock);
 	ScDefinition *definition;
+	ScEngine   *engine;
 	ScEnv		env;
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	definition = sc_definition_load(catalog);
 	options.retracts = definition->retracts;
-	sc_engine_free(sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(relation),
-									&options));
+	engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(relation), &options);
+	sc_engine_try_source(engine);
+	sc_engine_free(engine);
 	(void) sc_sink_close(sc_sink_open(catalog));
 	sc_env_leave(&env);
 	table_close(relation, NoLock);
@@ -330,26 +336,24 @@ sc_task_query_set_layout(ScTaskQuery *query, uint16 number)
 
 /*
  * One record of a row, if it is of the query's stream.  When it raises an error in_row, row and ordinal
- * say which row it was.
+ * say which row it was.  False: it isn't through (joined.c).
  */
-static pg_attribute_always_inline void
+static pg_attribute_always_inline bool
 run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
 {
 	choose_layout(query, record->layout);
 	if (query->stream)
 	{
-		query->ordinal++;
+		if (!joined || !query->batch_begun)
+			query->ordinal++;
 		if (joined)
-		{
-			sc_task_joined_row(query, record);
-			return;
-		}
+			return sc_task_joined_row(query, record);
 		if (query->definition->stateless && query->place.ntasks > 1 &&
 			sc_engine_passes_by(query->engine, query->transaction, query->ordinal))
-			return;
+			return true;
 		if (query->shared_desc && !(record->flags & SC_WIRE_CUT) &&
 			sc_engine_is_anothers(query->engine, query->shared_desc, SC_WIRE_TUPLE(record), true))
-			return;
+			return true;
 		query->in_row = true;
 		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
 		if (unlikely(record->flags & SC_WIRE_CUT))
@@ -358,6 +362,7 @@ run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
 			sc_engine_row(query->engine, query->row);
 		query->in_row = false;
 	}
+	return true;
 }
 
 /*
@@ -416,8 +421,8 @@ run_records_of(ScTaskQuery *query, bool joined)
 		switch (record->op)
 		{
 			case SC_WIRE_INSERT:
-				if (!query->skipping)
-					run_row(query, record, joined);
+				if (!query->skipping && !run_row(query, record, joined))
+					return;
 				break;
 			case SC_WIRE_DELETE:
 			case SC_WIRE_UPDATE:
@@ -495,7 +500,9 @@ sc_task_query_run(ScTaskQuery *query, const char *data, Size len)
 	do
 	{
 		query->layout = NULL;	/* may have been replaced since, or the row type */
-		sc_task_query_refresh(query);
+		/* a row that is half in goes on with what it was joined with */
+		if (!query->batch_begun)
+			sc_task_query_refresh(query);
 		sc_task_query_run_as_owner(query, query->definition->source ? run_joined_records : run_records);
 	} while (query->at < query->end);
 	query->halted = query->at < data + len;

@@ -102,6 +102,8 @@ typedef struct ScTaskQuery
 	ScEngine   *batch_engine;	/* which has a batch of the message, up to batch_end; NULL, or not "engine": there is none */
 	const char *batch_end;
 	int			batch_next;		/* number in the batch of the next row */
+	bool		batch_begun;	/* some of what that one is joined with is in, and there may be more: nothing else may
+								 * happen before it is through, but that room is made */
 
 	/* the layout of the last row, and its stream that this query reads (NULL:
 	 * none of them) */
@@ -288,8 +290,8 @@ extern bool sc_task_query_skips(ScTaskQuery *query, const ScWireBegin *begin);
 
 /* joined.c */
 
-/* The row at query->at, a record of an insertion.  In the owner's surroundings. */
-extern void sc_task_joined_row(ScTaskQuery *query, const ScWireRecord *record);
+/* The row at query->at, a record of an insertion.  In the owner's surroundings.  False: it halts within the row. */
+extern bool sc_task_joined_row(ScTaskQuery *query, const ScWireRecord *record);
 /* The message is through, or another one begins. */
 extern void sc_task_joined_end(ScTaskQuery *query);
 
