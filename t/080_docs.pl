@@ -1,8 +1,8 @@
 # The documentation is true: docs/reference.md lists every function with its signature, every view and user-visible
-# table with its columns, and every setting with its default; and what README.md and docs/tutorial.md show is what
-# comes out.
+# table with its columns, and every setting with its default; and what README.md, docs/tutorial.md and
+# docs/cascades.md show is what comes out.
 #
-# In those two a block of SQL (```sql) is run, in one session for each page, in the page's order; the block without a
+# In those a block of SQL (```sql) is run, in one session for each page, in the page's order; the block without a
 # language right after it, if there is one, is what psql prints for it.  Positions in the WAL and names of
 # slots differ from run to run, and widths with them: they are compared without.  A page with SQL that isn't to be run is not for this list.
 
@@ -179,7 +179,7 @@ sub run_blocks
 	return @outputs;
 }
 
-for my $page ('README.md', 'docs/tutorial.md')
+for my $page ('README.md', 'docs/tutorial.md', 'docs/cascades.md')
 {
 	my $db = $page =~ s/\W/_/gr;
 	my @blocks = blocks_of($page);

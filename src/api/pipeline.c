@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  * pipeline.c
- *	  SQL functions on pipelines: create, alter, drop, stop, start, checkpoint, sync.
+ *	  SQL functions on pipelines: create, alter, drop, stop, start, checkpoint.
  *
  * They write what is wished into the catalogs and wake the workers after the
- * commit (sc_pipeline_changed); only checkpoint() and sync() wait for workers.
+ * commit (sc_pipeline_changed); only checkpoint() waits for workers.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -27,7 +27,6 @@ PG_FUNCTION_INFO_V1(stream_ckpt_drop_pipeline);
 PG_FUNCTION_INFO_V1(stream_ckpt_stop_pipeline);
 PG_FUNCTION_INFO_V1(stream_ckpt_start_pipeline);
 PG_FUNCTION_INFO_V1(stream_ckpt_checkpoint);
-PG_FUNCTION_INFO_V1(stream_ckpt_sync);
 
 #define MIN_CHECKPOINT_INTERVAL INT64CONST(10000)	/* microseconds */
 
@@ -234,18 +233,4 @@ stream_ckpt_checkpoint(PG_FUNCTION_ARGS)
 	timeout = sc_arg_usecs(fcinfo, 1, "timeout");
 	PG_RETURN_INT64(sc_pipeline_checkpoint(pipeline->pipeline_id, pipeline->name,
 										   timeout));
-}
-
-/* sync(timeout, query): the position up to which all committed rows are in the results, or in the query's */
-Datum
-stream_ckpt_sync(PG_FUNCTION_ARGS)
-{
-	int64		timeout;
-
-	sc_refuse_in_worker("sync");
-	timeout = sc_arg_usecs(fcinfo, 0, "timeout");
-	/* a library that is newer than the extension: it has no query */
-	if (PG_NARGS() > 1 && !PG_ARGISNULL(1))
-		PG_RETURN_LSN(sc_query_sync(PG_GETARG_OID(1), timeout));
-	PG_RETURN_LSN(sc_pipelines_sync(timeout));
 }

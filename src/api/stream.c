@@ -73,9 +73,27 @@ check_relation(Relation relation)
 						"Use ALTER TABLE ... NO FORCE ROW LEVEL SECURITY.");
 }
 
-/* Partitions that exist must be in the WAL, too; later ones are refused then (model/in_wal.h). */
+/* Fails if rows of the relation, or of a partition, are a query's that updates them. */
 static void
-check_partitions(Relation relation)
+refuse_ignored_updates(Oid relid)
+{
+	Oid			partition;
+
+	if (sc_relation_is_updated(relid, &partition))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("changes of \"%s\" cannot be ignored", get_rel_name(relid)),
+				 errdetail("\"%s\" is the result table of a query that updates its rows (emit 'update', or an allowed_lateness).",
+						   get_rel_name(partition)),
+				 errhint("Use changes => 'apply'.")));
+}
+
+/*
+ * Partitions that exist must be in the WAL, too; later ones are refused then (model/in_wal.h).  A result whose rows are
+ * updated is right only if its changes are applied.
+ */
+static void
+check_partitions(Relation relation, bool applies)
 {
 	Oid			partition;
 	const char *flaw = sc_relation_flaw(RelationGetRelid(relation), AccessShareLock, &partition);
@@ -88,11 +106,8 @@ check_partitions(Relation relation)
 						psprintf("Its partition \"%s\" is %s.", get_rel_name(partition), flaw),
 						strcmp(flaw, "unlogged") == 0 ? "Use ALTER TABLE ... SET LOGGED." :
 						"Detach the partition, or attach other partitions one by one.");
-	if (sc_relation_is_updated(RelationGetRelid(relation), &partition))
-		refuse_relation(relation,
-						psprintf("\"%s\" is the result table of a query that updates its rows (emit 'update', or an allowed_lateness), and updates of a stream don't count yet.",
-								 get_rel_name(partition)),
-						"Attach the result of a query with emit => 'close', or let the query read the same stream as this one.");
+	if (!applies)
+		refuse_ignored_updates(RelationGetRelid(relation));
 }
 
 /* The parameter idle_timeout: microseconds, 0: none. */
@@ -209,7 +224,7 @@ check_stream(Oid relid, bool applies, FunctionCallInfo fcinfo)
 	ScStream	stream = {0};
 
 	check_relation(relation);
-	check_partitions(relation);
+	check_partitions(relation, applies);
 	if (sc_stream_by_relid(relid, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -239,6 +254,7 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	Oid			relid;
 	ScStream	stream;
 	ScStreamOptions options;
+	Oid			partition;
 	bool		applies;
 
 	sc_refuse_in_worker("attach_stream()");
@@ -248,7 +264,7 @@ stream_ckpt_attach_stream(PG_FUNCTION_ARGS)
 	options = attach_options(fcinfo);
 	if (!sc_arg_processing_time(fcinfo, 5, 1, 3))
 		require_event_time(!PG_ARGISNULL(1), &options);
-	applies = !PG_ARGISNULL(6) && arg_changes(fcinfo, 6);
+	applies = PG_ARGISNULL(6) ? sc_relation_is_updated(relid, &partition) : arg_changes(fcinfo, 6);
 	if (applies && sc_arg_processing_time(fcinfo, 5, 1, 3))
 		refuse_changes_of_commits();
 
@@ -330,6 +346,8 @@ alter_changes(ScStream *stream, bool applies)
 	sc_refuse_stream_with_readers(stream->relid, "change \"changes\" of");
 	if (applies)
 		sc_identity_set_full(stream->relid);
+	else
+		refuse_ignored_updates(stream->relid);
 	stream->applies = applies;
 }
 

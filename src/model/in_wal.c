@@ -207,9 +207,9 @@ sc_stream_refuse_partition(Oid child, Oid parent)
 	if (flaw != NULL)
 		refuse_part(stream, get_rel_name(partition),
 					psprintf("It is %s: its rows would not be in the WAL, and queries could not see them.", flaw));
-	if (sc_relation_is_updated(child, &partition))
+	if (!sc_stream_by_relid(stream, false)->applies && sc_relation_is_updated(child, &partition))
 		refuse_part(stream, get_rel_name(partition),
-					"It is the result table of a query that updates its rows, and updates of a stream don't count yet.");
+					"It is the result table of a query that updates its rows, and changes of the stream are not applied.");
 	if (get_rel_relkind(child) == RELKIND_FOREIGN_TABLE && sc_applying_streams(parent) != NIL)
 		refuse_part(linitial_oid(sc_applying_streams(parent)), get_rel_name(child),
 					"It is a log stream, whose rows are in the WAL only, and changes of the stream are applied.");

@@ -95,13 +95,13 @@ analyze_relation(ScAnalysis *an, int varno, RangeTblEntry *rte, int ordinal)
 				 errhint("Make the stream in another schema."),
 				 sc_errposition(an, sc_from_item_location(an, ordinal))));
 	/* those that began before this was refused go on */
-	if (an->source_text != NULL && sc_relation_is_updated(rte->relid, &partition))
+	if (an->source_text != NULL && !an->stream->applies && sc_relation_is_updated(rte->relid, &partition))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" is updated by a query", get_rel_name(rte->relid)),
-				 errdetail("\"%s\" is the result table of a query with emit 'update' or an allowed_lateness, and updates of a stream don't count yet.",
+				 errdetail("\"%s\" is the result table of a query with emit 'update' or an allowed_lateness, and changes of the stream are not applied.",
 						   get_rel_name(partition)),
-				 errhint("Read the result of a query with emit => 'close', or the stream that the query reads."),
+				 errhint("Call stream_ckpt.alter_stream() with changes => 'apply' first."),
 				 sc_errposition(an, sc_from_item_location(an, ordinal))));
 	if (an->stream->is_log)
 		(void) sc_log_stream_event_time(rte->relid);
