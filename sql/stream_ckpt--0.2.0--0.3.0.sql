@@ -428,9 +428,10 @@ DROP FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, bool
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,
 	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
-	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL)
+	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL,
+	or_replace boolean DEFAULT false)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
-COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval)
+COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval, boolean)
 	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs; ttl: without a window, how long the state of a group is kept after its last row, in event time';
 CREATE FUNCTION stream_ckpt.explain_query(query text, emit text DEFAULT NULL, allowed_lateness interval DEFAULT '0',
 	parallelism integer DEFAULT 1)
@@ -548,7 +549,9 @@ ALTER TABLE stream_ckpt.query
 	ADD COLUMN backfill boolean NOT NULL DEFAULT false,
 	ADD COLUMN target_id integer,
 	ADD COLUMN moving boolean NOT NULL DEFAULT false,
-	ADD COLUMN empty_first boolean NOT NULL DEFAULT false;
+	ADD COLUMN empty_first boolean NOT NULL DEFAULT false,
+	ADD COLUMN replaces bigint,
+	ADD COLUMN keep_before timestamptz;
 
 CREATE OR REPLACE VIEW stream_ckpt.queries WITH (security_barrier) AS
 SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
@@ -582,7 +585,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	b.total_blocks AS backfill_total_blocks, b.percent AS backfill_percent, b.begun AS backfill_begun,
 	b.estimated_end AS backfill_estimated_end,
 	COALESCE(o.late_changes, 0) AS late_changes, COALESCE(o.skipped_changes, 0) AS skipped_changes,
-	COALESCE(o.retracted_rows, 0) AS retracted_rows
+	COALESCE(o.retracted_rows, 0) AS retracted_rows, r.relid AS replaces
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -590,6 +593,7 @@ LEFT JOIN stream_ckpt.query_failure f USING (query_id)
 LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
 LEFT JOIN stream_ckpt.pipeline t ON t.pipeline_id = q.target_id
+LEFT JOIN stream_ckpt.query r ON r.query_id = q.replaces
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
 LEFT JOIN LATERAL stream_ckpt.backfill_progress(q.pipeline_id, q.query_id, q.source) b
 	ON q.backfill AND o.query_id IS NULL AND NOT q.paused AND f.status IS DISTINCT FROM 'failed'
@@ -640,6 +644,14 @@ CREATE TABLE stream_ckpt.query_history (
 	seen_at			timestamptz NOT NULL
 );
 REVOKE ALL ON stream_ckpt.query_history FROM PUBLIC;
+CREATE FUNCTION stream_ckpt.replace_query(query regclass, definition text, keep_before timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_replace_query';
+COMMENT ON FUNCTION stream_ckpt.replace_query(regclass, text, timestamptz)
+	IS 'gives a query another definition: it is run beside the old one over all rows that its stream holds, then what differs is changed in the result table, in one transaction; rows of windows that end by keep_before stay as they are (NULL: of windows older than the stream''s oldest row)';
+CREATE FUNCTION stream_ckpt.rebuild_query(query regclass, keep_before timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_rebuild_query';
+COMMENT ON FUNCTION stream_ckpt.rebuild_query(regclass, timestamptz)
+	IS 'makes a query''s result anew of the rows that its stream holds, as replace_query() with the same definition';
 CREATE FUNCTION stream_ckpt.move_query(query regclass, pipeline name)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_move_query';
 COMMENT ON FUNCTION stream_ckpt.move_query(regclass, name)

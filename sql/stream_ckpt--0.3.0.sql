@@ -65,7 +65,9 @@ CREATE TABLE stream_ckpt.query (
 	backfill		boolean NOT NULL DEFAULT false,	-- with its stream's history: counts while it has no offset
 	target_id		integer,	-- the pipeline that it is to move to; NULL: it stays
 	moving			boolean NOT NULL DEFAULT false,	-- that one must keep its slot for it
-	empty_first		boolean NOT NULL DEFAULT false	-- the first part of it deletes the result's rows
+	empty_first		boolean NOT NULL DEFAULT false,	-- the first part of it deletes the result's rows
+	replaces		bigint,	-- the query whose place it takes with its first part; NULL: none's
+	keep_before		timestamptz	-- the result's rows of windows that end by then stay; NULL: as far as the stream has no rows
 );
 CREATE INDEX query_pipeline_id_idx ON stream_ckpt.query (pipeline_id);
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
@@ -514,9 +516,10 @@ COMMENT ON AGGREGATE stream_ckpt.best_rows(internal, VARIADIC "any")
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,
 	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
-	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL)
+	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL,
+	or_replace boolean DEFAULT false)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
-COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval)
+COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval, boolean)
 	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs; ttl: without a window, how long the state of a group is kept after its last row, in event time';
 CREATE FUNCTION stream_ckpt.alter_query(query regclass, parallelism integer DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_query';
@@ -534,6 +537,14 @@ CREATE FUNCTION stream_ckpt.resume_query(query regclass, accept_gap boolean DEFA
 RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_resume_query';
 COMMENT ON FUNCTION stream_ckpt.resume_query(regclass, boolean)
 	IS 'lets a paused or failed query go on from where it stopped; an error if it is lost, unless accept_gap says to go on without the rows between';
+CREATE FUNCTION stream_ckpt.replace_query(query regclass, definition text, keep_before timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_replace_query';
+COMMENT ON FUNCTION stream_ckpt.replace_query(regclass, text, timestamptz)
+	IS 'gives a query another definition: it is run beside the old one over all rows that its stream holds, then what differs is changed in the result table, in one transaction; rows of windows that end by keep_before stay as they are (NULL: of windows older than the stream''s oldest row)';
+CREATE FUNCTION stream_ckpt.rebuild_query(query regclass, keep_before timestamptz DEFAULT NULL)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_rebuild_query';
+COMMENT ON FUNCTION stream_ckpt.rebuild_query(regclass, timestamptz)
+	IS 'makes a query''s result anew of the rows that its stream holds, as replace_query() with the same definition';
 CREATE FUNCTION stream_ckpt.move_query(query regclass, pipeline name)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_move_query';
 COMMENT ON FUNCTION stream_ckpt.move_query(regclass, name)
@@ -770,7 +781,7 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	b.total_blocks AS backfill_total_blocks, b.percent AS backfill_percent, b.begun AS backfill_begun,
 	b.estimated_end AS backfill_estimated_end,
 	COALESCE(o.late_changes, 0) AS late_changes, COALESCE(o.skipped_changes, 0) AS skipped_changes,
-	COALESCE(o.retracted_rows, 0) AS retracted_rows
+	COALESCE(o.retracted_rows, 0) AS retracted_rows, r.relid AS replaces
 FROM stream_ckpt.query q
 LEFT JOIN stream_ckpt.checkpoint_offset o USING (query_id)
 LEFT JOIN stream_ckpt.query_position n USING (query_id)
@@ -778,6 +789,7 @@ LEFT JOIN stream_ckpt.query_failure f USING (query_id)
 LEFT JOIN stream_ckpt.any_stream st ON st.relid = q.source
 LEFT JOIN stream_ckpt.pipelines p USING (pipeline_id)
 LEFT JOIN stream_ckpt.pipeline t ON t.pipeline_id = q.target_id
+LEFT JOIN stream_ckpt.query r ON r.query_id = q.replaces
 LEFT JOIN pg_catalog.pg_class c ON c.oid = q.definition
 LEFT JOIN LATERAL stream_ckpt.backfill_progress(q.pipeline_id, q.query_id, q.source) b
 	ON q.backfill AND o.query_id IS NULL AND NOT q.paused AND f.status IS DISTINCT FROM 'failed'

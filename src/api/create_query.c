@@ -11,6 +11,7 @@
 
 #include "base/subtransaction.h"
 #include "api/api_internal.h"
+#include "api/new_query.h"
 #include "base/compat.h"
 #include "base/env.h"
 #include "base/process.h"
@@ -44,26 +45,6 @@
 
 PG_FUNCTION_INFO_V1(stream_ckpt_create_query);
 
-typedef struct NewQuery
-{
-	const char *schema;
-	const char *name;			/* of the result table */
-	const char *view;			/* of the definition */
-	const char *text;
-	ScEmit		emit;
-	int64		allowed_lateness;	/* microseconds */
-	int64		ttl;			/* microseconds; 0: none */
-	bool		keep_late_rows;
-	bool		dead_letter;	/* on_error => 'dead_letter' */
-	bool		backfill;		/* with the rows that the stream has */
-	int32		parallelism;
-	SelectStmt *select;
-	ScDefinition *definition;
-	ScPipeline *pipeline;
-	Oid			result_oid;
-	Oid			view_oid;
-} NewQuery;
-
 /* The parameter ttl: microseconds, 0: none. */
 static int64
 arg_ttl(FunctionCallInfo fcinfo, int n)
@@ -84,7 +65,7 @@ arg_ttl(FunctionCallInfo fcinfo, int n)
 
 /* An argument that only one of its documented values is built for. */
 static void
-check_options(FunctionCallInfo fcinfo, NewQuery *query)
+check_options(FunctionCallInfo fcinfo, ScNewQuery *query)
 {
 	char	   *on_error = sc_arg_text(fcinfo, 6, "on_error");
 
@@ -101,12 +82,31 @@ check_options(FunctionCallInfo fcinfo, NewQuery *query)
 	query->keep_late_rows = DatumGetBool(sc_arg(fcinfo, 5, "keep_late_rows"));
 }
 
+/* The stream has no history with which the query could begin. */
+static void
+refuse_history(const ScNewQuery *query, const char *kind, const char *why, const char *hint)
+{
+	char	   *stream = get_rel_name(query->definition->stream_relid);
+
+	if (query->replaces != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a result cannot be made anew of %s \"%s\"", kind, stream),
+				 errdetail("%s", why),
+				 errhint("Create another query, which begins with the rows committed after it.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("parameter \"backfill\" must be false for %s \"%s\"", kind, stream),
+			 errdetail("%s", why),
+			 errhint("%s", hint)));
+}
+
 /*
  * May the caller read the stream, all of it?  Also keeps it attached until the
  * end of the transaction.
  */
 static void
-check_stream(NewQuery *query, Query *parsed)
+check_stream(ScNewQuery *query, Query *parsed)
 {
 	Oid			relid = query->definition->stream_relid;
 	ScStream   *stream;
@@ -124,28 +124,19 @@ check_stream(NewQuery *query, Query *parsed)
 	sc_stream_lock(relid, ShareLock);
 	stream = sc_stream_by_relid(relid, false);
 	if (query->backfill && stream->processing_time)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("parameter \"backfill\" must be false for stream \"%s\"", get_rel_name(relid)),
-				 errdetail("Its event time is the time of the commit, which rows don't keep."),
-				 errhint("With backfill => false the query begins with the rows committed after it.")));
+		refuse_history(query, "stream", "Its event time is the time of the commit, which rows don't keep.",
+					   "With backfill => false the query begins with the rows committed after it.");
 	if (query->backfill && stream->applies)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("parameter \"backfill\" must be false for stream \"%s\"", get_rel_name(relid)),
-				 errdetail("The stream's changes are applied: queries over it begin while it is empty."),
-				 errhint("With changes => 'ignore' in stream_ckpt.attach_stream() a query can begin with the rows that are there.")));
+		refuse_history(query, "stream", "The stream's changes are applied: queries over it begin while it is empty.",
+					   "With changes => 'ignore' in stream_ckpt.attach_stream() a query can begin with the rows that are there.");
 	if (query->backfill && (sc_is_log_stream(relid) || sc_has_log_stream_partition(relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("parameter \"backfill\" must be false for log stream \"%s\"", get_rel_name(relid)),
-				 errdetail("A log stream keeps no rows: it has no history."),
-				 errhint("With backfill => false the query begins with the rows committed after it.")));
+		refuse_history(query, "log stream", "A log stream keeps no rows: it has no history.",
+					   "With backfill => false the query begins with the rows committed after it.");
 }
 
 /* Parses, and accepts or refuses, the definition. */
-static void
-analyze_text(NewQuery *query)
+void
+sc_new_query_analyze(ScNewQuery *query)
 {
 	Query	   *parsed = sc_definition_parse(query->text, &query->select);
 
@@ -176,7 +167,7 @@ refuse_swapped(const char *name)
 
 /* Neither the result table's name may be taken nor the view's. */
 static void
-check_names_are_free(const NewQuery *query, Oid namespace)
+check_names_are_free(const ScNewQuery *query, Oid namespace)
 {
 	if (OidIsValid(get_relname_relid(query->name, namespace)))
 		ereport(ERROR,
@@ -195,7 +186,7 @@ check_names_are_free(const NewQuery *query, Oid namespace)
 
 /* Where the result table goes; its name leaves room for the view's. */
 static void
-resolve_name(NewQuery *query, char *name)
+resolve_name(ScNewQuery *query, char *name)
 {
 	RangeVar   *range = sc_arg_relation(name);
 	Oid			namespace = RangeVarGetCreationNamespace(range);
@@ -222,8 +213,8 @@ resolve_name(NewQuery *query, char *name)
  * Must the result table have the unique index?  Rows that are updated need it.  Those of closed windows
  * never are: there a key that is too long for an index must not be an error.
  */
-static bool
-needs_key(const NewQuery *query)
+bool
+sc_new_query_needs_key(const ScNewQuery *query)
 {
 	return query->emit == SC_EMIT_UPDATE || query->allowed_lateness > 0;
 }
@@ -239,7 +230,7 @@ has_fixed_length(const TargetEntry *target)
  * The index of a result whose rows have no key: by its window, if there is one.
  */
 static void
-create_window_index(NewQuery *query, const char *table)
+create_window_index(ScNewQuery *query, const char *table)
 {
 	const ScDefinition *definition = query->definition;
 	TargetEntry *target;
@@ -260,7 +251,7 @@ create_window_index(NewQuery *query, const char *table)
  * over columns; NULL: none.
  */
 static char *
-create_key(NewQuery *query, const char *table)
+create_key(ScNewQuery *query, const char *table)
 {
 	const ScDefinition *definition = query->definition;
 	StringInfoData columns;
@@ -279,7 +270,7 @@ create_key(NewQuery *query, const char *table)
 	{
 		TargetEntry *target = list_nth(definition->target, definition->result_key[i] - 1);
 
-		if (needs_key(query) || has_fixed_length(target))
+		if (sc_new_query_needs_key(query) || has_fixed_length(target))
 			appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "",
 							 quote_identifier(target->resname));
 		else
@@ -314,7 +305,7 @@ is_never_null(const ScDefinition *definition, const TargetEntry *target)
  * rows.  Without that PostgreSQL would refuse our updates of a published table.
  */
 static void
-set_identity(NewQuery *query, const char *table, const char *key)
+set_identity(ScNewQuery *query, const char *table, const char *key)
 {
 	StringInfoData command;
 	ListCell   *lc;
@@ -337,7 +328,7 @@ set_identity(NewQuery *query, const char *table, const char *key)
 
 /* The view, from the parse tree itself, so that errors keep their positions. */
 static void
-create_view(NewQuery *query)
+create_view(ScNewQuery *query)
 {
 	ViewStmt   *statement = makeNode(ViewStmt);
 	PlannedStmt *wrapper = makeNode(PlannedStmt);
@@ -358,8 +349,8 @@ create_view(NewQuery *query)
 }
 
 /* The view, the table and its key, as the caller. */
-static void
-create_relations(NewQuery *query)
+void
+sc_new_query_create_relations(ScNewQuery *query)
 {
 	char	   *table = pstrdup(quote_qualified_identifier(query->schema, query->name));
 	char	   *view = pstrdup(quote_qualified_identifier(query->schema, query->view));
@@ -375,7 +366,7 @@ create_relations(NewQuery *query)
 	 * Room for a new version of each row on its page, so that no update needs index entries: with all rows updated
 	 * at once an upsert takes a third of what it takes with 70, and table and index are smaller.
 	 */
-	sc_user_execute(psprintf("CREATE TABLE %s %sAS TABLE %s WITH NO DATA", table,
+	sc_user_execute(psprintf("CREATE %sTABLE %s %sAS TABLE %s WITH NO DATA", query->replaces != 0 ? "UNLOGGED " : "", table,
 							 query->emit == SC_EMIT_UPDATE ? "WITH (fillfactor = 50) " : "",
 							 view),
 					SPI_OK_UTILITY);
@@ -413,7 +404,7 @@ warn_of_time_key(const ScDefinition *definition)
 
 /* The query begins behind this transaction: says so at its place in the log. */
 static void
-log_creation(const NewQuery *query, int64 query_id)
+log_creation(const ScNewQuery *query, int64 query_id)
 {
 	const ScStream *stream = sc_stream_by_relid(query->definition->stream_relid, false);
 	ScControl	control = {0};
@@ -445,11 +436,11 @@ look_at_rows(ScQuery *entry, const ScStream *stream)
 
 /*
  * Tries the definition once as a task will run it, enters the query in the catalog, and logs its
- * creation.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
+ * creation; returns its id.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
  * committed before: nobody needs a place in the log for that.  Its result table and view are there; raises an error if no task could run it.
  */
-static void
-create_entry(NewQuery *query)
+int64
+sc_new_query_enter(ScNewQuery *query)
 {
 	ScQuery		entry = {0};
 	ScStream   *stream;
@@ -472,6 +463,9 @@ create_entry(NewQuery *query)
 	/* after that, when the libraries are loaded */
 	entry.settings = list_concat(entry.settings, sc_definition_settings(query->view_oid));
 	entry.backfill = query->backfill;
+	entry.replaces = query->replaces;
+	entry.has_keep_before = query->has_keep_before;
+	entry.keep_before = query->keep_before;
 	/* which nobody alters any more */
 	stream = sc_stream_by_relid(entry.stream_relid, false);
 	if (!query->backfill)
@@ -488,14 +482,15 @@ create_entry(NewQuery *query)
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);
 	warn_of_time_key(query->definition);
+	return query_id;
 }
 
 /*
  * A query that joins those of a lost pipeline would not run, and once they are dropped nothing
  * could tell whether it began before the loss or after.
  */
-static void
-refuse_lost(const ScPipeline *pipeline)
+void
+sc_refuse_lost_pipeline(const ScPipeline *pipeline)
 {
 	char	   *message;
 	char	   *hint;
@@ -513,23 +508,23 @@ refuse_lost(const ScPipeline *pipeline)
  * a user's relation: making it waits for every transaction that has written.
  */
 static void
-prepare_pipeline(NewQuery *query, const char *name)
+prepare_pipeline(ScNewQuery *query, const char *name)
 {
 	bool		first;
 
 	query->pipeline = sc_usable_pipeline(name);
-	refuse_lost(query->pipeline);
+	sc_refuse_lost_pipeline(query->pipeline);
 	sc_pipeline_prepare(query->pipeline);
 	first = sc_query_list(query->pipeline->pipeline_id) == NIL;
 	sc_pipeline_lock(query->pipeline->pipeline_id, first ? ExclusiveLock : ShareLock);
 	query->pipeline = sc_usable_pipeline(name);
 	if (!sc_start_anew(query->pipeline->pipeline_id))
-		refuse_lost(query->pipeline);
+		sc_refuse_lost_pipeline(query->pipeline);
 }
 
 typedef struct Trial
 {
-	NewQuery	query;
+	ScNewQuery	query;
 	char	   *name;
 } Trial;
 
@@ -539,7 +534,7 @@ trial_step(void *arg)
 {
 	Trial	   *trial = arg;
 
-	analyze_text(&trial->query);
+	sc_new_query_analyze(&trial->query);
 	resolve_name(&trial->query, trial->name);
 	return false;
 }
@@ -550,7 +545,7 @@ trial_step(void *arg)
  * lock while one is made.
  */
 static void
-try_query(const NewQuery *query, char *name)
+try_query(const ScNewQuery *query, char *name)
 {
 	Trial		trial = {.query = *query,.name = name};
 	ErrorData  *error = sc_subtransaction_try(trial_step, &trial, NULL);
@@ -561,35 +556,69 @@ try_query(const NewQuery *query, char *name)
 	ReThrowError(error);
 }
 
+/* The parameter or_replace: the query of that name, if it is true and there is one; else NULL. */
+static ScQuery *
+arg_replaced(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	Oid			relid;
+	ScQuery    *query;
+
+	/* a library that is newer than the extension */
+	if (PG_NARGS() <= n || !DatumGetBool(sc_arg(fcinfo, n, "or_replace")))
+		return NULL;
+	relid = RangeVarGetRelid(sc_arg_relation(name), NoLock, true);
+	query = OidIsValid(relid) ? sc_query_by_relid(relid, true) : NULL;
+	return query && query->relid == relid ? query : NULL;
+}
+
+static void
+refuse_other_pipeline(const ScQuery *old)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("query \"%s\" is in pipeline \"%s\"", get_rel_name(old->relid),
+					sc_pipeline_by_id(old->pipeline_id, false)->name),
+			 errhint("Name that one in parameter \"pipeline\"; stream_ckpt.move_query() moves it.")));
+}
+
 /*
  * create_query(name text, query text, emit text, allowed_lateness interval,
- * backfill boolean, keep_late_rows boolean, on_error text, pipeline name, parallelism integer, ttl interval) ->
- * regclass, the result table.
+ * backfill boolean, keep_late_rows boolean, on_error text, pipeline name, parallelism integer, ttl interval,
+ * or_replace boolean) -> regclass, the result table.
  */
 Datum
 stream_ckpt_create_query(PG_FUNCTION_ARGS)
 {
-	NewQuery	query = {0};
+	ScNewQuery	query = {0};
 	char	   *name = sc_arg_text(fcinfo, 0, "name");
 	const char *pipeline;
+	ScQuery    *old;
 
 	sc_refuse_in_worker("create_query()");
 	query.text = sc_arg_text(fcinfo, 1, "query");
 	refuse_swapped(name);
 	check_options(fcinfo, &query);
 	pipeline = sc_arg_name(fcinfo, 7, "pipeline");
+	old = arg_replaced(fcinfo, 10, name);
 	query.pipeline = sc_usable_pipeline(pipeline);
 	/* only now: catalogs of 0.2, which that refuses, don't have the argument */
 	query.parallelism = sc_arg_parallelism(fcinfo, 8);
 	query.ttl = arg_ttl(fcinfo, 9);
+	if (old)
+	{
+		if (old->pipeline_id != query.pipeline->pipeline_id)
+			refuse_other_pipeline(old);
+		sc_replace_query(&query, old, sc_env_current_settings(), false);
+		PG_RETURN_OID(old->relid);
+	}
 	try_query(&query, name);
 	prepare_pipeline(&query, pipeline);
-	analyze_text(&query);
+	sc_new_query_analyze(&query);
 	resolve_name(&query, name);
 
 	SPI_connect();
-	create_relations(&query);
-	create_entry(&query);
+	sc_new_query_create_relations(&query);
+	(void) sc_new_query_enter(&query);
 	SPI_finish();
 	PG_RETURN_OID(query.result_oid);
 }

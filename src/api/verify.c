@@ -30,6 +30,7 @@
 #include "model/log_stream.h"
 #include "nodes/nodeFuncs.h"
 #include "query/analyze.h"
+#include "query/closed.h"
 #include "sink/sink.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -123,36 +124,6 @@ column_name(TupleDesc desc, AttrNumber attno)
 	return quote_identifier(NameStr(TupleDescAttr(desc, attno - 1)->attname));
 }
 
-/* A constant, in SQL. */
-static char *
-literal(Oid type, Datum value)
-{
-	Oid			output;
-	bool		varlena;
-
-	getTypeOutputInfo(type, &output, &varlena);
-	return psprintf("%s::%s", quote_literal_cstr(OidOutputFunctionCall(output, value)),
-					format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
-}
-
-/* What the definition shows of a window's start. */
-static Datum
-shown_start(ScDefinition *definition, int64 start)
-{
-	ExprContext *econtext = CreateStandaloneExprContext();
-	TupleDesc	desc = CreateTemplateTupleDesc(1);
-	bool		isnull;
-
-	if (definition->window_value == NULL)
-		return Int64GetDatum(start);
-	TupleDescInitEntry(desc, SC_WINDOW_START, "window_start", definition->event_time_type, -1, 0);
-	TupleDescFinalize(desc);
-	econtext->ecxt_outertuple = ExecStoreAllNullTuple(MakeSingleTupleTableSlot(desc, &TTSOpsVirtual));
-	econtext->ecxt_outertuple->tts_values[0] = Int64GetDatum(start);
-	econtext->ecxt_outertuple->tts_isnull[0] = false;
-	return ExecEvalExpr(ExecInitExpr(definition->window_value, NULL), econtext, &isnull);
-}
-
 /*
  * A condition on the definition's columns, those of "names", that holds for the windows which are
  * closed.  The result has no others.
@@ -162,25 +133,17 @@ closed_condition(ScQuery *query, ScDefinition *definition, TupleDesc names, ScOf
 {
 	int64		watermark = sc_watermark(offset->time.max_event_time,
 										 offset->options.watermark_delay);
-	AttrNumber	column = definition->result_window_kind;
-	TargetEntry *target;
-	int64		greatest;
 
 	if (watermark == SC_NO_EVENT_TIME)
 		return "false";
 	if (definition->window.kind == SC_WINDOW_SESSION)
 		/* a row at the end of one would still be of it */
-		return psprintf("window_end" OP("<") "%s", literal(definition->event_time_type, Int64GetDatum(watermark)));
+		return psprintf("window_end" OP("<") "%s", sc_sql_literal(definition->event_time_type, Int64GetDatum(watermark)));
 	if (definition->result_window == 0)
 		refuse(query, "Its select list has no column that tells windows apart, so closed ones cannot be told from open ones.",
 			   definition->window.kind == SC_WINDOW_CUMULATE ? "Add window_end to the select list." :
 			   "Add window_start to the select list.");
-	target = list_nth_node(TargetEntry, sc_result_target(definition), definition->result_window - 1);
-	if (!sc_assigner_last_closed(&definition->window, column, watermark, &greatest))
-		return "false";
-	return psprintf("%s OPERATOR(pg_catalog.<=) %s", column_name(names, target->resno),
-					literal(exprType((Node *) target->expr),
-							column == SC_WINDOW_START ? shown_start(definition, greatest) : Int64GetDatum(greatest)));
+	return sc_definition_closed(definition, column_name(names, definition->result_window), watermark);
 }
 
 /*

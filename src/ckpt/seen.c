@@ -26,6 +26,7 @@ sc_seen_of_snapshot(Snapshot snapshot, XLogRecPtr until, TimestampTz seen_at)
 	Assert(!snapshot->takenDuringRecovery);
 	seen->until = until;
 	seen->seen_at = seen_at;
+	seen->kept_until = PG_INT64_MIN;
 	seen->xmin = snapshot->xmin;
 	seen->xmax = snapshot->xmax;
 	seen->nxip = snapshot->xcnt;
@@ -106,6 +107,7 @@ read_snapshot(Datum snapshot)
 	char	   *text = DatumGetCString(DirectFunctionCall1(pg_snapshot_out, snapshot));
 	ScSeen	   *seen = palloc0(SC_SEEN_SIZE(strlen(text)));
 
+	seen->kept_until = PG_INT64_MIN;
 	seen->xmin = next_xid(&text);
 	seen->xmax = next_xid(&text);
 	while (*text != '\0')

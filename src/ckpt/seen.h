@@ -20,6 +20,8 @@ typedef struct ScSeen
 {
 	XLogRecPtr	until;			/* where the log ended after the snapshot was taken: no transaction in it ends behind that */
 	TimestampTz seen_at;
+	int64		kept_until;		/* of a query that replaces another: windows that end by then stay as that one left them. Known at
+								 * the history's end, not stored; PG_INT64_MIN: none */
 	TransactionId xmin;			/* all before it are in, */
 	TransactionId xmax;			/* and none from it on, */
 	uint32		nxip;			/* nor these, ascending as uint32 */

@@ -261,6 +261,9 @@ extern void sc_engine_reset(ScEngine *engine, int64 event_time);
 /* The query's event time; the engine's own, as it is now. */
 extern const ScEventTime *sc_engine_time(const ScEngine *engine);
 
+/* Windows that end by then are over for good, whatever the watermark says; all of them are over by it already. */
+extern void sc_engine_close_until(ScEngine *engine, int64 end);
+
 /* Before state is restored; and after it, which frees what there is of windows that are over. */
 extern void sc_engine_set_time(ScEngine *engine, const ScEventTime *time);
 extern void sc_engine_free_closed(ScEngine *engine);

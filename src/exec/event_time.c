@@ -275,6 +275,24 @@ sc_engine_set_time(ScEngine *engine, const ScEventTime *time)
 }
 
 void
+sc_engine_close_until(ScEngine *engine, int64 end)
+{
+	const ScAssigner *assigner = &engine->def->window;
+	ScPaneSpan	span;
+	ScWindow	first;
+
+	/* the first window that ends behind it is one that holds it */
+	if (assigner->kind != SC_WINDOW_SESSION)
+	{
+		if (TIMESTAMP_NOT_FINITE(end) || !sc_assigner_pane(assigner, end, &span) || span.none)
+			return;
+		first = sc_assigner_first_window(assigner, span.key);
+		end = sc_assigner_place(assigner, &first).start;
+	}
+	engine->time.closed_until = Max(engine->time.closed_until, end);
+}
+
+void
 sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahead)
 {
 	int			first = engine->npanes;

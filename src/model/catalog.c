@@ -363,6 +363,11 @@ read_query(const ScCatalogRow *row)
 		query->target_id = DatumGetInt32(sc_row_get(row, Anum_query_target_id));
 	query->moving = DatumGetBool(sc_row_get(row, Anum_query_moving));
 	query->empty_first = DatumGetBool(sc_row_get(row, Anum_query_empty_first));
+	if (!sc_row_isnull(row, Anum_query_replaces))
+		query->replaces = DatumGetInt64(sc_row_get(row, Anum_query_replaces));
+	query->has_keep_before = !sc_row_isnull(row, Anum_query_keep_before);
+	if (query->has_keep_before)
+		query->keep_before = DatumGetTimestampTz(sc_row_get(row, Anum_query_keep_before));
 	return query;
 }
 
@@ -423,6 +428,21 @@ sc_query_is_uncommitted(int64 query_id)
 	result = tuple != NULL && TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data));
 	sc_catalog_close(&table);
 	return result;
+}
+
+ScQuery *
+sc_query_replacement(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list_all())
+	{
+		ScQuery    *query = lfirst(lc);
+
+		if (query->replaces == query_id)
+			return query;
+	}
+	return NULL;
 }
 
 /* "relid" may be the query's result table or its view. */

@@ -78,6 +78,9 @@ typedef struct ScQuery
 	int32		target_id;		/* wish: the pipeline that it is to move to; 0: it stays */
 	bool		moving;			/* the target must keep its slot for it now */
 	bool		empty_first;	/* its first part deletes the result's rows */
+	int64		replaces;		/* the query whose place it takes with its first part; 0: none's */
+	bool		has_keep_before;	/* the result's rows of windows that end by keep_before stay then; */
+	int64		keep_before;	/* else those of windows that end before the stream's oldest row */
 } ScQuery;
 
 extern ScPipeline *sc_pipeline_by_name(const char *name, bool missing_ok);
@@ -96,6 +99,8 @@ extern bool sc_streams_apply(void);
 extern List *sc_query_list(int32 pipeline_id);	/* of ScQuery *, by query_id */
 extern List *sc_query_list_all(void);	/* those of all pipelines, by one snapshot */
 extern ScQuery *sc_query_by_id(int64 query_id, bool missing_ok);
+/* The query that is to take this one's place; NULL: there is none. */
+extern ScQuery *sc_query_replacement(int64 query_id);
 extern ScQuery *sc_query_by_relid(Oid relid, bool missing_ok);	/* result table or view */
 
 /* Has this transaction made the query, or changed it?  Then nobody else sees it as it is. */

@@ -49,7 +49,9 @@
 #define Anum_query_target_id			17
 #define Anum_query_moving				18
 #define Anum_query_empty_first			19
-#define Natts_query						19
+#define Anum_query_replaces				20
+#define Anum_query_keep_before			21
+#define Natts_query						21
 
 /* stream_ckpt.query_history */
 #define Anum_history_query_id			1

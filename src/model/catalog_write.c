@@ -326,6 +326,10 @@ sc_query_insert(const ScQuery *query)
 		sc_row_set(&row, Anum_query_target_id, Int32GetDatum(query->target_id));
 	sc_row_set(&row, Anum_query_moving, BoolGetDatum(query->moving));
 	sc_row_set(&row, Anum_query_empty_first, BoolGetDatum(query->empty_first));
+	if (query->replaces != 0)
+		sc_row_set(&row, Anum_query_replaces, Int64GetDatum(query->replaces));
+	if (query->has_keep_before)
+		sc_row_set(&row, Anum_query_keep_before, TimestampTzGetDatum(query->keep_before));
 	insert_row("query", &row);
 	return query_id;
 }
@@ -377,6 +381,19 @@ sc_query_set_pipeline(const ScQuery *query)
 		sc_row_set_null(&row, Anum_query_target_id);
 	sc_row_set(&row, Anum_query_moving, BoolGetDatum(query->moving));
 	sc_key_int8(&key, Anum_query_id, query->query_id);
+	update_rows("query", &key, &row);
+}
+
+void
+sc_query_set_replaced(int64 query_id, Oid relid)
+{
+	ScCatalogRow row = {0};
+	ScanKeyData key;
+
+	sc_row_set(&row, Anum_query_relid, ObjectIdGetDatum(relid));
+	sc_row_set_null(&row, Anum_query_replaces);
+	sc_row_set_null(&row, Anum_query_keep_before);
+	sc_key_int8(&key, Anum_query_id, query_id);
 	update_rows("query", &key, &row);
 }
 

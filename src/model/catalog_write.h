@@ -55,6 +55,9 @@ extern void sc_query_set_parallelism(int64 query_id, int32 parallelism);
 /* Where it is and is to be: writes pipeline_id, target_id and moving. */
 extern void sc_query_set_pipeline(const ScQuery *query);
 
+/* It has taken the place of the query that it was to replace, whose row is gone: "relid" is its result now. */
+extern void sc_query_set_replaced(int64 query_id, Oid relid);
+
 /* A row of stream_ckpt.query whose relations may be gone. */
 typedef struct ScQueryRow
 {

@@ -391,6 +391,24 @@ sc_sink_key(ScSink *sink, bool missing_ok)
 	return &sink->key;
 }
 
+bool
+sc_sink_key_fits(ScSink *sink, bool needed)
+{
+	bool		any = false;
+	ListCell   *lc;
+
+	if (sc_sink_key(sink, true))
+		return true;
+	foreach(lc, RelationGetIndexList(sink->rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		any |= is_one_row_index(index) || is_key_index(index);
+		index_close(index, NoLock);
+	}
+	return !needed && !any;
+}
+
 /* Takes one row by the direct way. */
 static void
 put_directly(ScSink *sink, char op, MinimalTuple row)

@@ -14,6 +14,7 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 #include "model/catalog.h"
+#include "model/definition.h"
 #include "utils/relcache.h"
 
 typedef struct ScSink ScSink;
@@ -38,6 +39,20 @@ extern AttrNumber *sc_result_columns(Relation rel, TupleDesc rows);
 /* op is an ScResultOp: 'I', 'U' or 'D'.  The row's columns are the result
  * table's in order; the tuple is copied where it must outlive the call. */
 extern void sc_sink_put(ScSink *sink, char op, MinimalTuple row);
+
+/*
+ * Changes the result table so that it has the rows of "table", whose columns are the definition's: deletes, updates and
+ * inserts what differs (sink_difference.c).  Rows of windows that end by "kept_until" stay as they are, and don't count
+ * in the other one; PG_INT64_MIN: there are none such.  Nothing else is put into the sink.  Needs ShareRowExclusiveLock on
+ * the result, taken before the latest snapshot.  Returns how many rows differed.
+ */
+extern int64 sc_sink_become(ScSink *sink, Relation table, const ScDefinition *definition, int64 kept_until);
+
+/*
+ * Does the table's key identify the rows of the query?  Without a key: only if none is needed.  A table that was made for
+ * another definition may have one that doesn't.
+ */
+extern bool sc_sink_key_fits(ScSink *sink, bool needed);
 
 /* The result table, open until sc_sink_close. */
 extern Relation sc_sink_relation(const ScSink *sink);

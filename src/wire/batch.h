@@ -131,6 +131,7 @@ typedef struct ScWireHistoryEnd
 {
 	Oid			relid;
 	int32		sqlerrcode;		/* 0: it is complete; else it can't be had, and a message follows, with its zero byte */
+	int64		oldest;			/* the least event time in it; PG_INT64_MAX: none */
 } ScWireHistoryEnd;
 
 typedef struct ScWireBegin

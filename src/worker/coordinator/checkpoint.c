@@ -99,6 +99,7 @@ sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 	ScStore    *store = sc_store_begin(record->pipeline_id, record->attempt,
 									   record->checkpoint_id);
 	List	   *together = NIL;
+	List	   *replacing = NIL;
 	ListCell   *lc;
 
 	failure_context = pending->context;
@@ -115,13 +116,18 @@ sc_checkpoint_write(ScPendingCheckpoint *pending, ScCheckpointRecord *record)
 
 		if (!is_written(store, collected))
 			continue;
-		if (can_share(collected))
+		if (collected->query->replaces != 0)
+			replacing = lappend(replacing, collected);
+		else if (can_share(collected))
 			together = lappend(together, collected);
 		else
 			write_alone(store, collected, record);
 		CHECK_FOR_INTERRUPTS();
 	}
 	write_together(store, together, record);
+	/* whose place they take is written by then, if it is */
+	foreach(lc, replacing)
+		write_alone(store, lfirst(lc), record);
 	leave_behind(store, pending);
 	sc_lost_decide(record);
 	SC_DEBUG_POINT("coordinator_before_record");
@@ -304,6 +310,15 @@ sc_checkpoint_committed(const ScPendingCheckpoint *pending)
 	}
 }
 
+/* Does a writer have the first part of one that takes its place? */
+static bool
+is_being_replaced(int64 query_id)
+{
+	const ScProgress *replacement = sc_progress_replacement(query_id);
+
+	return replacement && sc_writer_has(replacement->query_id);
+}
+
 /* Decides what becomes of the query; true: its part is written. */
 static bool
 is_written(ScStore *store, ScCollectedQuery *collected)
@@ -318,6 +333,13 @@ is_written(ScStore *store, ScCollectedQuery *collected)
 		collected->outcome = collected->later ? SC_OUTCOME_LATER : SC_OUTCOME_HELD;
 		if (!collected->forget && sc_query_by_id(collected->query_id, true))
 			keep_place(store, collected);
+		return false;
+	}
+	/* a writer gives its result to another one just then, or has */
+	if (is_being_replaced(collected->query_id) && !collected->forget && !collected->failure)
+	{
+		collected->outcome = progress->life.is_void ? SC_OUTCOME_VOID : SC_OUTCOME_QUEUED;
+		keep_place(store, collected);
 		return false;
 	}
 	collected->query = collected->forget ? NULL : sc_query_by_id(collected->query_id, true);

@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 #include "worker/coordinator/checkpoint_internal.h"
 #include "worker/coordinator/moving.h"
+#include "worker/coordinator/replacing.h"
 #include "worker/frame/loop.h"
 
 /* Hands a chunk to the state backend; returns its bytes. */
@@ -215,6 +216,7 @@ typedef struct LonePart
 	ScDeadLetterWriter *letters;	/* NULL: none yet */
 	ScWrittenPart *written;
 	ScFailure  *failure;		/* of try_around() */
+	ScQuery    *old;			/* whose place the query takes; NULL: nobody's */
 	ScSubtransaction around;
 } LonePart;
 
@@ -245,6 +247,25 @@ try_empty(void *arg)
 				 errmsg("result table \"%s\" has rows already", get_rel_name(query->relid)),
 				 errdetail("The query begins with the rows that its stream has, and would count them twice."),
 				 errhint("Empty the table and call stream_ckpt.resume_query(query).")));
+}
+
+/* Before its rows, and after them: if the query takes another one's place with this part. */
+static void
+try_to_begin_replacing(void *arg)
+{
+	LonePart   *lone = arg;
+
+	if (lone->collected->query->replaces != 0)
+		lone->old = sc_replacing_begin(lone->collected->query);
+}
+
+static void
+try_to_replace(void *arg)
+{
+	LonePart   *lone = arg;
+
+	if (lone->old)
+		sc_replacing_end(lone->collected->query, lone->old, lone->collected->kept_until, &lone->written->rows);
 }
 
 /* The rows around those at fault, which become dead letters. */
@@ -294,7 +315,7 @@ write_rows(LonePart *lone)
 
 	if (collected->has_rows)
 		failure = sc_checkpoint_rows(collected->query, collected->part, &lone->written->rows);
-	if (failure && collected->query->dead_letter && !sc_failure_is_transient(failure->sqlerrcode))
+	if (failure && collected->query->dead_letter && !lone->old && !sc_failure_is_transient(failure->sqlerrcode))
 	{
 		sc_subtransaction_rollback(&lone->around);
 		sc_subtransaction_begin(&lone->around);
@@ -310,13 +331,16 @@ sc_checkpoint_part(ScStore *store, ScCollectedQuery *collected, const ScCheckpoi
 				   ScWrittenPart *written)
 {
 	LonePart	lone = {.store = store,.collected = collected,.record = record,.written = written};
-	ScFailure  *failure = NULL;
+	ScFailure  *failure;
 
 	sc_subtransaction_begin(&lone.around);
-	if (collected->has_history)
+	failure = sc_checkpoint_try(try_to_begin_replacing, &lone);
+	if (!failure && collected->has_history)
 		failure = sc_checkpoint_try(try_empty, &lone);
 	if (!failure)
 		failure = write_rows(&lone);
+	if (!failure)
+		failure = sc_checkpoint_try(try_to_replace, &lone);
 	if (!failure)
 	{
 		if (sc_my_process == SC_PROCESS_WRITER)

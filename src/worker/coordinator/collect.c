@@ -12,6 +12,7 @@
 
 #include "base/by_id.h"
 #include "base/settings.h"
+#include "ckpt/seen.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -335,7 +336,11 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 				query->nrows += message->nrows;
 				pending->result_rows += message->nrows;
 			}
-			query->has_history |= message->kind == SC_MESSAGE_HISTORY;
+			if (message->kind == SC_MESSAGE_HISTORY)
+			{
+				query->has_history = true;
+				query->kept_until = ((const ScSeen *) SC_MESSAGE_BODY(message))->kept_until;
+			}
 			keep(pending, query, data, len);
 			break;
 	}

@@ -25,6 +25,7 @@ typedef struct ScCollectedQuery
 	bool		has_rows;		/* result rows among it, */
 	int64		nrows;			/* so many */
 	bool		has_history;	/* it is the first part of a query that begins with its stream's history */
+	int64		kept_until;		/* if it has: see ckpt/seen.h */
 	bool		forget;			/* the query was dropped */
 	bool		paused;			/* this is its last part, of all its tasks */
 	bool		lost;			/* it could not be kept ("refused" says why): it is void, and what follows */

@@ -42,9 +42,13 @@ sc_writer_has(int64 query_id)
 bool
 sc_writer_takes(const ScCollectedQuery *collected)
 {
+	const ScProgress *progress = sc_progress_get(collected->query_id);
 	int64		size = Max(collected->nrows, sc_part_bytes(collected->part) / SC_LARGE_PART_WIDTH);
+	/* one that takes another's place compares all of two tables */
+	bool		is_large = (size > 0 && size >= SC_LARGE_PART_ROWS) ||
+		(progress->is_new && progress->replaces != 0);
 
-	return size > 0 && size >= SC_LARGE_PART_ROWS && !collected->no_writer && !collected->forget &&
+	return is_large && !collected->no_writer && !collected->forget &&
 		collected->offset.query_id != 0 && sc_moment_is_past(refused_at, NO_WORKER_MS);
 }
 
@@ -99,6 +103,7 @@ make_job(void *arg)
 	job->lsn = collected->lsn;
 	job->has_rows = collected->has_rows;
 	job->has_history = collected->has_history;
+	job->kept_until = collected->kept_until;
 	job->others_wait = any_other(collected->query_id);
 	job->offset = collected->offset;
 	part = collected->part;
@@ -203,7 +208,11 @@ take_back(ScPendingCheckpoint *pending)
 	ScFailure  *failure;
 
 	sc_collect_return_part(pending, collected, part, nrows);
-	collected->has_history |= job->has_history;
+	if (job->has_history)
+	{
+		collected->has_history = true;
+		collected->kept_until = job->kept_until;
+	}
 	if (job->result == SC_WRITER_GAVE_UP)
 		collected->no_writer = true;
 	else if (!collected->refused)

@@ -68,6 +68,21 @@ sc_progress_forget_later(int64 query_id)
 	entry->life = life;
 }
 
+const ScProgress *
+sc_progress_replacement(int64 query_id)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		const ScProgress *entry = lfirst(lc);
+
+		if (entry->is_new && entry->replaces == query_id)
+			return entry;
+	}
+	return NULL;
+}
+
 List *
 sc_progress_list(void)
 {
@@ -168,6 +183,7 @@ sc_progress_load_new(const ScQuery *query, bool runs, XLogRecPtr start)
 
 	entry->owner = query->owner;
 	entry->is_new = true;
+	entry->replaces = query->replaces;
 	entry->lsn = runs ? start : InvalidXLogRecPtr;
 	sc_query_begin(&entry->life, state_at_begin(runs, failure));
 	entry->failures = sc_strikes_of(query->query_id);

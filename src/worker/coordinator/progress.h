@@ -27,6 +27,7 @@ typedef struct ScProgress
 	bool		with_others;	/* it is the last checkpoint's LSN, whatever "lsn" says */
 	bool		is_new;			/* it has no offset: until its first part is written it holds the WAL from "lsn" on, where
 								 * the log goes on behind its history; invalid: nothing of it is read */
+	int64		replaces;		/* one that is new: whose place it takes with its first part; 0: nobody's */
 
 	/* its failures */
 	int			failures;		/* in a row */
@@ -61,6 +62,9 @@ extern ScProgress *sc_progress_get(int64 query_id);
 extern void sc_progress_forget(int64 query_id);
 /* The query is gone, and what is left of it is to be removed in a while. */
 extern void sc_progress_forget_later(int64 query_id);
+
+/* The entry of the query that is to take this one's place; NULL: there is none, or it has. */
+extern const ScProgress *sc_progress_replacement(int64 query_id);
 
 /* All entries, ScProgress *. */
 extern List *sc_progress_list(void);

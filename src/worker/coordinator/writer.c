@@ -62,7 +62,7 @@ write_part(ScWriterJob *job, int64 attempt)
 	/* without an LSN: the query is apart, wherever the others are when this is committed */
 	ScCheckpointRecord record = {.pipeline_id = sc_my_pipeline->pipeline_id,.attempt = attempt,
 	.checkpoint_id = job->checkpoint_id};
-	ScCollectedQuery collected = {.query_id = job->query_id,.has_rows = job->has_rows,.has_history = job->has_history,
+	ScCollectedQuery collected = {.query_id = job->query_id,.has_rows = job->has_rows,.has_history = job->has_history,.kept_until = job->kept_until,
 	.offset = job->offset,.lsn = job->lsn};
 	ScWrittenPart written = {0};
 	ScFailure  *failure;

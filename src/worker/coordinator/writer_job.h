@@ -31,6 +31,7 @@ typedef struct ScWriterJob
 	XLogRecPtr	lsn;			/* where the query is with the part */
 	bool		has_rows;
 	bool		has_history;
+	int64		kept_until;		/* if it has: see ckpt/seen.h */
 	bool		others_wait;	/* the pipeline has other queries, which may need the writer */
 	ScOffset	offset;
 	ScPartPlace place;

@@ -567,13 +567,14 @@ send_begin(History *history)
 }
 
 static void
-send_end(ScBatch *batch, Oid relid, int sqlerrcode, const char *message)
+send_end(ScBatch *batch, Oid relid, int64 oldest, int sqlerrcode, const char *message)
 {
 	ScWireHistoryEnd *wire = (ScWireHistoryEnd *)
 		sc_batch_add(batch, SC_WIRE_HISTORY_END, 0, sizeof(ScWireHistoryEnd) + strlen(message) + 1);
 
 	wire->relid = relid;
 	wire->sqlerrcode = sqlerrcode;
+	wire->oldest = oldest;
 	memcpy(wire + 1, message, strlen(message) + 1);
 	sc_batch_flush(batch);
 }
@@ -596,6 +597,7 @@ static void
 read_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 {
 	History		history = {.batch = batch,.start = start};
+	int64		oldest;
 
 	sc_transaction_time_init(&history.time);
 	looked_at = sc_moment_now();
@@ -614,9 +616,10 @@ read_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 	send_rows(&history);
 	SC_DEBUG_POINT("history_after_scan");
 	forget_locked();
+	oldest = history.nminima > 0 ? history.minima[0] : PG_INT64_MAX;
 	end(&history);
 	sc_capture_reset_touched();
-	send_end(batch, relid, 0, "");
+	send_end(batch, relid, oldest, 0, "");
 }
 
 /*
@@ -651,7 +654,7 @@ try_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 		return;
 	/* what was on its way goes there first, to its end */
 	sc_batch_flush(batch);
-	send_end(batch, relid, error->sqlerrcode, error->message);
+	send_end(batch, relid, PG_INT64_MAX, error->sqlerrcode, error->message);
 	FreeErrorData(error);
 }
 

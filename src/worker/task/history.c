@@ -39,6 +39,28 @@ begin_step(ScTaskQuery *query, void *arg)
 	sc_env_leave(&env);
 }
 
+/*
+ * The query replaces another.  Windows that end before the oldest row of the history, or by the time that was asked for,
+ * stay as that one left them, if they are over: nothing more is counted in them, wherever the watermark goes.
+ */
+static void
+keep_old_windows(ScTaskQuery *query, int64 oldest)
+{
+	const ScQuery *catalog = query->query;
+	int64		watermark = sc_watermark(sc_engine_time(query->engine)->max_event_time, query->options.watermark_delay);
+	int64		until = catalog->has_keep_before ? catalog->keep_before : oldest;
+
+	if (catalog->replaces == 0 || !sc_assigner_has_windows(&query->definition->window))
+		return;
+	if (watermark != SC_NO_EVENT_TIME)
+		until = Min(until, sc_time_add(watermark, -catalog->allowed_lateness));
+	else if (!catalog->has_keep_before)
+		return;					/* there is nothing, old or new */
+	query->seen->kept_until = until;
+	sc_engine_close_until(query->engine, until);
+}
+
+/* All of it has come, or an error in its place. */
 static void
 end_step(ScTaskQuery *query, void *arg)
 {
@@ -50,6 +72,7 @@ end_step(ScTaskQuery *query, void *arg)
 				 errmsg("%s", (const char *) (end + 1)),
 				 errdetail("The query begins with the rows that \"%s\" holds, and they could not be read.",
 						   get_rel_name(end->relid))));
+	keep_old_windows(query, end->oldest);
 	query->history = SC_HISTORY_COMPLETE;
 	query->touched = true;
 }

@@ -159,6 +159,19 @@ check_place(const ScTaskQuery *query, const ScDefinition *definition)
 			 errhint("Call stream_ckpt.alter_query(query, parallelism => 1), then stream_ckpt.resume_query().")));
 }
 
+/* It may have taken another query's place, and its result's name, since it was loaded. */
+static void
+note_replaced(ScQuery *catalog)
+{
+	const ScQuery *now = catalog->replaces != 0 ? sc_query_by_id(catalog->query_id, true) : NULL;
+
+	if (now && now->replaces == 0)
+	{
+		catalog->relid = now->relid;
+		catalog->replaces = 0;
+	}
+}
+
 /* In the owner's surroundings. */
 void
 sc_task_query_compile(ScTaskQuery *query)
@@ -174,6 +187,7 @@ sc_task_query_compile(ScTaskQuery *query)
 	int			nest_level;
 
 	sc_limit_add(SC_LIMIT_COMPILE);
+	note_replaced(catalog);
 	sc_lock_time_relation(catalog->definition, AccessShareLock);
 	sc_lock_time_relation(catalog->stream_relid, AccessShareLock);
 	stream = sc_stream_by_relid(catalog->stream_relid, false);

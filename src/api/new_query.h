@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ * new_query.h
+ *	  A query that is being made, by create_query.c for users, by replace_query.c beside another one.
+ *-------------------------------------------------------------------------
+ */
+#ifndef SC_API_NEW_QUERY_H
+#define SC_API_NEW_QUERY_H
+
+#include "model/catalog.h"
+#include "model/definition.h"
+
+typedef struct ScNewQuery
+{
+	const char *schema;
+	const char *name;			/* of the result table */
+	const char *view;			/* of the definition */
+	const char *text;
+	ScEmit		emit;
+	int64		allowed_lateness;	/* microseconds */
+	int64		ttl;			/* microseconds; 0: none */
+	bool		keep_late_rows;
+	bool		dead_letter;	/* on_error => 'dead_letter' */
+	bool		backfill;		/* with the rows that the stream has */
+	int32		parallelism;
+	SelectStmt *select;
+	ScDefinition *definition;
+	ScPipeline *pipeline;
+	Oid			result_oid;
+	Oid			view_oid;
+	int64		replaces;		/* the query whose place it is to take; 0: nobody's.  Its result table is unlogged then */
+	bool		has_keep_before;	/* as in ScQuery */
+	int64		keep_before;
+} ScNewQuery;
+
+/* Parses, and accepts or refuses, the definition; checks what the caller may do with its stream, which stays attached. */
+extern void sc_new_query_analyze(ScNewQuery *query);
+/* Must the result table have the unique index? */
+extern bool sc_new_query_needs_key(const ScNewQuery *query);
+/* The view, the table and its key, as the caller.  Needs SPI. */
+extern void sc_new_query_create_relations(ScNewQuery *query);
+/* Tries the definition once, and enters the query; returns its id. */
+extern int64 sc_new_query_enter(ScNewQuery *query);
+/* An error if the pipeline's queries are lost. */
+extern void sc_refuse_lost_pipeline(const ScPipeline *pipeline);
+
+/*
+ * replace_query.c: the query takes the place of "old", which the caller owns, when it is filled.  Of "query" all options are
+ * set, its text and its pipeline; "settings": those it is to have.  "always": also if it says what the old one says.
+ */
+extern void sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always);
+
+#endif							/* SC_API_NEW_QUERY_H */
