@@ -26,16 +26,19 @@ time_query() {
 		echo "SELECT stream_ckpt.sync('30 minutes');"
 	))
 	query_cpu=$(minus "$(server_cpu)" "$before")
+	[ -z "${after_query:-}" ] || "$after_query" "$table"
 	check_well "${table}_result"
 	check_result "$table"
 	drop_all "$table"
 }
 
-# bench_ratio FIGURE SELECT OVER [OPTIONS]: rows/s of a query over those of another.
+# bench_ratio FIGURE SELECT OVER [OPTIONS]: rows/s of a query over those of another.  "prepare", if set, makes what they read
+# beside W1; "after_query" is called with the table's name while the query is there.
 bench_ratio() {
 	local repeat other order what
 	declare -A seconds cpu
 	new_server </dev/null
+	[ -z "${prepare:-}" ] || "$prepare"
 	for repeat in $(seq "$REPEATS"); do
 		order="query other"
 		[ $((repeat % 2)) -eq 1 ] || order="other query"
