@@ -93,6 +93,9 @@ send_failure(const Step *step, ErrorData *error)
 		failure->row_lsn = XLogRecPtrIsInvalid(step->lsn) ? query->transaction : step->lsn;
 	if (step->context && !failure->hint && !sc_failure_is_transient(error->sqlerrcode))
 		failure->hint = "The query could not be loaded. Mend what its definition is made of and call stream_ckpt.resume_query(query); or drop it and create it again.";
+	/* what others' tables and functions raise says nothing of the query */
+	if (query && query->definition->source && !failure->hint && !sc_failure_is_transient(error->sqlerrcode))
+		failure->hint = "Mend what the row reads, or what it is joined with, and call stream_ckpt.resume_query(query).";
 	initStringInfo(&buf);
 	sc_failure_write(&buf, failure);
 	if (query && query->snapshot && sc_outbox_is_held(outbox))
