@@ -132,5 +132,121 @@ sql(sprintf($again, definition('count(*) AS n, sum(v) AS total, min(v) AS greate
 ok_all('by create_query()');
 isnt(counter($node, 'live', 'query_id'), $id, 'another one');
 
+
+# Others go on meanwhile, and so do rows of the old query, which are in the new one
+arm($node, 'replacing_done', 'wait');
+replace('live', definition('count(*) AS n, sum(v) AS total, max(v) AS greatest'));
+wait_reached($node, 'replacing_done');
+rows(100);
+wait_until($node, 'SELECT n = (SELECT count(*) FROM t) FROM total', 'others go on');
+is(sql('SELECT count(*) FILTER (WHERE greatest IN (SELECT v FROM t)) = count(*) FROM live'), 't', 'readers, too');
+rows(100);
+disarm($node, 'replacing_done');
+ok_all('with rows meanwhile');
+
+# Somebody has written into the result
+my $user = $node->background_psql('postgres', on_error_stop => 1);
+$user->query_safe('BEGIN; UPDATE live SET n = n + 1');
+rebuild('live');
+wait_until($node, "SELECT status = 'waiting' AND message LIKE '%lock%' FROM stream_ckpt.queries WHERE query = 'live_replacement'::regclass",
+	'it waits for him');
+rows(100);
+wait_until($node, 'SELECT n = (SELECT count(*) FROM t) FROM total', 'nobody else does');
+$user->query_safe('COMMIT');
+ok_all('behind a user who wrote');
+
+# The old query is paused
+sql("SELECT stream_ckpt.pause_query('live')");
+rebuild('live');
+wait_until($node, "SELECT status = 'waiting' AND detail = 'It is paused.' FROM stream_ckpt.queries WHERE query = 'live_replacement'::regclass",
+	'it waits until the query is resumed');
+my $paused = sql('SELECT sum(n) FROM live');
+rows(100);
+wait_until($node, 'SELECT n = (SELECT count(*) FROM t) FROM total');
+is(sql('SELECT sum(n) FROM live'), $paused, 'the result of a paused query stays');
+sql("SELECT stream_ckpt.resume_query('live'); SELECT stream_ckpt.resume_query('live_replacement')");
+ok_all('resumed');
+
+# The replacement is paused, and resumed; a second one takes its place
+arm($node, 'history_begins', 'wait');
+replace('live', definition('count(*) AS n, sum(v + 1) AS total, max(v) AS greatest'));
+wait_reached($node, 'history_begins');
+replace('live', definition('count(*) AS n, sum(v + 2) AS total, max(v) AS greatest'));
+sql("SELECT stream_ckpt.pause_query('live_replacement')");
+disarm($node, 'history_begins');
+wait_until($node, "SELECT status = 'running' FROM stream_ckpt.queries WHERE query = 'live'::regclass");
+rows(100);
+wait_until($node, 'SELECT sum(n) = (SELECT count(*) FROM t) FROM live', 'the old query goes on');
+sql("SELECT stream_ckpt.resume_query('live_replacement')");
+ok_all('by the second replacement');
+is(sql('SELECT sum(total) = (SELECT sum(v + 2) FROM t) FROM live'), 't', 'that one');
+
+# The new definition fails, at a row or as it takes the place: the old query goes on, and the error is shown
+replace('live', definition('count(*) AS n, sum(v / (v - 1000)) AS total, max(v) AS greatest'));
+wait_until($node, "SELECT status = 'failed' AND message = 'division by zero' FROM stream_ckpt.queries WHERE query = 'live_replacement'::regclass",
+	'the error of a row');
+rows(100);
+wait_until($node, 'SELECT sum(n) = (SELECT count(*) FROM t) FROM live', 'the old query goes on');
+sql("SELECT stream_ckpt.drop_query('live_replacement')");
+ok_all('given up');
+replace('live', definition('count(*) AS n, sum(v) AS total, max(v) AS greatest', 'WHERE k <> 1'));
+wait_until($node, "SELECT status = 'failed' AND message LIKE '%foreign key%' FROM stream_ckpt.queries WHERE query = 'live_replacement'::regclass",
+	'the error of a constraint');
+rows(100);
+wait_until($node, 'SELECT sum(n) = (SELECT count(*) FROM t) FROM live', 'the old query goes on');
+sql("DELETE FROM notes; SELECT stream_ckpt.resume_query('live_replacement')");
+ok_all('resumed when the reason is gone');
+
+# The old query has failed, or is lost: the new one brings the result back
+replace('live', definition('count(*) AS n, sum(10 / (v - 3000)) AS total, max(v) AS greatest'));
+ok_all('one that will fail');
+rows(3100 - $second);
+wait_until($node, "SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'live'::regclass", 'it has failed');
+replace('live', definition('count(*) AS n, sum(v) AS total, max(v) AS greatest'));
+ok_all('in place of one that failed');
+sql("SELECT stream_ckpt.pause_query('live')");
+wait_until($node, "SELECT status = 'paused' FROM stream_ckpt.queries WHERE query = 'live'::regclass");
+sql(q(INSERT INTO stream_ckpt.query_failure (query_id, status, failures, failed_at, sqlstate, message)
+		SELECT query_id, 'lost', 1, now(), '55000', 'test' FROM stream_ckpt.query WHERE relid = 'live'::regclass;
+	UPDATE stream_ckpt.query SET paused = false WHERE relid = 'live'::regclass));
+$node->restart;
+wait_running($node);
+is(counter($node, 'live', 'status'), 'lost', 'one is lost');
+rows(100);
+rebuild('live');
+ok_all('in place of one that was lost');
+
+# Dropped together
+for my $how ("SELECT stream_ckpt.drop_query('gone')", 'DROP TABLE gone CASCADE', "SELECT stream_ckpt.drop_query('gone', keep_result => true)",
+	'DROP VIEW gone_definition')
+{
+	sql('DROP TABLE IF EXISTS gone');
+	create_query($node, 'gone', 't', emit => 'update', select => $plain, options => "backfill => true");
+	sync_pipelines($node);
+	arm($node, 'history_begins', 'wait');
+	rebuild('gone');
+	wait_reached($node, 'history_begins');
+	sql($how);
+	disarm($node, 'history_begins');
+	wait_until($node, "SELECT count(*) = 5 FROM stream_ckpt.query", "both are gone by $how");
+}
+rows(100);
+ok_all('others go on');
+
+# What can't be
+is_refused($node, "SELECT stream_ckpt.replace_query('live', \$\$ " . definition('count(*) AS n, sum(v) AS total') . ' $$)',
+	qr/does not fit result table "live".*Column "greatest" of type integer is missing/s, 'a column less');
+is_refused($node, "SELECT stream_ckpt.replace_query('live', \$\$ " . definition('count(*) AS n, sum(v)::int AS total, max(v) AS greatest') . ' $$)',
+	qr/Column "total" should be of type bigint/, 'another type');
+is_refused($node, "SELECT stream_ckpt.replace_query('live', \$\$ SELECT w.window_start, w.window_end, k, v, count(*) AS n, sum(v) AS total, max(v) AS greatest
+		FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k, v \$\$)",
+	qr/unique index does not identify the rows/, 'other keys');
+is_refused($node, "SELECT stream_ckpt.replace_query('live', 'SELECT nothing FROM t')", qr/column "nothing" does not exist/, 'nonsense');
+is_refused($node, "CREATE VIEW on_definition AS TABLE live_definition; SELECT stream_ckpt.rebuild_query('live')",
+	qr/cannot replace the definition of "live".*on_definition.*Drop what depends on view "live_definition"/s, 'something depends on the definition');
+is_refused($node, "SET ROLE reader; SELECT stream_ckpt.rebuild_query('live')", qr/must be owner of view live_definition/, 'others');
+is(left(), '0', 'nothing is made then');
+is_refused($node, "SELECT stream_ckpt.create_query('live', \$\$ $plain \$\$)", qr/relation "live" already exists/, 'without or_replace');
+
 $node->stop;
 done_testing();

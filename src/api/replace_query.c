@@ -67,6 +67,31 @@ lock_old(Oid relid)
 	return old;
 }
 
+/* Its view goes when another one takes its place.  Needs SPI. */
+static void
+refuse_dependents(const ScQuery *old)
+{
+	char	   *sql = psprintf("SELECT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)"
+							   " FROM pg_catalog.pg_depend d LEFT JOIN pg_catalog.pg_rewrite r"
+							   " ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass"
+							   " AND r.oid OPERATOR(pg_catalog.=) d.objid"
+							   " WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass"
+							   " AND d.refobjid OPERATOR(pg_catalog.=) %u AND d.deptype OPERATOR(pg_catalog.=) 'n'"
+							   " AND COALESCE(r.ev_class, 0) OPERATOR(pg_catalog.<>) %u",
+							   old->definition, old->definition);
+
+	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for what depends on a definition");
+	if (SPI_processed == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot replace the definition of \"%s\" because other objects depend on it", get_rel_name(old->relid)),
+			 errdetail("There is %s.", TextDatumGetCString(sc_first_value(1, NULL))),
+			 errhint("Drop what depends on view \"%s\", and create it again when the query is replaced: the view is another one then.",
+					 get_rel_name(old->definition))));
+}
+
 /* A replacement that isn't in place yet gives way to another one.  Needs SPI. */
 static void
 give_up_replacement(const ScQuery *old)
@@ -318,6 +343,7 @@ sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always)
 
 	sc_env_enter(&env, old->owner, settings);
 	SPI_connect();
+	refuse_dependents(old);
 	give_up_replacement(old);
 	enter_replacement(query, old, settings, always);
 	SPI_finish();

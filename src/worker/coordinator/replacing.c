@@ -80,6 +80,8 @@ sc_replacing_begin(const ScQuery *query)
 		elog(ERROR, "query " INT64_FORMAT " has changed just now", query->query_id);
 	if (old->paused)
 		not_now(old, "It is paused.");
+	if (now->paused)
+		not_now(old, "The one that is to take its place is paused.");
 	if (old->pipeline_id != query->pipeline_id || old->target_id != 0)
 		not_now(old, "It is in another pipeline, or on its way there.");
 	if (sc_my_process == SC_PROCESS_COORDINATOR && sc_writer_has(old->query_id))
