@@ -132,6 +132,12 @@ SELECT line FROM stream_ckpt.explain_query('q') line WHERE line ~ 'state:';
 SELECT stream_ckpt.drop_query('q');
 INSERT INTO c (id, ts) VALUES (1, '2024-01-01');
 :create 'SELECT k, count(*) FROM c GROUP BY k');
+-- it can begin with the rows that are there
+:create 'SELECT k, count(*) AS n, max(v) AS v FROM c GROUP BY k', backfill => true);
+UPDATE c SET k = 2, v = 3;
+SELECT stream_ckpt.sync() IS NOT NULL AS synced;
+TABLE q;
+SELECT stream_ckpt.drop_query('q');
 DELETE FROM c;
 :create 'SELECT k, count(*) AS n FROM c GROUP BY k');
 SELECT stream_ckpt.alter_stream('c', changes => 'ignore');

@@ -1,6 +1,6 @@
 # The documentation is true: docs/reference.md lists every function with its signature, every view and user-visible
 # table with its columns, and every setting with its default; and what README.md, docs/tutorial.md,
-# docs/cascades.md and docs/migrating.md show is what comes out.
+# docs/cascades.md, docs/changes.md and docs/migrating.md show is what comes out.
 #
 # In those a block of SQL (```sql) is run, in one session for each page, in the page's order; the block without a
 # language right after it, if there is one, is what psql prints for it.  Positions in the WAL and names of
@@ -179,7 +179,7 @@ sub run_blocks
 	return @outputs;
 }
 
-for my $page ('README.md', 'docs/tutorial.md', 'docs/cascades.md', 'docs/migrating.md')
+for my $page ('README.md', 'docs/tutorial.md', 'docs/cascades.md', 'docs/changes.md', 'docs/migrating.md')
 {
 	my $db = $page =~ s/\W/_/gr;
 	my @blocks = blocks_of($page);

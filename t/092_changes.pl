@@ -11,7 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "stream_ckpt.debug_apply_changes = on\n", draw => {});
+my $node = new_node('main', '', draw => {});
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 
@@ -32,6 +32,8 @@ my %queries = (
 	by_k => [ 'update', 'SELECT k, count(*) AS n, count(v) AS nv, sum(v) AS total, sum(amount) AS amount, avg(v) AS mean, min(v) AS least, max(v) AS greatest FROM o GROUP BY k' ],
 	filtered => [ 'update', 'SELECT k, part, count(*) FILTER (WHERE v % 2 = 0) AS even, sum(v) AS total FROM o WHERE v > 30 GROUP BY k, part HAVING count(*) > 1' ],
 	one => [ 'update', 'SELECT count(*) AS n, sum(v) AS total, max(note) AS note FROM o' ],
+	one_having => [ 'update', 'SELECT count(*) AS n, sum(v) AS total FROM o HAVING count(*) > 2' ],
+	each => [ 'update', 'SELECT id, part, count(*) AS n, sum(v) AS total, max(note) AS note FROM o GROUP BY id, part' ],
 	having_sets => [ 'update', 'SELECT k, part, grouping(k, part) AS g, count(*) AS n, sum(v) AS total, array_agg(v ORDER BY v, id) AS all FROM o GROUP BY ROLLUP (k, part)' ],
 	tumbled => [ 'update', 'SELECT w.window_start, k, count(*) AS n, sum(v) AS total, min(v) AS least FROM o, stream_ckpt.tumble(ts, \'10 minutes\') w GROUP BY w.window_start, k' ],
 	closed => [ 'close', 'SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total, min(v) AS least FROM o, stream_ckpt.tumble(ts, \'10 minutes\') w GROUP BY w.window_start, w.window_end, k' ],
@@ -121,6 +123,37 @@ all_ok('TRUNCATE with rows around it');
 sql('TRUNCATE customer CASCADE');
 sync_pipelines($node);
 results_ok($node, $_, "$_: TRUNCATE by a cascade", emit => 'update') for qw(by_k one having_sets filtered);
+
+# All of many groups go at once, and half of them; after a restart none of them is there
+for my $gone ('true', 'id % 3 > 0')
+{
+	sql("INSERT INTO o (id, part, ts, k, v, note) SELECT i, i % 2, '2024-01-01 00:59 UTC', i % 4, i, 'n' FROM generate_series(10001, 10300) i");
+	all_ok("many groups, before $gone");
+	sql("DELETE FROM o WHERE $gone");
+	all_ok("many groups, without $gone");
+	lose_state($node, 'task');
+	sql("INSERT INTO o (id, part, ts, k, v, note) SELECT id, id % 2, '2024-01-01 00:59 UTC', id % 4, id, 'n' FROM generate_series(10001, 10300) id WHERE $gone");
+	all_ok("many groups, $gone again");
+	sql('DELETE FROM o');
+	all_ok("none");
+}
+
+# The result is made anew, while rows change
+sql("INSERT INTO o (id, part, ts, k, v, note) SELECT i, i % 2, '2024-01-01 00:59 UTC', i % 4, i, 'n' FROM generate_series(1, 100) i");
+sql("SET client_min_messages = warning; SELECT stream_ckpt.rebuild_query('by_k')");
+sql('UPDATE o SET v = v + 1, k = k + 1 WHERE id % 3 = 0', 'DELETE FROM o WHERE id % 5 = 0');
+all_ok('made anew');
+sql('UPDATE o SET v = 1 - v, k = 3 WHERE id % 3 = 1', 'DELETE FROM o WHERE id % 7 = 0');
+all_ok('and goes on');
+
+# What the WAL doesn't have of a row is an error, never a wrong result; and rebuild_query() mends it
+sql(q(UPDATE pg_class SET relreplident = 'd' WHERE relname = 'o0'), 'UPDATE o SET v = v + 5 WHERE part = 0', q(UPDATE pg_class SET relreplident = 'f' WHERE relname = 'o0'));
+wait_until($node, q(SELECT bool_and(status = 'failed') FROM stream_ckpt.queries), 'changes without old rows are an error');
+like(counter($node, 'by_k', 'message || hint'), qr/replica identity wasn't FULL.*rebuild_query/, 'which says so');
+sql(q(SET client_min_messages = warning; SELECT stream_ckpt.rebuild_query(query) FROM stream_ckpt.queries));
+sql('UPDATE o SET v = v + 1 WHERE id % 2 = 0', 'DELETE FROM o WHERE id % 11 = 0');
+wait_until($node, q(SELECT bool_and(status = 'running') FROM stream_ckpt.queries), 'all are made anew');
+all_ok('made anew after an error');
 is(sql(q(SELECT string_agg(status, ' ') FROM stream_ckpt.queries WHERE status <> 'running')), '', 'all queries are well');
 
 done_testing();

@@ -126,9 +126,6 @@ check_stream(ScNewQuery *query, Query *parsed)
 	if (query->backfill && stream->processing_time)
 		refuse_history(query, "stream", "Its event time is the time of the commit, which rows don't keep.",
 					   "With backfill => false the query begins with the rows committed after it.");
-	if (query->backfill && stream->applies)
-		refuse_history(query, "stream", "The stream's changes are applied: queries over it begin while it is empty.",
-					   "With changes => 'ignore' in stream_ckpt.attach_stream() a query can begin with the rows that are there.");
 	if (query->backfill && (sc_is_log_stream(relid) || sc_has_log_stream_partition(relid)))
 		refuse_history(query, "log stream", "A log stream keeps no rows: it has no history.",
 					   "With backfill => false the query begins with the rows committed after it.");

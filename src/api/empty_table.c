@@ -1,6 +1,7 @@
 /*-------------------------------------------------------------------------
  * empty_table.c
- *	  A query over a stream whose changes are applied begins with an empty table.
+ *	  A query over a stream whose changes are applied begins with an empty table, if it doesn't begin with the rows that
+ *	  are there (backfill => true).
  *
  * Such a query must have counted every row that is there, or a row that is deleted later would be taken from what it never
  * was part of.  What it counts are the rows that come behind its control message in the log; so there must be none before
@@ -60,7 +61,7 @@ refuse_own_rows(void)
 					 errmsg("stream \"%s\" got rows in the transaction that creates a query over it",
 							get_rel_name(query->stream_relid)),
 					 errdetail("Its changes are applied, and the query would not have counted these rows."),
-					 errhint("COMMIT after stream_ckpt.create_query(), then insert.")));
+					 errhint("COMMIT after stream_ckpt.create_query(), then insert; or use backfill => true.")));
 	}
 }
 
@@ -138,7 +139,7 @@ sc_require_empty_table(Oid stream_relid)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("stream \"%s\" holds rows, and its changes are applied", get_rel_name(stream_relid)),
 			 errdetail("A query must have counted all rows that can be changed, and it counts those that come after it."),
-			 errhint("Create the query while the table is empty; or use changes => 'ignore' in stream_ckpt.attach_stream().")));
+			 errhint("Use stream_ckpt.create_query(..., backfill => true): the query begins with these rows then.")));
 }
 
 void

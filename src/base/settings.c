@@ -27,7 +27,6 @@ int			sc_debug_large_part = SC_LARGE_PART_DEFAULT;
 int			sc_debug_share_period = 10000;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
-bool		sc_debug_apply_changes = false;
 int			sc_debug_result_row_bytes = SC_ROW_BYTES_LIMIT;
 int			sc_debug_task_memory = 0;
 int			sc_debug_bucket_bytes = SC_BUCKET_BYTES_USUAL;
@@ -135,11 +134,6 @@ sc_settings_init(void)
 							NULL,
 							&sc_debug_cut_row_bytes, SC_ROW_BYTES_LIMIT, 0, SC_ROW_BYTES_LIMIT,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("stream_ckpt.debug_apply_changes",
-							 "Lets queries read streams whose changes are applied (debug builds only).",
-							 NULL,
-							 &sc_debug_apply_changes, false,
-							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.debug_large_part",
 							"Result rows from which on a query's part of a checkpoint has a writer of its own (debug builds only).",
 							NULL,

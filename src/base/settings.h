@@ -23,8 +23,6 @@ extern int	sc_debug_share_period;	/* ms, in place of SC_SHARE_PERIOD_MS */
 #define SC_SHARE_PERIOD_MS sc_debug_share_period
 extern int	sc_debug_notify_percent;	/* in place of SC_NOTIFY_PERCENT */
 extern int	sc_debug_cut_row_bytes; /* in place of SC_CUT_ROW_BYTES */
-extern bool sc_debug_apply_changes; /* queries may read streams whose changes are applied */
-#define SC_APPLY_CHANGES sc_debug_apply_changes
 #define SC_NOTIFY_PERCENT sc_debug_notify_percent
 #define SC_CUT_ROW_BYTES ((Size) sc_debug_cut_row_bytes)
 extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
@@ -39,7 +37,6 @@ extern int	sc_debug_snapshot_groups;	/* in place of SC_SNAPSHOT_GROUPS */
 extern int	sc_debug_snapshot_step;	/* in place of SC_SNAPSHOT_STEP */
 #define SC_SNAPSHOT_STEP sc_debug_snapshot_step
 #else
-#define SC_APPLY_CHANGES false
 #define SC_SHARE_PERIOD_MS 10000	/* over which a task looks at what each owner takes */
 #define SC_RETRY_SECOND_MS 1000	/* a second, where something is tried again (backoff.h) */
 #define SC_NOTIFY_PERCENT 50	/* fill of the notification queue that stops code of owners */

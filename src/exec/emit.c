@@ -603,7 +603,7 @@ emit_groups(ScEngine *engine, ScPane *pane, bool all, ScPace *pace)
 	return true;
 }
 
-/* Deletes what the result has of a bucket's groups, but for those that stay. */
+/* Deletes what the result has of a bucket's groups, but for those that stay, whatever HAVING is. */
 static void
 delete_groups(ScEngine *engine, ScBucket *bucket)
 {
@@ -617,7 +617,7 @@ delete_groups(ScEngine *engine, ScBucket *bucket)
 		CHECK_FOR_INTERRUPTS();
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
-		if (!(group->flags & SC_GROUP_EMITTED) || sc_group_is_permanent(engine, group))
+		if (!(group->flags & SC_GROUP_EMITTED) || (engine->having == NULL && sc_group_is_permanent(engine, group)))
 			continue;
 		old = MemoryContextSwitchTo(context);
 		emit_deletion(engine, bucket, group);

@@ -662,6 +662,7 @@ extern void sc_group_returns(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 
 extern bool sc_group_is_nothing(const ScEngine *engine, const ScGroup *group);
 extern void sc_gone_reclaim(ScEngine *engine);
+extern void sc_pane_begin_anew(ScEngine *engine, int i);
 
 /* minus.c */
 #define SC_MINUSES_UNKNOWN	PG_UINT64_MAX

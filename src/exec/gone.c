@@ -7,7 +7,8 @@
  * themselves.  If its keys come back it goes on.
  *
  * It goes when nothing needs it: with its pane; when runs are merged the oldest of which is among them (state/merge.c); and if
- * there are many of them in a pane that stays, when that gets a new bucket, without them, which is written whole.
+ * there are many of them in a pane that stays, when that gets a new bucket, without them, which is written whole.  If no
+ * other groups are there the pane begins anew: one without groups is never written, so that its runs would stay.
  *
  * The rule: a group that the result has a row of, or an older run rows of, is not forgotten.
  *-------------------------------------------------------------------------
@@ -17,8 +18,15 @@
 #include "exec/timed.h"
 #include "utils/memutils.h"
 
-/* So many groups have lost all their rows, and half of those that there are, before one looks whether they are still so */
+/*
+ * So many groups have lost all their rows, and half of those that there are, before one looks whether they are still so; few
+ * where tests look at that
+ */
+#ifdef SC_DEBUG
+#define MANY_EMPTIED	100
+#else
 #define MANY_EMPTIED	10000
+#endif
 
 /* The one group of a query, or of a grouping set, without keys and windows is. */
 bool
@@ -93,7 +101,7 @@ sc_bucket_leave_out_gone(ScEngine *engine, ScBucket *bucket)
 	}
 }
 
-/* All groups but those that are nothing go into another bucket, which is written whole. */
+/* All groups but those that are nothing go into another bucket, which is written whole: there must be one. */
 static void
 renew_bucket(ScEngine *engine, ScPane *pane)
 {
@@ -125,7 +133,9 @@ sc_gone_reclaim(ScEngine *engine)
 		bucket->nemptied = 0;
 		for (uint32 g = 0; g < bucket->ngroups; g++)
 			n += sc_group_is_nothing(engine, sc_bucket_group(engine, bucket, g));
-		if (n > bucket->ngroups / 2)
+		if (n == bucket->ngroups)
+			sc_pane_begin_anew(engine, i);
+		else if (n > bucket->ngroups / 2)
 			renew_bucket(engine, engine->panes[i]);
 	}
 }

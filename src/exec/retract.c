@@ -66,7 +66,7 @@ sc_retract_fail(ScEngine *engine)
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("a row was changed or deleted that the query has not counted"),
 			 errdetail("It came before the query was created, or into the table without being logged, or something by which the query judges rows has changed since."),
-			 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
+			 errhint("Call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there.")));
 }
 
 /* ---------------------------------------------------------------------
@@ -288,15 +288,17 @@ empty_groups(ScEngine *engine, ScPane *pane)
 	sc_bucket_account(engine, bucket);
 }
 
-/* The pane begins anew, if it was written as one that was closed before it. */
-static void
-begin_anew(ScEngine *engine, int i)
+/* The i-th pane begins anew, if it was written as one that was closed before it.  The next row looks for its pane. */
+void
+sc_pane_begin_anew(ScEngine *engine, int i)
 {
 	int64		key = engine->panes[i]->key;
 	bool		emitted = engine->panes[i]->emitted;
 
 	sc_panes_close(engine, i, 1);
 	sc_pane_open(engine, key)->emitted = emitted;
+	engine->current = NULL;
+	engine->span = (ScPaneSpan) SC_NO_PANE;
 }
 
 void
@@ -319,7 +321,7 @@ sc_engine_truncate(ScEngine *engine)
 		{
 			if (engine->options.emit == SC_EMIT_UPDATE || pane->emitted)
 				sc_emit_nothing(engine, pane);
-			begin_anew(engine, i);
+			sc_pane_begin_anew(engine, i);
 		}
 	}
 	engine->current = NULL;

@@ -18,7 +18,6 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
-#include "base/settings.h"
 #include "query/query_internal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -261,10 +260,6 @@ sc_check_changes(ScAnalysis *an)
 
 	if (!an->stream->applies)
 		return;
-	/* until what they do has been tested as long as the rest */
-	if (!SC_APPLY_CHANGES)
-		refuse(an, sc_from_item_location(an, 0), "a continuous query",
-			   "It isn't built yet: use changes => 'ignore' in stream_ckpt.attach_stream().");
 	check_kind(an);
 	(void) source_walker((Node *) an->quals, an);
 	if (an->window_call != NULL)

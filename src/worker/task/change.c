@@ -137,8 +137,8 @@ sc_task_run_broken(ScTaskQuery *query, const ScWireBroken *broken)
 			 errdetail("The WAL doesn't say which rows it had, so the query would keep what it has counted of them.") :
 			 errdetail("The WAL doesn't say what the row was, so the query would keep what it has counted of it."),
 			 broken->reason == SC_BROKEN_PARTITION ?
-			 errhint("Drop the query with stream_ckpt.drop_query(), and create it again; DELETE is counted.") :
-			 errhint("Use ALTER TABLE ... REPLICA IDENTITY FULL; then drop the query with stream_ckpt.drop_query(), and create it again.")));
+			 errhint("Call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there. DELETE is counted.") :
+			 errhint("Use ALTER TABLE ... REPLICA IDENTITY FULL; then call stream_ckpt.rebuild_query(query).")));
 }
 
 MinimalTuple

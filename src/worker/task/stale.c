@@ -315,7 +315,7 @@ refuse_replaced(const ScTaskQuery *query)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the definition of \"%s\" was replaced, and changes of its stream are applied",
 					get_rel_name(query->query->relid)),
-			 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
+			 errhint("Call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there.")));
 }
 
 void
