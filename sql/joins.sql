@@ -92,6 +92,11 @@ SELECT stream_ckpt.create_query('own_items', $$
     n AS (WITH b AS (SELECT * FROM c), d AS (SELECT * FROM b WHERE id IN (SELECT id FROM c)), c AS (SELECT id, 'inner ' || region AS region FROM customers)
       SELECT w.window_start, c.region, d.region AS other, count(*) AS n FROM orders o JOIN c ON c.id = o.customer JOIN d ON d.id = o.customer, stream_ckpt.tumble(o.at, '1 minute') w GROUP BY 1, 2, 3)
   SELECT window_start, max(region) AS inner, max(other) AS outer, max(n) AS most FROM n GROUP BY 1 $$);
+SELECT stream_ckpt.create_query('recursive_items', $$
+  WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2),
+    g AS (WITH n AS (SELECT max(i) OVER () AS most, i FROM n WHERE i <= (SELECT count(*) FROM n))
+      SELECT w.window_start, n.i, n.most, count(*) AS n FROM orders o JOIN n ON n.i = o.customer, stream_ckpt.tumble(o.at, '1 minute') w GROUP BY 1, 2, 3)
+  SELECT window_start, max(i) AS i, max(most) AS most, sum(n) AS n FROM g GROUP BY 1 $$);
 -- a subquery that CASE and FILTER decide about: others would find two rows
 SELECT stream_ckpt.create_query('decided', $$
   SELECT w.window_start, CASE WHEN o.item = 'cup' THEN (SELECT region FROM customers c WHERE c.id = o.customer OR o.item <> 'cup') ELSE 'none' END AS region,
@@ -126,6 +131,7 @@ SELECT * FROM keyed ORDER BY 1, 2;
 SELECT * FROM adopted ORDER BY 1;
 SELECT * FROM shadowed ORDER BY 1;
 SELECT * FROM own_items ORDER BY 1;
+SELECT * FROM recursive_items ORDER BY 1;
 SELECT * FROM decided ORDER BY 1, 2;
 SELECT query, rows_in, late_rows, null_event_times FROM stream_ckpt.queries WHERE stream = 'orders'::regclass ORDER BY query::text;
 

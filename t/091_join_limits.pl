@@ -70,6 +70,15 @@ checkpoint_all($node);
 cmp_ok((memory_of($task)->{VmHWM} - $before) / 1024, '<', 120, 'its groups do not wait in memory for the row to end');
 is(counter($node, 'large', 'status'), 'running', 'and it runs');
 
+# nor do rows of the result, which are as many
+create('looked_up_all', "SELECT b.id, repeat('x', 600) AS x FROM o JOIN b USING (k) WHERE o.v = 2");
+wait_running($node);
+sql("INSERT INTO o (at, k, v) VALUES ('2024-01-01 06:00 UTC', 5, 2)");
+sync_pipelines($node);
+is(sql('SELECT count(*), count(DISTINCT id), min(length(x)) FROM looked_up_all'), '250000|250000|600', 'all rows of the result are there');
+cmp_ok((memory_of($task)->{VmHWM} - $before) / 1024, '<', 120, 'and they do not wait in memory');
+sql(q(SELECT stream_ckpt.drop_query('looked_up_all')));
+
 # of windows that share rows all is in memory: the query fails before it takes more
 create('hopping', "SELECT w.window_start, w.window_end, b.id, max(repeat('x', 500) || b.name) AS m FROM o JOIN b USING (k), stream_ckpt.hop(at, '1 minute', '3 minutes') w GROUP BY 1, 2, 3");
 wait_running($node);

@@ -146,6 +146,7 @@ adopt_walker(Node *node, Adoption *adoption)
 typedef struct Count
 {
 	const char *name;
+	Node	   *within;			/* the item's own query: what is there doesn't count */
 	int			depth;
 	int			references;
 } Count;
@@ -155,7 +156,7 @@ count_walker(Node *node, Count *count)
 {
 	RangeTblEntry *rte = (RangeTblEntry *) node;
 
-	if (node == NULL)
+	if (node == NULL || node == count->within)
 		return false;
 	if (IsA(node, Query))
 	{
@@ -180,18 +181,20 @@ count_references(Query *query)
 	foreach(lc, query->cteList)
 	{
 		CommonTableExpr *cte = lfirst_node(CommonTableExpr, lc);
-		Count		count = {.name = cte->ctename};
+		Count		count = {.name = cte->ctename,.within = cte->ctequery};
 
 		(void) query_tree_walker(query, count_walker, &count, QTW_EXAMINE_RTES_BEFORE);
 		cte->cterefcount = count.references;
 	}
 }
 
-/* Drops items that nothing reads, until there are none. */
+/* Drops items that nothing reads, until there are none.  It stays recursive if one of the others is. */
 static void
 drop_unread(Query *query)
 {
 	int			before;
+	bool		recursive = false;
+	ListCell   *lc_left;
 
 	do
 	{
@@ -205,6 +208,9 @@ drop_unread(Query *query)
 				query->cteList = foreach_delete_current(query->cteList, lc);
 		}
 	} while (list_length(query->cteList) < before);
+	foreach(lc_left, query->cteList)
+		recursive |= lfirst_node(CommonTableExpr, lc_left)->cterecursive;
+	query->hasRecursive &= recursive;
 }
 
 void
