@@ -78,6 +78,14 @@ all_ok('a column that nobody reads');
 is(counter($node, 'by_k', 'result_rows'), $result_rows, 'is no work');
 sql('UPDATE o SET part = 1 - part WHERE id BETWEEN 40 AND 60');
 all_ok('moves between partitions');
+
+# values that are out of line, and stay there: the WAL has them in the old row only
+sql(q(ALTER TABLE o ALTER note SET STORAGE EXTERNAL), q(UPDATE o SET note = (SELECT string_agg(md5(o.id::text || j), '') FROM generate_series(1, 200) j) WHERE id % 10 < 3));
+all_ok('large values');
+sql('UPDATE o SET v = v + 1 WHERE id % 10 = 1', 'UPDATE o SET part = 1 - part, k = k + 1 WHERE id % 20 = 2');
+all_ok('beside large values');
+sql(q(UPDATE o SET note = 'small' WHERE id % 20 = 1), 'DELETE FROM o WHERE id % 20 = 10');
+all_ok('large values go');
 sql('DELETE FROM o WHERE id % 9 = 0', 'DELETE FROM o WHERE k = 2');
 all_ok('DELETE, of a group too');
 sql("INSERT INTO o (id, part, customer, ts, k, v, amount, price, note) $rows(1, 100) i ON CONFLICT (id, part) DO UPDATE SET v = o.v + excluded.v");

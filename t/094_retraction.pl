@@ -47,6 +47,7 @@ my %queries = (
 	mixed => [ "$list, k, s, count(*) AS n, max(v), bool_or(v > 40) FILTER (WHERE k > 1) AS b, sum(v) FILTER (WHERE s <> 'b') AS f FROM t, $tumble WHERE v <> 13 GROUP BY $list, k, s", 'update' ],
 	without_keys => [ "$list, count(*) AS n, sum(v), max(a) FROM t, $tumble GROUP BY $list", 'close' ],
 	late => [ "$list, k, count(*) AS n, max(v) FROM t, $tumble GROUP BY $list, k HAVING count(*) % 3 <> 1", 'close', "allowed_lateness => '10 minutes'" ],
+	different => [ "DISTINCT k, s FROM t WHERE v > 12", 'update' ],
 	status => [ "s, count(*) AS n, sum(a), max(v) FROM t GROUP BY s", 'update' ],
 	numbers => [ "n, count(*) AS c, sum(a) FROM t GROUP BY n", 'update' ],
 	single => [ "id, v, count(*) AS n FROM t GROUP BY id, v", 'update' ],
@@ -118,6 +119,18 @@ sub step
 	return "SAVEPOINT a; DELETE FROM t WHERE $some; ROLLBACK TO a; UPDATE t SET v = v + 3 WHERE $some";
 }
 
+# A process dies, if it is there, and nobody waits for the next one.
+sub strike
+{
+	my $which = pick(qw(task coordinator reader));
+	my $pid = try_psql($node, $which eq 'task' ? 'SELECT pid FROM stream_ckpt.tasks ORDER BY random() LIMIT 1' : "SELECT ${which}_pid FROM stream_ckpt.pipelines LIMIT 1", '-At') // '';
+
+	return unless $pid =~ /^(\d+)$/m;
+	diag "struck: $which" if $ENV{SHOW_STRIKES};
+	kill 'TERM', $1;
+	return;
+}
+
 # Queries that begin with the rows that are there, while these change and processes die: like those without windows, by other names.
 sub create_with_history
 {
@@ -150,6 +163,7 @@ for my $round (1 .. $rounds)
 
 		# the clock moves behind the transaction
 		sql("BEGIN; SELECT setseed(" . rand() . ");\n$sql;\nCOMMIT; $tick");
+		strike() if pick(1 .. 8) == 1;
 		if (pick(1 .. 4) == 1)
 		{
 			# a row that stays, and moves the watermark
