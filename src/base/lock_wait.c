@@ -12,18 +12,16 @@
 #include "storage/proc.h"
 
 /*
- * Who waits for this very lock stays so while its partition of the lock table is locked.  Others come and go, but what
- * they point to is an entry of the lock table at all times, if not always the one that they waited for.
+ * Does anybody wait for the lock with this tag, in this mode?  Who waits for this very lock stays so while its partition of
+ * the lock table is locked.  Others come and go, but what they point to is an entry of the lock table at all times, if not
+ * always the one that they waited for.
  */
-bool
-sc_lock_is_waited_for(Oid relid)
+static bool
+is_waited_for(LOCKTAG tag, LOCKMODE mode)
 {
-	LOCKTAG		tag;
-	LWLock	   *partition;
+	LWLock	   *partition = LockHashPartitionLock(LockTagHashCode(&tag));
 	bool		found = false;
 
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	partition = LockHashPartitionLock(LockTagHashCode(&tag));
 	LWLockAcquire(partition, LW_SHARED);
 	for (uint32 i = 0; i < ProcGlobal->allProcCount && !found; i++)
 	{
@@ -31,8 +29,28 @@ sc_lock_is_waited_for(Oid relid)
 		const LOCK *lock = *(LOCK *const volatile *) &proc->waitLock;
 
 		found = lock != NULL && memcmp(&lock->tag, &tag, sizeof(LOCKTAG)) == 0 &&
-			proc->waitLockMode == AccessExclusiveLock;
+			proc->waitLockMode == mode;
 	}
 	LWLockRelease(partition);
 	return found;
+}
+
+bool
+sc_lock_is_waited_for(Oid relid)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	return is_waited_for(tag, AccessExclusiveLock);
+}
+
+bool
+sc_end_is_waited_for(void)
+{
+	VirtualTransactionId vxid;
+	LOCKTAG		tag;
+
+	GET_VXID_FROM_PGPROC(vxid, *MyProc);
+	SET_LOCKTAG_VIRTUALTRANSACTION(tag, vxid);
+	return is_waited_for(tag, ShareLock);
 }

@@ -12,4 +12,7 @@
  */
 extern bool sc_lock_is_waited_for(Oid relid);
 
+/* Does a session wait until this process's transaction has ended?  Likewise. */
+extern bool sc_end_is_waited_for(void);
+
 #endif							/* SC_BASE_LOCK_WAIT_H */

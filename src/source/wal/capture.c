@@ -129,6 +129,16 @@ sc_capture_tasks_of_all(void)
 }
 
 bool
+sc_capture_max_ahead(Oid relid, int64 *max_ahead)
+{
+	const ScCapture *capture = hash_search(captures, &relid, HASH_FIND, NULL);
+
+	if (capture)
+		*max_ahead = capture->max_ahead;
+	return capture != NULL;
+}
+
+bool
 sc_capture_alter(Oid relid, int64 max_ahead)
 {
 	ScCapture  *capture = hash_search(captures, &relid, HASH_FIND, NULL);

@@ -69,6 +69,8 @@ extern uint32 sc_capture_tasks_of_all(void);
 
 /* A stream's max_ahead from the next transaction on; false where it isn't captured. */
 extern bool sc_capture_alter(Oid relid, int64 max_ahead);
+/* The same as of the next transaction. */
+extern bool sc_capture_max_ahead(Oid relid, int64 *max_ahead);
 extern bool sc_capture_has(Oid relid);
 
 /*

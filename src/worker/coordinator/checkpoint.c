@@ -183,6 +183,13 @@ leave_behind(ScStore *store, const ScPendingCheckpoint *pending)
 	}
 }
 
+/* A query that is new gives way, or waits, for its stream's locks however often that takes. */
+static bool
+is_patient(const ScProgress *progress, const ScFailure *failure)
+{
+	return progress->is_new && failure->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
 /* Notes why the query isn't in this checkpoint, and decides what is next. */
 static void
 note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_part)
@@ -191,7 +198,7 @@ note_failure(ScCollectedQuery *collected, const ScFailure *failure, bool keep_pa
 	int			failures = progress->failures + 1;
 	bool		can_wait = keep_part &&
 		sc_part_bytes(collected->part) < MAX_WAITING_BYTES(sc_checkpoint_memory);
-	ScOutcome	outcome = sc_query_decide(failure, failures, collected->blamed, can_wait);
+	ScOutcome	outcome = sc_query_decide(failure, is_patient(progress, failure) ? 1 : failures, collected->blamed, can_wait);
 	bool		noted = sc_failure_set(collected->query_id, sc_outcome_status(outcome),
 											 failures, failure);
 

@@ -20,6 +20,7 @@
 #include "worker/coordinator/collect.h"
 #include "worker/coordinator/idle.h"
 #include "worker/coordinator/reports.h"
+#include "worker/frame/backfill.h"
 #include "worker/frame/loop.h"
 #include "worker/frame/shared.h"
 
@@ -188,6 +189,7 @@ lose(ScPendingCheckpoint *pending, ScCollectedQuery *query, ScFailure *failure)
 	if (failure->hint == NULL)
 		failure->hint = "What a checkpoint has of the query did not fit into a temporary file: make room on the disk, or increase \"temp_file_limit\" or \"stream_ckpt.checkpoint_memory\".";
 	empty_part(pending, query);
+	sc_backfill_remove(sc_my_pipeline, query->query_id);
 	forget_why(query);
 	keep_why(query, failure);
 	query->by_writer = false;
@@ -232,6 +234,8 @@ take_failure(ScPendingCheckpoint *pending, ScCollectedQuery *query, const char *
 	MemoryContext old;
 
 	empty_part(pending, query);
+	/* its history may be read for nobody from now on */
+	sc_backfill_remove(sc_my_pipeline, query->query_id);
 	if (query->failure)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);

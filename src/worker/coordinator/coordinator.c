@@ -300,7 +300,7 @@ add_new_queries(List *offsets, XLogRecPtr start)
 		offset->options = sc_stream_by_relid(query->stream_relid, false)->options;
 		sc_event_time_init(&offset->time);
 		offset->apart = offset->history = true;
-		sc_backfill_add(sc_my_pipeline, query->query_id);
+		sc_backfill_add(sc_my_pipeline, query->query_id, query->stream_relid);
 		sc_my_pipeline->history.relid = query->stream_relid;
 		sc_my_pipeline->history.phase = SC_HISTORY_WAITING;
 		offsets = lappend(offsets, offset);
@@ -456,6 +456,7 @@ read_catalog_again(void)
 		sc_idle_load(pipeline->pipeline_id);
 		rescale = wants_rescale(pipeline);
 		lacks_new = sc_progress_lacks_new(pipeline->pipeline_id);
+		sc_progress_give_up_histories();
 		history_void = is_reading_history() && sc_progress_history_is_for_nobody();
 	}
 	sc_commit_transaction();

@@ -11,10 +11,25 @@
 
 #include "base/backoff.h"
 #include "base/debug.h"
+#include "catalog/pg_inherits.h"
 #include "model/catalog.h"
 #include "storage/lmgr.h"
 #include "worker/coordinator/progress.h"
 #include "worker/frame/loop.h"
+
+/* The partitions, or whatever inherits, whose rows a query that is new begins with. */
+static bool
+gets_parts(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			return false;
+	}
+	return true;
+}
 
 /* Could the query be loaded, or its part be written, as far as its own relations go?  Takes the locks. */
 static bool
@@ -27,8 +42,10 @@ gets_locks(const ScProgress *entry)
 	/* what it was that failed */
 	if (entry->life.is_void)
 		return ConditionalLockRelationOid(query->relid, RowExclusiveLock);
-	return ConditionalLockRelationOid(query->definition, AccessShareLock) &&
-		ConditionalLockRelationOid(query->stream_relid, AccessShareLock);
+	if (!ConditionalLockRelationOid(query->definition, AccessShareLock) ||
+		!ConditionalLockRelationOid(query->stream_relid, AccessShareLock))
+		return false;
+	return !entry->is_new || gets_parts(query->stream_relid);
 }
 
 bool

@@ -12,6 +12,8 @@
 #include "ckpt/pipeline_state.h"
 #include "utils/memutils.h"
 #include "worker/coordinator/progress.h"
+#include "worker/frame/backfill.h"
+#include "worker/frame/loop.h"
 #include "worker/frame/strikes.h"
 
 #define RESUME_MS	60000
@@ -369,6 +371,24 @@ sc_progress_has_history(void)
 			return true;
 	}
 	return false;
+}
+
+void
+sc_progress_give_up_histories(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		const ScProgress *entry = lfirst(lc);
+		const ScQuery *query;
+
+		if (!has_history(entry))
+			continue;
+		query = sc_query_by_id(entry->query_id, true);
+		if (!query || query->paused)
+			sc_backfill_remove(sc_my_pipeline, entry->query_id);
+	}
 }
 
 /* False too if no history is on its way. */

@@ -116,6 +116,9 @@ extern bool sc_progress_lacks_new(int32 pipeline_id);
 extern bool sc_progress_has_history(void);
 extern bool sc_progress_history_is_for_nobody(void);
 
+/* Lets the reader know which of them aren't wanted any more, as the catalogs say.  Needs a transaction. */
+extern void sc_progress_give_up_histories(void);
+
 /* Does a query need a new attempt as soon as may be (sc_query_wants_attempt)? */
 extern bool sc_progress_wants_attempt(void);
 

@@ -23,13 +23,16 @@ sc_backfill_clear(ScPipelineShared *pipeline)
 }
 
 void
-sc_backfill_add(ScPipelineShared *pipeline, int64 query_id)
+sc_backfill_add(ScPipelineShared *pipeline, int64 query_id, Oid stream_relid)
 {
 	ScHistoryShared *history = &pipeline->history;
 
 	SpinLockAcquire(&pipeline->mutex);
 	if (history->nqueries < SC_HISTORY_QUERIES)
+	{
+		history->streams[history->nqueries] = stream_relid;
 		history->queries[history->nqueries++] = query_id;
+	}
 	SpinLockRelease(&pipeline->mutex);
 }
 
@@ -45,6 +48,21 @@ sc_backfill_remove(ScPipelineShared *pipeline, int64 query_id)
 			history->queries[i] = 0;
 	}
 	SpinLockRelease(&pipeline->mutex);
+}
+
+bool
+sc_backfill_is_for_nobody(ScPipelineShared *pipeline, Oid stream_relid)
+{
+	const ScHistoryShared *history = &pipeline->history;
+	bool		result;
+
+	SpinLockAcquire(&pipeline->mutex);
+	/* of very many nobody knows all */
+	result = history->nqueries < SC_HISTORY_QUERIES;
+	for (int i = 0; i < history->nqueries && result; i++)
+		result = history->queries[i] == 0 || history->streams[i] != stream_relid;
+	SpinLockRelease(&pipeline->mutex);
+	return result;
 }
 
 /* Is it in this attempt?  One of very many may be said to be though it isn't. */

@@ -26,7 +26,10 @@ extern ScBackfill sc_backfill_progress(int32 pipeline_id, int64 query_id, Oid st
 
 /* The coordinator notes for which queries an attempt reads. */
 extern void sc_backfill_clear(ScPipelineShared *pipeline);
-extern void sc_backfill_add(ScPipelineShared *pipeline, int64 query_id);
+extern void sc_backfill_add(ScPipelineShared *pipeline, int64 query_id, Oid stream_relid);
 extern void sc_backfill_remove(ScPipelineShared *pipeline, int64 query_id);
+
+/* Is no query left that the history of this stream is read for?  For the reader. */
+extern bool sc_backfill_is_for_nobody(ScPipelineShared *pipeline, Oid stream_relid);
 
 #endif							/* SC_WORKER_FRAME_BACKFILL_H */

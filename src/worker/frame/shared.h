@@ -59,9 +59,10 @@ typedef enum ScHistoryPhase
  */
 typedef struct ScHistoryShared
 {
-	/* guarded by the mutex; the coordinator's: for the views */
+	/* guarded by the mutex; the coordinator's: for the reader, and the views */
 	int			nqueries;
 	int64		queries[SC_HISTORY_QUERIES];	/* whose history it is; 0: no longer */
+	Oid			streams[SC_HISTORY_QUERIES];	/* of each of them */
 
 	ScHistoryPhase phase;
 	Oid			relid;			/* the stream */

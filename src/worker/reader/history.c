@@ -26,14 +26,12 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "base/by_id.h"
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/debug.h"
-#include "base/lock_wait.h"
 #include "base/settings.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_class.h"
@@ -42,15 +40,11 @@
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "model/catalog_write.h"
-#include "partitioning/partdesc.h"
-#include "pgstat.h"
 #include "source/wal/capture.h"
 #include "source/wal/row.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
-#include "storage/procarray.h"
-#include "storage/standby.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -58,27 +52,15 @@
 #include "utils/timestamp.h"
 #include "worker/frame/loop.h"
 #include "worker/reader/history.h"
+#include "worker/reader/history_internal.h"
 
-#define LOOK_ROWS		1024	/* between looks at the time */
-#define LOCK_TRIES		20		/* to lock a table, */
-#define LOCK_TRY_MS		10		/* each of them followed by so long a wait */
 /* Rows between looks at what the watermark may do; few where tests look at that */
 #ifdef SC_DEBUG
 #define CHUNK_ROWS		50
-#define LOOK_MS			0
 #else
 #define CHUNK_ROWS		65536
-#define LOOK_MS			1000	/* between looks for others who wait for the tables */
 #endif
 #define TIME_STEPS		256		/* behind the last row; each of them closes what windows it passes */
-
-/* The table, or a partition. */
-typedef struct Leaf
-{
-	Relation	relation;
-	AttrNumber	event_time_attno;	/* in it; 0: none */
-	BlockNumber blocks;
-} Leaf;
 
 /* One stream's history: lives in its transaction. */
 typedef struct History
@@ -87,7 +69,7 @@ typedef struct History
 	XLogRecPtr	start;
 	const ScStream *stream;
 	bool		in_order;		/* the watermark moves with the rows */
-	List	   *leaves;			/* Leaf *, in the order in which they are read */
+	List	   *leaves;			/* ScHistoryLeaf *, in the order in which they are read */
 	ScSeen	   *seen;
 	MemoryContext row_context;
 
@@ -100,113 +82,9 @@ typedef struct History
 	int64		rows;
 } History;
 
-/* For sc_history_look(); NIL: no history is being read */
-static List *locked;			/* OIDs of its tables */
-static ScMoment looked_at;
-
-/* ---------------------------------------------------------------------
- * What is visible
- * --------------------------------------------------------------------- */
-
-static void
-wait_once(long timeout_ms)
-{
-	SC_DEBUG_POINT("history_waits");
-	sc_worker_wait(timeout_ms);
-}
-
-/*
- * Returns when whoever has a commit record in the log is visible to later snapshots, but for those that come meanwhile.
- * A record is written, and the commit log changed, under DELAY_CHKPT_START; from then on a transaction is committed, and
- * running as long as it waits for a standby.  Snapshots don't list the newest of those.
- */
-static void
-wait_for_committing(void)
-{
-	int			n;
-	VirtualTransactionId *writing = GetVirtualXIDsDelayingChkpt(&n, DELAY_CHKPT_START);
-	RunningTransactions running;
-	TransactionId *xids;
-
-	while (n > 0 && HaveVirtualXIDsDelayingChkpt(writing, n, DELAY_CHKPT_START))
-		sc_worker_wait(1);
-	running = GetRunningTransactionData();
-	n = running->xcnt;
-	xids = palloc(sizeof(TransactionId) * Max(n, 1));
-	memcpy(xids, running->xids, n * sizeof(TransactionId));
-	LWLockRelease(ProcArrayLock);
-	LWLockRelease(XidGenLock);
-	for (int i = 0; i < n; i++)
-	{
-		if (TransactionIdDidCommit(xids[i]))
-			sc_wait_until_visible(xids[i], wait_once);
-	}
-	pfree(writing);
-	pfree(xids);
-}
-
 /* ---------------------------------------------------------------------
  * Tables
  * --------------------------------------------------------------------- */
-
-/* Not behind somebody who waits for a lock, nor for long: all queries of the pipeline wait with us. */
-static void
-lock_table(Oid relid)
-{
-	for (int i = 0; !ConditionalLockRelationOid(relid, AccessShareLock); i++)
-	{
-		if (i == LOCK_TRIES)
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("could not obtain lock on relation \"%s\" to read its rows", get_rel_name(relid))));
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_TRY_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/* The table's leaves, by the bounds of its partitions: so that those by time are in order. */
-static List *
-leaves_in_order(Oid relid, List *found)
-{
-	Relation	relation = table_open(relid, NoLock);
-
-	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-	{
-		PartitionDesc partitions = RelationGetPartitionDesc(relation, false);
-
-		for (int i = 0; i < partitions->nparts; i++)
-		{
-			/* one that has come since the locks were taken is noticed later */
-			if (list_member_oid(locked, partitions->oids[i]))
-				found = leaves_in_order(partitions->oids[i], found);
-		}
-	}
-	else
-		found = lappend_oid(found, relid);
-	table_close(relation, NoLock);
-	return found;
-}
-
-/* Locks the stream's tables, all of them that there are. */
-static void
-lock_tables(Oid relid)
-{
-	MemoryContext old;
-	ListCell   *lc;
-	List	   *tables;
-
-	lock_table(relid);
-	tables = find_all_inheritors(relid, NoLock, NULL);
-	foreach(lc, tables)
-	{
-		if (lfirst_oid(lc) != relid)
-			lock_table(lfirst_oid(lc));
-	}
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	locked = list_copy(tables);
-	MemoryContextSwitchTo(old);
-}
 
 /* Opens one if its rows are decoded, too, as the stream's; sends its layout. */
 static void
@@ -223,11 +101,11 @@ open_leaf(History *history, Oid relid)
 	layout = sc_capture_layout(relation, history->batch);
 	for (int i = 0; i < layout->nstreams; i++)
 	{
-		Leaf	   *leaf;
+		ScHistoryLeaf *leaf;
 
 		if (layout->streams[i].capture->relid != history->stream->relid)
 			continue;
-		leaf = palloc0(sizeof(Leaf));
+		leaf = palloc0(sizeof(ScHistoryLeaf));
 		leaf->relation = relation;
 		leaf->event_time_attno = layout->streams[i].event_time_attno;
 		leaf->blocks = RelationGetNumberOfBlocks(relation);
@@ -252,7 +130,7 @@ begin(History *history, Oid relid)
 	StartTransactionCommand();
 	XactIsoLevel = XACT_REPEATABLE_READ;
 	XactReadOnly = true;
-	lock_tables(relid);
+	sc_history_lock(relid);
 	if (!sc_stream_lock_conditional(relid, ShareLock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -266,13 +144,13 @@ begin(History *history, Oid relid)
 	SC_DEBUG_POINT("history_after_snapshot");
 	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 	{
-		if (!list_member_oid(locked, lfirst_oid(lc)))
+		if (!sc_history_has_locked(lfirst_oid(lc)))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("table \"%s\" has become a part of the stream just now", get_rel_name(lfirst_oid(lc)))));
 	}
 	sc_capture_add(relid, history->stream->event_time_attno, history->stream->options.max_ahead, history->stream->applies);
-	foreach(lc, leaves_in_order(relid, NIL))
+	foreach(lc, sc_history_leaves(relid, NIL))
 		open_leaf(history, lfirst_oid(lc));
 	history->row_context = AllocSetContextCreate(CurrentMemoryContext, "stream_ckpt rows of a history",
 												 ALLOCSET_DEFAULT_SIZES);
@@ -285,72 +163,21 @@ end(History *history)
 
 	Assert(!(MyProc->statusFlags & PROC_IN_LOGICAL_DECODING));
 	foreach(lc, history->leaves)
-		table_close(((Leaf *) lfirst(lc))->relation, NoLock);
+		table_close(((ScHistoryLeaf *) lfirst(lc))->relation, NoLock);
 	PopActiveSnapshot();
 	Assert(!TransactionIdIsValid(GetTopTransactionIdIfAny()));
 	CommitTransactionCommand();
 }
 
 /* ---------------------------------------------------------------------
- * Progress, and others
+ * Passes
  * --------------------------------------------------------------------- */
-
-static void
-forget_locked(void)
-{
-	list_free(locked);
-	locked = NIL;
-}
-
-void
-sc_history_look(void)
-{
-	ListCell   *lc;
-
-	if (locked == NIL || !sc_moment_is_past(looked_at, LOOK_MS))
-		return;
-	looked_at = sc_moment_now();
-	foreach(lc, locked)
-	{
-		if (!sc_lock_is_waited_for(lfirst_oid(lc)))
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("reading the rows of \"%s\" gave way to a command that waits for its lock",
-						get_rel_name(lfirst_oid(lc))),
-				 errhint("It begins anew by itself.")));
-	}
-}
-
-/* In the middle of a pass, which has read so many rows, the last of them in this slot. */
-static void
-look(int64 rows, const TupleTableSlot *slot, BlockNumber blocks_before)
-{
-	if (rows % LOOK_ROWS != 0)
-		return;
-	CHECK_FOR_INTERRUPTS();
-	sc_my_pipeline->history.rows = rows;
-	sc_my_pipeline->history.blocks_done = (int64) blocks_before + ItemPointerGetBlockNumberNoCheck(&slot->tts_tid);
-	SC_DEBUG_POINT("history_in_scan");
-	sc_history_look();
-}
 
 static void
 set_phase(ScHistoryPhase phase)
 {
 	sc_my_pipeline->history.phase = phase;
 	ConditionVariableBroadcast(&sc_my_pipeline->cv);
-}
-
-/* ---------------------------------------------------------------------
- * Passes
- * --------------------------------------------------------------------- */
-
-/* Not from where others are in it: both passes read the same rows in the same order. */
-static TableScanDesc
-begin_scan(const Leaf *leaf)
-{
-	return table_beginscan_strat(leaf->relation, GetActiveSnapshot(), 0, NULL, true, false);
 }
 
 static int64 *
@@ -382,26 +209,25 @@ note_times(History *history)
 	history->minima = palloc(history->maxminima * sizeof(int64));
 	foreach(lc, history->leaves)
 	{
-		Leaf	   *leaf = lfirst(lc);
-		TableScanDesc scan = begin_scan(leaf);
-		TupleTableSlot *slot = table_slot_create(leaf->relation, NULL);
+		ScHistoryLeaf *leaf = lfirst(lc);
+		ScHistoryPass pass;
 
-		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		sc_history_begin_pass(&pass, leaf, blocks);
+		while (sc_history_next_row(&pass))
 		{
 			int64	   *minimum = minimum_of_chunk(history, rows++);
 			bool		isnull = true;
 			Datum		value = leaf->event_time_attno == 0 ? (Datum) 0 :
-				slot_getattr(slot, leaf->event_time_attno, &isnull);
+				slot_getattr(pass.slot, leaf->event_time_attno, &isnull);
 
 			if (!isnull && !TIMESTAMP_NOT_FINITE(DatumGetTimestamp(value)))
 			{
 				*minimum = Min(*minimum, DatumGetTimestamp(value));
 				sc_transaction_time_add(&history->time, limit, max_ahead, DatumGetTimestamp(value));
 			}
-			look(rows, slot, blocks);
+			sc_history_note_rows(rows, pass.slot, blocks);
 		}
-		table_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
+		sc_history_end_pass(&pass);
 		blocks += leaf->blocks;
 	}
 	sc_transaction_time_end(&history->time);
@@ -479,29 +305,28 @@ end_chunk(History *history)
 
 /* The rows of one leaf, behind so many blocks of others.  The row's columns that it is older than come with it. */
 static void
-send_leaf(History *history, Leaf *leaf, BlockNumber blocks)
+send_leaf(History *history, ScHistoryLeaf *leaf, BlockNumber blocks)
 {
-	TableScanDesc scan = begin_scan(leaf);
-	TupleTableSlot *slot = table_slot_create(leaf->relation, NULL);
+	ScHistoryPass pass;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	sc_history_begin_pass(&pass, leaf, blocks);
+	while (sc_history_next_row(&pass))
 	{
 		bool		copied;
 		HeapTuple	tuple;
 		ScLayout   *layout;
 
 		end_chunk(history);
-		tuple = ExecFetchSlotHeapTuple(slot, false, &copied);
+		tuple = ExecFetchSlotHeapTuple(pass.slot, false, &copied);
 		layout = sc_capture_layout(leaf->relation, history->batch);
 		for (int i = 0; i < layout->nstreams; i++)
 			sc_capture_touch(layout->streams[i].capture, history->seen->seen_at);
 		sc_row_write(history->batch, layout, RelationGetDescr(leaf->relation), tuple, history->row_context);
 		if (copied)
 			heap_freetuple(tuple);
-		look(++history->rows, slot, blocks);
+		sc_history_note_rows(++history->rows, pass.slot, blocks);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	sc_history_end_pass(&pass);
 }
 
 /* Behind the last row: the time that is left, in steps, each of which closes some windows. */
@@ -543,7 +368,7 @@ send_rows(History *history)
 	foreach(lc, history->leaves)
 	{
 		send_leaf(history, lfirst(lc), blocks);
-		blocks += ((Leaf *) lfirst(lc))->blocks;
+		blocks += ((ScHistoryLeaf *) lfirst(lc))->blocks;
 	}
 	send_rest(history);
 }
@@ -586,7 +411,7 @@ note_size(const History *history)
 	ListCell   *lc;
 
 	foreach(lc, history->leaves)
-		blocks += ((const Leaf *) lfirst(lc))->blocks;
+		blocks += ((const ScHistoryLeaf *) lfirst(lc))->blocks;
 	sc_my_pipeline->history.blocks = blocks;
 	sc_my_pipeline->history.blocks_done = 0;
 	sc_my_pipeline->history.rows = 0;
@@ -600,7 +425,6 @@ read_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 	int64		oldest;
 
 	sc_transaction_time_init(&history.time);
-	looked_at = sc_moment_now();
 	begin(&history, relid);
 	history.in_order = in_order && history.stream->event_time_attno != 0;
 	sc_my_pipeline->history.two_passes = history.in_order;
@@ -615,7 +439,7 @@ read_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 	set_phase(SC_HISTORY_SCANNING);
 	send_rows(&history);
 	SC_DEBUG_POINT("history_after_scan");
-	forget_locked();
+	sc_history_unlocked();
 	oldest = history.nminima > 0 ? history.minima[0] : PG_INT64_MAX;
 	end(&history);
 	sc_capture_reset_touched();
@@ -624,13 +448,15 @@ read_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 
 /*
  * The same; an error is told to the queries of the stream, which fail by it.  Others read on.  A cancel of this process
- * is nobody's.
+ * is nobody's.  The stream's max_ahead is that of the snapshot meanwhile, and then that of where decoding begins again.
  */
 static void
 try_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
+	int64		max_ahead;
+	bool		captured = sc_capture_max_ahead(relid, &max_ahead);
 
 	PG_TRY();
 	{
@@ -644,12 +470,14 @@ try_stream(ScBatch *batch, XLogRecPtr start, Oid relid, bool in_order)
 			PG_RE_THROW();
 		EmitErrorReport();
 		FlushErrorState();
-		forget_locked();
+		sc_history_unlocked();
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
 		sc_capture_reset_touched();
 	}
 	PG_END_TRY();
+	if (captured)
+		(void) sc_capture_alter(relid, max_ahead);
 	if (!error)
 		return;
 	/* what was on its way goes there first, to its end */
@@ -690,7 +518,7 @@ sc_history_read(ScBatch *batch, XLogRecPtr start, const ScOffset *offsets, int n
 	if (streams != NIL)
 	{
 		SC_DEBUG_POINT("history_begins");
-		wait_for_committing();
+		sc_history_wait_for_committing();
 		foreach(lc, streams)
 		{
 			sc_my_pipeline->history.relid = lfirst_oid(lc);

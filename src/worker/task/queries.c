@@ -449,6 +449,15 @@ sc_task_query_drop(int64 query_id)
 	sc_outbox_add(outbox, SC_MESSAGE_FORGET, query_id, 0, NULL, 0, NULL, 0);
 }
 
+/* As the catalogs say now. */
+static bool
+is_paused(int64 query_id)
+{
+	const ScQuery *catalog = sc_query_by_id(query_id, true);
+
+	return catalog != NULL && catalog->paused;
+}
+
 /* Takes no more rows; the next barrier is its last. */
 void
 sc_task_query_pause(int64 query_id, TransactionId xid, XLogRecPtr lsn)
@@ -457,9 +466,10 @@ sc_task_query_pause(int64 query_id, TransactionId xid, XLogRecPtr lsn)
 
 	/*
 	 * A query that was resumed since may read the message again.  One that is paused was resumed in between,
-	 * and paused again, before a barrier came: it goes on from the first place, where its rows end.
+	 * and paused again, before a barrier came: it goes on from the first place, where its rows end.  Of a message
+	 * that is older than the query's history nobody knows whether it was read before: the catalogs say what holds.
 	 */
-	if (!query || query->paused || lsn <= query->offset || sc_task_query_has_seen(query, xid, lsn))
+	if (!query || query->paused || lsn <= query->offset || (sc_task_query_has_seen(query, xid, lsn) && !is_paused(query_id)))
 		return;
 	query->paused = true;
 	query->offset = lsn;

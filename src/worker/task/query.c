@@ -635,19 +635,19 @@ reset_watermark(ScTaskQuery *query)
 	sc_engine_reset(query->engine, event_time);
 }
 
-/* Is the query there, when the message comes?  One that goes on from behind it, or began with its effect, knows of it. */
+/* Is the query there, when the message comes?  One that goes on from behind it knows of it. */
 static bool
 concerns(ScTaskQuery *query, const ScWireControl *control)
 {
 	return control->control.stream_relid == query->definition->stream_relid &&
-		!query->paused && control->end_lsn > query->offset &&
-		!sc_task_query_has_seen(query, control->xid, control->end_lsn);
+		!query->paused && control->end_lsn > query->offset;
 }
 
 void
 sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control)
 {
-	if (!concerns(query, control))
+	/* one that began with a history has the options of that time */
+	if (!concerns(query, control) || sc_task_query_has_seen(query, control->xid, control->end_lsn))
 		return;
 	query->touched = true;
 	query->control = control;
@@ -656,6 +656,7 @@ sc_task_query_alter(ScTaskQuery *query, const ScWireControl *control)
 	query->options = control->control.options;
 }
 
+/* Nothing of it is in a history, whose rows put the watermark where they are: also one before that acts behind it. */
 void
 sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control)
 {
