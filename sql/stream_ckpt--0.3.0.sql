@@ -545,6 +545,10 @@ CREATE FUNCTION stream_ckpt.rebuild_query(query regclass, keep_before timestampt
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_rebuild_query';
 COMMENT ON FUNCTION stream_ckpt.rebuild_query(regclass, timestamptz)
 	IS 'makes a query''s result anew of the rows that its stream holds, as replace_query() with the same definition';
+CREATE FUNCTION stream_ckpt.rebuild_pipeline(name name)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_rebuild_pipeline';
+COMMENT ON FUNCTION stream_ckpt.rebuild_pipeline(name)
+	IS 'rebuild_query() of all queries of a pipeline whose streams hold their rows; a lost pipeline begins anew, and its results stay as they are until they are complete';
 CREATE FUNCTION stream_ckpt.move_query(query regclass, pipeline name)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_move_query';
 COMMENT ON FUNCTION stream_ckpt.move_query(regclass, name)
@@ -728,7 +732,7 @@ SELECT p.name AS pipeline, p.pipeline_id,
 		 WHEN l.slot_name IS NULL THEN 'lost'
 		 ELSE 'starting' END AS status,
 	COALESCE(s.message, CASE WHEN lost.yes THEN 'the pipeline''s replication slot does not exist' END) AS message,
-	COALESCE(s.hint, CASE WHEN lost.yes THEN 'Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.' END) AS hint,
+	COALESCE(s.hint, CASE WHEN lost.yes THEN 'Call stream_ckpt.rebuild_pipeline(name) to make the results of queries over tables anew, or stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.' END) AS hint,
 	s.status_since, p.parallelism, p.checkpoint_interval, p.state_backend,
 	COALESCE(s.attempt, t.attempt) AS attempt, s.failures, s.restart_at,
 	s.coordinator_pid, s.reader_pid,

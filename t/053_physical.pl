@@ -33,7 +33,7 @@ sub stands_lost
 	  $where->safe_psql('postgres',
 		'SELECT message, hint FROM stream_ckpt.pipelines');
 	like($message, qr/replication slot does not exist/, "$test: why");
-	like($hint, qr/Create the queries again.*accept_gap => true/,
+	like($hint, qr/rebuild_pipeline.*accept_gap => true/,
 		"$test: what to do");
 	insert_hour($where, $hours++);
 	my ($ret, $stdout, $stderr) =

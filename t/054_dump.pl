@@ -55,7 +55,7 @@ for my $way (qw(accept_gap create_again))
 			$way,
 			'SELECT status, message, hint FROM stream_ckpt.pipelines'),
 		"lost|the pipeline's replication slot does not exist|"
-		  . 'Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.',
+		  . 'Call stream_ckpt.rebuild_pipeline(name) to make the results of queries over tables anew, or stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.',
 		"$way: status, message, hint");
 	is( $node->safe_psql(
 			$way,

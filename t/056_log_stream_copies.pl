@@ -69,7 +69,7 @@ sub stands_lost
 
 	wait_until($where, q(SELECT status = 'lost' FROM stream_ckpt.pipelines), "$test: lost", $database);
 	is($where->safe_psql($database, 'SELECT message, hint FROM stream_ckpt.pipelines'),
-		q(the pipeline's replication slot does not exist|Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.),
+		q(the pipeline's replication slot does not exist|Call stream_ckpt.rebuild_pipeline(name) to make the results of queries over tables anew, or stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.),
 		"$test: why, and what to do");
 	my ($ret, $stdout, $stderr) = $where->psql($database, q(SELECT stream_ckpt.sync('30 seconds')));
 	like($stderr, qr/pipeline "default" is lost.*accept_gap => true/s, "$test: sync() says so, too");

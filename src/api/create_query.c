@@ -497,7 +497,7 @@ sc_refuse_lost_pipeline(const ScPipeline *pipeline)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pipeline \"%s\" is lost", pipeline->name),
 				 errdetail("%s.", message),
-				 errhint("Drop its queries first, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.")));
+				 errhint("Drop its queries first, or call stream_ckpt.rebuild_pipeline(name) to make their results anew, or stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.")));
 }
 
 /*

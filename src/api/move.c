@@ -54,6 +54,18 @@ refuse_resting(const ScQuery *query)
 			 errhint("Call stream_ckpt.resume_query() first.")));
 }
 
+/* Who takes another's place is in its pipeline. */
+static void
+refuse_replaced(const ScQuery *query)
+{
+	if (query->replaces == 0 && !sc_query_replacement(query->query_id))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("query \"%s\" cannot move while it is being replaced, or replaces another one", get_rel_name(query->relid)),
+			 errhint("Wait until that is done: see stream_ckpt.queries; or drop the replacement.")));
+}
+
 static void
 refuse_parallelism(const ScQuery *query, const ScPipeline *target)
 {
@@ -127,6 +139,7 @@ stream_ckpt_move_query(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 	}
 	refuse_resting(query);
+	refuse_replaced(query);
 	refuse_parallelism(query, target);
 	if (query->target_id != target->pipeline_id)
 		set_target(query, target->pipeline_id);

@@ -49,4 +49,7 @@ extern void sc_refuse_lost_pipeline(const ScPipeline *pipeline);
  */
 extern void sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always);
 
+/* The same with its own definition, options and settings; "keep_before" as in ScQuery. */
+extern void sc_rebuild_query(ScQuery *old, bool has_keep_before, TimestampTz keep_before);
+
 #endif							/* SC_API_NEW_QUERY_H */

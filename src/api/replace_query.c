@@ -352,9 +352,9 @@ sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always)
 
 /* ---------- functions ---------- */
 
-/* The options of the old one; and keep_before, parameter n. */
+/* The options of the old one, and what is kept of its result. */
 static ScNewQuery
-options_of(const ScQuery *old, FunctionCallInfo fcinfo, int n)
+options_of(const ScQuery *old, bool has_keep_before, TimestampTz keep_before)
 {
 	ScNewQuery	query = {0};
 
@@ -365,9 +365,8 @@ options_of(const ScQuery *old, FunctionCallInfo fcinfo, int n)
 	query.keep_late_rows = old->keep_late_rows;
 	query.dead_letter = old->dead_letter;
 	query.parallelism = old->parallelism;
-	query.has_keep_before = !PG_ARGISNULL(n);
-	if (query.has_keep_before)
-		query.keep_before = PG_GETARG_TIMESTAMPTZ(n);
+	query.has_keep_before = has_keep_before;
+	query.keep_before = keep_before;
 	return query;
 }
 
@@ -376,7 +375,7 @@ Datum
 stream_ckpt_replace_query(PG_FUNCTION_ARGS)
 {
 	ScQuery    *old = sc_query_by_relid(DatumGetObjectId(sc_arg(fcinfo, 0, "query")), false);
-	ScNewQuery	query = options_of(old, fcinfo, 2);
+	ScNewQuery	query = options_of(old, !PG_ARGISNULL(2), PG_ARGISNULL(2) ? 0 : PG_GETARG_TIMESTAMPTZ(2));
 
 	sc_refuse_in_worker("replace_query()");
 	query.text = sc_arg_text(fcinfo, 1, "definition");
@@ -384,19 +383,26 @@ stream_ckpt_replace_query(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* rebuild_query(query regclass, keep_before timestamptz): with its own definition, and the settings that it has */
-Datum
-stream_ckpt_rebuild_query(PG_FUNCTION_ARGS)
+void
+sc_rebuild_query(ScQuery *old, bool has_keep_before, TimestampTz keep_before)
 {
-	ScQuery    *old = sc_query_by_relid(DatumGetObjectId(sc_arg(fcinfo, 0, "query")), false);
-	ScNewQuery	query = options_of(old, fcinfo, 1);
+	ScNewQuery	query = options_of(old, has_keep_before, keep_before);
 	ScEnv		env;
 
-	sc_refuse_in_worker("rebuild_query()");
 	sc_check_relation_owner(old->definition);
 	sc_env_enter(&env, old->owner, old->settings);
 	query.text = definition_text(old->definition);
 	sc_env_leave(&env);
 	sc_replace_query(&query, old, old->settings, true);
+}
+
+/* rebuild_query(query regclass, keep_before timestamptz): with its own definition, and the settings that it has */
+Datum
+stream_ckpt_rebuild_query(PG_FUNCTION_ARGS)
+{
+	ScQuery    *old = sc_query_by_relid(DatumGetObjectId(sc_arg(fcinfo, 0, "query")), false);
+
+	sc_refuse_in_worker("rebuild_query()");
+	sc_rebuild_query(old, !PG_ARGISNULL(1), PG_ARGISNULL(1) ? 0 : PG_GETARG_TIMESTAMPTZ(1));
 	PG_RETURN_VOID();
 }

@@ -22,7 +22,7 @@
 #include "source/wal/slot.h"
 #include "worker/frame/start.h"
 
-#define HINT_LOST "Create the queries again, or call stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
+#define HINT_LOST "Call stream_ckpt.rebuild_pipeline(name) to make the results of queries over tables anew, or stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between."
 
 static bool has_foreign_state(int32 pipeline_id);
 static ScStatus check_position(int32 pipeline_id, char **message, char **hint);

@@ -191,7 +191,7 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 			ereport(WARNING,
 					(errmsg("query \"%s\" is lost: rows are missing from its result",
 							get_rel_name(query->relid)),
-					 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or drop the query and create it again.")));
+					 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or stream_ckpt.rebuild_query(query) to make its result anew of its stream's table.")));
 		else if (query->paused)
 			continue;
 		else if (failure && failure->status != SC_FAILURE_WAITING)
