@@ -111,7 +111,6 @@ SELECT stream_ckpt.attach_stream('told', processing_time => true, changes => 'ap
 :create 'SELECT id, v FROM c');
 :create 'SELECT DISTINCT ON (k) k, v FROM c ORDER BY k, ts');
 :create 'SELECT window_start, k, count(*) FROM c, stream_ckpt.session(ts, ''1 minute'') w GROUP BY window_start, window_end, k');
-:create 'SELECT window_start, k, count(*) FROM c, stream_ckpt.hop(ts, ''1 minute'', ''5 minutes'') w GROUP BY window_start, window_end, k');
 :create 'SELECT k, count(*) FROM c GROUP BY k', ttl => '1 hour');
 :create 'SELECT k, sum(twice(v)) FROM c GROUP BY k');
 :create 'SELECT k, product(v) FROM c GROUP BY k');

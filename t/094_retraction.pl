@@ -39,6 +39,9 @@ sub attach_changes
 attach_changes('t');
 my $tumble = "stream_ckpt.tumble(ts, '1 minute') w";
 my $list = 'w.window_start, w.window_end';
+# windows that share panes, and end with a minute
+my $hop = "stream_ckpt.hop(ts, '1 minute', '3 minutes') w";
+my $cumulate = "stream_ckpt.cumulate(ts, '1 minute', '5 minutes') w";
 
 # name => [definition, emit, options]
 my %queries = (
@@ -48,6 +51,16 @@ my %queries = (
 	without_keys => [ "$list, count(*) AS n, sum(v), max(a) FROM t, $tumble GROUP BY $list", 'close' ],
 	late => [ "$list, k, count(*) AS n, max(v) FROM t, $tumble GROUP BY $list, k HAVING count(*) % 3 <> 1", 'close', "allowed_lateness => '10 minutes'" ],
 	different => [ "DISTINCT k, s FROM t WHERE v > 12", 'update' ],
+	hopped => [ "$list, k, count(*) AS n, sum(v), avg(a) FROM t, $hop GROUP BY $list, k", 'close' ],
+	hopped_kept => [ "$list, k, min(v), max(s), count(DISTINCT s) AS d, array_agg(id ORDER BY id) AS ids FROM t, $hop GROUP BY $list, k", 'close' ],
+	hopped_update => [ "$list, k, s, count(*) AS n, sum(v), max(v) FROM t, $hop WHERE v <> 13 GROUP BY $list, k, s HAVING count(*) % 3 <> 1", 'update' ],
+	hopped_late => [ "$list, k, n, count(*) AS c, sum(a), min(a) FROM t, $hop GROUP BY $list, k, n", 'close', "allowed_lateness => '10 minutes'" ],
+	hopped_ranks => [ "$list, k, sum(v), rank() OVER (PARTITION BY w.window_start ORDER BY sum(v) DESC) AS r FROM t, $hop GROUP BY $list, k", 'update' ],
+	hopped_letters => [ "$list, k, 1000 / (v - 30) AS q, count(*) AS n, sum(v) FROM t, $hop GROUP BY $list, k, 1000 / (v - 30)", 'close', "on_error => 'dead_letter'", 'v <> 30' ],
+	cumulated => [ "$list, k, count(*) AS n, sum(v), stddev(a) AS sd FROM t, $cumulate GROUP BY $list, k", 'close' ],
+	cumulated_kept => [ "$list, s, count(*) AS n, max(v), array_agg(v ORDER BY v) AS all FROM t, $cumulate GROUP BY $list, s", 'close' ],
+	cumulated_update => [ "$list, k, count(*) AS n, sum(v), min(v) FROM t, $cumulate GROUP BY $list, k", 'update' ],
+	cumulated_late => [ "$list, k, s, count(*) AS n, max(a), GROUPING(k, s) AS g FROM t, $cumulate GROUP BY $list, ROLLUP (k, s)", 'close', "allowed_lateness => '10 minutes'" ],
 	status => [ "s, count(*) AS n, sum(a), max(v) FROM t GROUP BY s", 'update' ],
 	numbers => [ "n, count(*) AS c, sum(a) FROM t GROUP BY n", 'update' ],
 	single => [ "id, v, count(*) AS n FROM t GROUP BY id, v", 'update' ],
@@ -60,7 +73,9 @@ my %queries = (
 	letters => [ "$list, k, 1000 / (v - 30) AS q, count(*) AS n, max(v) FROM t, $tumble GROUP BY $list, k, 1000 / (v - 30)", 'close', "on_error => 'dead_letter'", 'v <> 30' ],
 	letters_sets => [ "k, s, count(*) AS n, sum(1000 / (v - 30)) AS q, max(v), GROUPING(k, s) AS g FROM t GROUP BY ROLLUP (k, s)", 'update', "on_error => 'dead_letter'", 'v <> 30' ]);
 
-my @together = qw(ranks ranks_late letters_sets);
+# panes that windows share stay in memory
+delete @queries{ grep { /^(hopped|cumulated)/ } keys %queries } if StreamCkpt::drawn($node)->{memory};
+my @together = grep { $queries{$_} } qw(ranks ranks_late hopped_ranks letters_sets);
 my %together = map { $_ => 1 } @together;
 for my $name (sort keys %queries)
 {

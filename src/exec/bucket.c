@@ -325,6 +325,8 @@ put_cell(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 number)
 static void
 clear_states(ScEngine *engine, ScGroup *group)
 {
+	if (engine->retracts)
+		*sc_group_rows(engine, group) = 0;
 	memset(sc_group_states(engine, group), 0, sizeof(Datum) * engine->ntrans);
 	memset(sc_group_state_flags(engine, group), SC_STATE_NULL | SC_STATE_UNSET, engine->ntrans);
 }

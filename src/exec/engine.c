@@ -148,7 +148,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->timed = engine->sessions || options->ttl > 0;
 	engine->retracts = options->retracts;
 	Assert(def->retracts == options->retracts);
-	if (engine->retracts && (engine->timed || engine->shared || def->stateless || def->best != NULL))
+	if (engine->retracts && (engine->timed || def->stateless || def->best != NULL))
 		elog(ERROR, "rows of such a query can't be taken back");
 	engine->greatest_last = engine->greatest_closed = SC_NO_EVENT_TIME;
 	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;
@@ -500,17 +500,20 @@ sc_add_to_groups(ScEngine *engine)
 		add(engine, hash);
 }
 
-/* A row of a pane of several windows that needs more than others. */
+/* A row of a pane of several windows that needs more than others comes, or is taken back. */
 static pg_noinline void
-add_to_special_pane(ScEngine *engine, bool cut)
+add_to_special_pane(ScEngine *engine, bool cut, bool retract)
 {
-	if (engine->some_over && !drop_late_for_some(engine, cut, false))
+	if (engine->some_over && !drop_late_for_some(engine, cut, retract))
 		return;
 	if (!passes_where(engine, engine->quals, cut))
 		return;
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
-	sc_add_to_groups(engine);
+	if (retract)
+		sc_retract_row(engine, sc_keys_load(engine));
+	else
+		sc_add_to_groups(engine);
 }
 
 /* A row of the current window comes, or is taken back.  The current context is the row's. */
@@ -534,7 +537,7 @@ add_row(ScEngine *engine, bool cut, bool retract)
 	{
 		if (engine->is_special)
 		{
-			add_to_special_pane(engine, cut);
+			add_to_special_pane(engine, cut, retract);
 			return;
 		}
 	}

@@ -3,8 +3,9 @@
  *	  Groups of one bucket counted into another's, which stay as they are (combine.c: those that go).
  *
  * What is merged comes behind what is there: kept inputs follow each other in that order, and of equal values a min
- * or max keeps the one that it would have kept.  Groups of the bucket that is merged into are never written, and
- * their keys are in its memory.
+ * or max keeps the one that it would have kept.  If rows can be taken back a group has the rows of all that were merged,
+ * and none if they have none: then it is none for the result (gone.c).  Groups of the bucket that is merged into are
+ * never written, and their keys are in its memory.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,6 +33,17 @@ copy_serial(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags, Datum 
 		sc_state_deserialize(engine, trans, bytes, state, flags);
 }
 
+/* Inputs behind those that the state has; each minus among them takes away one of their own. */
+static void
+append_copy(ScBucket *bucket, Datum *state, const ScInputs *inputs)
+{
+	if (inputs == NULL)
+		return;
+	sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
+	if (inputs->minuses > 0)
+		((ScInputs *) DatumGetPointer(*state))->minuses = SC_MINUSES_UNKNOWN;
+}
+
 /* The state, which has no value, becomes a copy of "from". */
 static void
 copy_state(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *flags,
@@ -47,12 +59,7 @@ copy_state(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, uin
 	*state = (Datum) 0;
 	*flags = from_flags;
 	if (from_flags & SC_STATE_INPUTS)
-	{
-		const ScInputs *inputs = (const ScInputs *) DatumGetPointer(from);
-
-		if (inputs != NULL)
-			sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
-	}
+		append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
 	else if (!(from_flags & SC_STATE_NULL))
 	{
 		old = MemoryContextSwitchTo(bucket->context);
@@ -69,12 +76,7 @@ merge_inputs(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, u
 	Datum		inputs;
 
 	if (*flags & from_flags & SC_STATE_INPUTS)
-	{
-		const ScInputs *behind = (const ScInputs *) DatumGetPointer(from);
-
-		if (behind != NULL)
-			sc_inputs_append(bucket, state, behind->rows, behind->data, behind->len);
-	}
+		append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
 	else if (from_flags & SC_STATE_INPUTS)
 		sc_state_advance_by_inputs(engine, trans, state, flags, from);
 	else
@@ -119,6 +121,26 @@ merge_state(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, ui
 	sc_state_combine(engine, trans, state, flags, from, from_flags);
 }
 
+/*
+ * A group that has no rows isn't there, and so isn't merged.  Into one it is merged as into a new one: its keys look as those
+ * of "other" then, and are looked for by those of a group that may have gone.
+ */
+static bool
+begin_group(ScEngine *engine, ScBucket *bucket, ScGroup *group, const ScGroup *other)
+{
+	int64	   *rows = sc_group_rows(engine, group);
+
+	if (*sc_group_rows(engine, other) == 0)
+		return false;
+	if (*rows == 0 && engine->keys_general)
+	{
+		(void) sc_keys_hash_of(engine, other);
+		sc_group_returns(engine, bucket, group);
+	}
+	*rows += *sc_group_rows(engine, other);
+	return true;
+}
+
 /* All states; the current context is a short one, and aggstate->curaggcontext the bucket's. */
 static inline void
 merge_group(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
@@ -128,6 +150,8 @@ merge_group(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *other)
 	const Datum *from = sc_group_states(engine, other);
 	const uint8 *from_flags = sc_group_state_flags(engine, other);
 
+	if (unlikely(engine->retracts) && !begin_group(engine, bucket, group, other))
+		return;
 	for (int t = 0; t < engine->ntrans; t++)
 		merge_state(engine, bucket, &engine->trans[t], &states[t], &flags[t], from[t], from_flags[t]);
 }
@@ -206,6 +230,8 @@ sc_bucket_forget_states(ScEngine *engine, ScBucket *bucket, ScBucket *keys)
 		ScGroup    *group = sc_bucket_find(engine, bucket, hash);
 
 		step(n);
+		if (group != NULL && engine->retracts)
+			*sc_group_rows(engine, group) = 0;
 		for (int t = 0; group != NULL && t < engine->ntrans; t++)
 			sc_group_free_state(bucket, &engine->trans[t], &sc_group_states(engine, group)[t],
 								&sc_group_state_flags(engine, group)[t]);

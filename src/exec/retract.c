@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "exec/running.h"
 #include "exec/timed.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -166,6 +167,8 @@ retract_from_group(ScEngine *engine, uint32 hash)
 	group = sc_bucket_group(engine, bucket, number);
 	if (*sc_group_rows(engine, group) <= 0)
 		sc_retract_fail(engine);
+	if (engine->is_merged)
+		sc_running_touch(engine, engine->span.key, hash);
 	sc_bucket_touch(engine, bucket, group, number);
 	take_back(engine, bucket, group);
 	retraction->changed[retraction->nchanged++] = (Changed) {.bucket = bucket,.number = number};
@@ -308,6 +311,7 @@ sc_engine_truncate(ScEngine *engine)
 
 	engine->running = true;
 	Assert(engine->emission.pane == NULL || engine->leaving != NIL);
+	sc_running_free(engine);
 	if (engine->at != NULL)
 		sc_bucket_account(engine, engine->at);
 	engine->at = NULL;

@@ -10,7 +10,8 @@
  * With emit close a window is emitted whole when the watermark passes its end; with emit update, and for what late rows
  * change of windows that were emitted, a view has only the groups that have changed in one of its panes.  A bucket's mark
  * says that of a group since the last such emission.  Whether a row is in the result isn't known of each group and
- * window: one that HAVING doesn't accept is deleted, whether it is there or not.
+ * window: one that HAVING doesn't accept is deleted, whether it is there or not, and so is one whose group has no rows any
+ * more in any of the panes (retract.c): the view has such a group, which is why it stays in its pane.
  *
  * Which windows were emitted, and which are past their lateness, is known by their ends, of which no two windows have the
  * same: engine->emitted_until, engine->over_until.  Those that are over whatever the watermark says are in

@@ -245,8 +245,6 @@ check_kind(ScAnalysis *an)
 			   "Its result would be the table itself, or a part of it: use a view.");
 	if (an->def->window.kind == SC_WINDOW_SESSION)
 		refuse(an, sc_from_item_location(an, 1), "session()", "Use tumble().");
-	if (sc_assigner_is_shared(&an->def->window))
-		refuse(an, sc_from_item_location(an, 1), an->def->window.kind == SC_WINDOW_HOP ? "hop()" : "cumulate()", "Use tumble().");
 	if (an->def->source != NULL)
 		refuse(an, from, "a join", "Create the query over a stream with changes => 'ignore'.");
 	if (an->ttl != 0)
