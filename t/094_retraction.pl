@@ -169,9 +169,13 @@ sub create_with_history
 	return;
 }
 
+my $tasks = drawn($node)->{tasks};
+
 for my $round (1 .. $rounds)
 {
 	create_with_history() if $round == 2;
+	# their state goes to other tasks
+	sql("SELECT stream_ckpt.alter_query('$_', parallelism => " . pick(grep { $_ <= $tasks } 1, 2, 4) . ')') for pick(1 .. 2) == 1 ? (pick(qw(single kept late)), pick(qw(sets status inverse))) : ();
 	for (1 .. pick(5, 15))
 	{
 		my $sql = join(";\n", map { step() } 1 .. pick(1, 2, 5));
@@ -179,6 +183,8 @@ for my $round (1 .. $rounds)
 		# the clock moves behind the transaction
 		sql("BEGIN; SELECT setseed(" . rand() . ");\n$sql;\nCOMMIT; $tick");
 		strike() if pick(1 .. 8) == 1;
+		# all queries are compiled again, and keep their state
+		sql('DROP TEXT SEARCH CONFIGURATION IF EXISTS other; CREATE TEXT SEARCH CONFIGURATION other (COPY = simple)') if pick(1 .. 6) == 1;
 		if (pick(1 .. 4) == 1)
 		{
 			# a row that stays, and moves the watermark
