@@ -45,6 +45,15 @@ for my $round (1 .. $rounds)
 {
 	sql('INSERT INTO o (at, k, v) VALUES ' . rows(1 + int rand 4)) for 1 .. 2;
 	lose_state($node, pick(qw(task coordinator immediate))) if $round % 2 == 0;
+	# within a row
+	arm($node, 'task_within_row', pick(qw(term exit)), 1 + int rand 4) if $round % 2 == 1;
+	sql("INSERT INTO o (at, k, v) VALUES ('2024-01-01 00:05 UTC', 1, 1)");
+	if ($round % 2 == 1)
+	{
+		wait_reached($node, 'task_within_row');
+		disarm($node, 'task_within_row');
+		wait_running($node);
+	}
 	sql('BEGIN; INSERT INTO o (at, k, v) VALUES ' . rows(2) . '; INSERT INTO o (at, k, v) VALUES ' . rows(2) . '; COMMIT');
 }
 sql("INSERT INTO o (at, k, v) VALUES ('2024-01-01 05:00 UTC', 3, 1)");
@@ -55,6 +64,20 @@ for my $name (sort keys %queries)
 	is(counter($node, $name, 'rows_in'), sql('SELECT count(*) FROM o'), "$name: each row was seen once");
 	is(counter($node, $name, 'status'), 'running', "$name: runs");
 }
+
+# a function that is replaced within a row counts from the next one on at the latest, and what is in stays in, once
+sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));
+sql(q(CREATE FUNCTION shown(text) RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN ''old ''; END'));
+create('replaced', 'SELECT b.id, count(*) AS n, min(shown(b.name)) AS least, max(shown(b.name)) AS most FROM o JOIN b USING (k) GROUP BY b.id', "emit => 'update'");
+wait_running($node);
+arm($node, 'task_within_row', 'wait');
+sql("INSERT INTO o (at, k, v) VALUES ('2024-01-01 06:00 UTC', 1, 1)");
+wait_reached($node, 'task_within_row');
+sql(q(CREATE OR REPLACE FUNCTION shown(text) RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN ''new ''; END'));
+disarm($node, 'task_within_row');
+sql("INSERT INTO o (at, k, v) VALUES ('2024-01-01 06:00 UTC', 1, 1)");
+sync_pipelines($node);
+is(sql('SELECT count(*), min(n), max(n), max(least) FROM replaced'), '4000|2|2|new ', 'a function that is replaced within a row');
 
 # what one row is joined with makes groups of 150 MB
 sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/debug.h"
 #include "base/subtransaction.h"
 #include "utils/memutils.h"
 #include "worker/task/task_internal.h"
@@ -98,6 +99,7 @@ sc_task_joined_row(ScTaskQuery *query, const ScWireRecord *record)
 		return true;
 	query->batch_next--;
 	query->end = query->at;
+	SC_DEBUG_POINT("task_within_row");
 	return false;
 }
 
