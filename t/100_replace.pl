@@ -139,6 +139,7 @@ replace('live', definition('count(*) AS n, sum(v) AS total, max(v) AS greatest')
 wait_reached($node, 'replacing_done');
 rows(100);
 wait_until($node, 'SELECT n = (SELECT count(*) FROM t) FROM total', 'others go on');
+is(sql('SELECT count(*) FROM stream_ckpt.query_failure'), '0', 'the old query waits for no lock');
 is(sql('SELECT count(*) FILTER (WHERE greatest IN (SELECT v FROM t)) = count(*) FROM live'), 't', 'readers, too');
 rows(100);
 disarm($node, 'replacing_done');
