@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 test_seed();
-my $node = new_node('main', "max_worker_processes = 24\n", draw => {});
+my $node = new_node('main', "max_worker_processes = 24\nmax_prepared_transactions = 2\n", draw => {});
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 
@@ -137,5 +137,31 @@ results_ok($node, $_, "$_: rows of the result below are changed", emit => 'updat
 
 # What can't be right is refused.
 is_refused($node, q(SELECT stream_ckpt.alter_stream('by_k', changes => 'ignore')), qr/"by_k"/, 'changes of a result that is updated are not ignored');
+
+is_refused($node, "SELECT stream_ckpt.replace_query('minute', pg_get_viewdef('minute_definition')) FROM stream_ckpt.rebuild_query('minute')", qr/"minute": its result is a stream whose changes are not applied/, 'a result is made anew below a query that would not see it');
+sql("SELECT stream_ckpt.drop_query('day'), stream_ckpt.drop_query('hour')");
+is_refused($node, q(SELECT stream_ckpt.create_query('minute', 'SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start, w.window_end, k', emit => 'update', or_replace => true)),
+	qr/whose changes are not applied/, 'a result comes to be updated as a stream whose changes are ignored');
+like(sql(q(SELECT stream_ckpt.rebuild_query('minute'))), qr/^/, 'nobody reads it any more');
+sync_pipelines($node);
+
+# Nothing reads what is made of its own result.
+is_refused($node, q(SELECT stream_ckpt.replace_query('by_k', 'SELECT class::int AS k, sum(n) AS n, sum(total)::bigint AS total FROM by_class GROUP BY class')),
+	qr/"by_k" cannot read what is made of its own result/, 'a circle by replacing');
+sql('CREATE TABLE p (k int, n bigint, total bigint) PARTITION BY LIST (k)', 'CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)', q(SELECT stream_ckpt.attach_stream('p', changes => 'apply')));
+create_query($node, 'of_p', 'p', emit => 'update', select => 'SELECT k, count(*) AS n, sum(total)::bigint AS total FROM p GROUP BY k');
+create_query($node, 'of_of_p', 'p', emit => 'update', select => 'SELECT k, count(*) AS n, sum(total)::bigint AS total FROM p WHERE n > 1 GROUP BY k');
+is_refused($node, 'ALTER TABLE p ATTACH PARTITION of_p DEFAULT', qr/"of_p" cannot be part of stream "p"/, 'a circle by a partition');
+like(sql(q(SELECT stream_ckpt.sync())), qr{/}, 'sync() goes on');
+
+# a level between that applies changes doesn't help one above that ignores them
+sql('CREATE TABLE q (k int, n bigint, total bigint) PARTITION BY LIST (k)', q(SELECT stream_ckpt.attach_stream('q', changes => 'ignore')),
+	'CREATE TABLE q_all PARTITION OF q DEFAULT PARTITION BY LIST (k)', q(SELECT stream_ckpt.attach_stream('q_all', changes => 'apply')));
+is_refused($node, 'ALTER TABLE q_all ATTACH PARTITION of_p DEFAULT', qr/"of_p" cannot be part of stream "q"/, 'updated rows for a stream that ignores changes');
+
+# what a prepared transaction dropped isn't the next one's
+sql('CREATE TABLE r (k int) PARTITION BY LIST (k)', 'CREATE TABLE r1 PARTITION OF r FOR VALUES IN (1)', 'CREATE TABLE r2 PARTITION OF r FOR VALUES IN (2)', q(SELECT stream_ckpt.attach_stream('r', changes => 'apply')));
+is(sql(q(BEGIN; DROP TABLE r1; PREPARE TRANSACTION 'dropped'; CREATE TABLE other (); DROP TABLE other; COMMIT PREPARED 'dropped'; DROP TABLE r2; SELECT count(*) FROM pg_inherits WHERE inhparent = 'r'::regclass)), '0',
+	'partitions are dropped by a prepared transaction, and behind it');
 
 done_testing();

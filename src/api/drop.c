@@ -14,7 +14,6 @@
 #include "catalog/pg_class.h"
 #include "ckpt/forget.h"
 #include "commands/event_trigger.h"
-#include "commands/extension.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "model/catalog_write.h"
@@ -218,7 +217,7 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	/* DROP EXTENSION has taken the catalogs, or they are not yet, or no longer, ours: what
 	 * names relations that are gone is left out wherever it is read */
-	if (creating_extension || !sc_extension_exists() ||
+	if (sc_extension_in_script() || !sc_extension_exists() ||
 		!sc_extension_matches(&message, &hint))
 		PG_RETURN_NULL();
 

@@ -16,7 +16,6 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "commands/event_trigger.h"
-#include "commands/extension.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "model/identity.h"
@@ -169,7 +168,7 @@ stream_ckpt_on_alter(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("stream_ckpt.on_alter() is an event trigger's function")));
 	/* catalogs that are not yet, or no longer, ours tell nothing */
-	if (creating_extension || !sc_extension_exists() || !sc_extension_matches(&message, &hint) || !sc_streams_apply())
+	if (sc_extension_in_script() || !sc_extension_exists() || !sc_extension_matches(&message, &hint) || !sc_streams_apply())
 		PG_RETURN_NULL();
 	check_commands();
 	PG_RETURN_NULL();

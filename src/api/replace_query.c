@@ -24,6 +24,8 @@
 #include "ckpt/forget.h"
 #include "commands/defrem.h"
 #include "model/catalog_write.h"
+#include "model/levels.h"
+#include "model/log_stream.h"
 #include "query/parse.h"
 #include "sink/sink.h"
 #include "storage/lmgr.h"
@@ -262,6 +264,31 @@ tell_of_replacement(const ScNewQuery *query, const ScQuery *old)
 			 errhint("stream_ckpt.sync() waits for it, and the view stream_ckpt.queries shows it; to give it up, drop it.")));
 }
 
+/*
+ * The result may be a stream.  What is changed in it counts above it only if the stream's changes are applied, and its own
+ * stream must not be made of it.
+ */
+static void
+refuse_above(const ScNewQuery *query, const ScQuery *old)
+{
+	List	   *ignoring = sc_ignoring_streams(old->relid);
+	bool		updates = query->emit == SC_EMIT_UPDATE || query->allowed_lateness > 0;
+
+	if (ignoring != NIL && (updates || sc_streams_are_read(ignoring)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot replace query \"%s\": its result is a stream whose changes are not applied", get_rel_name(old->relid)),
+				 errdetail("Rows of the result are changed and deleted, which queries over \"%s\" would not count.",
+						   get_rel_name(linitial_oid(ignoring))),
+				 errhint("Drop the queries that read it, and call stream_ckpt.alter_stream() with changes => 'apply'; then create them again.")));
+	if (sc_stream_is_fed_by(query->definition->stream_relid, old->relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("query \"%s\" cannot read what is made of its own result", get_rel_name(old->relid)),
+				 errdetail("Rows of \"%s\" come from it.", get_rel_name(query->definition->stream_relid)),
+				 errhint("Let it read another stream.")));
+}
+
 /* In the owner's surroundings. */
 static void
 enter_replacement(ScNewQuery *query, const ScQuery *old, List *settings, bool always)
@@ -280,6 +307,7 @@ enter_replacement(ScNewQuery *query, const ScQuery *old, List *settings, bool al
 				 errhint("stream_ckpt.rebuild_query() makes its result anew.")));
 		return;
 	}
+	refuse_above(query, old);
 	fit_columns(old, query->view_oid);
 	check_result(query, old);
 	(void) sc_new_query_enter(query);

@@ -11,23 +11,12 @@
 #include "api/api_internal.h"
 #include "base/clock.h"
 #include "base/process.h"
-#include "catalog/partition.h"
 #include "miscadmin.h"
-#include "utils/lsyscache.h"
+#include "model/levels.h"
 #include "utils/pg_lsn.h"
 #include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_sync);
-
-/* Is the other one's result what the query reads, or a partition of that? */
-static bool
-reads_from(const ScQuery *query, const ScQuery *below)
-{
-	if (query->stream_relid == below->relid)
-		return true;
-	return get_rel_relispartition(below->relid) &&
-		list_member_oid(get_partition_ancestors(below->relid), query->stream_relid);
-}
 
 /* How many queries are one above the other, up to this one. */
 static int
@@ -39,7 +28,7 @@ levels(const ScQuery *query, List *queries)
 	check_stack_depth();
 	foreach(lc, queries)
 	{
-		if (reads_from(query, lfirst(lc)))
+		if (sc_query_reads(query, ((const ScQuery *) lfirst(lc))->relid))
 			below = Max(below, levels(lfirst(lc), queries));
 	}
 	return below + 1;
@@ -80,7 +69,7 @@ sync_one(const ScQuery *query, List *queries, ScMoment deadline)
 	check_stack_depth();
 	foreach(lc, queries)
 	{
-		if (!reads_from(query, lfirst(lc)))
+		if (!sc_query_reads(query, ((const ScQuery *) lfirst(lc))->relid))
 			continue;
 		lsn = sync_one(lfirst(lc), queries, deadline);
 		result = XLogRecPtrIsInvalid(result) ? lsn : Min(result, lsn);

@@ -94,6 +94,12 @@ sc_extension_matches(char **message, char **hint)
 	return false;
 }
 
+bool
+sc_extension_in_script(void)
+{
+	return creating_extension && CurrentExtensionObject == get_extension_oid("stream_ckpt", true);
+}
+
 void
 sc_extension_require(void)
 {
@@ -101,7 +107,7 @@ sc_extension_require(void)
 	char	   *hint;
 
 	/* a script that creates or updates it is what makes them match */
-	if (!creating_extension && !sc_extension_matches(&message, &hint))
+	if (!sc_extension_in_script() && !sc_extension_matches(&message, &hint))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s", message),

@@ -27,6 +27,7 @@
 #include "catalog/pg_inherits.h"
 #include "model/catalog_write.h"
 #include "model/in_wal.h"
+#include "model/levels.h"
 #include "model/log_stream.h"
 #include "model/partition.h"
 #include "utils/fmgroids.h"
@@ -194,10 +195,27 @@ refuse_part(Oid stream, const char *name, const char *detail)
 					 get_rel_name(stream))));
 }
 
+/* Results in "child" must not be made of what they would be part of. */
+static void
+refuse_circle(Oid stream, Oid child, Oid parent)
+{
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(child, NoLock, NULL))
+	{
+		const ScQuery *query = sc_query_by_relid(lfirst_oid(lc), true);
+
+		if (query != NULL && query->relid == lfirst_oid(lc) && sc_stream_is_fed_by(query->stream_relid, parent))
+			refuse_part(stream, get_rel_name(query->relid),
+						"It is the result table of a query that reads this stream, or what is made of it.");
+	}
+}
+
 void
 sc_stream_refuse_partition(Oid child, Oid parent)
 {
 	Oid			stream = stream_of(parent);
+	List	   *ignoring;
 	Oid			partition;
 	const char *flaw;
 
@@ -207,9 +225,11 @@ sc_stream_refuse_partition(Oid child, Oid parent)
 	if (flaw != NULL)
 		refuse_part(stream, get_rel_name(partition),
 					psprintf("It is %s: its rows would not be in the WAL, and queries could not see them.", flaw));
-	if (!sc_stream_by_relid(stream, false)->applies && sc_relation_is_updated(child, &partition))
-		refuse_part(stream, get_rel_name(partition),
+	ignoring = sc_ignoring_streams(parent);
+	if (ignoring != NIL && sc_relation_is_updated(child, &partition))
+		refuse_part(linitial_oid(ignoring), get_rel_name(partition),
 					"It is the result table of a query that updates its rows, and changes of the stream are not applied.");
+	refuse_circle(stream, child, parent);
 	if (get_rel_relkind(child) == RELKIND_FOREIGN_TABLE && sc_applying_streams(parent) != NIL)
 		refuse_part(linitial_oid(sc_applying_streams(parent)), get_rel_name(child),
 					"It is a log stream, whose rows are in the WAL only, and changes of the stream are applied.");

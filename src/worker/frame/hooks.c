@@ -23,9 +23,9 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_table.h"
 #include "catalog/pg_inherits.h"
+#include "commands/extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "commands/extension.h"
 #include "commands/user.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
@@ -55,9 +55,10 @@ transaction_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_PREPARE)
 		sc_pipeline_refuse_prepare();
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		sc_partition_forget_drops();
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
-	sc_partition_forget_drops();
 	sc_pipeline_at_transaction_end(event == XACT_EVENT_COMMIT);
 	/* this also notices COMMIT PREPARED, whose own transaction has no id */
 	if (sc_shared && event == XACT_EVENT_COMMIT && XactLastCommitEnd != last_commit_seen &&
@@ -270,7 +271,7 @@ refuse_to_replace_definition(Node *command)
 	else if (IsA(command, RuleStmt) && ((RuleStmt *) command)->replace)
 		range = ((RuleStmt *) command)->relation;
 	/* catalogs of another version tell nothing, and are about to be updated */
-	if (!range || creating_extension || !sc_extension_exists() ||
+	if (!range || sc_extension_in_script() || !sc_extension_exists() ||
 		!sc_extension_matches(&message, &hint))
 		return;
 	relid = RangeVarGetRelid(range, NoLock, true);

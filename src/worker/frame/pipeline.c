@@ -15,7 +15,6 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "pgstat.h"
@@ -294,7 +293,7 @@ readable_pipelines(void)
 	char	   *message;
 	char	   *hint;
 
-	if (creating_extension || !sc_extension_exists() || !sc_extension_matches(&message, &hint))
+	if (sc_extension_in_script() || !sc_extension_exists() || !sc_extension_matches(&message, &hint))
 		return NIL;
 	return sc_pipeline_list();
 }
