@@ -305,4 +305,26 @@ insert_rows($hour, 1, 1);
 results_ok($node, 'fresh', 'a window is emitted in steps: before the first checkpoint of its query', table => 't');
 results_ok($node, 'beside', 'the other query', emit => 'update');
 
+# Groups that wait lose all their rows, and come back; of one query nothing is kept but counts and sums, of the other inputs.
+sql('CREATE TABLE c (ts timestamptz, k date, v int)');
+sql(q(SELECT stream_ckpt.attach_stream('c', event_time => 'ts', changes => 'apply')));
+create_query($node, 'counted', 'c', select => "SELECT w.window_start, w.window_end, k, count(*) AS n FROM c, stream_ckpt.tumble(ts, '1 hour') w GROUP BY w.window_start, w.window_end, k");
+create_query($node, 'kept', 'c', select => "SELECT w.window_start, w.window_end, k, max(v) AS v, count(*) AS n FROM c, stream_ckpt.tumble(ts, '1 hour') w GROUP BY w.window_start, w.window_end, k");
+wait_running($node);
+sub insert_days { return sql("INSERT INTO c SELECT timestamptz '2024-01-01 00:00 UTC', date '2024-01-01' + i, i FROM generate_series($_[0], $_[1]) i"); }
+insert_days(1, $GROUPS);
+$session = begin_checkpoint();
+change_groups(8, sub {
+	insert_days($GROUPS + 1, $GROUPS + 10);
+	sql("DELETE FROM c WHERE k >= '2024-01-05'");
+	insert_days(10, 20);
+});
+disarm($node, 'task_snapshot_step');
+ok(finish_writer($session), 'the checkpoint ends');
+insert_days(40, 45);
+lose_state($node, 'immediate');
+sql("DELETE FROM c WHERE k > '2024-01-17'");
+sql("INSERT INTO c VALUES ('2024-01-01 02:00 UTC', '2024-01-01', 1)");
+results_ok($node, $_, "groups that wait lose their rows: $_", table => 'c') for qw(counted kept);
+
 done_testing();

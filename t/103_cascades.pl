@@ -146,7 +146,7 @@ like(sql(q(SELECT stream_ckpt.rebuild_query('minute'))), qr/^/, 'nobody reads it
 sync_pipelines($node);
 
 # Nothing reads what is made of its own result.
-is_refused($node, q(SELECT stream_ckpt.replace_query('by_k', 'SELECT class::int AS k, sum(n) AS n, sum(total)::bigint AS total FROM by_class GROUP BY class')),
+is_refused($node, q(SELECT stream_ckpt.replace_query('by_k', 'SELECT n::int AS k, count(*) AS n, sum(total)::bigint AS total FROM by_class GROUP BY n::int')),
 	qr/"by_k" cannot read what is made of its own result/, 'a circle by replacing');
 sql('CREATE TABLE p (k int, n bigint, total bigint) PARTITION BY LIST (k)', 'CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)', q(SELECT stream_ckpt.attach_stream('p', changes => 'apply')));
 create_query($node, 'of_p', 'p', emit => 'update', select => 'SELECT k, count(*) AS n, sum(total)::bigint AS total FROM p GROUP BY k');

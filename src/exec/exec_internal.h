@@ -670,7 +670,7 @@ extern void sc_pane_begin_anew(ScEngine *engine, int i);
 extern void sc_inputs_append_unknown(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len);
 extern void sc_inputs_append_minus(ScEngine *engine, ScBucket *bucket, Datum *state, const char *data, Size len);
 extern ScInputs *sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryContext context);
-extern bool sc_inputs_want_compaction(const ScInputs *inputs);
+extern bool sc_group_wants_compaction(ScEngine *engine, ScGroup *group);	/* the current context is a short one */
 extern void sc_group_compact_inputs(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number);
 
 /* inputs.c */

@@ -16,14 +16,18 @@
  */
 #include "postgres.h"
 
+#include "base/limit.h"
 #include "common/hashfn.h"
 #include "exec/timed.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-/* With more minuses than that, and so many of them among all images, inputs are written anew */
-#define COMPACT_MINUSES	1000
+/* With more minuses than that, and if more than one in so many images is one, a group's inputs are written anew */
+#define COMPACT_MINUSES	32
 #define COMPACT_PART	3
+
+/* Images that count as one row for the time limit */
+#define IMAGES_TO_UNIT	4
 
 /* Images of some bytes, but for the sign. */
 typedef struct Image
@@ -189,11 +193,41 @@ sc_inputs_append_unknown(ScBucket *bucket, Datum *state, uint64 rows, const char
 	((ScInputs *) DatumGetPointer(*state))->minuses = SC_MINUSES_UNKNOWN;
 }
 
-bool
-sc_inputs_want_compaction(const ScInputs *inputs)
+/* How many minuses there are; known from then on. */
+static uint64
+minuses_of(const ScTrans *trans, ScInputs *inputs)
 {
-	return inputs != NULL && inputs->minuses != SC_MINUSES_UNKNOWN && inputs->minuses > COMPACT_MINUSES &&
-		inputs->minuses > inputs->rows / COMPACT_PART;
+	ScReader	reader = {inputs->data, inputs->data + inputs->len};
+	uint64		n = 0;
+
+	if (inputs->minuses != SC_MINUSES_UNKNOWN)
+		return inputs->minuses;
+	for (uint64 i = 0; i < inputs->rows; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		n += is_minus(next_image(&reader, trans));
+	}
+	sc_limit_add(inputs->rows / IMAGES_TO_UNIT);
+	return inputs->minuses = n;
+}
+
+/* All states are written anew if one is: so it is what they have together that has to be worth it. */
+bool
+sc_group_wants_compaction(ScEngine *engine, ScGroup *group)
+{
+	uint64		minuses = 0;
+	uint64		images = 0;
+
+	for (int t = 0; t < engine->ntrans; t++)
+	{
+		ScInputs   *inputs = (ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t]);
+
+		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS) || inputs == NULL)
+			continue;
+		minuses += minuses_of(&engine->trans[t], inputs);
+		images += inputs->rows;
+	}
+	return minuses > COMPACT_MINUSES && minuses > images / COMPACT_PART;
 }
 
 /*
@@ -213,6 +247,7 @@ sc_group_compact_inputs(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint
 
 		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS) || inputs == NULL)
 			continue;
+		sc_limit_add(inputs->rows / IMAGES_TO_UNIT);
 		left = sc_inputs_left(engine, &engine->trans[t], inputs, bucket->context);
 		if (left != inputs)
 		{

@@ -222,16 +222,19 @@ sc_retract_skip_row(ScEngine *engine)
 	MemoryContextReset(context);
 }
 
-static bool
-wants_compaction(ScEngine *engine, ScGroup *group)
+/* Takes minuses and what they take away out of the group's inputs, if there are many. */
+static void
+compact(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number)
 {
-	for (int t = 0; t < engine->ntrans; t++)
-	{
-		if ((sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS) &&
-			sc_inputs_want_compaction((ScInputs *) DatumGetPointer(sc_group_states(engine, group)[t])))
-			return true;
-	}
-	return false;
+	MemoryContext old;
+
+	if (!engine->has_inputs)
+		return;
+	old = MemoryContextSwitchTo(engine->groupcontext);
+	if (sc_group_wants_compaction(engine, group))
+		sc_group_compact_inputs(engine, bucket, group, number);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(engine->groupcontext);
 }
 
 /* The row is through; an error in this is the engine's. */
@@ -251,14 +254,8 @@ sc_retract_end_row(ScEngine *engine)
 			bucket->nemptied++;
 			free_inputs(engine, bucket, group, number);
 		}
-		else if (wants_compaction(engine, group))
-		{
-			MemoryContext old = MemoryContextSwitchTo(engine->groupcontext);
-
-			sc_group_compact_inputs(engine, bucket, group, number);
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(engine->groupcontext);
-		}
+		else
+			compact(engine, bucket, group, number);
 	}
 	engine->retract_phase = SC_RETRACT_NOTHING;
 }

@@ -200,7 +200,8 @@ sc_bucket_snapshot_detach(ScBucketSnapshot *snapshot, ScGroup *group, uint32 num
 	ScEngine   *engine = snapshot->engine;
 	SavedCell  *cell = snapshot->saved ? saved_lookup(snapshot->saved, number) : NULL;
 
-	for (int t = 0; cell != NULL && t < engine->ntrans; t++)
+	/* without kept inputs nothing was noted of them */
+	for (int t = 0; cell != NULL && engine->has_inputs && t < engine->ntrans; t++)
 	{
 		Range	   *range = &cell->saved->inputs[t];
 		char	   *copy;

@@ -114,6 +114,10 @@ step_over(ScTaskQuery *query, ErrorData *error)
 	if (query->in_row && query->definition->retracts &&
 		((const ScWireRecord *) query->at)->flags & SC_WIRE_CUT)
 		ReThrowError(error);
+	/* so is what is too large, or too deep, at one time and isn't at another */
+	if (query->in_row && query->half == SC_HALF_OLD &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+		ReThrowError(error);
 	/* what was emitted before is with the row that filled the buffer: nothing of that can be taken back */
 	if (!sc_failure_is_transient(error->sqlerrcode) && !query->rows.sending)
 	{
