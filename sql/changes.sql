@@ -3,6 +3,7 @@
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS stream_ckpt;
+SELECT stream_ckpt.start_pipeline('default');
 SET client_min_messages = notice;
 
 CREATE TABLE orders (id bigint PRIMARY KEY, ts timestamptz NOT NULL, status text, amount numeric(12,2));
