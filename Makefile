@@ -3,6 +3,7 @@
 #   make            build against the PostgreSQL that pg_config names
 #   make install    install there
 #   make demo       the main job on real input, on a private server
+#   make demo-updates  the same with tables whose rows change: pgbench's TPC-B
 #   make test       all tests, on private servers (TESTS="name ..." selects)
 #   make check      the same
 #   make torture    crash and random tests in all conditions of which "make test" draws some
@@ -40,7 +41,7 @@ PG_CPPFLAGS = -I$(srcdir)/src $(if $(SC_DEBUG),-DSC_DEBUG) \
 
 # The targets that work on private servers find PostgreSQL themselves, and make
 # no use of PGXS (whose own "check" only says that it is not supported).
-private_targets = setup demo test check torture test-core bench print-%
+private_targets = setup demo demo-updates test check torture test-core bench print-%
 
 ifneq ($(filter-out $(private_targets),$(or $(MAKECMDGOALS),all)),)
 PG_CONFIG ?= pg_config
@@ -51,13 +52,16 @@ NO_INSTALLCHECK = 1
 
 include $(PGXS)
 else
-.PHONY: setup demo test check torture test-core bench
+.PHONY: setup demo demo-updates test check torture test-core bench
 
 setup:
 	@bash $(srcdir)/tools/setup
 
 demo:
 	@bash $(srcdir)/tools/demo
+
+demo-updates:
+	@bash $(srcdir)/tools/demo_updates
 
 test check:
 	@bash $(srcdir)/tools/run_tests $(TESTS)
