@@ -89,7 +89,8 @@ sub good_ok
 	return;
 }
 
-# A function that sleeps for as long as a table says, and calls itself immutable.
+# The owner's slow code, which is what this test is about; nothing here waits by it.  A function that sleeps for as long as a
+# table says, and calls itself immutable.
 sql(q(CREATE TABLE nap (seconds float8); INSERT INTO nap VALUES (0);
 	CREATE FUNCTION sleepy(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS
 		$$ BEGIN PERFORM pg_sleep((SELECT seconds FROM nap)); RETURN $1; END $$));
@@ -216,7 +217,8 @@ sql(q(SELECT stream_ckpt.drop_query('below')));
 short_periods(0);
 
 #
-# So is one that writes around result rows at fault; its error says what ended it.
+# So is one that writes around result rows at fault; its error says what ended it.  The trigger's sleep is never waited for:
+# it is interrupted.
 #
 sql(q(CREATE SEQUENCE calls; CREATE TABLE switch (is_on bool); INSERT INTO switch VALUES (false);
 	CREATE FUNCTION refuse_and_sleep() RETURNS trigger LANGUAGE plpgsql AS

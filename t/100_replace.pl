@@ -23,8 +23,7 @@ sub rows
 	my ($n) = @_;
 
 	$second += $n;
-	return sql("INSERT INTO t SELECT timestamptz '2024-01-01 UTC' + i * interval '1 second', i % 7, i, $second
-		FROM generate_series($second - $n + 1, $second) i");
+	return insert_seconds($node, 't', $second - $n + 1, $second);
 }
 
 sub definition

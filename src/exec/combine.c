@@ -200,6 +200,25 @@ sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *tak
 }
 
 /*
+ * The pane's groups go into a new bucket, but for those that sc_bucket_take leaves out; the old one is freed, with what
+ * can't be freed of it group by group.  There must be a group that stays.
+ */
+void
+sc_pane_renew_bucket(ScEngine *engine, ScPane *pane)
+{
+	ScBucket   *old = pane->bucket;
+	ScBucket   *bucket = sc_bucket_create(engine, pane);
+
+	sc_bucket_take(engine, bucket, engine, old);
+	/* groups have other numbers: what is written of the pane in pieces begins anew */
+	sc_pane_sweep(pane)->age = 0;
+	pane->bucket = bucket;
+	if (engine->at == old)
+		engine->at = bucket;
+	sc_bucket_free(engine, old);
+}
+
+/*
  * The new engine goes on with the runs of a spilled pane, and with the buckets that have changed if result rows are due
  * for that; else the runs are given what has changed.
  */

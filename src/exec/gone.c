@@ -101,23 +101,6 @@ sc_bucket_leave_out_gone(ScEngine *engine, ScBucket *bucket)
 	}
 }
 
-/* All groups but those that are nothing go into another bucket, which is written whole: there must be one. */
-static void
-renew_bucket(ScEngine *engine, ScPane *pane)
-{
-	ScBucket   *old = pane->bucket;
-	ScBucket   *bucket = sc_bucket_create(engine, pane);
-
-	pane->whole = true;
-	sc_bucket_take(engine, bucket, engine, old);
-	/* groups have other numbers: what is written of the pane in pieces begins anew */
-	sc_pane_sweep(pane)->age = 0;
-	pane->bucket = bucket;
-	if (engine->at == old)
-		engine->at = bucket;
-	sc_bucket_free(engine, old);
-}
-
 /* emit update, when what has changed is emitted: whatever is in the result is known then. */
 void
 sc_gone_reclaim(ScEngine *engine)
@@ -136,6 +119,10 @@ sc_gone_reclaim(ScEngine *engine)
 		if (n == bucket->ngroups)
 			sc_pane_begin_anew(engine, i);
 		else if (n > bucket->ngroups / 2)
-			renew_bucket(engine, engine->panes[i]);
+		{
+			/* it has lost groups that runs know */
+			engine->panes[i]->whole = true;
+			sc_pane_renew_bucket(engine, engine->panes[i]);
+		}
 	}
 }

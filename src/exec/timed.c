@@ -220,22 +220,6 @@ settle_due(ScEngine *engine, ScBucket *bucket)
 	engine->ndue = 0;
 }
 
-/* Memory of states that can't be freed one by one is: all groups go into a new bucket. */
-static void
-renew_bucket(ScEngine *engine, ScPane *pane)
-{
-	ScBucket   *old = pane->bucket;
-	ScBucket   *bucket = sc_bucket_create(engine, pane);
-
-	sc_bucket_take(engine, bucket, engine, old);
-	/* groups have other numbers: what is written of the pane in pieces begins anew */
-	sc_pane_sweep(pane)->age = 0;
-	pane->bucket = bucket;
-	if (engine->at == old)
-		engine->at = bucket;
-	sc_bucket_free(engine, old);
-}
-
 /*
  * Emits and deletes what the watermark has passed.  To be called again after an error in it (options.undo).
  */
@@ -255,7 +239,7 @@ sc_timed_close(ScEngine *engine)
 	sc_bucket_account(engine, pane->bucket);
 	if (pane->bucket->nlost > LOST_STATES && pane->bucket->snapshot == NULL &&
 		pane->bucket->nlost > pane->bucket->ngroups - pane->bucket->ngone)
-		renew_bucket(engine, pane);
+		sc_pane_renew_bucket(engine, pane);
 }
 
 /*

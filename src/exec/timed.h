@@ -121,6 +121,7 @@ extern void sc_timed_renew(ScEngine *engine, ScBucket *bucket);
 extern void sc_emit_due(ScEngine *engine, ScPane *pane);
 /* combine.c */
 extern void sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *taken);
+extern void sc_pane_renew_bucket(ScEngine *engine, ScPane *pane);
 extern bool sc_timed_is_due(const ScEngine *engine, const ScBucket *bucket, const ScGroup *group);
 extern void sc_timed_close(ScEngine *engine);
 extern void sc_timed_emit_changed(ScEngine *engine);

@@ -16,7 +16,6 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "base/compat.h"
-#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_publication.h"
@@ -25,6 +24,7 @@
 #include "commands/tablecmds.h"
 #include "executor/tuptable.h"
 #include "model/identity.h"
+#include "model/levels.h"
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -108,12 +108,9 @@ publication_with_columns(Oid relid)
 static void
 refuse_column_lists(Oid relid)
 {
-	List	   *tables = list_make1_oid(relid);
 	ListCell   *lc;
 
-	if (get_rel_relispartition(relid))
-		tables = list_concat(tables, get_partition_ancestors(relid));
-	foreach(lc, tables)
+	foreach(lc, sc_itself_and_above(relid))
 	{
 		char	   *publication = publication_with_columns(lfirst_oid(lc));
 

@@ -21,7 +21,6 @@
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
-#include "catalog/partition.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -164,7 +163,6 @@ sc_relation_is_updated(Oid relid, Oid *partition)
 static Oid
 stream_of(Oid relid)
 {
-	List	   *candidates = list_make1_oid(relid);
 	char	   *message;
 	char	   *hint;
 	ListCell   *lc;
@@ -172,9 +170,7 @@ stream_of(Oid relid)
 	/* catalogs of another version tell nothing */
 	if (!sc_extension_exists() || !sc_extension_matches(&message, &hint))
 		return InvalidOid;
-	if (get_rel_relispartition(relid))
-		candidates = list_concat(candidates, get_partition_ancestors(relid));
-	foreach(lc, candidates)
+	foreach(lc, sc_itself_and_above(relid))
 	{
 		/* attach_stream() looks at partitions with this lock */
 		sc_stream_lock(lfirst_oid(lc), ShareLock);

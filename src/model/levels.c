@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * levels.c
- *	  Queries above other queries' results.
+ *	  What is above a table: what it is a partition of, and queries that read it.
  *
  * A result is a table, and so can be a stream, or a partition of one.  No query may read what is made of its own result:
  * it would never come to an end.
@@ -12,11 +12,18 @@
 #include "model/levels.h"
 #include "utils/lsyscache.h"
 
+List *
+sc_itself_and_above(Oid relid)
+{
+	List	   *result = list_make1_oid(relid);
+
+	return get_rel_relispartition(relid) ? list_concat(result, get_partition_ancestors(relid)) : result;
+}
+
 static bool
 is_part_of(Oid relid, Oid stream)
 {
-	return relid == stream ||
-		(get_rel_relispartition(relid) && list_member_oid(get_partition_ancestors(relid), stream));
+	return relid == stream || list_member_oid(sc_itself_and_above(relid), stream);
 }
 
 bool
@@ -54,13 +61,10 @@ sc_stream_is_fed_by(Oid stream, Oid relid)
 List *
 sc_ignoring_streams(Oid relid)
 {
-	List	   *candidates = list_make1_oid(relid);
 	List	   *result = NIL;
 	ListCell   *lc;
 
-	if (get_rel_relispartition(relid))
-		candidates = list_concat(candidates, get_partition_ancestors(relid));
-	foreach(lc, candidates)
+	foreach(lc, sc_itself_and_above(relid))
 	{
 		const ScStream *stream = sc_stream_by_relid(lfirst_oid(lc), true);
 

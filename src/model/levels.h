@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * levels.h
- *	  Queries above other queries' results.
+ *	  What is above a table: what it is a partition of, and queries that read it.
  *
  * All need a transaction, and take no lock: queries that are entered meanwhile aren't seen.
  *-------------------------------------------------------------------------
@@ -9,6 +9,9 @@
 #define SC_MODEL_LEVELS_H
 
 #include "model/catalog.h"
+
+/* The relation, and all that it is a partition of, from the bottom up (Oids). */
+extern List *sc_itself_and_above(Oid relid);
 
 /* Is the table what the query reads, or a partition of that? */
 extern bool sc_query_reads(const ScQuery *query, Oid relid);

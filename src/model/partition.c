@@ -12,8 +12,8 @@
 #include "postgres.h"
 
 #include "catalog/namespace.h"
-#include "catalog/partition.h"
 #include "model/catalog_write.h"
+#include "model/levels.h"
 #include "model/log_stream.h"
 #include "model/partition.h"
 #include "utils/lsyscache.h"
@@ -31,7 +31,6 @@ static List *dropping;			/* of Dropped *, in TopTransactionContext */
 List *
 sc_applying_streams(Oid relid)
 {
-	List	   *candidates = list_make1_oid(relid);
 	List	   *result = NIL;
 	char	   *message;
 	char	   *hint;
@@ -39,9 +38,7 @@ sc_applying_streams(Oid relid)
 
 	if (!sc_extension_exists() || !sc_extension_matches(&message, &hint) || !sc_streams_apply())
 		return NIL;
-	if (get_rel_relispartition(relid))
-		candidates = list_concat(candidates, get_partition_ancestors(relid));
-	foreach(lc, candidates)
+	foreach(lc, sc_itself_and_above(relid))
 	{
 		ScStream   *stream;
 

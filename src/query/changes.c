@@ -18,6 +18,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
+#include "query/names.h"
 #include "query/query_internal.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -44,17 +45,6 @@ refuse(ScAnalysis *an, int location, const char *what, const char *hint)
 			 hint ? errhint("%s", hint) :
 			 errhint("Compute its value when the row is inserted, into a column of the table; or use changes => 'ignore' in stream_ckpt.attach_stream()."),
 			 sc_errposition(an, location)));
-}
-
-static bool
-is_among(const char *name, const char *const *list, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (strcmp(name, list[i]) == 0)
-			return true;
-	}
-	return false;
 }
 
 static bool
@@ -95,7 +85,7 @@ is_steady(Oid funcid)
 
 	if (name == NULL || func_volatile(funcid) == PROVOLATILE_VOLATILE)
 		return false;
-	return func_volatile(funcid) == PROVOLATILE_IMMUTABLE || is_among(name, by_settings, lengthof(by_settings)) ||
+	return func_volatile(funcid) == PROVOLATILE_IMMUTABLE || sc_name_is_among(name, by_settings, lengthof(by_settings)) ||
 		compares_times(name);
 }
 
@@ -139,7 +129,7 @@ check_function(Oid funcid, void *arg)
 	bool		steady = is_steady(funcid);
 	ListCell   *lc;
 
-	if (!steady && name != NULL && is_among(name, by_output, lengthof(by_output)))
+	if (!steady && name != NULL && sc_name_is_among(name, by_output, lengthof(by_output)))
 	{
 		steady = true;
 		foreach(lc, arguments(check->node))

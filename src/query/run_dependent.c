@@ -17,6 +17,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "query/names.h"
 #include "query/query_internal.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -60,20 +61,9 @@ static const char *const server_exceptions[] = {
 };
 
 static bool
-is_among(const char *name, const char *const *list, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (strcmp(name, list[i]) == 0)
-			return true;
-	}
-	return false;
-}
-
-static bool
 begins_like_one(const char *name)
 {
-	if (is_among(name, server_exceptions, lengthof(server_exceptions)))
+	if (sc_name_is_among(name, server_exceptions, lengthof(server_exceptions)))
 		return false;
 	for (int i = 0; i < lengthof(beginnings); i++)
 	{
@@ -99,8 +89,8 @@ sc_is_run_dependent(Oid funcid)
 	/* with one argument from today, or from the current transaction */
 	if (strcmp(name, "age") == 0)
 		return get_func_nargs(funcid) == 1;
-	if (is_among(name, names, lengthof(names)) ||
-		is_among(name, immutable_names, lengthof(immutable_names)))
+	if (sc_name_is_among(name, names, lengthof(names)) ||
+		sc_name_is_among(name, immutable_names, lengthof(immutable_names)))
 		return true;
 	return func_volatile(funcid) != PROVOLATILE_IMMUTABLE && begins_like_one(name);
 }

@@ -17,10 +17,10 @@
 #include "access/attnum.h"
 #include "access/relation.h"
 #include "base/compat.h"
-#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "model/levels.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -387,11 +387,9 @@ make_query(ScAnalysis *an)
 static bool
 has_stream_rows(Oid relid)
 {
-	List	   *relations = list_make1_oid(relid);
+	List	   *relations = sc_itself_and_above(relid);
 	ListCell   *lc;
 
-	if (get_rel_relispartition(relid))
-		relations = list_concat(relations, get_partition_ancestors(relid));
 	if (has_subclass(relid))
 		relations = list_concat(relations, find_all_inheritors(relid, AccessShareLock, NULL));
 	foreach(lc, relations)

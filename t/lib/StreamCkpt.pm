@@ -19,12 +19,12 @@ use Test::More;
 
 our @EXPORT = qw(
   test_seed pick drawn
-  new_node create_stream_table attach create_query
+  new_node create_stream_table insert_seconds attach create_query
   arm disarm wait_reached
   wait_until wait_status wait_running wait_up sync_pipelines
   pid_of all_pids wait_restarted lose_state
   differences results_ok counter query_late_rows
-  checkpoint_all insert_hour try_psql is_refused start_writer finish_writer memory_of
+  checkpoint_all insert_hour insert_seconds try_psql is_refused start_writer finish_writer memory_of
 );
 
 my $WORKERS = 'wal_level = logical
@@ -105,6 +105,14 @@ sub insert_hour
 		qq(INSERT INTO t SELECT timestamptz '2024-01-01 00:00 UTC' + $hour * interval '1 hour' + i * interval '10 seconds',
 			i % 3, i, $hour FROM generate_series(0, 359) i));
 	return;
+}
+
+# Rows of seconds "first" to "last", all of transaction "last", into a table of create_stream_table().
+sub insert_seconds
+{
+	my ($node, $table, $first, $last) = @_;
+	return $node->safe_psql('postgres', "INSERT INTO $table SELECT timestamptz '2024-01-01 UTC' + i * interval '1 second', i % 7, i, $last
+		FROM generate_series($first, $last) i");
 }
 
 sub attach

@@ -360,6 +360,15 @@ has_history(const ScProgress *entry)
 	return entry->is_new && sc_query_runs(&entry->life) && entry->life.state != SC_QUERY_WAITING;
 }
 
+/* Its query is gone, or paused. */
+static bool
+is_for_nobody(const ScProgress *entry)
+{
+	const ScQuery *query = sc_query_by_id(entry->query_id, true);
+
+	return query == NULL || query->paused;
+}
+
 bool
 sc_progress_has_history(void)
 {
@@ -381,12 +390,8 @@ sc_progress_give_up_histories(void)
 	foreach(lc, entries)
 	{
 		const ScProgress *entry = lfirst(lc);
-		const ScQuery *query;
 
-		if (!has_history(entry))
-			continue;
-		query = sc_query_by_id(entry->query_id, true);
-		if (!query || query->paused)
+		if (has_history(entry) && is_for_nobody(entry))
 			sc_backfill_remove(sc_my_pipeline, entry->query_id);
 	}
 }
@@ -401,13 +406,11 @@ sc_progress_history_is_for_nobody(void)
 	foreach(lc, entries)
 	{
 		const ScProgress *entry = lfirst(lc);
-		const ScQuery *query;
 
 		if (!has_history(entry))
 			continue;
 		any = true;
-		query = sc_query_by_id(entry->query_id, true);
-		if (query && !query->paused)
+		if (!is_for_nobody(entry))
 			return false;
 	}
 	return any;
