@@ -144,5 +144,16 @@ is_refused($node, "SELECT stream_ckpt.move_query('live', 'elsewhere')", qr/canno
 disarm($node, 'history_begins');
 exact('at the end');
 
+# Of an empty table nobody can tell which rows of the result could not be made again
+my $count = sql('SELECT count(*) FROM of_young');
+sql("TRUNCATE young; SELECT stream_ckpt.rebuild_query('of_young')");
+wait_until($node, "SELECT status = 'failed' AND message LIKE 'stream \"young\" holds no row%' AND hint LIKE '%keep_before%' FROM stream_ckpt.queries
+	WHERE query = 'of_young_replacement'::regclass", 'it is asked which rows stay');
+is(sql('SELECT count(*) FROM of_young'), $count, 'they all do, until it is said');
+is(sql("SELECT status FROM stream_ckpt.queries WHERE query = 'of_young'::regclass"), 'running', 'the old query goes on');
+sql("SELECT stream_ckpt.rebuild_query('of_young', keep_before => '-infinity')");
+wait_until($node, "SELECT to_regclass('of_young_replacement') IS NULL", 'none stays, if it is said');
+is(sql('SELECT count(*) FROM of_young'), '0', 'so it is');
+
 $node->stop;
 done_testing();

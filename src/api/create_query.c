@@ -436,7 +436,7 @@ look_at_rows(ScQuery *entry, const ScStream *stream)
  * creation; returns its id.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
  * committed before: nobody needs a place in the log for that.  Its result table and view are there; raises an error if no task could run it.
  */
-int64
+void
 sc_new_query_enter(ScNewQuery *query)
 {
 	ScQuery		entry = {0};
@@ -479,7 +479,6 @@ sc_new_query_enter(ScNewQuery *query)
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);
 	warn_of_time_key(query->definition);
-	return query_id;
 }
 
 /*
@@ -615,7 +614,7 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 
 	SPI_connect();
 	sc_new_query_create_relations(&query);
-	(void) sc_new_query_enter(&query);
+	sc_new_query_enter(&query);
 	SPI_finish();
 	PG_RETURN_OID(query.result_oid);
 }

@@ -38,8 +38,8 @@ extern void sc_new_query_analyze(ScNewQuery *query);
 extern bool sc_new_query_needs_key(const ScNewQuery *query);
 /* The view, the table and its key, as the caller.  Needs SPI. */
 extern void sc_new_query_create_relations(ScNewQuery *query);
-/* Tries the definition once, and enters the query; returns its id. */
-extern int64 sc_new_query_enter(ScNewQuery *query);
+/* Tries the definition once, and enters the query. */
+extern void sc_new_query_enter(ScNewQuery *query);
 /* An error if the pipeline's queries are lost. */
 extern void sc_refuse_lost_pipeline(const ScPipeline *pipeline);
 

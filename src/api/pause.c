@@ -74,7 +74,7 @@ stream_ckpt_resume_query(PG_FUNCTION_ARGS)
 				 errmsg("query \"%s\" is lost", get_rel_name(query->relid)),
 				 errdetail("The WAL with its next rows is not kept any more."),
 				 applies ? errhint("Drop the query and create it again: changes of its stream are applied, so it can't go on without the rows between.") :
-				 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or stream_ckpt.rebuild_query(query) to make its result anew of its stream's table.")));
+				 errhint(SC_HINT_LOST_QUERY)));
 	if (had_gap)
 		sc_query_set_preexisting(query->query_id);
 	if (query->paused)

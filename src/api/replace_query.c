@@ -106,6 +106,9 @@ give_up_replacement(const ScQuery *old)
 	LockRelationOid(other->relid, AccessExclusiveLock);
 	LockRelationOid(other->definition, AccessExclusiveLock);
 	sc_query_lock(other->query_id, ExclusiveLock);
+	/* somebody has dropped it meanwhile */
+	if (!sc_query_row(other->query_id))
+		return;
 	table = sc_qualified_name(other->relid);
 	sc_forget_dropped(other->query_id);
 	sc_query_dropped(other->query_id, other->pipeline_id);
@@ -310,7 +313,7 @@ enter_replacement(ScNewQuery *query, const ScQuery *old, List *settings, bool al
 	refuse_above(query, old);
 	fit_columns(old, query->view_oid);
 	check_result(query, old);
-	(void) sc_new_query_enter(query);
+	sc_new_query_enter(query);
 	ObjectAddressSet(table, RelationRelationId, query->result_oid);
 	ObjectAddressSet(view, RelationRelationId, old->definition);
 	recordDependencyOn(&table, &view, DEPENDENCY_AUTO);
@@ -366,7 +369,14 @@ sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always)
 	sc_pipeline_lock(query->pipeline->pipeline_id, ShareLock);
 	sc_refuse_lost_pipeline(query->pipeline);
 	old = lock_old(old->relid);
-	query->replaces = old->query_id;
+	/* what was asked was of that query, and of its owner then */
+	if (old->query_id != query->replaces)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("query \"%s\" has been replaced just now", get_rel_name(old->relid)),
+				 errhint("Call it again: it is about the new query then.")));
+	sc_check_relation_owner(old->definition);
+	sc_check_relation_owner(old->relid);
 	query->pipeline = sc_pipeline_by_id(old->pipeline_id, false);
 
 	sc_env_enter(&env, old->owner, settings);
@@ -418,6 +428,7 @@ sc_rebuild_query(ScQuery *old, bool has_keep_before, TimestampTz keep_before)
 	ScEnv		env;
 
 	sc_check_relation_owner(old->definition);
+	sc_check_relation_owner(old->relid);
 	sc_env_enter(&env, old->owner, old->settings);
 	query.text = definition_text(old->definition);
 	sc_env_leave(&env);

@@ -17,6 +17,10 @@
 #include "nodes/pg_list.h"
 #include "utils/elog.h"
 
+/* What can be done about one query that is lost */
+#define SC_HINT_LOST_QUERY \
+	"Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or stream_ckpt.rebuild_query(query) to make its result anew of its stream's table."
+
 /* Failures in a row after which nobody waits for a query */
 #define SC_PATIENCE			5
 

@@ -15,6 +15,7 @@
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "common/string.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
@@ -53,20 +54,12 @@ begins_with(const char *name, const char *beginning)
 	return strncmp(name, beginning, strlen(beginning)) == 0;
 }
 
-static bool
-ends_with(const char *name, const char *end)
-{
-	Size		len = strlen(name);
-
-	return len >= strlen(end) && strcmp(name + len - strlen(end), end) == 0;
-}
-
 /* date_lt_timestamptz() and the like: comparisons of times of two types. */
 static bool
 compares_times(const char *name)
 {
 	return (begins_with(name, "date_") || begins_with(name, "timestamp_") || begins_with(name, "timestamptz_")) &&
-		(ends_with(name, "_date") || ends_with(name, "_timestamp") || ends_with(name, "_timestamptz"));
+		(pg_str_endswith(name, "_date") || pg_str_endswith(name, "_timestamp") || pg_str_endswith(name, "_timestamptz"));
 }
 
 /* The name of one of the server's own functions; NULL: it isn't one. */
@@ -139,7 +132,7 @@ check_function(Oid funcid, void *arg)
 		return false;
 	if (IsA(check->node, CoerceViaIO))
 		refuse(check->an, exprLocation(check->node),
-			   psprintf("a cast between %s and text", format_type_be(name != NULL && ends_with(name, "_in") ?
+			   psprintf("a cast between %s and text", format_type_be(name != NULL && pg_str_endswith(name, "_in") ?
 																	  exprType(check->node) :
 																	  exprType((Node *) ((CoerceViaIO *) check->node)->arg))), NULL);
 	refuse(check->an, exprLocation(check->node),

@@ -65,7 +65,7 @@ note_lost(const ScProgress *progress, XLogRecPtr lsn, int64 limit)
 							   limit / (1024 * 1024));
 	failure.detail = psprintf("It was at %X/%X, and the others at %X/%X.",
 							  LSN_FORMAT_ARGS(sc_progress_lsn(progress)), LSN_FORMAT_ARGS(lsn));
-	failure.hint = "Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or stream_ckpt.rebuild_query(query) to make its result anew of its stream's table. Increase \"stream_ckpt.max_query_wal\" to keep more.";
+	failure.hint = SC_HINT_LOST_QUERY " Increase \"stream_ckpt.max_query_wal\" to keep more.";
 	return sc_failure_set(progress->query_id, SC_FAILURE_LOST, progress->failures, &failure);
 }
 
@@ -97,7 +97,7 @@ warn(int64 query_id)
 		ereport(WARNING,
 				(errmsg("query \"%s\" is lost: it held more WAL than \"stream_ckpt.max_query_wal\" allows",
 						get_rel_name(query->relid)),
-				 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or stream_ckpt.rebuild_query(query) to make its result anew of its stream's table.")));
+				 errhint(SC_HINT_LOST_QUERY)));
 	sc_commit_transaction();
 }
 

@@ -23,6 +23,7 @@
 #include "commands/tablecmds.h"
 #include "model/catalog_write.h"
 #include "model/control.h"
+#include "model/identity.h"
 #include "query/analyze.h"
 #include "sink/sink.h"
 #include "storage/bufmgr.h"
@@ -90,6 +91,24 @@ sc_replacing_begin(const ScQuery *query)
 	return old;
 }
 
+/*
+ * Of a history without any event time nobody can tell which windows of the result could not be made again: that of a table
+ * whose old rows are deleted can be empty.
+ */
+static void
+refuse_unknown_end(const ScQuery *query, const ScQuery *old, const ScDefinition *definition, int64 kept_until)
+{
+	if (kept_until != PG_INT64_MIN || query->has_keep_before || definition->stateless ||
+		!sc_assigner_has_windows(&definition->window) || !sc_relation_has_rows(old->relid, AccessShareLock))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("stream \"%s\" holds no row with an event time, and the result of query \"%s\" has rows",
+					get_rel_name(query->stream_relid), get_rel_name(old->relid)),
+			 errdetail("All of them would be deleted."),
+			 errhint("Say which of them stay: call stream_ckpt.rebuild_query() or replace_query() with keep_before, which is a time or '-infinity' for none.")));
+}
+
 /* The rows that differ, as the owner. */
 static void
 change_result(const ScQuery *query, const ScQuery *old, int64 kept_until, ScWrittenRows *written)
@@ -104,6 +123,7 @@ change_result(const ScQuery *query, const ScQuery *old, int64 kept_until, ScWrit
 	sc_env_enter(&env, query->owner, query->settings);
 	sc_limit_begin(query->owner);
 	definition = sc_definition_load(query);
+	refuse_unknown_end(query, old, definition, kept_until);
 	table = table_open(query->relid, NoLock);
 	sink = sc_sink_open(&result);
 	written->user_code |= sc_sink_runs_user_code(sink);

@@ -191,7 +191,7 @@ warn_of_missing(int32 pipeline_id, XLogRecPtr marker)
 			ereport(WARNING,
 					(errmsg("query \"%s\" is lost: rows are missing from its result",
 							get_rel_name(query->relid)),
-					 errhint("Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between, or stream_ckpt.rebuild_query(query) to make its result anew of its stream's table.")));
+					 errhint(SC_HINT_LOST_QUERY)));
 		else if (query->paused)
 			continue;
 		else if (failure && failure->status != SC_FAILURE_WAITING)
@@ -326,9 +326,13 @@ static void
 check_goes_on(const ScQuery *query, const ScFailureRow *failure)
 {
 	const char *state = NULL;
+	const char *hint = "See stream_ckpt.queries, and call stream_ckpt.resume_query() when the reason is gone.";
 
 	if (failure && failure->status == SC_FAILURE_LOST)
+	{
 		state = "is lost";
+		hint = SC_HINT_LOST_QUERY;
+	}
 	else if (query->paused)
 		state = "is paused";
 	else if (failure && failure->status == SC_FAILURE_FAILED)
@@ -339,7 +343,7 @@ check_goes_on(const ScQuery *query, const ScFailureRow *failure)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("query \"%s\" %s: rows are missing from its result", get_rel_name(query->relid), state),
-			 errhint("See stream_ckpt.queries, and call stream_ckpt.resume_query() when the reason is gone.")));
+			 errhint("%s", hint)));
 }
 
 /* Always raises an error. */

@@ -55,7 +55,7 @@ keep_old_windows(ScTaskQuery *query, int64 oldest)
 	if (watermark != SC_NO_EVENT_TIME)
 		until = Min(until, sc_time_add(watermark, -catalog->allowed_lateness));
 	else if (!catalog->has_keep_before)
-		return;					/* there is nothing, old or new */
+		return;					/* nobody knows (replacing.c) */
 	query->seen->kept_until = until;
 	sc_engine_close_until(query->engine, until);
 }
