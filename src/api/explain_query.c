@@ -254,7 +254,6 @@ explain_engine(Explanation *explanation)
 	Relation	stream = table_open(definition->stream_relid, AccessShareLock);
 	ScEngine   *engine;
 
-	options.retracts = definition->retracts;
 	engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(stream), &options);
 
 	/* as it is planned now for many rows */

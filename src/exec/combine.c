@@ -24,21 +24,6 @@
 /* Panes that are taken before they are freed where they come from */
 #define TAKE_PANES 64
 
-/* The inputs of "from" are added behind those of "state". */
-static void
-append_inputs(ScBucket *bucket, Datum *state, Datum from)
-{
-	ScInputs   *inputs = (ScInputs *) DatumGetPointer(from);
-
-	if (inputs == NULL)
-		return;
-	sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
-	/* those of one can't take away the other's, as each takes away one of its own */
-	if (inputs->minuses > 0)
-		((ScInputs *) DatumGetPointer(*state))->minuses = SC_MINUSES_UNKNOWN;
-	sc_inputs_free(bucket, from);
-}
-
 /* A state that is a value is advanced by what another group has kept.  The current context is a short one. */
 void
 sc_state_advance_by_inputs(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags, Datum inputs)
@@ -78,7 +63,10 @@ combine_states(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state,
 	if (!((*flags | from_flags) & SC_STATE_INPUTS))
 		sc_state_combine(engine, trans, state, flags, from, from_flags);
 	else if (*flags & from_flags & SC_STATE_INPUTS)
-		append_inputs(bucket, state, from);
+	{
+		sc_inputs_append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
+		sc_inputs_free(bucket, from);
+	}
 	else if (from_flags & SC_STATE_INPUTS)
 		advance_by_inputs(engine, bucket, trans, state, flags, from);
 	else if (!(from_flags & SC_STATE_UNSET))	/* else it had no rows */

@@ -154,8 +154,6 @@ sc_refuse_window(void)
 static pg_noinline void
 drop_late(ScEngine *engine, bool cut, bool retract)
 {
-	ScLateRowDropped late = retract ? engine->options.late_change : engine->options.late_row;
-
 	/* a batch's rows have passed, and are all ours */
 	if (engine->source == NULL && !passes_where_though_dropped(engine, engine->quals, cut))
 		return;
@@ -163,11 +161,11 @@ drop_late(ScEngine *engine, bool cut, bool retract)
 		sc_window_is_over_for_good(engine, &engine->window);
 	if (engine->source == NULL && !sc_owns_dropped(engine, cut))
 		return;
-	if (late)
+	if (!retract && engine->options.late_row)
 	{
 		if (cut)
 			sc_check_cut_row(engine, bms_make_singleton(0));
-		late(engine->options.late_arg, engine->tmpcontext->ecxt_scantuple, engine->window.start,
+		engine->options.late_row(engine->options.late_arg, engine->tmpcontext->ecxt_scantuple, engine->window.start,
 			 engine->window.end, engine->watermark);
 	}
 	/* last, as that may fail */

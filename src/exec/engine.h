@@ -111,9 +111,7 @@ typedef struct ScEngineOptions
 	ScCheckRow	check_row;		/* before the first row of several that are emitted together */
 	void	   *emit_arg;		/* of both */
 	ScLateRowDropped late_row;	/* NULL: late rows are only counted */
-	ScLateRowDropped late_change;	/* the same of rows that are retracted too late */
-	void	   *late_arg;		/* of both */
-	bool		retracts;		/* rows can be retracted: groups count their rows, as the definition says */
+	void	   *late_arg;
 	bool		undo;			/* sc_engine_after_error can go on */
 	const ScSpillWays *spill;	/* NULL: all is in memory */
 	void	   *spill_arg;
@@ -177,7 +175,7 @@ extern bool sc_engine_begin_transaction(ScEngine *engine, int64 commit_time);
 extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
 
 /*
- * A row as it was inserted, which isn't there any more (options.retracts); one that was late, timeless or at fault then
+ * A row as it was inserted, which isn't there any more (the definition's retracts); one that was late, timeless or at fault then
  * is so again, and changes nothing.  ERRCODE_DATA_CORRUPTED if the query has no such row: that is none of the row's
  * errors, as after it only the last checkpoint is right.  Else as sc_engine_row.
  */

@@ -121,8 +121,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->shared = sc_assigner_is_shared(&def->window);
 	engine->sessions = def->window.kind == SC_WINDOW_SESSION;
 	engine->timed = engine->sessions || options->ttl > 0;
-	engine->retracts = options->retracts;
-	Assert(def->retracts == options->retracts);
+	engine->retracts = def->retracts;
 	if (engine->retracts && (engine->timed || def->stateless || def->best != NULL))
 		elog(ERROR, "rows of such a query can't be taken back");
 	engine->greatest_last = engine->greatest_closed = SC_NO_EVENT_TIME;

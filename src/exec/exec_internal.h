@@ -667,6 +667,7 @@ extern void sc_pane_begin_anew(ScEngine *engine, int i);
 /* minus.c */
 #define SC_MINUSES_UNKNOWN	PG_UINT64_MAX
 #define SC_IMAGE_MINUS		0x01	/* of an image's first byte */
+extern void sc_inputs_append_copy(ScBucket *bucket, Datum *state, const ScInputs *inputs);
 extern void sc_inputs_append_unknown(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len);
 extern void sc_inputs_append_minus(ScEngine *engine, ScBucket *bucket, Datum *state, const char *data, Size len);
 extern ScInputs *sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryContext context);

@@ -34,7 +34,8 @@ goes_on(ScEngine *engine, const ScBatchRow *row, bool cut)
 				ReThrowError(row->error);
 			sc_refuse_window();
 		}
-		if (!engine->def->stateless && sc_drop_if_late(engine, cut))
+		/* a row that goes on was judged when it began */
+		if (!engine->source->begun && !engine->def->stateless && sc_drop_if_late(engine, cut))
 			return false;
 	}
 	else if (!engine->def->stateless && engine->current == NULL)

@@ -33,17 +33,6 @@ copy_serial(ScEngine *engine, ScTrans *trans, Datum *state, uint8 *flags, Datum 
 		sc_state_deserialize(engine, trans, bytes, state, flags);
 }
 
-/* Inputs behind those that the state has; each minus among them takes away one of their own. */
-static void
-append_copy(ScBucket *bucket, Datum *state, const ScInputs *inputs)
-{
-	if (inputs == NULL)
-		return;
-	sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
-	if (inputs->minuses > 0)
-		((ScInputs *) DatumGetPointer(*state))->minuses = SC_MINUSES_UNKNOWN;
-}
-
 /* The state, which has no value, becomes a copy of "from". */
 static void
 copy_state(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, uint8 *flags,
@@ -59,7 +48,7 @@ copy_state(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, uin
 	*state = (Datum) 0;
 	*flags = from_flags;
 	if (from_flags & SC_STATE_INPUTS)
-		append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
+		sc_inputs_append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
 	else if (!(from_flags & SC_STATE_NULL))
 	{
 		old = MemoryContextSwitchTo(bucket->context);
@@ -76,7 +65,7 @@ merge_inputs(ScEngine *engine, ScBucket *bucket, ScTrans *trans, Datum *state, u
 	Datum		inputs;
 
 	if (*flags & from_flags & SC_STATE_INPUTS)
-		append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
+		sc_inputs_append_copy(bucket, state, (const ScInputs *) DatumGetPointer(from));
 	else if (from_flags & SC_STATE_INPUTS)
 		sc_state_advance_by_inputs(engine, trans, state, flags, from);
 	else

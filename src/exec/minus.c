@@ -185,6 +185,17 @@ sc_inputs_append_minus(ScEngine *engine, ScBucket *bucket, Datum *state, const c
 		inputs->minuses++;
 }
 
+/* A copy of another group's inputs behind those that the state has.  Each minus among them takes away one of their own. */
+void
+sc_inputs_append_copy(ScBucket *bucket, Datum *state, const ScInputs *inputs)
+{
+	if (inputs == NULL)
+		return;
+	sc_inputs_append(bucket, state, inputs->rows, inputs->data, inputs->len);
+	if (inputs->minuses > 0)
+		((ScInputs *) DatumGetPointer(*state))->minuses = SC_MINUSES_UNKNOWN;
+}
+
 /* Images of which some may have a minus.  They stay in memory, whatever they take. */
 void
 sc_inputs_append_unknown(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len)

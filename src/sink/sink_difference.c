@@ -211,6 +211,7 @@ kept_rows(const Side *side, const ScDefinition *definition, int64 until)
 /* The statements that change a row, with parameters as the cursor's columns. */
 typedef struct Changes
 {
+	bool		may_miss;		/* a trigger may have a row stay as it is */
 	SPIPlanPtr	remove;
 	SPIPlanPtr	update;
 	SPIPlanPtr	insert;
@@ -234,6 +235,16 @@ prepare(const Side *from, const char *sql)
 	return plan;
 }
 
+/* Can a trigger of the table, or of a partition, have a row stay as it is, or not come? */
+static bool
+has_row_triggers(Relation relation)
+{
+	const TriggerDesc *triggers = relation->trigdesc;
+
+	return relation->rd_rel->relkind != RELKIND_RELATION ||
+		(triggers != NULL && (triggers->trig_insert_before_row || triggers->trig_update_before_row || triggers->trig_delete_before_row));
+}
+
 static Changes
 prepare_changes(const Side *result, const Side *from)
 {
@@ -250,6 +261,7 @@ prepare_changes(const Side *result, const Side *from)
 		appendStringInfo(&update, "%s%s = $%d", i > 0 ? ", " : "", column_of(result, i), DIFFERENCE_COLUMNS + i + 1);
 		appendStringInfo(&values, "%s$%d", i > 0 ? ", " : "", DIFFERENCE_COLUMNS + i + 1);
 	}
+	changes.may_miss = has_row_triggers(result->sink->rel);
 	changes.remove = prepare(from, psprintf("DELETE FROM %s %s", table, where));
 	changes.update = prepare(from, psprintf("UPDATE %s SET %s %s", table, update.data, where));
 	changes.insert = prepare(from, psprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE VALUES (%s)", table,
@@ -279,6 +291,11 @@ change_rows(const Changes *changes, SPITupleTable *rows, uint64 n)
 		result = SPI_execute_plan(plan, values, nulls, false, 0);
 		if (result < 0)
 			elog(ERROR, "could not change a row of a result table: %s", SPI_result_code_string(result));
+		if (SPI_processed == 0 && !changes->may_miss)
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("a row of the result table was changed by something else while its query was replaced"),
+					 errhint("Look for triggers and foreign keys of the result table that change other rows of it.")));
 		CHECK_FOR_INTERRUPTS();
 	}
 	pfree(values);

@@ -89,7 +89,7 @@ sc_batch_add(ScBatch *batch, ScWireOp op, uint16 layout, Size body)
 	record->flags = 0;
 	record->layout = layout;
 	batch->used += len;
-	if (op == SC_WIRE_INSERT || op == SC_WIRE_DELETE || op == SC_WIRE_UPDATE || op == SC_WIRE_NEW)
+	if (sc_wire_is_row(op))
 		batch->nrows++;
 	return SC_WIRE_BODY(record);
 }

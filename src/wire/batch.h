@@ -63,6 +63,13 @@ typedef enum ScWireOp
 	SC_WIRE_BARRIER = 'B'
 } ScWireOp;
 
+/* Does the record hold a row, or two? */
+static inline bool
+sc_wire_is_row(int op)
+{
+	return op == SC_WIRE_INSERT || op == SC_WIRE_DELETE || op == SC_WIRE_UPDATE || op == SC_WIRE_NEW;
+}
+
 /*
  * The row is too large for a message: its out-of-line values were left out.  In place of
  * each is a pointer to nowhere.

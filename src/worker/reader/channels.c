@@ -98,12 +98,9 @@ copy_rows_of(uint32 tasks, const char *data, Size len)
 	{
 		const ScWireRecord *record = (const ScWireRecord *) data;
 
-		if (record->op == SC_WIRE_INSERT)
-		{
-			if ((sc_capture_tasks(record->layout) & tasks) == 0)
-				continue;
-			header->nrows++;
-		}
+		if (record->op == SC_WIRE_INSERT && (sc_capture_tasks(record->layout) & tasks) == 0)
+			continue;
+		header->nrows += sc_wire_is_row(record->op);
 		memcpy(to, record, record->len);
 		to += record->len;
 	}

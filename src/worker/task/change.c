@@ -34,15 +34,7 @@ static void
 add(ScTaskQuery *query, MinimalTuple row, bool cut)
 {
 	query->half = SC_HALF_NEW;
-	if (query->shared_desc && !cut && sc_engine_is_anothers(query->engine, query->shared_desc, row, true))
-		return;
-	query->in_row = true;
-	query->row = sc_task_stream_row(query->stream, row);
-	if (cut)
-		sc_engine_cut_row(query->engine, query->row);
-	else
-		sc_engine_row(query->engine, query->row);
-	query->in_row = false;
+	sc_task_insert_row(query, row, cut);
 }
 
 /* Is the stream's column the same in both rows, byte by byte? */
@@ -146,9 +138,7 @@ sc_task_row_at_hand(const ScTaskQuery *query)
 {
 	const ScWireRecord *record = (const ScWireRecord *) query->at;
 
-	if (record->op != SC_WIRE_UPDATE)
-		return SC_WIRE_TUPLE(record);
-	return query->half == SC_HALF_OLD ? SC_WIRE_OLD_TUPLE(record) : SC_WIRE_NEW_TUPLE(record);
+	return record->op == SC_WIRE_UPDATE ? SC_WIRE_NEW_TUPLE(record) : SC_WIRE_TUPLE(record);
 }
 
 bool

@@ -215,7 +215,6 @@ sc_task_query_compile(ScTaskQuery *query)
 	/* the definition was read under this lock: its row type is that */
 	query->stream_desc = query->compiled_desc = shared_desc(RelationGetDescr(relation));
 	table_close(relation, AccessShareLock);
-	options.retracts = definition->retracts;
 	query->engine = sc_engine_create(query->code, definition, query->stream_desc, &options);
 	type_hashes = hash_types(definition);
 	MemoryContextSwitchTo(old);
@@ -247,7 +246,6 @@ sc_task_query_try(const ScQuery *catalog)
 
 	sc_env_enter(&env, catalog->owner, catalog->settings);
 	definition = sc_definition_load(catalog);
-	options.retracts = definition->retracts;
 	engine = sc_engine_create(CurrentMemoryContext, definition, RelationGetDescr(relation), &options);
 	sc_engine_try_source(engine);
 	sc_engine_free(engine);
@@ -365,16 +363,7 @@ run_row(ScTaskQuery *query, const ScWireRecord *record, bool joined)
 		if (query->definition->stateless && query->place.ntasks > 1 &&
 			sc_engine_passes_by(query->engine, query->transaction, query->ordinal))
 			return true;
-		if (query->shared_desc && !(record->flags & SC_WIRE_CUT) &&
-			sc_engine_is_anothers(query->engine, query->shared_desc, SC_WIRE_TUPLE(record), true))
-			return true;
-		query->in_row = true;
-		query->row = sc_task_stream_row(query->stream, SC_WIRE_TUPLE(record));
-		if (unlikely(record->flags & SC_WIRE_CUT))
-			sc_engine_cut_row(query->engine, query->row);
-		else
-			sc_engine_row(query->engine, query->row);
-		query->in_row = false;
+		sc_task_insert_row(query, SC_WIRE_TUPLE(record), (record->flags & SC_WIRE_CUT) != 0);
 	}
 	return true;
 }

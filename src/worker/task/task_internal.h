@@ -344,4 +344,19 @@ extern TupleDesc sc_task_stream_desc(const ScTaskStream *stream);
 extern TupleTableSlot *sc_task_stream_row(ScTaskStream *stream, MinimalTuple tuple);
 extern TupleTableSlot *sc_task_stream_old_row(ScTaskStream *stream, MinimalTuple tuple);
 
+/* A row comes, to a query with a stream; it may be another task's.  "cut": some of its values aren't there. */
+static inline void
+sc_task_insert_row(ScTaskQuery *query, MinimalTuple row, bool cut)
+{
+	if (query->shared_desc && !cut && sc_engine_is_anothers(query->engine, query->shared_desc, row, true))
+		return;
+	query->in_row = true;
+	query->row = sc_task_stream_row(query->stream, row);
+	if (unlikely(cut))
+		sc_engine_cut_row(query->engine, query->row);
+	else
+		sc_engine_row(query->engine, query->row);
+	query->in_row = false;
+}
+
 #endif							/* SC_WORKER_TASK_TASK_INTERNAL_H */
