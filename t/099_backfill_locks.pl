@@ -38,7 +38,7 @@ wait_until($node, q(SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_t
 disarm($node, 'history_in_scan');
 wait_until($node, q(SELECT count(*) = 1 FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'another'), 'ALTER TABLE goes on');
 like(slurp_file($node->logfile), qr/gave way to a command that waits for its lock/, 'reading gave way');
-is(sql("SELECT stream_ckpt.sync('30 s', 'q') IS NOT NULL"), 't', 'sync() of the query waits for that');
+is(sql("SELECT stream_ckpt.sync('10 minutes', 'q') IS NOT NULL"), 't', 'sync() of the query waits for that');
 results_ok($node, 'q', 'the rows are read again', emit => 'update');
 $waiting->quit;
 

@@ -38,8 +38,8 @@ sub whole
 {
 	my ($table, $until) = @_;
 
-	return sql("SELECT count(*) = count(f) AND count(DISTINCT f) = 1 FROM (
-		SELECT r.total / a.total AS f FROM (SELECT window_start, k, sum(v) AS total FROM t, stream_ckpt.tumble(ts, '1 minute')
+	return sql("SELECT count(*) = count(f) AND count(DISTINCT f) = 1 AND min(f) IN (1, 2) FROM (
+		SELECT r.total::numeric / a.total AS f FROM (SELECT window_start, k, sum(v) AS total FROM t, stream_ckpt.tumble(ts, '1 minute')
 			WHERE window_end <= timestamptz '2024-01-01 UTC' + $until * interval '1 second' GROUP BY 1, 2) a
 		LEFT JOIN $table r USING (window_start, k)) d");
 }

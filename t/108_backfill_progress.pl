@@ -81,18 +81,18 @@ disarm($node, 'history_in_scan');
 wait_reached($node, 'coordinator_before_write');
 progress_is('backfilling writing t t 100 t', 'the first result is being written');
 disarm($node, 'coordinator_before_write');
-is(sql("SELECT stream_ckpt.sync('30 s', 'q') IS NOT NULL"), 't', 'sync() of the query waits for its history');
+is(sql("SELECT stream_ckpt.sync('10 minutes', 'q') IS NOT NULL"), 't', 'sync() of the query waits for its history');
 progress_is('running', 'nothing is said of it when that is in');
 results_ok($node, 'q', 'it is complete', emit => 'update', synced => 1);
 sql(rows(100, 100));
-is(sql("SELECT stream_ckpt.sync('30 s', 'q_definition') IS NOT NULL"), 't', 'and for later rows');
+is(sql("SELECT stream_ckpt.sync('10 minutes', 'q_definition') IS NOT NULL"), 't', 'and for later rows');
 results_ok($node, 'q', 'which are in', emit => 'update', synced => 1);
 
 # One that is paused or has failed isn't waited for
 sql("SELECT stream_ckpt.pause_query('q')");
 like(error_of("SELECT stream_ckpt.sync('10 minutes', 'q')"), qr/query "q" is paused: rows are missing/, 'sync() of a query that is paused');
 sql("SELECT stream_ckpt.resume_query('q')");
-is(sql("SELECT stream_ckpt.sync('30 s', 'q') IS NOT NULL"), 't', 'resumed');
+is(sql("SELECT stream_ckpt.sync('10 minutes', 'q') IS NOT NULL"), 't', 'resumed');
 sql("SELECT stream_ckpt.drop_query('q')");
 create_query($node, 'q', 't', emit => 'update', select => 'SELECT k, sum(1 / (v - 4711)) AS total FROM t GROUP BY k', options => $options);
 wait_until($node, "SELECT status = 'failed' FROM stream_ckpt.queries WHERE query = 'q'::regclass", 'a query fails in its history');
@@ -115,7 +115,7 @@ like(error_of("SELECT stream_ckpt.sync('100 ms', 'q')"), qr/sync\(\) timed out w
 	'sync() of the query waits');
 $locking->query_safe('COMMIT');
 $locking->quit;
-is(sql("SELECT stream_ckpt.sync('60 s', 'q') IS NOT NULL"), 't', 'until it is there');
+is(sql("SELECT stream_ckpt.sync('10 minutes', 'q') IS NOT NULL"), 't', 'until it is there');
 results_ok($node, 'q', 'with all rows', emit => 'update', synced => 1);
 sql("SELECT stream_ckpt.drop_query('q')");
 

@@ -143,11 +143,13 @@ bench_backfill_writers() {
 		before=$(date +%s)
 		sleep "$BACKFILL_BEFORE"
 		backfill
+		kill -0 "$writer" || { cat "$SC_WORK/writer.log"; die "pgbench failed"; }
 		# it ends with its session, and writes its log
 		sql >/dev/null -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgbench'"
 		wait "$writer" || true
 		without=$(latency_between "$folder" "$before" "$(epoch "$backfill_began")")
 		with=$(latency_between "$folder" "$(epoch "$backfill_began")" "$(epoch "$backfill_ended")")
+		[ -n "$with" ] && [ -n "$without" ] || die "no latencies were logged"
 		check_backfill
 		note backfill_writers "$(divide "$with" "$without")" "p99 with $with us, without $without us"
 	done

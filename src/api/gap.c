@@ -128,7 +128,7 @@ refuse_changes(const ScQuery *query)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("query \"%s\" cannot go on without the rows between", get_rel_name(query->relid)),
 			 errdetail("Changes of its stream are applied: a row that it has not counted can be changed or deleted later."),
-			 errhint("Drop it with stream_ckpt.drop_query(), and create it again; then accept the gap for the others.")));
+			 errhint("Call stream_ckpt.rebuild_pipeline(name): results are made anew of their streams' tables. Or drop the query, and accept the gap for the others.")));
 }
 
 void

@@ -73,7 +73,7 @@ stream_ckpt_resume_query(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("query \"%s\" is lost", get_rel_name(query->relid)),
 				 errdetail("The WAL with its next rows is not kept any more."),
-				 applies ? errhint("Drop the query and create it again: changes of its stream are applied, so it can't go on without the rows between.") :
+				 applies ? errhint("Call stream_ckpt.rebuild_query(query): changes of its stream are applied, so it can't go on without the rows between.") :
 				 errhint(SC_HINT_LOST_QUERY)));
 	if (had_gap)
 		sc_query_set_preexisting(query->query_id);

@@ -24,7 +24,7 @@ our @EXPORT = qw(
   wait_until wait_status wait_running wait_up sync_pipelines
   pid_of all_pids wait_restarted lose_state
   differences results_ok counter query_late_rows
-  checkpoint_all insert_hour insert_seconds try_psql is_refused start_writer finish_writer memory_of
+  checkpoint_all insert_hour try_psql is_refused start_writer finish_writer memory_of
 );
 
 my $WORKERS = 'wal_level = logical

@@ -280,7 +280,7 @@ refuse_to_replace_definition(Node *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot replace \"%s\", the definition of a continuous query", range->relname),
-				 errhint("Drop the query with stream_ckpt.drop_query(), and create it again.")));
+				 errhint("Use stream_ckpt.replace_query().")));
 }
 
 static void
