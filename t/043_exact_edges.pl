@@ -150,7 +150,7 @@ for my $command (
 	q(CREATE OR REPLACE RULE "_RETURN" AS ON SELECT TO j_late_definition DO INSTEAD SELECT w.window_start, count(*) + 1 AS n FROM j, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start))
 {
 	($ret, $out, $err) = $node->psql('postgres', $command);
-	like($err, qr/cannot replace "j_late_definition".*HINT:.*drop_query/s, 'a definition stays');
+	like($err, qr/cannot replace "j_late_definition".*HINT:.*replace_query/s, 'a definition stays');
 }
 
 # now() behind a domain
