@@ -206,8 +206,6 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 {
 	List	   *dropped;
 	bool		log_streams;
-	char	   *message;
-	char	   *hint;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -217,8 +215,7 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	/* DROP EXTENSION has taken the catalogs, or they are not yet, or no longer, ours: what
 	 * names relations that are gone is left out wherever it is read */
-	if (sc_extension_in_script() || !sc_extension_exists() ||
-		!sc_extension_matches(&message, &hint))
+	if (sc_extension_in_script() || !sc_extension_is_usable())
 		PG_RETURN_NULL();
 
 	dropped = dropped_relations(&log_streams);

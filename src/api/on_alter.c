@@ -160,15 +160,13 @@ check_commands(void)
 Datum
 stream_ckpt_on_alter(PG_FUNCTION_ARGS)
 {
-	char	   *message;
-	char	   *hint;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("stream_ckpt.on_alter() is an event trigger's function")));
 	/* catalogs that are not yet, or no longer, ours tell nothing */
-	if (sc_extension_in_script() || !sc_extension_exists() || !sc_extension_matches(&message, &hint) || !sc_streams_apply())
+	if (sc_extension_in_script() || !sc_extension_is_usable() || !sc_streams_apply())
 		PG_RETURN_NULL();
 	check_commands();
 	PG_RETURN_NULL();

@@ -95,6 +95,14 @@ sc_extension_matches(char **message, char **hint)
 }
 
 bool
+sc_extension_is_usable(void)
+{
+	char	   *version;
+
+	return OidIsValid(extension_schema(&version)) && strcmp(version, SC_EXTENSION_VERSION) == 0;
+}
+
+bool
 sc_extension_in_script(void)
 {
 	return creating_extension && CurrentExtensionObject == get_extension_oid("stream_ckpt", true);

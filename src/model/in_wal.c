@@ -163,12 +163,10 @@ sc_relation_is_updated(Oid relid, Oid *partition)
 static Oid
 stream_of(Oid relid)
 {
-	char	   *message;
-	char	   *hint;
 	ListCell   *lc;
 
 	/* catalogs of another version tell nothing */
-	if (!sc_extension_exists() || !sc_extension_matches(&message, &hint))
+	if (!sc_extension_is_usable())
 		return InvalidOid;
 	foreach(lc, sc_itself_and_above(relid))
 	{

@@ -50,8 +50,6 @@ void
 sc_stream_refuse_child(Oid child, Oid parent)
 {
 	char		kind = get_rel_relkind(parent);
-	char	   *message;
-	char	   *hint;
 	ScStream   *stream;
 
 	if (kind == RELKIND_PARTITIONED_TABLE)
@@ -63,7 +61,7 @@ sc_stream_refuse_child(Oid child, Oid parent)
 	if (kind != RELKIND_RELATION && kind != RELKIND_FOREIGN_TABLE)
 		return;
 	/* catalogs of another version tell nothing */
-	if (!sc_extension_exists() || !sc_extension_matches(&message, &hint))
+	if (!sc_extension_is_usable())
 		return;
 	if (!will_inherit(child, parent))
 		return;

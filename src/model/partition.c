@@ -32,11 +32,9 @@ List *
 sc_applying_streams(Oid relid)
 {
 	List	   *result = NIL;
-	char	   *message;
-	char	   *hint;
 	ListCell   *lc;
 
-	if (!sc_extension_exists() || !sc_extension_matches(&message, &hint) || !sc_streams_apply())
+	if (!sc_extension_is_usable() || !sc_streams_apply())
 		return NIL;
 	foreach(lc, sc_itself_and_above(relid))
 	{

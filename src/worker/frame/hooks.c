@@ -261,8 +261,6 @@ static void
 refuse_to_replace_definition(Node *command)
 {
 	RangeVar   *range = NULL;
-	char	   *message;
-	char	   *hint;
 	Oid			relid;
 	ScQuery    *query;
 
@@ -271,8 +269,7 @@ refuse_to_replace_definition(Node *command)
 	else if (IsA(command, RuleStmt) && ((RuleStmt *) command)->replace)
 		range = ((RuleStmt *) command)->relation;
 	/* catalogs of another version tell nothing, and are about to be updated */
-	if (!range || sc_extension_in_script() || !sc_extension_exists() ||
-		!sc_extension_matches(&message, &hint))
+	if (!range || sc_extension_in_script() || !sc_extension_is_usable())
 		return;
 	relid = RangeVarGetRelid(range, NoLock, true);
 	query = OidIsValid(relid) ? sc_query_by_relid(relid, true) : NULL;

@@ -290,10 +290,8 @@ sc_pipelines_lost(List *relids, bool thorough)
 static List *
 readable_pipelines(void)
 {
-	char	   *message;
-	char	   *hint;
 
-	if (sc_extension_in_script() || !sc_extension_exists() || !sc_extension_matches(&message, &hint))
+	if (sc_extension_in_script() || !sc_extension_is_usable())
 		return NIL;
 	return sc_pipeline_list();
 }

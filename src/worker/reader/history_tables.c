@@ -79,11 +79,12 @@ sc_history_wait_for_committing(void)
 	while (n > 0 && HaveVirtualXIDsDelayingChkpt(writing, n, DELAY_CHKPT_START))
 		sc_worker_wait(1);
 	running = GetRunningTransactionData();
+	/* its array is this process's own */
+	LWLockRelease(ProcArrayLock);
+	LWLockRelease(XidGenLock);
 	n = running->xcnt;
 	xids = palloc(sizeof(TransactionId) * Max(n, 1));
 	memcpy(xids, running->xids, n * sizeof(TransactionId));
-	LWLockRelease(ProcArrayLock);
-	LWLockRelease(XidGenLock);
 	for (int i = 0; i < n; i++)
 	{
 		if (TransactionIdDidCommit(xids[i]))
