@@ -33,6 +33,21 @@ sub definition
 		stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k";
 }
 
+# Has the query the new definition, or is it about to?  Its view may be exchanged while it is being looked at.
+sub is_replaced
+{
+	my ($query) = @_;
+
+	for (1 .. 20)
+	{
+		my ($ret, $out) = $node->psql('postgres',
+			"SELECT pg_get_viewdef('${query}_definition') LIKE '%* $factor)%' OR to_regclass('${query}_replacement') IS NOT NULL");
+
+		return $out eq 't' if $ret == 0;
+	}
+	die "the definition of $query can't be read";
+}
+
 # Of the windows that were over before: all rows by one factor, and none missing
 sub whole
 {
@@ -85,7 +100,7 @@ sub die_at
 	is(whole($_, $until), 't', "$_ is whole, $action at $point$what") for qw(live closed);
 	for my $query (qw(live closed))
 	{
-		next if sql("SELECT pg_get_viewdef('${query}_definition') LIKE '%* $factor)%' OR to_regclass('${query}_replacement') IS NOT NULL") eq 't';
+		next if is_replaced($query);
 		$node->safe_psql('postgres', "SELECT stream_ckpt.replace_query('$query', \$\$ " . definition() . ' $$)');
 	}
 	$second++;
