@@ -126,10 +126,10 @@ bench_nexmark() {	# QUERY
 		before=$(server_cpu)
 		pipeline start
 		sql -c "SELECT stream_ckpt.sync('30 minutes')" >/dev/null
+		check_well result
 		pipeline stop
 		after=$(server_cpu)
 		cpu=$(minus "$after" "$before")
-		check_well result
 		pipeline start
 		note "nexmark_$1" "$(awk -v n="$(sql -c 'SELECT count(*) FROM bid')" -v s="$cpu" 'BEGIN { printf "%.0f\n", n / s }')" \
 			"$cpu s of CPU; COPY into four columns: $(awk -v n="$(sql -c 'SELECT count(*) FROM bid')" -v s="$copy" 'BEGIN { printf "%.0f\n", n / s }') rows/s"
