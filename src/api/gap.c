@@ -2,7 +2,7 @@
  * gap.c
  *	  start_pipeline(accept_gap => true): going on without the rows between.
  *
- * A pipeline is lost where its slot is gone, invalidated, or beyond the offset of
+ * A pipeline is lost where its slot is gone, invalidated, of another timeline, or beyond the offset of
  * a query, or where its checkpoints come from another server, database or version
  * (see worker/frame/start.c).  Its rows in between can't be had any more.  Somebody who
  * accepts that gets:
@@ -39,6 +39,7 @@ void
 sc_gap_prepare(const ScPipeline *pipeline)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
+	ScPipelineState state = sc_pipeline_state_read(pipeline->pipeline_id);
 
 	/* somebody else's slot of this name is for sc_slot_ensure() to refuse */
 	if (slot.active_pid != 0 && !slot.foreign)
@@ -48,7 +49,9 @@ sc_gap_prepare(const ScPipeline *pipeline)
 				 errdetail("Its replication slot is in use by process %d.",
 						   slot.active_pid),
 				 errhint("Only a pipeline that is lost or stopped can accept a gap.")));
-	if (slot.invalidated != RS_INVAL_NONE && !slot.foreign)
+	/* where it stands there may be other rows in this server's log, or none yet */
+	if (slot.exists && !slot.foreign &&
+		(sc_slot_is_useless(&slot) || (slot.confirmed_flush > state.lsn && sc_slot_of_another_timeline(&slot, state.timeline))))
 		sc_slot_drop(MyDatabaseId, pipeline->pipeline_id);
 	sc_pipeline_prepare(pipeline);
 }
@@ -132,7 +135,7 @@ refuse_changes(const ScQuery *query)
 }
 
 void
-sc_gap_accept(const ScPipeline *pipeline)
+sc_gap_accept(const ScPipeline *pipeline, bool go_on)
 {
 	List	   *queries = lock_queries(pipeline->pipeline_id);
 	ScPipelineState state = sc_pipeline_state_read(pipeline->pipeline_id);
@@ -154,7 +157,7 @@ sc_gap_accept(const ScPipeline *pipeline)
 			continue;
 		stateless = offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
 									   (has_state && !from_this_version(&state)));
-		if (stateless || offset == NULL || foreign || offset->lsn < slot.confirmed_flush)
+		if (go_on && (stateless || offset == NULL || foreign || offset->lsn < slot.confirmed_flush))
 			refuse_changes(query);
 		if (stateless)
 			close_windows(offset);

@@ -14,8 +14,10 @@
  */
 extern void sc_gap_prepare(const ScPipeline *pipeline);
 
-/* Moves the pipeline's queries to the slot's position.  Needs an ExclusiveLock
- * on the pipeline. */
-extern void sc_gap_accept(const ScPipeline *pipeline);
+/*
+ * Moves the pipeline's queries to the slot's position.  Needs an ExclusiveLock on the pipeline.  go_on: they are to count
+ * from there, which is an error for those over streams whose changes are applied; else none of them goes on.
+ */
+extern void sc_gap_accept(const ScPipeline *pipeline, bool go_on);
 
 #endif							/* SC_API_GAP_H */

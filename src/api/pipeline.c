@@ -213,7 +213,7 @@ stream_ckpt_start_pipeline(PG_FUNCTION_ARGS)
 	{
 		/* the slot first: making it waits, with no lock held and no id */
 		sc_gap_prepare(sc_owned_pipeline(name));
-		sc_gap_accept(lock_owned_pipeline(name));
+		sc_gap_accept(lock_owned_pipeline(name), true);
 	}
 	set_stopped(lock_owned_pipeline(name), false);
 	PG_RETURN_VOID();

@@ -3,8 +3,8 @@
  *	  rebuild_pipeline: brings back the results of a pipeline's queries, after it was lost or when they aren't right.
  *
  * Of a lost one the way is that of start_pipeline(accept_gap => true), and in the same transaction every query is marked
- * lost: none goes on with a gap, each result stays as it is until what replaces it is complete.  Queries whose streams
- * hold no rows stay lost, one by one.
+ * lost: none goes on with a gap, each result stays as it is until what replaces it is complete; so it
+ * doesn't matter whether a query could go on with one.  Queries whose streams hold no rows stay lost, one by one.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -28,7 +28,7 @@ can_be_rebuilt(const ScQuery *query)
 {
 	const ScStream *stream = sc_stream_by_relid(query->stream_relid, true);
 
-	return stream && !stream->is_log && !stream->processing_time && !stream->applies &&
+	return stream && !stream->is_log && !stream->processing_time &&
 		!sc_has_log_stream_partition(query->stream_relid);
 }
 
@@ -60,7 +60,7 @@ begin_anew(const char *name)
 	sc_gap_prepare(pipeline);
 	sc_pipeline_lock(pipeline->pipeline_id, ExclusiveLock);
 	pipeline = sc_owned_pipeline(name);
-	sc_gap_accept(pipeline);
+	sc_gap_accept(pipeline, false);
 	foreach(lc, sc_query_list(pipeline->pipeline_id))
 	{
 		const ScQuery *query = lfirst(lc);

@@ -65,6 +65,8 @@ sc_pipeline_state_read(int32 pipeline_id)
 				(uint64) DatumGetInt64(sc_row_get(&row, Anum_state_system_identifier));
 		if (!sc_row_isnull(&row, Anum_state_database))
 			result.database = DatumGetObjectId(sc_row_get(&row, Anum_state_database));
+		if (!sc_row_isnull(&row, Anum_state_timeline))
+			result.timeline = (uint32) DatumGetInt32(sc_row_get(&row, Anum_state_timeline));
 		if (!sc_row_isnull(&row, Anum_state_server_version))
 			result.server_version = DatumGetInt32(sc_row_get(&row, Anum_state_server_version));
 		if (!sc_row_isnull(&row, Anum_state_format))

@@ -20,6 +20,7 @@ typedef struct ScPipelineState
 	XLogRecPtr	lsn;			/* its LSN */
 	uint64		system_identifier;
 	Oid			database;
+	uint32		timeline;		/* on which the last checkpoint was made */
 	int32		server_version; /* PG_VERSION_NUM / 10000 */
 	int32		format;			/* SC_STATE_FORMAT */
 } ScPipelineState;

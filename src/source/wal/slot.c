@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/timeline.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogutils.h"
@@ -95,16 +96,18 @@ sc_slot_ensure(int32 pipeline_id)
 {
 	NameData	name;
 	LOCKTAG		tag;
+	ScSlotInfo	slot;
 
 	check_requirements();
 	sc_slot_name(MyDatabaseId, pipeline_id, &name);
-	if (sc_slot_info(MyDatabaseId, pipeline_id).foreign)
+	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	if (slot.foreign)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("replication slot \"%s\" is not one of stream_ckpt's", NameStr(name)),
 				 errdetail("It has the name of the pipeline's slot, and another output plugin."),
 				 errhint("Drop it with SELECT pg_drop_replication_slot('%s').", NameStr(name))));
-	if (sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
+	if (slot.exists && sc_slot_is_useless(&slot) &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		(void) drop_if_unused(pipeline_id, true);
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
@@ -234,7 +237,30 @@ sc_slot_info(Oid database, int32 pipeline_id)
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(ReplicationSlotControlLock);
+	info.ahead = info.exists && !RecoveryInProgress() && info.confirmed_flush > GetXLogInsertRecPtr();
 	return info;
+}
+
+/*
+ * The server's files can have been taken back in time beside a slot that was kept.  Where the timeline of the pipeline's
+ * checkpoint ended, nothing of the pipeline's can be confirmed beyond: what is, was confirmed on that timeline as it went
+ * on elsewhere.
+ */
+bool
+sc_slot_of_another_timeline(const ScSlotInfo *slot, TimeLineID timeline)
+{
+	TimeLineID	current = GetWALInsertionTimeLine();
+	List	   *history;
+
+	if (slot->ahead)
+		return true;
+	if (timeline == 0 || timeline == current)
+		return false;
+	history = readTimeLineHistory(current);
+	/* without its file nothing is known of it */
+	if (!tliInHistory(timeline, history))
+		return true;
+	return slot->confirmed_flush > tliSwitchPoint(timeline, history, NULL);
 }
 
 void
@@ -251,18 +277,19 @@ sc_slot_drop(Oid database, int32 pipeline_id)
 }
 
 /*
- * Does nothing need the pipeline's slot?  One that was invalidated serves no query that is still
+ * Does nothing need the pipeline's slot?  One that is useless serves no query that is still
  * to come; those that are there stand until somebody decides.
  */
 static bool
 is_unused(int32 pipeline_id)
 {
 	ScPipeline *pipeline = sc_pipeline_by_id(pipeline_id, true);
+	ScSlotInfo	slot;
 
 	if (pipeline == NULL || !sc_pipeline_in_use(pipeline))
 		return true;
-	return sc_slot_info(MyDatabaseId, pipeline_id).invalidated != RS_INVAL_NONE &&
-		sc_query_list(pipeline_id) == NIL;
+	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	return slot.exists && sc_slot_is_useless(&slot) && sc_query_list(pipeline_id) == NIL;
 }
 
 /*

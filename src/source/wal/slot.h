@@ -27,7 +27,7 @@ typedef struct ScSlotOwner
 extern int	sc_slot_owners(ScSlotOwner **owners);
 
 /*
- * Makes the pipeline's slot where it isn't there yet, or was invalidated and no query is
+ * Makes the pipeline's slot where it isn't there yet, or is useless and no query is
  * there that stands because of it.  To be called before the
  * transaction has an id: waits, interruptibly, for every running transaction.
  * Errors with a hint where the transaction has written already, or wal_level,
@@ -42,12 +42,26 @@ typedef struct ScSlotInfo
 	bool		exists;
 	bool		foreign;		/* it has our name, and another plugin, or none */
 	ReplicationSlotInvalidationCause invalidated;	/* RS_INVAL_NONE: it is valid */
+	bool		ahead;			/* of all that this server has written: it was made for another timeline */
 	int			active_pid;		/* 0: none */
 	XLogRecPtr	confirmed_flush;
 	XLogRecPtr	restart_lsn;
 } ScSlotInfo;
 
 extern ScSlotInfo sc_slot_info(Oid database, int32 pipeline_id);
+
+/* Can nothing be read with it, ever?  Of one that exists, and isn't foreign. */
+static inline bool
+sc_slot_is_useless(const ScSlotInfo *slot)
+{
+	return slot->invalidated != RS_INVAL_NONE || slot->ahead;
+}
+
+/*
+ * Is the slot's position on a timeline that this server left before it?  "timeline": that of the pipeline's last
+ * checkpoint; 0: unknown.  True for one that is ahead, and for one that was until this server wrote as much.
+ */
+extern bool sc_slot_of_another_timeline(const ScSlotInfo *slot, TimeLineID timeline);
 
 /* Drops it where it exists; an error where somebody uses it. */
 extern void sc_slot_drop(Oid database, int32 pipeline_id);

@@ -281,6 +281,12 @@ check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 		explain_invalidation(slot.invalidated, message, hint);
 		return SC_STATUS_LOST;
 	}
+	if (slot.ahead)
+	{
+		*message = psprintf("the replication slot stands at %X/%X, which this server has not written yet: it belongs to another timeline",
+							LSN_FORMAT_ARGS(slot.confirmed_flush));
+		return SC_STATUS_LOST;
+	}
 	start = held_position(pipeline_id);
 	if (compare && start == SC_RESTORED_LSN)
 	{
