@@ -644,6 +644,19 @@ CREATE TABLE stream_ckpt.query_history (
 	seen_at			timestamptz NOT NULL
 );
 REVOKE ALL ON stream_ckpt.query_history FROM PUBLIC;
+
+-- Windows (ranges of them) of which rows came, changed or went when they were over: verify() leaves them out.
+CREATE TABLE stream_ckpt.changed_windows (
+	query_id		bigint NOT NULL,
+	range_start		timestamptz NOT NULL,
+	range_end		timestamptz NOT NULL,
+	PRIMARY KEY (query_id, range_start)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+REVOKE ALL ON stream_ckpt.changed_windows FROM PUBLIC;
+COMMENT ON FUNCTION stream_ckpt.verify(regclass)
+	IS 'number of result rows that differ from the definition run as a plain query (closed windows for emit close, floats up to rounding); an error where that truth cannot be had, but for windows that changed when they were over, which are left out';
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.changed_windows',
+	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
 CREATE FUNCTION stream_ckpt.replace_query(query regclass, definition text, keep_before timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_replace_query';
 COMMENT ON FUNCTION stream_ckpt.replace_query(regclass, text, timestamptz)

@@ -207,6 +207,14 @@ CREATE TABLE stream_ckpt.query_history (
 	seen_at			timestamptz NOT NULL
 );
 
+-- Windows (ranges of them) of which rows came, changed or went when they were over: verify() leaves them out.
+CREATE TABLE stream_ckpt.changed_windows (
+	query_id		bigint NOT NULL,
+	range_start		timestamptz NOT NULL,
+	range_end		timestamptz NOT NULL,
+	PRIMARY KEY (query_id, range_start)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
 -- Late rows, of queries with keep_late_rows, and dead letters, of queries with on_error => 'dead_letter': what they
 -- went on without.  Written with the offset that covers it.
 CREATE TABLE stream_ckpt.late_rows (
@@ -268,6 +276,8 @@ SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.query', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.query_query_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.checkpoint_offset',
+	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.changed_windows',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
 
 --
@@ -561,7 +571,7 @@ COMMENT ON FUNCTION stream_ckpt.explain_query(text, text, interval, integer)
 CREATE FUNCTION stream_ckpt.verify(query regclass)
 RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_verify';
 COMMENT ON FUNCTION stream_ckpt.verify(regclass)
-	IS 'number of result rows that differ from the definition run as a plain query (closed windows for emit close, floats up to rounding); an error where that truth cannot be had';
+	IS 'number of result rows that differ from the definition run as a plain query (closed windows for emit close, floats up to rounding); an error where that truth cannot be had, but for windows that changed when they were over, which are left out';
 CREATE FUNCTION stream_ckpt.take_late_rows(query regclass, until pg_lsn DEFAULT NULL)
 RETURNS SETOF stream_ckpt.late_rows LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'stream_ckpt_take_late_rows';

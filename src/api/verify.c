@@ -8,6 +8,9 @@
  * read before that snapshot is taken: what the watermark closed by then stays
  * as it is.
  *
+ * Windows of which rows came, changed or went when they were over (ckpt/changed.h) have another truth than
+ * the table as it is now: they are left out, on both sides, and counted.
+ *
  * Columns are compared by their types' own equality, those of types without an
  * order (json, point) as text, and float columns up to rounding: an aggregate may
  * have added up the same values in another order.
@@ -22,6 +25,7 @@
 #include "base/process.h"
 #include "base/subtransaction.h"
 #include "catalog/pg_type.h"
+#include "ckpt/changed.h"
 #include "ckpt/dead_letter.h"
 #include "ckpt/offset.h"
 #include "executor/executor.h"
@@ -59,6 +63,12 @@ typedef struct Comparison
 	char	   *order;			/* "" or ", c2, c5": the float columns */
 	char	   *close;			/* condition: the float columns of x and y agree */
 	bool		has_floats;
+
+	/* windows that are left out; NULL: none */
+	char	   *left_out;		/* condition on "w" */
+	char	   *window;			/* ", window_start AS w": of the definition, */
+	char	   *result_window;	/* and of the result */
+	char	   *names;			/* c1, c2, ... */
 } Comparison;
 
 /* ---------- can the truth be had? ---------- */
@@ -85,6 +95,7 @@ refuse_counted(ScQuery *query, int64 count, const char *what)
 static ScOffset *
 check_counters(ScQuery *query)
 {
+	const ScStream *stream = sc_stream_by_relid(query->stream_relid, false);
 	ListCell   *lc;
 
 	if (sc_is_log_stream(query->stream_relid) || sc_has_log_stream_partition(query->stream_relid))
@@ -101,14 +112,15 @@ check_counters(ScQuery *query)
 
 		if (offset->query_id != query->query_id)
 			continue;
-		refuse_counted(query, offset->late_rows, "late rows were dropped");
+		/* if changes are applied, windows that had such are known */
+		if (!stream->applies)
+			refuse_counted(query, offset->late_rows, "late rows were dropped");
 		refuse_counted(query, offset->moved_rows, "rows were counted in later windows than those of their commits, which were over");
 		refuse_counted(query, sc_dead_letter_count(query->query_id),
 					   "rows, groups or result rows are dead letters");
 		refuse_counted(query, offset->updates_ignored, "updates of the stream were ignored");
 		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
 		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
-		refuse_counted(query, offset->late_changes, "rows were changed or deleted after their windows were over");
 		return offset;
 	}
 	refuse(query, "No checkpoint of the query has been committed yet.",
@@ -247,6 +259,28 @@ make_comparison(ScDefinition *definition, TupleDesc names, Relation result_table
 	return result;
 }
 
+/* Windows that have changed when they were over are left out, whatever both sides have of them. */
+static void
+leave_out(Comparison *comparison, ScQuery *query, ScDefinition *definition, TupleDesc names, TupleDesc result_names,
+		  const AttrNumber *attnos)
+{
+	const ScRangeSet *changed = sc_changed_read(query->query_id);
+	StringInfoData list;
+	int			column = definition->result_window;
+
+	if (changed->n == 0)
+		return;
+	if (column == 0)
+		elog(ERROR, "the rows of \"%s\" have no window", get_rel_name(query->relid));
+	comparison->left_out = psprintf("(%s)", sc_definition_in_ranges(definition, "w", changed));
+	comparison->window = psprintf(", %s AS w", column_name(names, column));
+	comparison->result_window = psprintf(", %s AS w", column_name(result_names, attnos[column - 1]));
+	initStringInfo(&list);
+	for (int i = 1; i <= list_length(sc_result_target(definition)); i++)
+		appendStringInfo(&list, "%sc%d", i > 1 ? ", " : "", i);
+	comparison->names = list.data;
+}
+
 /* The rows of "side" with their key k, and n, which counts those of one key. */
 static char *
 numbered_rows(Comparison *comparison, const char *side)
@@ -258,7 +292,7 @@ numbered_rows(Comparison *comparison, const char *side)
 }
 
 /*
- * Rows of one side that the other hasn't; where there are floats, less those that
+ * How many windows are left out, and how many differences there are: rows of one side that the other hasn't; where there are floats, less those that
  * differ by rounding only: they are paired by their other columns, in the order
  * of the floats.
  */
@@ -266,16 +300,25 @@ static char *
 comparison_command(ScQuery *query, Comparison *comparison, const char *from, const char *condition)
 {
 	StringInfoData command;
+	char	   *left_out = comparison->left_out;
+	char	   *compared = left_out ? psprintf("SELECT %s FROM", comparison->names) : "SELECT * FROM";
+	char	   *where = left_out ? psprintf(" WHERE %s IS NOT TRUE", left_out) : "";
 
 	initStringInfo(&command);
 	appendStringInfo(&command,
-					 "WITH result AS MATERIALIZED (SELECT %s FROM %s),"
-					 " truth AS MATERIALIZED (SELECT %s FROM %s WHERE %s),"
-					 " a AS MATERIALIZED (SELECT * FROM result EXCEPT ALL SELECT * FROM truth),"
-					 " b AS MATERIALIZED (SELECT * FROM truth EXCEPT ALL SELECT * FROM result)"
-					 " SELECT (SELECT pg_catalog.count(*) FROM a)" OP("+") "(SELECT pg_catalog.count(*) FROM b)",
-					 comparison->result_columns, sc_qualified_name(query->relid),
-					 comparison->columns, from, condition);
+					 "WITH result AS MATERIALIZED (SELECT %s%s FROM %s),"
+					 " truth AS MATERIALIZED (SELECT %s%s FROM %s WHERE %s),"
+					 " a AS MATERIALIZED (%s result%s EXCEPT ALL %s truth%s),"
+					 " b AS MATERIALIZED (%s truth%s EXCEPT ALL %s result%s)",
+					 comparison->result_columns, left_out ? comparison->result_window : "", sc_qualified_name(query->relid),
+					 comparison->columns, left_out ? comparison->window : "", from, condition,
+					 compared, where, compared, where, compared, where, compared, where);
+	if (left_out)
+		appendStringInfo(&command, " SELECT (SELECT pg_catalog.count(*) FROM"
+						 " (SELECT w FROM result WHERE %s UNION SELECT w FROM truth WHERE %s) x),", left_out, left_out);
+	else
+		appendStringInfoString(&command, " SELECT 0::pg_catalog.int8,");
+	appendStringInfoString(&command, " (SELECT pg_catalog.count(*) FROM a)" OP("+") "(SELECT pg_catalog.count(*) FROM b)");
 	if (comparison->has_floats)
 		appendStringInfo(&command,
 						 OP("-") "(2" OP("*") "(SELECT pg_catalog.count(*) FROM (%s) x JOIN (%s) y"
@@ -307,6 +350,14 @@ explain_differences(ScQuery *query, int64 rows_in, Oid caller)
 	bool		may_count = pg_class_aclcheck(query->stream_relid, caller, ACL_SELECT) == ACLCHECK_OK;
 	int64		rows;
 
+	if (sc_stream_by_relid(query->stream_relid, false)->applies)
+	{
+		ereport(NOTICE,
+				(errmsg("rows and changes of stream \"%s\" that are not in a checkpoint yet count as differences",
+						get_rel_name(query->stream_relid)),
+				 errhint("Call stream_ckpt.sync() first.")));
+		return;
+	}
 	if (SPI_execute(psprintf("SELECT pg_catalog.count(*) FROM %s", sc_qualified_name(query->stream_relid)),
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not count the rows of the stream");
@@ -352,11 +403,24 @@ make_command(ScQuery *query, ScDefinition *definition, ScOffset *offset)
 	Comparison	comparison = make_comparison(definition, names, table, sc_result_columns(table, names));
 	char	   *from;
 	char	   *condition = truth_condition(query, definition, names, offset, &from);
-	char	   *command = comparison_command(query, &comparison, from, condition);
+	char	   *command;
+
+	leave_out(&comparison, query, definition, names, RelationGetDescr(table), sc_result_columns(table, names));
+	command = comparison_command(query, &comparison, from, condition);
 
 	table_close(view, NoLock);
 	table_close(table, NoLock);
 	return command;
+}
+
+static void
+tell_of_left_out(ScQuery *query, int64 windows)
+{
+	if (windows > 0)
+		ereport(NOTICE,
+				(errmsg_plural("%lld window of \"%s\" is left out", "%lld windows of \"%s\" are left out", (unsigned long) windows,
+							   (long long) windows, get_rel_name(query->relid)),
+				 errdetail("Rows of them came, changed or went when they were over; the result keeps what they had.")));
 }
 
 typedef struct Reading
@@ -436,7 +500,8 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	command = readable_command(query, definition, offset);
 	if (SPI_execute(command, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not compare the result with its definition");
-	differences = DatumGetInt64(sc_first_value(1, NULL));
+	tell_of_left_out(query, DatumGetInt64(sc_first_value(1, NULL)));
+	differences = DatumGetInt64(sc_first_value(2, NULL));
 	if (differences > 0 && definition->source != NULL)
 		ereport(NOTICE,
 				(errmsg("the truth of \"%s\" is that of the joined tables as they are now", get_rel_name(query->relid)),

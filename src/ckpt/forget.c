@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "ckpt/changed.h"
 #include "ckpt/dead_letter.h"
 #include "ckpt/failure.h"
 #include "ckpt/forget.h"
@@ -32,6 +33,7 @@ sc_forget_written(ScStore *store, int64 query_id)
 	sc_backend_drop_query(sc_store_backend(store), query_id);
 	sc_store_delete_offset(store, query_id);
 	sc_seen_delete(query_id);
+	sc_changed_delete(query_id);
 	all = sc_failure_recovered(query_id);
 	all &= sc_late_delete(query_id, false);
 	all &= sc_dead_letter_delete(query_id, false);

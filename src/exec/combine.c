@@ -257,6 +257,7 @@ sc_engine_take_state(ScEngine *engine, ScEngine *from)
 
 	engine->running = from->running = true;
 	engine->counters = from->counters;
+	sc_take_changed_windows(engine, from);
 	sc_engine_set_time(engine, sc_engine_time(from));
 	engine->commit_time = from->commit_time;
 	engine->emitted_until = from->emitted_until;

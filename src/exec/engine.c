@@ -169,6 +169,8 @@ drop_late(ScEngine *engine, bool cut, bool retract)
 			 engine->window.end, engine->watermark);
 	}
 	/* last, as that may fail */
+	if (engine->retracts)
+		sc_window_has_changed(engine, &engine->window);
 	if (retract)
 		engine->counters.late_changes++;
 	else

@@ -259,7 +259,10 @@ extern void sc_engine_reset(ScEngine *engine, int64 event_time);
 /* The query's event time; the engine's own, as it is now. */
 extern const ScEventTime *sc_engine_time(const ScEngine *engine);
 
-/* Windows that end by then are over for good, whatever the watermark says; all of them are over by it already. */
+/*
+ * Windows that end by then are over for good, whatever the watermark says; all of them are over by it already.  They are as
+ * another query has left them, which is noted as a change.
+ */
 extern void sc_engine_close_until(ScEngine *engine, int64 end);
 
 /* Before state is restored; and after it, which frees what there is of windows that are over. */
@@ -279,6 +282,12 @@ extern void sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahea
 extern int64 sc_engine_next_due(const ScEngine *engine);
 
 extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
+
+/*
+ * Of a definition that retracts: the places (assigner.h) of windows that aren't what the definition makes of the table any
+ * more, because rows came, changed or went when they were over (exec/changed_windows.c).  For the caller to take (n = 0).
+ */
+extern ScRangeSet *sc_engine_changed_windows(ScEngine *engine);
 
 /*
  * Makes room: panes become spilled, what has changed of spilled ones is written, and buckets are evicted until the

@@ -290,6 +290,7 @@ sc_engine_close_until(ScEngine *engine, int64 end)
 		end = sc_assigner_place(assigner, &first).start;
 	}
 	engine->time.closed_until = Max(engine->time.closed_until, end);
+	sc_windows_before_have_changed(engine, end);
 }
 
 void

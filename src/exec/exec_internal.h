@@ -425,6 +425,7 @@ struct ScEngine
 	int64		watermark;		/* by time.max_event_time and the delay */
 	ScPaneSpan	span;			/* of the pane that rows are in */
 	ScWindow	window;			/* and its window */
+	ScRangeSet	changed_windows;	/* sc_engine_changed_windows(), in "context" */
 	ScPane	   *current;		/* that pane, or NULL: not open */
 	ScBucket   *at;				/* the bucket that rows go into, whose growth isn't accounted yet, or NULL */
 
@@ -771,6 +772,13 @@ extern void sc_panes_shutdown(ScEngine *engine);
 extern int	sc_engine_emitted_panes(const ScEngine *engine);
 /* A window that is over stays so, though no pane of it may have been open. */
 extern void sc_window_is_over_for_good(ScEngine *engine, const ScWindow *window);
+
+/* changed_windows.c: a window that is over isn't what the table has any more; all that are over, or end by then, aren't */
+extern void sc_window_has_changed(ScEngine *engine, const ScWindow *window);
+extern void sc_windows_over_have_changed(ScEngine *engine);
+extern void sc_windows_before_have_changed(ScEngine *engine, int64 end);
+/* After sc_engine_set_time, of the engine that this one takes the place of. */
+extern void sc_take_changed_windows(ScEngine *engine, const ScEngine *from);
 
 /* engine.c: what joined.c does with rows as engine.c does with others */
 extern bool sc_enter_pane(ScEngine *engine, int64 ts);

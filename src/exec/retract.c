@@ -308,6 +308,7 @@ sc_engine_truncate(ScEngine *engine)
 
 	engine->running = true;
 	Assert(engine->emission.pane == NULL || engine->leaving != NIL);
+	sc_windows_over_have_changed(engine);
 	sc_running_free(engine);
 	if (engine->at != NULL)
 		sc_bucket_account(engine, engine->at);

@@ -60,6 +60,12 @@
 #define Anum_history_seen_at			4
 #define Natts_history					4
 
+/* stream_ckpt.changed_windows */
+#define Anum_changed_query_id			1
+#define Anum_changed_range_start		2
+#define Anum_changed_range_end			3
+#define Natts_changed					3
+
 /* stream_ckpt.state_run */
 #define Anum_run_query_id					1
 #define Anum_run_pane						2

@@ -39,6 +39,7 @@ static const struct
 	{"checkpoint", Natts_checkpoint},
 	{"query_failure", Natts_failure},
 	{"query_history", Natts_history},
+	{"changed_windows", Natts_changed},
 	{"late_rows", Natts_late},
 	{"dead_letter", Natts_dead},
 };

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * closed.c
- *	  Which rows of a result are those of windows that a watermark closes, in SQL (closed.h).
+ *	  Which rows of a result are those of windows that a watermark closes, or of given ones, in SQL (closed.h).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -43,16 +43,41 @@ shown_start(const ScDefinition *definition, int64 start)
 	return ExecEvalExpr(ExecInitExpr(definition->window_value, NULL), econtext, &isnull);
 }
 
+/* A value of the result's column that tells windows apart, in SQL; "value" is one of the window's column. */
+static char *
+shown_value(const ScDefinition *definition, int64 value)
+{
+	TargetEntry *target = list_nth_node(TargetEntry, sc_result_target(definition), definition->result_window - 1);
+
+	return sc_sql_literal(exprType((Node *) target->expr),
+						  definition->result_window_kind == SC_WINDOW_START ? shown_start(definition, value) : Int64GetDatum(value));
+}
+
+char *
+sc_definition_in_ranges(const ScDefinition *definition, const char *column, const ScRangeSet *ranges)
+{
+	StringInfoData condition;
+
+	initStringInfo(&condition);
+	for (int i = 0; i < ranges->n; i++)
+	{
+		ScWindowRange values = sc_assigner_column_range(&definition->window, definition->result_window_kind, ranges->ranges[i]);
+
+		appendStringInfo(&condition, "%s%s OPERATOR(pg_catalog.<=) %s", i > 0 ? " OR " : "", column,
+						 shown_value(definition, values.end));
+		/* the first one can have no beginning */
+		if (ranges->ranges[i].start != PG_INT64_MIN)
+			appendStringInfo(&condition, " AND %s OPERATOR(pg_catalog.>=) %s", column, shown_value(definition, values.start));
+	}
+	return ranges->n > 0 ? condition.data : pstrdup("false");
+}
+
 char *
 sc_definition_closed(const ScDefinition *definition, const char *column, int64 watermark)
 {
-	AttrNumber	kind = definition->result_window_kind;
-	TargetEntry *target = list_nth_node(TargetEntry, sc_result_target(definition), definition->result_window - 1);
 	int64		greatest;
 
-	if (!sc_assigner_last_closed(&definition->window, kind, watermark, &greatest))
+	if (!sc_assigner_last_closed(&definition->window, definition->result_window_kind, watermark, &greatest))
 		return pstrdup("false");
-	return psprintf("%s OPERATOR(pg_catalog.<=) %s", column,
-					sc_sql_literal(exprType((Node *) target->expr),
-								   kind == SC_WINDOW_START ? shown_start(definition, greatest) : Int64GetDatum(greatest)));
+	return psprintf("%s OPERATOR(pg_catalog.<=) %s", column, shown_value(definition, greatest));
 }

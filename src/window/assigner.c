@@ -131,3 +131,31 @@ sc_assigner_last_closed(const ScAssigner *assigner, AttrNumber column, int64 wat
 		*value = sc_time_add(watermark, -1);
 	return *value >= MIN_TIMESTAMP;
 }
+
+/* Of a calendar's windows whose places end by "end": the end of the last. */
+static int64
+calendar_last_end(const ScAssigner *assigner, int64 end)
+{
+	ScPaneSpan	span;
+
+	if (TIMESTAMP_NOT_FINITE(end) || !sc_assigner_pane(assigner, end - 1, &span) || span.none)
+		return end;
+	return Max(end, sc_calendar_end(assigner, span.key));
+}
+
+ScWindowRange
+sc_assigner_column_range(const ScAssigner *assigner, AttrNumber column, ScWindowRange range)
+{
+	ScWindowRange ends = {.start = sc_time_add(range.start, 1),.end = range.end};
+
+	if (column == SC_WINDOW_START)
+		return (ScWindowRange) {.start = range.start,.end = sc_time_add(range.end, -1)};
+	if (assigner->kind == SC_WINDOW_CALENDAR)
+		ends.end = calendar_last_end(assigner, range.end);
+	else if (assigner->kind != SC_WINDOW_CUMULATE)
+		ends = (ScWindowRange) {.start = sc_time_add(range.start, assigner->size),
+			.end = sc_time_add(range.end, assigner->size - 1)};
+	if (column == SC_WINDOW_TIME)
+		return (ScWindowRange) {.start = sc_time_add(ends.start, -1),.end = sc_time_add(ends.end, -1)};
+	return ends;
+}

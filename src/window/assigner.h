@@ -333,4 +333,10 @@ extern int64 sc_assigner_closed_by(const ScAssigner *assigner, int64 event_time)
 extern bool sc_assigner_last_closed(const ScAssigner *assigner, AttrNumber column, int64 watermark,
 									int64 *value);
 
+/*
+ * The smallest and the greatest value of a window's column, by which windows are told apart, among those whose places are
+ * in "range".  Others can lie between them only if calendars have hours that overlap.
+ */
+extern ScWindowRange sc_assigner_column_range(const ScAssigner *assigner, AttrNumber column, ScWindowRange range);
+
 #endif							/* SC_WINDOW_ASSIGNER_H */

@@ -65,6 +65,20 @@ extern bool sc_ranges_contain(const ScWindowRanges *ranges, int64 start);
 extern void sc_ranges_add(ScWindowRanges *ranges, int64 start, int64 end);
 extern void sc_ranges_remove_first(ScWindowRanges *ranges);
 
+/* The same with room for more, which is made as it is needed. */
+#define SC_RANGE_SET_MAX	1000
+
+typedef struct ScRangeSet
+{
+	int32		n;
+	int32		room;
+	ScWindowRange *ranges;		/* palloc'd */
+} ScRangeSet;
+
+/* Windows of [start, end), or from "start" to another's end; room is made in the current context. */
+extern void sc_range_set_add(ScRangeSet *set, int64 start, int64 end);
+extern bool sc_range_set_covers(const ScRangeSet *set, int64 start, int64 end);
+
 /* Event time of one query on its stream, as it is kept with the state. */
 typedef struct ScEventTime
 {

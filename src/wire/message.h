@@ -17,6 +17,7 @@
  *	 'L'  ScMessageLate and a retained row (ckpt/retained_row.h): a late row
  *	 'W'  ScMessageDead, a retained row and a failure: a dead letter
  *	 'Y'  ScSeen (ckpt/seen.h): the history that a new query begins with.  In its first part, from the first task
+ *	 'C'  ScMessageChanged: windows that have changed when they were over
  *	 'O'  ScOffset (ckpt/offset.h)
  *	 'B'  ScOffset: where a query begins; its first part has its own
  *	 'F'  nothing: the query was dropped, forget all of it
@@ -36,6 +37,7 @@
 #include "access/xlogdefs.h"
 #include "base/clock.h"
 #include "datatype/timestamp.h"
+#include "window/watermark.h"
 
 typedef enum ScMessageKind
 {
@@ -46,6 +48,7 @@ typedef enum ScMessageKind
 	SC_MESSAGE_LATE = 'L',
 	SC_MESSAGE_DEAD = 'W',
 	SC_MESSAGE_HISTORY = 'Y',
+	SC_MESSAGE_CHANGED = 'C',
 	SC_MESSAGE_OFFSET = 'O',
 	SC_MESSAGE_FIRST_OFFSET = 'B',
 	SC_MESSAGE_FORGET = 'F',
@@ -119,6 +122,13 @@ typedef struct ScMessageDead
 	uint8		unused[7];
 	/* the row (ckpt/retained_row.h); a failure as sc_failure_write makes it */
 } ScMessageDead;
+
+/* What is added to those that are known (ckpt/changed.h). */
+typedef struct ScMessageChanged
+{
+	int64		n;
+	ScWindowRange ranges[FLEXIBLE_ARRAY_MEMBER];
+} ScMessageChanged;
 
 typedef struct ScMessageSame
 {

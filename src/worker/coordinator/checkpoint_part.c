@@ -21,6 +21,7 @@
 #include "base/limit.h"
 #include "base/lock_time.h"
 #include "base/subtransaction.h"
+#include "ckpt/changed.h"
 #include "ckpt/late.h"
 #include "ckpt/seen.h"
 #include "executor/executor.h"
@@ -119,6 +120,14 @@ write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size le
 	sc_dead_letter_add(letters, (ScDeadKind) head->kind, &row, failure);
 }
 
+static void
+add_changed_windows(const ScMessage *message)
+{
+	const ScMessageChanged *changed = (const ScMessageChanged *) SC_MESSAGE_BODY(message);
+
+	sc_changed_add(message->query_id, changed->ranges, changed->n);
+}
+
 /* Where the query is with this part. */
 static void
 write_offset(ScStore *store, const ScCollectedQuery *collected, const ScCheckpointRecord *record)
@@ -177,6 +186,9 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				break;
 			case SC_MESSAGE_HISTORY:
 				sc_seen_put(message->query_id, (const ScSeen *) SC_MESSAGE_BODY(message));
+				break;
+			case SC_MESSAGE_CHANGED:
+				add_changed_windows(message);
 				break;
 			case SC_MESSAGE_ROWS:
 				break;

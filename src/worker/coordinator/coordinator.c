@@ -210,7 +210,7 @@ static void
 forget_dropped_queries(void)
 {
 	static const char *const tables[] = {"checkpoint_offset", "state_run", "state_chunk", "query_failure",
-		"query_history", "late_rows", "dead_letter"};
+		"query_history", "changed_windows", "late_rows", "dead_letter"};
 
 	SPI_connect();
 	for (int i = 0; i < lengthof(tables); i++)

@@ -73,6 +73,20 @@ add_rescaled(ScTaskQuery *query)
 				  &rescaled, sizeof(rescaled), NULL, 0);
 }
 
+/* What is noted of windows that were over goes with the part, and is no more news then. */
+static void
+add_changed_windows(ScTaskQuery *query)
+{
+	ScRangeSet *changed = sc_engine_changed_windows(query->engine);
+	ScMessageChanged head = {.n = changed->n};
+
+	if (changed->n == 0)
+		return;
+	sc_outbox_add(query->rows.outbox, SC_MESSAGE_CHANGED, query->query->query_id, 0, &head, sizeof(head),
+				  (const char *) changed->ranges, changed->n * sizeof(ScWindowRange));
+	changed->n = 0;
+}
+
 /* All that the offset says but for lsn, checkpoint_id and apart.  Its padding is zero: it is compared. */
 static void
 fill_offset(const ScTaskQuery *query, ScOffset *offset)
@@ -112,7 +126,8 @@ sc_task_query_has_no_news(ScTaskQuery *query, XLogRecPtr lsn, bool *same)
 	ScOffset	now;
 
 	*same = false;
-	if (query->touched || query->stale != SC_FRESH || query->paused || query->sent.query_id == 0)
+	if (query->touched || query->stale != SC_FRESH || query->paused || query->sent.query_id == 0 ||
+		sc_engine_changed_windows(query->engine)->n > 0)
 		return false;
 	fill_offset(query, &now);
 	now.lsn = query->sent.lsn;
@@ -260,6 +275,7 @@ sc_task_query_snapshot(ScTaskQuery *query, int64 checkpoint_id, XLogRecPtr lsn)
 		add_rescaled(query);
 	query->rescaled = false;
 	sc_rows_flush(&query->rows);
+	add_changed_windows(query);
 	sc_task_query_add_seen(query);
 	note_offset(query, checkpoint_id, lsn);
 	if (query->snapshot == NULL)

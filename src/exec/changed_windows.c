@@ -1,0 +1,80 @@
+/*-------------------------------------------------------------------------
+ * changed_windows.c
+ *	  Windows that aren't what the definition makes of the table any more: rows of them came, changed or went when they
+ *	  were over, and a window that is over keeps what it had.
+ *
+ * verify() leaves them out.  So each is noted before anything else can go wrong with the row, and one too many does no
+ * harm: they are kept as ranges (window/ranges.c), by their places, and a row whose error is its own may leave its
+ * window here.  What is noted between two checkpoints goes with the next part of the query (ckpt/changed.h), where
+ * adding it twice is the same as once.
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "exec/exec_internal.h"
+#include "utils/memutils.h"
+
+/* Places are those of windows of the definition: [start, end). */
+static void
+note(ScEngine *engine, int64 start, int64 end)
+{
+	MemoryContext old = MemoryContextSwitchTo(engine->context);
+
+	sc_range_set_add(&engine->changed_windows, start, end);
+	MemoryContextSwitchTo(old);
+}
+
+void
+sc_window_has_changed(ScEngine *engine, const ScWindow *window)
+{
+	ScWindowRange place = sc_assigner_place(&engine->def->window, window);
+
+	note(engine, place.start, place.end);
+}
+
+void
+sc_windows_before_have_changed(ScEngine *engine, int64 end)
+{
+	if (end != SC_NO_EVENT_TIME)
+		note(engine, PG_INT64_MIN, end);
+}
+
+/* Where the first window begins that isn't past its lateness by the watermark; SC_NO_EVENT_TIME: all of them. */
+static int64
+over_until(const ScEngine *engine)
+{
+	const ScAssigner *assigner = &engine->def->window;
+	int64		time = sc_time_add(engine->watermark, -engine->options.allowed_lateness);
+	ScPaneSpan	span;
+	ScWindow	first;
+
+	if (engine->watermark == SC_NO_EVENT_TIME || engine->sessions || !sc_assigner_pane(assigner, time, &span) || span.none)
+		return engine->watermark == SC_NO_EVENT_TIME ? SC_NO_EVENT_TIME : time;
+	first = sc_assigner_first_window(assigner, span.key);
+	return sc_assigner_place(assigner, &first).start;
+}
+
+void
+sc_windows_over_have_changed(ScEngine *engine)
+{
+	const ScWindowRanges *closed = &engine->time.closed_windows;
+
+	if (!sc_assigner_has_windows(&engine->def->window))
+		return;
+	sc_windows_before_have_changed(engine, Max(over_until(engine), engine->time.closed_until));
+	for (int i = 0; i < closed->n; i++)
+		note(engine, closed->ranges[i].start, closed->ranges[i].end);
+}
+
+void
+sc_take_changed_windows(ScEngine *engine, const ScEngine *from)
+{
+	for (int i = 0; i < from->changed_windows.n; i++)
+		note(engine, from->changed_windows.ranges[i].start, from->changed_windows.ranges[i].end);
+}
+
+ScRangeSet *
+sc_engine_changed_windows(ScEngine *engine)
+{
+	return &engine->changed_windows;
+}
