@@ -97,9 +97,12 @@ extern char *sc_session_truth(const ScQuery *query, ScDefinition *definition, co
 /* sc_slot_ensure(), with a notice where the WAL that a new slot keeps is unbounded. */
 extern void sc_pipeline_prepare(const ScPipeline *pipeline);
 
+/* sc_slot_use(), with the same notice if there is none yet. */
+extern bool sc_pipeline_use(const ScPipeline *pipeline);
+
 /*
- * The same for "default", when a stream is made; but not where its queries are lost: with a new
- * slot they would go on as if nothing were missing.
+ * sc_pipeline_prepare() for "default", when a stream is made; but not where its queries are lost: with a new
+ * slot they would go on as if nothing were missing.  In a transaction that has written none is made: its first query will.
  */
 extern void sc_pipeline_prepare_for_stream(void);
 

@@ -10,6 +10,7 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "access/xact.h"
 #include "api/api_internal.h"
 #include "base/compat.h"
 #include "catalog/namespace.h"
@@ -127,23 +128,43 @@ sc_usable_pipeline(const char *name)
 
 /* ---------- slots ---------- */
 
-void
-sc_pipeline_prepare(const ScPipeline *pipeline)
+/* The WAL that a slot keeps which wasn't there can be unbounded. */
+static void
+tell_of_new_slot(const ScPipeline *pipeline)
 {
-	bool		existed = sc_slot_info(MyDatabaseId, pipeline->pipeline_id).exists;
 	NameData	name;
 
-	/* also after an abort: the slot may be there then, and nobody use it */
-	sc_pipeline_changed(pipeline->pipeline_id);
-	sc_slot_ensure(pipeline->pipeline_id);
-	if (existed || max_slot_wal_keep_size_mb >= 0)
+	if (max_slot_wal_keep_size_mb >= 0)
 		return;
-
 	sc_slot_name(MyDatabaseId, pipeline->pipeline_id, &name);
 	ereport(NOTICE,
 			(errmsg("replication slot \"%s\" keeps WAL until pipeline \"%s\" has read it, without a bound",
 					NameStr(name), pipeline->name),
 			 errhint("Set \"max_slot_wal_keep_size\" to bound the disk space that a stopped pipeline can take.")));
+}
+
+void
+sc_pipeline_prepare(const ScPipeline *pipeline)
+{
+	bool		existed = sc_slot_info(MyDatabaseId, pipeline->pipeline_id).exists;
+
+	/* also after an abort: the slot may be there then, and nobody use it */
+	sc_pipeline_changed(pipeline->pipeline_id);
+	sc_slot_ensure(pipeline->pipeline_id);
+	if (!existed)
+		tell_of_new_slot(pipeline);
+}
+
+bool
+sc_pipeline_use(const ScPipeline *pipeline)
+{
+	sc_pipeline_changed(pipeline->pipeline_id);
+	if (sc_slot_use(pipeline->pipeline_id))
+		return true;
+	/* others that wait for it have said so */
+	if (sc_query_list(pipeline->pipeline_id) == NIL)
+		tell_of_new_slot(pipeline);
+	return false;
 }
 
 void
@@ -153,8 +174,15 @@ sc_pipeline_prepare_for_stream(void)
 	char	   *message;
 	char	   *hint;
 
-	if (!sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
+	if (sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
+		return;
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		sc_pipeline_prepare(pipeline);
+	else
+	{
+		sc_pipeline_changed(pipeline->pipeline_id);
+		(void) sc_slot_use(pipeline->pipeline_id);
+	}
 }
 
 ScEmit

@@ -3,8 +3,9 @@
  *	  create_query: accepts a definition and makes the view, the result table, its
  *	  key and the catalog entry.
  *
- * The slot is made first, before this transaction has an id.  The control
- * message that is logged last takes effect at this transaction's commit: the query begins there.
+ * The slot is made first, before this transaction has an id, if the query is to begin at this transaction's commit: the
+ * control message that is logged last takes effect there.  One that begins with its stream's history needs nothing
+ * but the catalogs, in any transaction: what it waits for comes when that is committed (coordinator/first_slot.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -501,20 +502,25 @@ sc_refuse_lost_pipeline(const ScPipeline *pipeline)
 
 /*
  * The pipeline and its slot.  The slot comes before anything that takes a lock on
- * a user's relation: making it waits for every transaction that has written.
+ * a user's relation: making it waits for every transaction that has written.  For a query that begins with its stream's
+ * history the coordinator makes it when there is none.
  */
 static void
 prepare_pipeline(ScNewQuery *query, const char *name)
 {
+	bool		needs = true;
 	bool		first;
 
 	query->pipeline = sc_usable_pipeline(name);
 	sc_refuse_lost_pipeline(query->pipeline);
-	sc_pipeline_prepare(query->pipeline);
-	first = sc_query_list(query->pipeline->pipeline_id) == NIL;
+	if (query->backfill)
+		needs = sc_pipeline_use(query->pipeline);
+	else
+		sc_pipeline_prepare(query->pipeline);
+	first = needs && !sc_start_has_begun(query->pipeline->pipeline_id);
 	sc_pipeline_lock(query->pipeline->pipeline_id, first ? ExclusiveLock : ShareLock);
 	query->pipeline = sc_usable_pipeline(name);
-	if (!sc_start_anew(query->pipeline->pipeline_id))
+	if (!first || !sc_start_anew(query->pipeline->pipeline_id))
 		sc_refuse_lost_pipeline(query->pipeline);
 }
 

@@ -91,7 +91,7 @@ prepare_target(const char *name)
 
 	refuse_standing(target, "where the query is to go");
 	sc_pipeline_prepare(target);
-	first = sc_query_list(target->pipeline_id) == NIL;
+	first = !sc_start_has_begun(target->pipeline_id);
 	sc_pipeline_lock(target->pipeline_id, first ? ExclusiveLock : ShareLock);
 	target = sc_usable_pipeline(name);
 	(void) sc_start_anew(target->pipeline_id);

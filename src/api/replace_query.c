@@ -365,7 +365,7 @@ sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always)
 	query->pipeline = sc_pipeline_by_id(old->pipeline_id, false);
 	try_definition(query, old, settings);
 	sc_refuse_lost_pipeline(query->pipeline);
-	sc_pipeline_prepare(query->pipeline);
+	(void) sc_pipeline_use(query->pipeline);
 	sc_pipeline_lock(query->pipeline->pipeline_id, ShareLock);
 	sc_refuse_lost_pipeline(query->pipeline);
 	old = lock_old(old->relid);

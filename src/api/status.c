@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "port/pg_bitutils.h"
+#include "source/wal/slot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
@@ -144,7 +145,8 @@ put_words(ReturnSetInfo *result, int32 pipeline_id, ScStatus status, const char 
 	set(values, nulls, 0, Int32GetDatum(pipeline_id), false);
 	set(values, nulls, 1, CStringGetTextDatum(sc_status_name(status)), false);
 	set(values, nulls, 2, CStringGetTextDatum(message), false);
-	set(values, nulls, 3, CStringGetTextDatum(hint), false);
+	if (hint)
+		set(values, nulls, 3, CStringGetTextDatum(hint), false);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -193,6 +195,8 @@ put_unplaced_pipelines(ReturnSetInfo *result)
 		else if (!sc_shared_has_room())
 			put_words(result, id, SC_STATUS_STARTING, "there is no place for the pipeline",
 					  "Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.");
+		else if (sc_slot_is_missing(id))
+			put_words(result, id, SC_STATUS_STARTING, "the pipeline's replication slot is still to be made", NULL);
 	}
 }
 

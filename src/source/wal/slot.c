@@ -91,6 +91,42 @@ sc_slot_owners(ScSlotOwner **owners)
 	return n;
 }
 
+/* Errors if there can't be one, or its name is taken. */
+static void
+check_possible(int32 pipeline_id)
+{
+	NameData	name;
+
+	check_requirements();
+	if (!sc_slot_info(MyDatabaseId, pipeline_id).foreign)
+		return;
+	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	ereport(ERROR,
+			(errcode(ERRCODE_DUPLICATE_OBJECT),
+			 errmsg("replication slot \"%s\" is not one of stream_ckpt's", NameStr(name)),
+			 errdetail("It has the name of the pipeline's slot, and another output plugin."),
+			 errhint("Drop it with SELECT pg_drop_replication_slot('%s').", NameStr(name))));
+}
+
+bool
+sc_slot_is_missing(int32 pipeline_id)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+
+	return !slot.exists || sc_slot_is_useless(&slot);
+}
+
+bool
+sc_slot_use(int32 pipeline_id)
+{
+	LOCKTAG		tag;
+
+	check_possible(pipeline_id);
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	return !sc_slot_is_missing(pipeline_id);
+}
+
 void
 sc_slot_ensure(int32 pipeline_id)
 {
@@ -98,20 +134,12 @@ sc_slot_ensure(int32 pipeline_id)
 	LOCKTAG		tag;
 	ScSlotInfo	slot;
 
-	check_requirements();
-	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	check_possible(pipeline_id);
 	slot = sc_slot_info(MyDatabaseId, pipeline_id);
-	if (slot.foreign)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("replication slot \"%s\" is not one of stream_ckpt's", NameStr(name)),
-				 errdetail("It has the name of the pipeline's slot, and another output plugin."),
-				 errhint("Drop it with SELECT pg_drop_replication_slot('%s').", NameStr(name))));
 	if (slot.exists && sc_slot_is_useless(&slot) &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		(void) drop_if_unused(pipeline_id, true);
-	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
-	(void) LockAcquire(&tag, ShareLock, false, false);
+	(void) sc_slot_use(pipeline_id);
 	if (sc_slot_info(MyDatabaseId, pipeline_id).exists)
 		return;
 
@@ -120,8 +148,9 @@ sc_slot_ensure(int32 pipeline_id)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("the pipeline has no replication slot yet, and this transaction has already written"),
 				 errdetail("Making a logical replication slot waits for every transaction that has written, so it cannot be done in one."),
-				 errhint("Attach the first stream in a transaction of its own.")));
+				 errhint("Do this in a transaction of its own. A query over a table that begins with the table's rows (backfill) can be created in any.")));
 
+	sc_slot_name(MyDatabaseId, pipeline_id, &name);
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_MAKE);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	if (!sc_slot_info(MyDatabaseId, pipeline_id).exists)
@@ -278,7 +307,7 @@ sc_slot_drop(Oid database, int32 pipeline_id)
 
 /*
  * Does nothing need the pipeline's slot?  One that is useless serves no query that is still
- * to come; those that are there stand until somebody decides.
+ * to come; those that are there stand until somebody decides, or have another made.
  */
 static bool
 is_unused(int32 pipeline_id)

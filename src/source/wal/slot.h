@@ -37,6 +37,11 @@ extern int	sc_slot_owners(ScSlotOwner **owners);
  */
 extern void sc_slot_ensure(int32 pipeline_id);
 
+/*
+ * The same without making it, in any transaction: for those who don't need it before they commit.  Is it there, and valid?
+ */
+extern bool sc_slot_use(int32 pipeline_id);
+
 typedef struct ScSlotInfo
 {
 	bool		exists;
@@ -62,6 +67,9 @@ sc_slot_is_useless(const ScSlotInfo *slot)
  * checkpoint; 0: unknown.  True for one that is ahead, and for one that was until this server wrote as much.
  */
 extern bool sc_slot_of_another_timeline(const ScSlotInfo *slot, TimeLineID timeline);
+
+/* Is there none of ours, or one that serves nobody any more? */
+extern bool sc_slot_is_missing(int32 pipeline_id);
 
 /* Drops it where it exists; an error where somebody uses it. */
 extern void sc_slot_drop(Oid database, int32 pipeline_id);

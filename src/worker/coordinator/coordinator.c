@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 #include "worker/coordinator/collect.h"
 #include "worker/coordinator/coordinator_internal.h"
+#include "worker/coordinator/first_slot.h"
 #include "worker/coordinator/idle.h"
 #include "worker/coordinator/moving.h"
 #include "worker/coordinator/progress.h"
@@ -147,7 +148,7 @@ wait_for_former_workers(void)
 }
 
 /*
- * Decides whether the pipeline may start.  False: it stands,
+ * Decides whether the pipeline may start, and makes its slot if nothing depends on one yet.  False: it stands,
  * with its status saying why.
  */
 static bool
@@ -163,6 +164,7 @@ prepare(void)
 	sc_my_pipeline->failed_by_error = false;
 	SpinLockRelease(&sc_my_pipeline->mutex);
 	sc_moving_begin();
+	sc_backfill_clear(sc_my_pipeline);
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
 
 	sc_begin_transaction();
@@ -179,6 +181,8 @@ prepare(void)
 	sc_commit_transaction();
 	if (status == SC_STATUS_IDLE)
 		give_up_slot();
+	if (status == SC_STATUS_STARTING && sc_slot_is_missing(sc_my_pipeline->pipeline_id) && !sc_slot_for_new_queries())
+		restart_attempt("the pipeline has changed while its replication slot was made");
 	return status == SC_STATUS_STARTING;
 }
 

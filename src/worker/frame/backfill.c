@@ -82,6 +82,8 @@ phase_name(ScHistoryPhase phase)
 {
 	switch (phase)
 	{
+		case SC_HISTORY_SLOT:
+			return "making the slot";
 		case SC_HISTORY_WAITING:
 			return "locking";
 		case SC_HISTORY_ORDERING:
@@ -103,7 +105,7 @@ share_read(const ScHistoryShared *history)
 
 	if (history->phase == SC_HISTORY_NONE)
 		return 1;
-	if (history->phase == SC_HISTORY_WAITING)
+	if (history->phase <= SC_HISTORY_WAITING)
 		return 0;
 	if (!history->two_passes)
 		return share;
@@ -125,6 +127,13 @@ sc_backfill_progress(int32 pipeline_id, int64 query_id, Oid stream_relid)
 	history = pipeline->history;
 	status = pipeline->status;
 	SpinLockRelease(&pipeline->mutex);
+	/* whatever the query's stream: nothing of the pipeline can begin before */
+	if (status == SC_STATUS_STARTING && history.phase == SC_HISTORY_SLOT)
+	{
+		result.phase = phase_name(history.phase);
+		result.waits_for_slot = true;
+		return result;
+	}
 	/* the last stream of an attempt that reads several stays there when all is read */
 	if (status != SC_STATUS_RUNNING || !contains(&history, query_id) ||
 		(history.relid != stream_relid && history.phase != SC_HISTORY_NONE))

@@ -12,6 +12,7 @@
 typedef struct ScBackfill
 {
 	const char *phase;			/* for users; a constant */
+	bool		waits_for_slot;		/* for all who have written, until the pipeline's slot is made */
 	bool		reads;			/* the history is being read, or was: the rest is known, too */
 	int64		rows;			/* of the phase */
 	int64		blocks;			/* of the phase, */
@@ -20,6 +21,9 @@ typedef struct ScBackfill
 	TimestampTz begun;
 	TimestampTz end;			/* of the reading, estimated; 0: nobody knows */
 } ScBackfill;
+
+/* What to do about that */
+#define SC_HINT_FIRST_SLOT "See backend_xid in pg_stat_activity, and pg_prepared_xacts: which of them are old?"
 
 /* Of a query that is new: it has no offset yet.  As of some moment; takes no lock for long. */
 extern ScBackfill sc_backfill_progress(int32 pipeline_id, int64 query_id, Oid stream_relid);

@@ -3,7 +3,7 @@
  *	  One per server: keeps one coordinator alive for every pipeline.
  *
  * It learns of pipelines from replication slots (their names say database and
- * pipeline) and from sessions' requests in shared memory; whether a pipeline
+ * pipeline), from sessions' requests in shared memory, and, once, from a look into each database (probe.h); whether a pipeline
  * should run is for its coordinator to decide, who can read the catalogs.  It is
  * the only one that starts coordinators, and applies the restart strategy: at
  * once after a healthy attempt that was only terminated, else after 1 s doubling
@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 #include "worker/frame/hold.h"
 #include "worker/frame/loop.h"
+#include "worker/frame/probe.h"
 #include "worker/frame/workers.h"
 
 #define NET_MS			60000
@@ -198,6 +199,21 @@ look_after(ScPipelineShared *pipeline)
 	return Min(NET_MS, (restart_at - now) / 1000 + 1);
 }
 
+/* Are pipelines being started?  Not those whose coordinators wait for others. */
+static bool
+any_starts(void)
+{
+	for (int i = 0; i < sc_shared->max_pipelines; i++)
+	{
+		const ScPipelineShared *pipeline = &sc_shared->pipelines[i];
+
+		if (pipeline->in_use && pipeline->history.phase != SC_HISTORY_SLOT &&
+			(pipeline->requested || pipeline->status == SC_STATUS_STARTING))
+			return true;
+	}
+	return false;
+}
+
 /*
  * The launcher's life: until SIGTERM.  Connected to no database; an error ends it, and the postmaster
  * starts it again.
@@ -221,11 +237,13 @@ stream_ckpt_launcher_main(Datum arg)
 	for (;;)
 	{
 		long		timeout = NET_MS;
+		long		probe;
 
 		sc_process_works();
 		find_slots();
 		for (int i = 0; i < sc_shared->max_pipelines; i++)
 			timeout = Min(timeout, look_after(&sc_shared->pipelines[i]));
-		sc_worker_wait(timeout);
+		probe = sc_probe_look(any_starts());
+		sc_worker_wait(probe < 0 ? timeout : Min(timeout, probe));
 	}
 }

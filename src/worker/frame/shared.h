@@ -45,6 +45,7 @@ typedef enum ScStatus
 typedef enum ScHistoryPhase
 {
 	SC_HISTORY_NONE,			/* nothing (any more) */
+	SC_HISTORY_SLOT,			/* the coordinator: makes the pipeline's slot */
 	SC_HISTORY_WAITING,			/* for the tables' locks, and commits that nobody sees yet */
 	SC_HISTORY_ORDERING,		/* the first pass: event times */
 	SC_HISTORY_SCANNING			/* the rows */

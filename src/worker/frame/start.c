@@ -64,6 +64,12 @@ sc_new_queries(int32 pipeline_id)
 }
 
 bool
+sc_start_has_begun(int32 pipeline_id)
+{
+	return list_length(sc_query_list(pipeline_id)) > list_length(sc_new_queries(pipeline_id));
+}
+
+bool
 sc_new_query_runs(const ScQuery *query)
 {
 	return !query->paused && !sc_failure_stops(sc_find_by_id(sc_failure_list(), query->query_id));
@@ -127,6 +133,26 @@ held_position(int32 pipeline_id)
 	return sc_start_position(pipeline_id, held);
 }
 
+/*
+ * Where queries were that are gone, if it isn't where the slot is or can be.  None of those that are there depends on the
+ * slot either: one of another timeline goes.
+ */
+static void
+forget_position(int32 pipeline_id)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	ScPipelineState state = sc_pipeline_state_read(pipeline_id);
+	bool		foreign = has_foreign_state(pipeline_id);
+
+	if (!foreign && slot.exists && !slot.foreign && !XLogRecPtrIsInvalid(state.lsn) &&
+		sc_slot_of_another_timeline(&slot, state.timeline))
+		sc_slot_drop(MyDatabaseId, pipeline_id);
+	else if (!foreign && slot.exists && !sc_slot_is_useless(&slot) && state.lsn >= slot.confirmed_flush)
+		return;
+	sc_pipeline_state_clear(pipeline_id);
+	CommandCounterIncrement();
+}
+
 ScStatus
 sc_start_check(int32 pipeline_id, char **message, char **hint)
 {
@@ -150,12 +176,9 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		return SC_STATUS_IDLE;
 	}
 
-	if (has_foreign_state(pipeline_id) && sc_offset_list(pipeline_id) == NIL)
-	{
-		/* that of queries that are gone */
-		sc_pipeline_state_clear(pipeline_id);
-		CommandCounterIncrement();
-	}
+	if (sc_offset_list(pipeline_id) == NIL &&
+		(has_foreign_state(pipeline_id) || (sc_query_list(pipeline_id) != NIL && !sc_start_has_begun(pipeline_id))))
+		forget_position(pipeline_id);
 	status = check_position(pipeline_id, message, hint);
 	if (status == SC_STATUS_LOST && sc_query_list(pipeline_id) == NIL)
 	{
@@ -172,7 +195,7 @@ sc_start_anew(int32 pipeline_id)
 {
 	XLogRecPtr	last = sc_pipeline_state_read(pipeline_id).lsn;
 
-	if (sc_query_list(pipeline_id) != NIL)
+	if (sc_start_has_begun(pipeline_id))
 		return false;
 	if (last < sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush)
 		sc_pipeline_state_clear(pipeline_id);
@@ -252,9 +275,16 @@ static ScStatus
 check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	bool		all_new = sc_query_list(pipeline_id) != NIL && !sc_start_has_begun(pipeline_id);
 	XLogRecPtr	start;
 
 	*hint = HINT_LOST;
+	/* nothing is lost: their streams' tables have all that they are to begin with */
+	if (all_new && !slot.foreign)
+	{
+		*hint = NULL;
+		return SC_STATUS_STARTING;
+	}
 	if (!slot.exists)
 	{
 		if (sc_query_list(pipeline_id) == NIL)

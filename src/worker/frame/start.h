@@ -23,6 +23,8 @@ extern List *sc_active_offsets(int32 pipeline_id);
  */
 extern List *sc_new_queries(int32 pipeline_id);
 extern bool sc_new_query_runs(const ScQuery *query);
+/* Is one of the pipeline's queries not new? Without that nothing depends on a slot, which is made when there is none. */
+extern bool sc_start_has_begun(int32 pipeline_id);
 
 /*
  * Lost queries whose gap was accepted go on behind the last checkpoint.  At the beginning of an
@@ -40,16 +42,17 @@ extern XLogRecPtr sc_start_position(int32 pipeline_id, List *offsets);
 /*
  * Compares the catalogs, the slot and this server with one another.  Returns
  * SC_STATUS_STARTING where the pipeline may start; otherwise the status in which it must
- * stand, with *message and *hint in words (palloc'd or constant; may be NULL).
+ * stand, with *message and *hint in words (palloc'd or constant; may be NULL).  If all of its queries are new it may start
+ * without a slot, or with one that was invalidated: the caller makes it (sc_slot_is_missing).
  * Drops the slot of a pipeline that is gone; that of an idle one is the caller's
  * to drop.  Needs a transaction and snapshot.
  */
 extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
 
 /*
- * For a session that creates a query and has made sure of the slot.  The first one of a
+ * For a session that creates a query and has made sure of the slot.  The first one that begins in a
  * pipeline doesn't depend on where those before it stood: that is forgotten where a new slot begins
- * beyond it.  False where the pipeline has queries; needs its lock, exclusively where it has none.
+ * beyond it.  False where a query of the pipeline has begun; needs its lock, exclusively where none has.
  */
 extern bool sc_start_anew(int32 pipeline_id);
 

@@ -102,26 +102,29 @@ refuse_uncommitted(const ScQuery *query)
 
 /* What a query that is new is doing, in words. */
 static char *
-describe_new(const ScQuery *query)
+describe_new(const ScBackfill *backfill)
 {
-	ScBackfill	backfill = sc_backfill_progress(query->pipeline_id, query->query_id, query->stream_relid);
-
-	if (!backfill.reads)
-		return psprintf("Its phase is \"%s\".", backfill.phase);
-	return psprintf("Its phase is \"%s\": %.1f %% of the reading is done.", backfill.phase, backfill.percent);
+	if (backfill->waits_for_slot)
+		return psprintf("Its phase is \"%s\": that waits for every transaction that has written.", backfill->phase);
+	if (!backfill->reads)
+		return psprintf("Its phase is \"%s\".", backfill->phase);
+	return psprintf("Its phase is \"%s\": %.1f %% of the reading is done.", backfill->phase, backfill->percent);
 }
 
 /* Always raises an error. */
 static void
 raise_new(const ScQuery *query)
 {
+	ScBackfill	backfill = sc_backfill_progress(query->pipeline_id, query->query_id, query->stream_relid);
+
 	ConditionVariableCancelSleep();
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
 			 errmsg("sync() timed out while query \"%s\" begins with the rows of \"%s\"",
 					get_rel_name(query->relid), get_rel_name(query->stream_relid)),
-			 errdetail("%s", describe_new(query)),
-			 errhint("See the view stream_ckpt.queries; a larger timeout may do.")));
+			 errdetail("%s", describe_new(&backfill)),
+			 errhint("%s", backfill.waits_for_slot ? SC_HINT_FIRST_SLOT :
+					 "See the view stream_ckpt.queries; a larger timeout may do.")));
 }
 
 /*

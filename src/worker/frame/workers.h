@@ -12,6 +12,7 @@
 #include "worker/frame/shared.h"
 
 extern PGDLLEXPORT void stream_ckpt_launcher_main(Datum arg);
+extern PGDLLEXPORT void stream_ckpt_probe_main(Datum arg);
 extern PGDLLEXPORT void stream_ckpt_coordinator_main(Datum arg);
 extern PGDLLEXPORT void stream_ckpt_reader_main(Datum arg);
 extern PGDLLEXPORT void stream_ckpt_task_main(Datum arg);

@@ -1,0 +1,143 @@
+# A query that begins with its stream's history is entered in the catalogs, and that is all: so a whole migration is one
+# transaction, on a server that has no slot yet.  The coordinator makes it afterwards, whatever dies meanwhile, and
+# whoever it has to wait for.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', "max_replication_slots = 6\nmax_wal_senders = 6\n", draw => {});
+my $select = 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k';
+
+sub sql { return $node->safe_psql($_[1] // 'postgres', $_[0]); }
+
+sub rows { return "INSERT INTO t SELECT timestamptz '2024-01-01 UTC' + i * interval '1 second', i % 7, i FROM generate_series($_[0], $_[1]) i;"; }
+
+sub create { return "SELECT stream_ckpt.create_query('$_[0]', '$select', backfill => true);"; }
+
+# All of it, as a tool for migrations does it
+sub migration
+{
+	return 'BEGIN; CREATE EXTENSION IF NOT EXISTS stream_ckpt; CREATE TABLE t (ts timestamptz, k int, v int);' . rows(1, 100)
+	  . "SELECT stream_ckpt.attach_stream('t', 'ts');" . rows(101, 200) . create('q') . rows(201, 300)
+	  . 'SAVEPOINT a;' . create('given_up') . rows(301, 350) . 'ROLLBACK TO a; SAVEPOINT b;' . create('kept') . rows(351, 400) . 'RELEASE b;';
+}
+
+sub is_exact
+{
+	my ($database, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	sync_pipelines($node, $database);
+	is(sql("SELECT stream_ckpt.verify('q') || ' ' || (SELECT sum(n) FROM q) - (SELECT count(*) FROM t)", $database), '0 0', $what);
+	return;
+}
+
+sub slots { return sql('SELECT count(*) FROM pg_replication_slots'); }
+
+sub waits_for_slot
+{
+	my ($database) = @_;
+
+	return wait_until($node, q(SELECT p.status = 'starting' AND p.message LIKE 'the pipeline''s replication slot is being made%' AND
+			q.message = p.message AND q.backfill_phase = 'making the slot'
+		FROM stream_ckpt.pipelines p, stream_ckpt.queries q WHERE q.query = 'q'::regclass), 'the slot is being made', $database);
+}
+
+# ---------------------------------------------------------------- one transaction
+sql('DROP EXTENSION stream_ckpt');
+sql(migration() . 'ROLLBACK');
+is(slots(), '0', 'rolled back: there is no slot');
+my $session = $node->background_psql('postgres', on_error_stop => 1);
+$session->query_safe('SET client_min_messages = warning;' . migration());
+is(slots(), '0', 'nobody makes a slot before the commit');
+$session->query_safe('COMMIT');
+$session->quit;
+is_exact('postgres', 'rows before and behind create_query() are counted');
+is(sql('SELECT count(*) FROM kept'), '7', 'a query of a savepoint that is kept');
+is(sql("SELECT to_regclass('given_up') IS NULL AND count(*) = 2 FROM stream_ckpt.queries"), 't', 'none of a savepoint that was given up');
+sql(rows(401, 500));
+is_exact('postgres', 'and on');
+$node->stop('immediate');
+$node->start;
+wait_running($node);
+sql(rows(501, 550));
+is_exact('postgres', 'after a crash');
+
+# ---------------------------------------------------------------- prepared
+my ($ret, $out, $err) = $node->psql('template1', migration() . "PREPARE TRANSACTION 'migration'");
+like($err, qr/cannot PREPARE a transaction that has changed streams/, 'a migration cannot be prepared');
+is(sql("SELECT count(*) FROM pg_prepared_xacts"), '0', 'and nothing of it is left');
+
+# ---------------------------------------------------------------- others are open
+sql("CREATE DATABASE $_") for ('shop', 'other');
+sql('CREATE TABLE held (a int)', 'other');
+sql("BEGIN; INSERT INTO held VALUES (1); PREPARE TRANSACTION 'old'", 'other');
+sql(migration() . 'COMMIT', 'shop');
+waits_for_slot('shop');
+($ret, $out, $err) = $node->psql('shop', q(SELECT stream_ckpt.sync('200 ms')));
+like($err, qr/sync\(\) timed out while query "q" begins with the rows of "t"\n.*phase is "making the slot"/, 'sync() names the query');
+($ret, $out, $err) = $node->psql('shop', q(SELECT stream_ckpt.sync('200 ms', 'kept')));
+like($err, qr/sync\(\) timed out while query "kept" begins with the rows of "t"\n.*phase is "making the slot".*\n.*pg_prepared_xacts/, 'of the one that was asked for');
+is(sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt coordinator%' AND datname = 'shop'
+		AND (backend_xid IS NOT NULL OR xact_start IS NULL))), '0', 'no transaction id is held meanwhile');
+sql(rows(401, 420), 'shop');
+is_exact('postgres', 'the other database goes on');
+
+# whoever changes something doesn't wait, and who needs the slot no more gives it up
+sql("SELECT stream_ckpt.drop_query('kept')", 'shop');
+waits_for_slot('shop');
+sql('DROP EXTENSION stream_ckpt CASCADE; DROP TABLE t, q CASCADE', 'shop');
+wait_until($node, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt coordinator%' AND datname = 'shop'), 'its coordinator ends');
+is(sql("SELECT count(*) FROM pg_replication_slots WHERE database = 'shop'"), '0', 'no slot is left of it');
+sql(migration() . 'COMMIT', 'shop');
+waits_for_slot('shop');
+sql("SELECT stream_ckpt.stop_pipeline('default')", 'shop');
+wait_until($node, q(SELECT status = 'stopped' FROM stream_ckpt.pipelines), 'it stops', 'shop');
+sql("SELECT stream_ckpt.start_pipeline('default')", 'shop');
+waits_for_slot('shop');
+sql('DROP DATABASE shop');
+is(sql("SELECT count(*) FROM pg_replication_slots WHERE database = 'shop'"), '0', 'nor of a database that is dropped');
+sql('CREATE DATABASE shop');
+sql(migration() . 'COMMIT', 'shop');
+waits_for_slot('shop');
+$node->stop('immediate');
+$node->start;
+waits_for_slot('shop');
+sql("COMMIT PREPARED 'old'", 'other');
+is_exact('shop', 'it begins when the others have ended, also after a crash');
+
+# ---------------------------------------------------------------- a crash at each step
+for my $point ('first_slot_before', 'first_slot_made', 'history_begins', 'history_after_scan', 'coordinator_before_commit')
+{
+	for my $how ('kill', 'error', 'stop')
+	{
+		# an error of reading is the query's
+		next if $how eq 'error' && $point !~ /slot/;
+		next if $how eq 'stop' && $point eq 'coordinator_before_commit';
+		sql("SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries; DROP EXTENSION stream_ckpt; DROP TABLE t CASCADE", 'shop');
+		wait_until($node, q(SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'shop'), 'the slot is gone');
+		$node->stop('fast');
+		arm($node, $point, $how eq 'stop' ? 'wait' : $how);
+		$node->start;
+		sql(migration() . 'COMMIT', 'shop');
+		wait_reached($node, $point);
+		if ($how eq 'stop')
+		{
+			$node->stop('immediate');
+			disarm($node, $point);
+			$node->start;
+		}
+		wait_up($node);
+		is_exact('shop', "$how at $point");
+	}
+}
+
+$node->stop;
+done_testing();
