@@ -109,7 +109,14 @@ CREATE TABLE c (id int PRIMARY KEY, ts timestamptz NOT NULL, k int, v int, m moo
 SELECT stream_ckpt.attach_stream('c', 'ts', changes => 'apply');
 SELECT stream_ckpt.attach_stream('told', processing_time => true, changes => 'apply');
 \set create 'SELECT stream_ckpt.create_query(''q'', '
-:create 'SELECT id, v FROM c');
+:create 'SELECT ts, v, id + 0 AS id FROM c');
+:create 'SELECT id, v FROM c WHERE twice(v) > 3');
+:create 'SELECT id, v FROM c', emit => 'close');
+:create 'SELECT id, v FROM c, stream_ckpt.hop(ts, ''1 minute'', ''2 minutes'') w');
+:create 'SELECT c.id, v FROM c JOIN pg_class p ON p.oid = c.k');
+SELECT stream_ckpt.alter_pipeline('default', parallelism => 2);
+:create 'SELECT id, v FROM c', parallelism => 2);
+SELECT stream_ckpt.alter_pipeline('default', parallelism => 1);
 :create 'SELECT DISTINCT ON (k) k, v FROM c ORDER BY k, ts');
 :create 'SELECT window_start, k, count(*) FROM c, stream_ckpt.session(ts, ''1 minute'') w GROUP BY window_start, window_end, k');
 :create 'SELECT k, count(*) FROM c GROUP BY k', ttl => '1 hour');
@@ -127,6 +134,34 @@ SELECT stream_ckpt.attach_stream('told', processing_time => true, changes => 'ap
 -- and what it can
 :create 'SELECT m, date_trunc(''day'', ts) AS day, to_char(ts, ''HH24'') AS hour, k || t AS kt, count(d) AS n, sum(a) AS a, twice(sum(v)::int) AS v FROM c WHERE ts < ''2024-01-01''::date + interval ''1 day'' AND concat(k, t) <> ''x'' GROUP BY m, day, hour, kt', emit => 'update');
 SELECT line FROM stream_ckpt.explain_query('q') line WHERE line ~ 'state:';
+
+-- what tells rows apart, if each is one of the result
+SET client_min_messages = warning;
+CREATE TABLE keys (ts timestamptz, id int, deferred int UNIQUE DEFERRABLE, nothing int UNIQUE, ci text NOT NULL COLLATE "C", few int NOT NULL, a int NOT NULL, b int NOT NULL);
+CREATE UNIQUE INDEX ON keys (few) WHERE a > 0;
+CREATE UNIQUE INDEX ON keys ((a + b));
+CREATE UNIQUE INDEX ON keys (ci COLLATE "POSIX");
+SELECT stream_ckpt.attach_stream('keys', 'ts', changes => 'apply');
+SELECT stream_ckpt.create_query('keyed', 'SELECT * FROM keys');
+CREATE UNIQUE INDEX keys_b_a ON keys (b, a) INCLUDE (id);
+SELECT stream_ckpt.create_query('keyed', 'SELECT id FROM keys');
+SELECT stream_ckpt.create_query('keyed', 'SELECT id, ci, few, b + a AS sum, a, ''x'' AS x, b, a AS again, twice(a) AS twice, w.window_end AS till, deferred FROM keys, stream_ckpt.tumble(ts, ''1 hour'') w WHERE few > 0');
+\d keyed
+SELECT emit, parallelism FROM stream_ckpt.queries WHERE query = 'keyed'::regclass;
+SELECT stream_ckpt.explain_query('keyed');
+DROP INDEX keys_b_a;
+INSERT INTO keys SELECT '2024-01-01', i, i, i, i, i, i, i FROM generate_series(1, 3) i;
+SELECT stream_ckpt.sync() IS NOT NULL AS synced;
+TABLE keyed ORDER BY id;
+ALTER TABLE keys ALTER a DROP NOT NULL;
+UPDATE keys SET few = 0 WHERE id = 1;
+SELECT stream_ckpt.sync() IS NOT NULL AS synced;
+SELECT status, message, hint FROM stream_ckpt.queries WHERE query = 'keyed'::regclass;
+TABLE keyed ORDER BY id;
+DROP INDEX keys_b_a CASCADE;
+SELECT count(*) FROM stream_ckpt.queries WHERE stream = 'keys'::regclass;
+DROP TABLE keyed, keys;
+RESET client_min_messages;
 
 -- the query holds on to the partitions, and to the identity
 SELECT stream_ckpt.drop_query('q');

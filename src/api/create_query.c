@@ -20,6 +20,7 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "commands/defrem.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -292,6 +293,11 @@ is_never_null(const ScDefinition *definition, const TargetEntry *target)
 
 	if (definition->upper != NULL)
 		return target->resno == definition->result_window;
+	for (int i = 0; definition->stateless && i < definition->nresult_key; i++)
+	{
+		if (definition->result_key[i] == target->resno)
+			return true;
+	}
 	if (definition->best != NULL && IsA(var, Var) && var->varattno == SC_BEST_NUMBER(definition))
 		return true;
 	return !definition->stateless && IsA(var, Var) && var->varattno <= SC_WINDOW_COLUMNS;
@@ -346,6 +352,23 @@ create_view(ScNewQuery *query)
 	CommandCounterIncrement();
 }
 
+/* The key of the stream by which rows of the result are known isn't dropped but with the query. */
+static void
+depend_on_key(const ScDefinition *definition, const ObjectAddress *view)
+{
+	ObjectAddress key;
+	Oid			constraint;
+
+	if (!OidIsValid(definition->row_key_index))
+		return;
+	constraint = get_index_constraint(definition->row_key_index);
+	if (OidIsValid(constraint))
+		ObjectAddressSet(key, ConstraintRelationId, constraint);
+	else
+		ObjectAddressSet(key, RelationRelationId, definition->row_key_index);
+	recordDependencyOn(view, &key, DEPENDENCY_NORMAL);
+}
+
 /* The view, the table and its key, as the caller. */
 void
 sc_new_query_create_relations(ScNewQuery *query)
@@ -375,6 +398,7 @@ sc_new_query_create_relations(ScNewQuery *query)
 	ObjectAddressSet(result, RelationRelationId, query->result_oid);
 	ObjectAddressSet(definition, RelationRelationId, query->view_oid);
 	recordDependencyOn(&definition, &result, DEPENDENCY_AUTO);
+	depend_on_key(query->definition, &definition);
 }
 
 /* The query is kept, and its rows are: what is missing can be mended. */

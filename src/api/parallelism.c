@@ -88,6 +88,12 @@ sc_check_query_parallelism(const ScPipeline *pipeline, const ScDefinition *defin
 				 errmsg("a query with joins, subqueries or functions in FROM cannot have a parallelism above 1"),
 				 errdetail("One task joins all rows of the stream."),
 				 errhint("Leave \"parallelism\" at 1.")));
+	if (parallelism > 1 && definition->stateless && definition->retracts)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a query without GROUP BY and aggregates cannot have a parallelism above 1, if changes of its stream are applied"),
+				 errdetail("One task has all rows, as they must change in the order in which they were changed."),
+				 errhint("Leave \"parallelism\" at 1.")));
 	/* each row is evaluated by one task only, whatever it is made of */
 	if (definition->stateless)
 		return;

@@ -384,7 +384,7 @@ add_row(ScEngine *engine, bool cut, bool retract)
 	if (unlikely(engine->def->stateless))
 	{
 		if (!engine->span.none)
-			sc_stateless_windows(engine, cut);
+			sc_stateless_windows(engine, cut, retract);
 		return;
 	}
 	if (unlikely(engine->shared))
@@ -565,7 +565,7 @@ take_row(ScEngine *engine, TupleTableSlot *slot, bool cut, bool retract)
 		sc_undo_begin_row(engine);
 	engine->tmpcontext->ecxt_scantuple = slot;
 	if (unlikely(engine->def->stateless && engine->time_attno == 0))
-		sc_stateless_row(engine, cut);
+		sc_stateless_row(engine, cut, retract);
 	else if (!cut && keys_come_first(engine, slot))
 		add_if_ours(engine, slot, retract);
 	else

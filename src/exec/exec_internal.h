@@ -370,6 +370,7 @@ struct ScEngine
 	TupleTableSlot *best_slot;	/* a row of a group that makes several, or NULL */
 	TupleTableSlot *result_slot;
 	ExprContext *windowcontext;	/* stateless.c, of windows that share panes: a row in one of them */
+	ProjectionInfo *deletion;	/* stateless.c, if retracts: the key of the result's row, all else NULL */
 	TupleTableSlot *emitted_window; /* of which window_value is computed */
 	ExprState  *window_value;	/* NULL: window_start is its own */
 	ExprState **result_key;		/* of each of def->result_key */
@@ -544,8 +545,10 @@ extern void sc_route_compile(ScEngine *engine);
 
 /* stateless.c: in place of keys, groups and emission */
 extern void sc_stateless_compile(ScEngine *engine);
-extern void sc_stateless_row(ScEngine *engine, bool cut);
-extern void sc_stateless_windows(ScEngine *engine, bool cut);
+/* "retract": the row isn't there any more. */
+extern void sc_stateless_row(ScEngine *engine, bool cut, bool retract);
+extern void sc_stateless_windows(ScEngine *engine, bool cut, bool retract);
+extern void sc_stateless_truncate(ScEngine *engine);
 /* A joined row: is checked, or emitted. */
 extern void sc_stateless_joined(ScEngine *engine, bool emit);
 

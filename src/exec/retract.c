@@ -307,6 +307,8 @@ sc_engine_truncate(ScEngine *engine)
 	MemoryContext old = MemoryContextSwitchTo(engine->tmpcontext->ecxt_per_tuple_memory);
 
 	engine->running = true;
+	if (engine->def->stateless)
+		sc_stateless_truncate(engine);
 	Assert(engine->emission.pane == NULL || engine->leaving != NIL);
 	sc_windows_over_have_changed(engine);
 	sc_running_free(engine);

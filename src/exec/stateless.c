@@ -10,67 +10,106 @@
  *
  * With a window in FROM a row is a result row for each of its windows, with their bounds.
  *
- * The rule: what can fail comes before the row is emitted; what was emitted of a row is never taken back.
+ * If changes of the stream are applied, a row that isn't there any more takes its result row with it: by its key, which is
+ * all that is projected of it, if WHERE lets it pass as it did when it came.  Nothing is kept of the rows for that, so
+ * whether the result has it isn't known here: of one that failed in the projection it hasn't, and deletes nothing.  An
+ * UPDATE is both, and the sink makes one of them if the key is the same.  Rows must take effect in the order of the
+ * log, so one task has all of them.
+ *
+ * The rule: what can fail comes before the row is emitted; what was emitted is never taken back but by a later row.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "common/hashfn.h"
 #include "exec/exec_internal.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 
 /* So many rows of a transaction in a row belong to one task */
 #define ROUTE_ROWS	64
+
+/* The target list, in which all but the key's columns are NULL. */
+static List *
+deletion_target(const ScDefinition *def)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, def->target)
+	{
+		TargetEntry *tle = flatCopyTargetEntry(lfirst_node(TargetEntry, lc));
+		Node	   *expr = (Node *) tle->expr;
+		bool		is_key = false;
+
+		for (int i = 0; i < def->nresult_key; i++)
+			is_key |= equal(expr, list_nth_node(TargetEntry, def->target, def->result_key[i] - 1)->expr);
+		if (!is_key)
+			tle->expr = (Expr *) makeNullConst(exprType(expr), exprTypmod(expr), exprCollation(expr));
+		result = lappend(result, tle);
+	}
+	return result;
+}
 
 /* After where.c.  The current context is the engine's. */
 void
 sc_stateless_compile(ScEngine *engine)
 {
+	ExprContext *context;
+
 	engine->projected_quals = engine->source ? sc_source_quals(engine) : engine->quals;
 	engine->result_desc = ExecTypeFromTL(engine->def->target);
 	engine->result_slot = MakeSingleTupleTableSlot(engine->result_desc, &TTSOpsVirtual);
 	if (sc_assigner_is_shared(&engine->def->window))
 		engine->windowcontext = CreateStandaloneExprContext();
+	context = engine->windowcontext ? engine->windowcontext : engine->tmpcontext;
 	/* with the row type, columns that have changed since are told from those that are read without a check */
-	engine->projection = ExecBuildProjectionInfo(engine->def->target,
-												 engine->windowcontext ? engine->windowcontext : engine->tmpcontext,
-												 engine->result_slot, NULL, engine->stream_desc);
+	engine->projection = ExecBuildProjectionInfo(engine->def->target, context, engine->result_slot, NULL,
+												 engine->stream_desc);
+	if (engine->retracts)
+		engine->deletion = ExecBuildProjectionInfo(deletion_target(engine->def), context, engine->result_slot, NULL,
+												   engine->stream_desc);
 }
 
 /*
- * The current row, of which some values aren't there if it was "cut", as a result row; NULL: WHERE doesn't let it pass.
- * "context": that of the projection.
+ * The current row, of which some values aren't there if it was "cut", as a result row, or as one that is to be deleted;
+ * NULL: WHERE doesn't let it pass.  "context": that of the projection.
  */
 static TupleTableSlot *
-project_row(ScEngine *engine, ExprContext *context, bool cut)
+project_row(ScEngine *engine, ExprContext *context, bool cut, bool retract)
 {
 	if (engine->projected_quals != NULL &&
 		!(cut ? sc_where_of_cut(engine, engine->projected_quals) : ExecQual(engine->projected_quals, context)))
 		return NULL;
 	if (cut)
-		sc_check_cut_row(engine, engine->group_attnos);
-	return ExecProject(engine->projection);
+		sc_check_cut_row(engine, retract ? engine->def->row_key : engine->group_attnos);
+	return ExecProject(retract ? engine->deletion : engine->projection);
 }
 
 static void
-emit_row(ScEngine *engine, TupleTableSlot *row)
+emit_row(ScEngine *engine, TupleTableSlot *row, bool retract)
 {
-	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_INSERT, row);
+	engine->options.emit_row(engine->options.emit_arg, retract ? SC_RESULT_DELETE : SC_RESULT_INSERT, row);
 	engine->counters.result_rows++;
 }
 
 void
-sc_stateless_row(ScEngine *engine, bool cut)
+sc_stateless_row(ScEngine *engine, bool cut, bool retract)
 {
-	TupleTableSlot *row = project_row(engine, engine->tmpcontext, cut);
+	TupleTableSlot *row = project_row(engine, engine->tmpcontext, cut, retract);
 
-	if (row != NULL)
-		emit_row(engine, row);
+	if (row == NULL)
+		return;
+	emit_row(engine, row, retract);
+	engine->counters.retracted_rows += retract;
 }
 
 /* The current row in each of its windows: is checked, or emitted.  Nothing is left of one when the next one comes. */
 static void
-project_windows(ScEngine *engine, bool cut, bool emit)
+project_windows(ScEngine *engine, bool cut, bool retract, bool emit)
 {
+	int			nrows = 0;
+
 	const ScAssigner *assigner = &engine->def->window;
 	ExprContext *context = engine->windowcontext;
 	ScWindow	window = sc_assigner_first_window(assigner, engine->span.key);
@@ -84,14 +123,18 @@ project_windows(ScEngine *engine, bool cut, bool emit)
 
 		engine->window = window;
 		sc_engine_restore_window(engine);
-		row = project_row(engine, context, cut);
+		row = project_row(engine, context, cut, retract);
 		if (row != NULL && emit)
-			emit_row(engine, row);
+		{
+			emit_row(engine, row, retract);
+			nrows++;
+		}
 		else if (row != NULL)
 			engine->options.check_row(engine->options.emit_arg, row);
 		ExecClearTuple(engine->result_slot);
 		ResetExprContext(context);
 	} while (sc_assigner_next_window(assigner, engine->span.key, &window));
+	engine->counters.retracted_rows += retract && nrows > 0;
 	MemoryContextSwitchTo(old);
 }
 
@@ -100,16 +143,25 @@ project_windows(ScEngine *engine, bool cut, bool emit)
  * is nothing to it.  They can be so many that they aren't kept: if an error is to leave none of them, they are made twice.
  */
 void
-sc_stateless_windows(ScEngine *engine, bool cut)
+sc_stateless_windows(ScEngine *engine, bool cut, bool retract)
 {
 	if (!sc_assigner_is_shared(&engine->def->window))
 	{
-		sc_stateless_row(engine, cut);
+		sc_stateless_row(engine, cut, retract);
 		return;
 	}
 	if (engine->undo != NULL)
-		project_windows(engine, cut, false);
-	project_windows(engine, cut, true);
+		project_windows(engine, cut, retract, false);
+	project_windows(engine, cut, retract, true);
+}
+
+/* The result has no rows but those of the table, which are gone. */
+void
+sc_stateless_truncate(ScEngine *engine)
+{
+	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_TRUNCATE, ExecStoreAllNullTuple(engine->result_slot));
+	engine->counters.result_rows++;
+	ExecClearTuple(engine->result_slot);
 }
 
 void
@@ -119,12 +171,12 @@ sc_stateless_joined(ScEngine *engine, bool emit)
 
 	if (sc_assigner_is_shared(&engine->def->window))
 	{
-		project_windows(engine, false, emit);
+		project_windows(engine, false, false, emit);
 		return;
 	}
-	row = project_row(engine, engine->tmpcontext, false);
+	row = project_row(engine, engine->tmpcontext, false, false);
 	if (row != NULL && emit)
-		emit_row(engine, row);
+		emit_row(engine, row, false);
 	else if (row != NULL)
 		engine->options.check_row(engine->options.emit_arg, row);
 }

@@ -26,7 +26,8 @@
  * row of the stream, and all else of the source part is over the joined row: varno SC_STREAM_VARNO, varattno = its column.
  *
  * A stateless definition (no GROUP BY, no aggregates) has no upper part: its target list is of the source
- * part, over the row of the stream, and each row that passes "quals" is a row of the result.
+ * part, over the row of the stream, and each row that passes "quals" is a row of the result.  If it retracts, that row
+ * goes with the stream's.
  *
  * All expressions have been through expression_planner(), hold no Aggref, no
  * SubLink and no Param, and are plain node trees: ExecInitExpr(expr, NULL)
@@ -150,7 +151,7 @@ typedef struct ScDefinition
 	Bitmapset  *read_attnos;	/* the stream attributes that are read; 0: the whole row */
 	ScAssigner	window;
 	Expr	   *window_value;	/* of the group slot's window_start, over that of OUTER_VAR, if they differ */
-	bool		stateless;		/* no groups: see above; emit is ROWS then, and only then */
+	bool		stateless;		/* no groups: see above; emit is ROWS then, and only then; UPDATE if it retracts */
 	bool		retracts;		/* changes of the stream's rows are applied: what a row did can be taken back */
 	bool		never_closes;	/* a key reads the event time, but there are no windows */
 	ScEmit		emit;			/* CLOSE with windows only; never DEFAULT */
@@ -177,11 +178,14 @@ typedef struct ScDefinition
 	 * The result columns (1-based positions in "target") that identify a row:
 	 * one or more window columns, if there are windows, and every key; and the row's number if a group makes several.
 	 * nresult_key 0: the select list leaves one out (allowed for emit => 'close' without allowed lateness only), or
-	 * one_row, stateless or "upper".
+	 * one_row, "upper", or stateless and nothing is retracted; else a stateless one has the columns of
+	 * "row_key", and one of the window, if there are windows.
 	 */
 	int			nresult_key;
 	AttrNumber *result_key;
 	bool		one_row;		/* aggregates without window and keys: always one group, even without rows */
+	Bitmapset  *row_key;		/* stateless, retracts: the stream's attributes by which rows are known; */
+	Oid			row_key_index;	/* the index of the stream that has them */
 
 	/*
 	 * What others can change, so that it has to be compiled again (query/depends.c).

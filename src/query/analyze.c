@@ -21,6 +21,7 @@
 #include "parser/parsetree.h"
 #include "query/analyze.h"
 #include "query/query_internal.h"
+#include "query/stream_key.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -109,16 +110,20 @@ is_stateless(ScAnalysis *an)
 static void
 choose_emit_of_rows(ScAnalysis *an)
 {
-	if (an->emit != SC_EMIT_DEFAULT && an->emit != SC_EMIT_ROWS)
+	ScEmit		emit = an->def->retracts ? SC_EMIT_UPDATE : SC_EMIT_ROWS;
+
+	if (an->emit != SC_EMIT_DEFAULT && an->emit != emit)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("emit '%s' needs GROUP BY or aggregates", sc_emit_name(an->emit)),
+				 an->def->retracts ?
+				 errdetail("Without them each row that passes WHERE is a row of the result, as long as it is there.") :
 				 errdetail("Without them each row that passes WHERE becomes a row of the result, once."),
 				 an->source_text != NULL ? errhint("Leave it out.") :
 				 errhint("The definition was changed: drop the query with stream_ckpt.drop_query(), and create it again."),
 				 sc_errposition(an, sc_from_item_location(an, 0))));
 	refuse_lateness(an);
-	an->emit = SC_EMIT_ROWS;
+	an->emit = emit;
 }
 
 /*
@@ -436,6 +441,48 @@ has_window(Query *query)
 	return false;
 }
 
+/*
+ * Do the columns identify rows of a query without groups: are they just the key of the stream that it shows, and of its
+ * windows, if it has any?  If nothing is retracted none is ever looked for.
+ */
+static bool
+identifies_rows(Query *query, const int *columns, int ncolumns)
+{
+	Oid			relid = InvalidOid;
+	const ScStream *stream;
+	bool		window = false;
+	Bitmapset  *shown = NULL;
+	Bitmapset  *asked = NULL;
+	Oid			index;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+	{
+		Var		   *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (!IsA(var, Var) || var->varlevelsup > 0 || var->varattno <= 0 ||
+			rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
+			continue;
+		relid = rt_fetch(var->varno, query->rtable)->relid;
+		shown = bms_add_member(shown, var->varattno);
+	}
+	for (int i = 0; i < ncolumns; i++)
+	{
+		TargetEntry *target = result_target(query, columns[i]);
+		Var		   *var = (Var *) target->expr;
+
+		window |= identifies_window(query, target);
+		if (is_window_column(query, target))
+			continue;
+		if (!IsA(var, Var) || rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
+			return false;
+		asked = bms_add_member(asked, var->varattno);
+	}
+	stream = sc_stream_by_relid(relid, true);
+	return stream != NULL && stream->applies && window == has_window(query) && asked != NULL &&
+		bms_equal(asked, sc_stream_key(relid, shown, &index));
+}
+
 bool
 sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 {
@@ -451,12 +498,13 @@ sc_definition_identifies(Oid view, const int *columns, int ncolumns)
 	relation_close(rel, NoLock);
 	sc_rewrite_best_rows(&an);
 	sc_rewrite_distinct(&an, an.query);
-	/* rows without groups, of what is above them, or with a rank aren't identified by anything */
-	if (is_stateless(&an) || (an.best == NULL && sc_has_upper_part(an.query)) ||
-		(an.best != NULL && an.best->ranking != SC_ROW_NUMBER))
+	/* rows of what is above groups, or with a rank, aren't identified by anything */
+	if ((an.best == NULL && sc_has_upper_part(an.query)) || (an.best != NULL && an.best->ranking != SC_ROW_NUMBER))
 		return false;
 	flatten_groups(&an);
 	flatten_aliases(&an);
+	if (is_stateless(&an))
+		return identifies_rows(an.query, columns, ncolumns);
 
 	for (int i = 0; result && i < ncolumns; i++)
 	{

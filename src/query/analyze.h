@@ -36,8 +36,8 @@ extern List *sc_definition_settings(Oid view);
 
 /*
  * Do these columns of the result (from 0) identify its rows: one or more of the window, if there is one, every
- * key of GROUP BY, and no other?  No columns do if it has one row; nothing does if it has no groups.  Locks the view (AccessShare) until the
- * transaction's end.
+ * key of GROUP BY, and no other?  No columns do if it has one row.  Without groups: a key of the stream, if changes of that
+ * are applied; else nothing does.  Locks the view (AccessShare) until the transaction's end.
  */
 extern bool sc_definition_identifies(Oid view, const int *columns, int ncolumns);
 

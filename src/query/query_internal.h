@@ -224,6 +224,8 @@ extern List *sc_place_quals(ScAnalysis *an);
  * number if a group has several rows.
  */
 extern void sc_build_result_key(ScAnalysis *an);
+/* The same without groups, if rows can go: a key of the stream, and a column of the window, if there is one. */
+extern void sc_build_row_key(ScAnalysis *an);
 
 /* split.c */
 /* A column of the group slot, of the expression's type. */

@@ -6,8 +6,12 @@
 #include "postgres.h"
 
 #include "nodes/makefuncs.h"
+#include "lib/stringinfo.h"
 #include "nodes/nodeFuncs.h"
 #include "query/query_internal.h"
+#include "query/stream_key.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 /* Position in the target list of a bare column of the group slot, or 0. */
 static AttrNumber
@@ -125,4 +129,99 @@ sc_build_result_key(ScAnalysis *an)
 	}
 	def->nresult_key = n;
 	def->result_key = columns;
+}
+
+/* ---------- rows of the stream, which are rows of the result ---------- */
+
+/* The first column of the result that is bare this column of the stream, or (OUTER_VAR) of the window; 0: none is. */
+static AttrNumber
+find_bare_column(const ScDefinition *def, int varno, AttrNumber attno)
+{
+	ListCell   *lc;
+
+	foreach(lc, def->target)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) tle->expr;
+
+		if (IsA(var, Var) && var->varno == varno && var->varattno == attno)
+			return tle->resno;
+	}
+	return 0;
+}
+
+/* A column that tells the windows apart that a row can be in; 0: none is shown. */
+static AttrNumber
+find_bare_window(const ScDefinition *def)
+{
+	for (AttrNumber column = SC_WINDOW_START; column <= SC_WINDOW_COLUMNS; column++)
+	{
+		AttrNumber	found = find_bare_column(def, OUTER_VAR, column);
+
+		if (found != 0 && sc_assigner_is_identified_by(&def->window, column))
+			return found;
+	}
+	return 0;
+}
+
+/* No key of the stream is shown.  Names one that could be. */
+pg_noreturn static void
+refuse_unknown_rows(ScAnalysis *an)
+{
+	Oid			index;
+	Bitmapset  *all = bms_add_range(NULL, 1, an->stream_natts);
+	Bitmapset  *key = sc_stream_key(an->stream->relid, all, &index);
+	StringInfoData names;
+	int			attno = -1;
+
+	initStringInfo(&names);
+	while ((attno = bms_next_member(key, attno)) >= 0)
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "",
+						 quote_identifier(get_attname(an->stream->relid, attno, false)));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a query without GROUP BY and aggregates needs a key of its stream in the select list, if changes of that are applied"),
+			 errdetail("A row that is changed or deleted is known in the result by its key: columns that are NOT NULL, with a unique index that isn't DEFERRABLE."),
+			 key != NULL ? errhint("Add its columns to the select list: %s.", names.data) :
+			 errhint("\"%s\" has no such key: add a primary key, or write SELECT DISTINCT if equal rows may be one.",
+					 get_rel_name(an->stream->relid)),
+			 sc_errposition(an, exprLocation((Node *) an->query->targetList))));
+}
+
+/* Of a query without groups whose rows can go: a key of the stream, and a column of the window, if there is one. */
+void
+sc_build_row_key(ScAnalysis *an)
+{
+	ScDefinition *def = an->def;
+	Bitmapset  *shown = NULL;
+	AttrNumber	window = 0;
+	int			attno = -1;
+	ListCell   *lc;
+
+	foreach(lc, def->target)
+	{
+		Var		   *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (IsA(var, Var) && var->varno == SC_STREAM_VARNO && var->varattno > 0)
+			shown = bms_add_member(shown, var->varattno);
+	}
+	def->row_key = sc_stream_key(def->stream_relid, shown, &def->row_key_index);
+	if (def->row_key == NULL)
+		refuse_unknown_rows(an);
+	def->result_key = palloc0(sizeof(AttrNumber) * (bms_num_members(def->row_key) + 1));
+	if (sc_assigner_has_windows(&def->window))
+	{
+		window = find_bare_window(def);
+		if (window == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a query without GROUP BY and aggregates needs a column of the window in the select list, if changes of its stream are applied"),
+					 errdetail("A row that is changed or deleted is known in the result by its key and the window."),
+					 errhint("Add %s to the select list, or leave the window out of FROM.",
+							 def->window.kind == SC_WINDOW_CUMULATE ? "window_end" : "window_start"),
+					 sc_errposition(an, exprLocation((Node *) an->query->targetList))));
+		def->result_key[def->nresult_key++] = window;
+	}
+	while ((attno = bms_next_member(def->row_key, attno)) >= 0)
+		def->result_key[def->nresult_key++] = find_bare_column(def, SC_STREAM_VARNO, attno);
 }

@@ -501,6 +501,8 @@ sc_split_definition(ScAnalysis *an)
 	build_aggregates(an);
 	if (an->has_source)
 		sc_build_source(an);
-	if (!def->stateless && an->upper == NULL)
+	if (def->stateless && def->retracts)
+		sc_build_row_key(an);
+	else if (!def->stateless && an->upper == NULL)
 		sc_build_result_key(an);
 }

@@ -35,6 +35,7 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -248,6 +249,7 @@ sc_sink_open(const ScQuery *query)
 	sink->rel = open_result_table(sink);
 	sink->row_desc = row_desc_of_definition(query);
 	sink->row = MakeSingleTupleTableSlot(sink->row_desc, &TTSOpsMinimalTuple);
+	sink->deletion_slot = MakeSingleTupleTableSlot(sink->row_desc, &TTSOpsMinimalTuple);
 	sink->attnos = sc_result_columns(sink->rel, sink->row_desc);
 
 	if (writes_directly(sink))
@@ -438,7 +440,9 @@ put_row(ScSink *sink, char op, MinimalTuple row)
 {
 	ExecStoreMinimalTuple(row, sink->row, false);
 	slot_getallattrs(sink->row);
-	if (op == SC_RESULT_CLEAR)
+	if (op == SC_RESULT_TRUNCATE)
+		sc_sink_empty(sink);
+	else if (op == SC_RESULT_CLEAR)
 		sc_sink_set_begin(sink);
 	else if (op == SC_RESULT_MEMBER && sc_sink_set_is_open(sink))
 		sc_sink_set_add(sink);
@@ -454,6 +458,67 @@ put_row(ScSink *sink, char op, MinimalTuple row)
 	ExecClearTuple(sink->row);
 }
 
+/* Deletes the row that waits for the next one. */
+static void
+put_deletion(ScSink *sink)
+{
+	MinimalTuple row = sink->deletion;
+
+	if (row == NULL)
+		return;
+	sink->deletion = NULL;
+	put_row(sink, SC_RESULT_DELETE, row);
+	pfree(row);
+}
+
+/* Has the row that waits to be deleted the key of this one, byte by byte? */
+static bool
+has_key_of_deletion(ScSink *sink, MinimalTuple row)
+{
+	const SinkKey *key = sc_sink_key(sink, false);
+	TupleTableSlot *deletion = sink->deletion_slot;
+	bool		result = !key->one_row;
+
+	ExecStoreMinimalTuple(sink->deletion, deletion, false);
+	ExecStoreMinimalTuple(row, sink->row, false);
+	for (int i = 0; i < key->ncolumns && result; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(sink->row_desc, key->columns[i]);
+		bool		old_isnull;
+		bool		new_isnull;
+		Datum		old = slot_getattr(deletion, key->columns[i] + 1, &old_isnull);
+		Datum		new = slot_getattr(sink->row, key->columns[i] + 1, &new_isnull);
+
+		result = old_isnull == new_isnull && (old_isnull || datum_image_eq(old, new, att->attbyval, att->attlen));
+	}
+	ExecClearTuple(deletion);
+	ExecClearTuple(sink->row);
+	return result;
+}
+
+/*
+ * A deletion waits for the next row: if that has its key it is another version of the row, which is updated then.  Returns
+ * how "row" is to be put; true in "*waits": it isn't, as it waits.
+ */
+static char
+pair_deletion(ScSink *sink, char op, MinimalTuple row, bool *waits)
+{
+	*waits = op == SC_RESULT_DELETE;
+	if (op == SC_RESULT_INSERT && sink->deletion != NULL && has_key_of_deletion(sink, row))
+	{
+		pfree(sink->deletion);
+		sink->deletion = NULL;
+		return SC_RESULT_UPSERT;
+	}
+	put_deletion(sink);
+	if (*waits)
+	{
+		sink->deletion = MemoryContextAlloc(sink->context, row->t_len);
+		memcpy(sink->deletion, row, row->t_len);
+	}
+	return op;
+}
+
 void
 sc_sink_insert(ScSink *sink, MinimalTuple row)
 {
@@ -464,6 +529,8 @@ sc_sink_insert(ScSink *sink, MinimalTuple row)
 void
 sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 {
+	bool		waits;
+
 	if ((row->t_infomask2 & HEAP_NATTS_MASK) != sink->row_desc->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
@@ -477,7 +544,9 @@ sc_sink_put(ScSink *sink, char op, MinimalTuple row)
 		sc_sink_sort_flush(sink);
 	if (op != SC_RESULT_MEMBER)
 		sc_sink_set_end(sink);
-	put_row(sink, op, row);
+	op = pair_deletion(sink, op, row, &waits);
+	if (!waits)
+		put_row(sink, op, row);
 	sink->rows++;
 }
 
@@ -503,6 +572,7 @@ sc_sink_close(ScSink *sink)
 {
 	int64		rows = sink->rows;
 
+	put_deletion(sink);
 	sc_sink_sort_flush(sink);
 	sc_sink_set_close(sink);
 	if (sink->direct != NULL)
@@ -511,6 +581,7 @@ sc_sink_close(ScSink *sink)
 		sc_sink_plans_end(sink);
 
 	ExecDropSingleTupleTableSlot(sink->row);
+	ExecDropSingleTupleTableSlot(sink->deletion_slot);
 	relation_close(sink->rel, NoLock);
 	AtEOXact_GUC(false, sink->guc_nestlevel);
 	MemoryContextDelete(sink->context);

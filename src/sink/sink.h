@@ -36,7 +36,7 @@ extern ScSink *sc_sink_open(const ScQuery *query);
  */
 extern AttrNumber *sc_result_columns(Relation rel, TupleDesc rows);
 
-/* op is an ScResultOp: 'I', 'U' or 'D'.  The row's columns are the result
+/* op is an ScResultOp.  The row's columns are the result
  * table's in order; the tuple is copied where it must outlive the call. */
 extern void sc_sink_put(ScSink *sink, char op, MinimalTuple row);
 

@@ -95,6 +95,9 @@ struct ScSink
 	TupleTableSlot *row;		/* the row being put, deformed */
 	SinkKey		key;
 
+	MinimalTuple deletion;		/* a row's that waits for the next one (sink.c); else NULL */
+	TupleTableSlot *deletion_slot;	/* empty, for it */
+
 	SinkDirect *direct;			/* NULL: by SPI */
 	SinkSort   *sort;			/* NULL: rows are inserted as they come */
 	SinkSet    *set;			/* NULL: none came yet */
@@ -140,6 +143,9 @@ extern bool sc_sink_set_is_open(const ScSink *sink);
 extern void sc_sink_set_add(ScSink *sink);
 extern void sc_sink_set_end(ScSink *sink);
 extern void sc_sink_set_close(ScSink *sink);
+
+/* sink_empty.c: deletes all rows */
+extern void sc_sink_empty(ScSink *sink);
 
 /* sink_plan.c */
 extern void sc_sink_plans_begin(ScSink *sink);

@@ -147,6 +147,7 @@ static void
 check_place(const ScTaskQuery *query, const ScDefinition *definition)
 {
 	bool		together = definition->upper != NULL || definition->source != NULL ||
+		(definition->stateless && definition->retracts) ||
 		(definition->nsets > 0 && query->query->dead_letter);
 
 	sc_definition_check_dead_letter(definition, query->query->dead_letter);

@@ -28,6 +28,7 @@
 #include "catalog/pg_namespace.h"
 #include "common/hashfn.h"
 #include "query/analyze.h"
+#include "query/stream_key.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -154,7 +155,7 @@ hear_of_relation(Datum arg, Oid relid)
 		sc_engine_source_changed(query->engine, relid);
 		/* of the stream it is mostly told that somebody has analyzed it */
 		if (query->query->definition == relid ||
-			(query->definition->whole_row && query->query->stream_relid == relid))
+			((query->definition->whole_row || query->definition->row_key) && query->query->stream_relid == relid))
 			mark(query, SC_MAYBE_STALE);
 		else if (list_member_oid(query->definition->relations, relid))
 			mark(query, SC_STALE);
@@ -286,6 +287,16 @@ compile_again(ScTaskQuery *query)
 	query->touched = true;		/* groups may have become equal */
 }
 
+/* Are rows of the result known by what they were known by when it was compiled? */
+static bool
+has_row_key(const ScDefinition *definition)
+{
+	Oid			index;
+
+	return definition->row_key == NULL ||
+		bms_equal(definition->row_key, sc_stream_key(definition->stream_relid, definition->row_key, &index));
+}
+
 /* Are the view and the stream's columns as they were when the query was compiled? */
 static bool
 is_current(ScTaskQuery *query)
@@ -293,7 +304,7 @@ is_current(ScTaskQuery *query)
 	Relation	stream;
 	bool		result;
 
-	if (!sc_definition_is_current(query->query, query->definition))
+	if (!sc_definition_is_current(query->query, query->definition) || !has_row_key(query->definition))
 		return false;
 	if (!query->definition->whole_row)
 		return true;
@@ -318,6 +329,19 @@ refuse_replaced(const ScTaskQuery *query)
 			 errhint("Call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there.")));
 }
 
+/* From there on the stream can have two rows with the key of one row of the result. */
+static void
+refuse_lost_key(const ScTaskQuery *query)
+{
+	if (has_row_key(query->definition))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("stream \"%s\" has lost the key by which rows of \"%s\" are known",
+					get_rel_name(query->query->stream_relid), get_rel_name(query->query->relid)),
+			 errhint("Add it again, its columns NOT NULL, and call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there.")));
+}
+
 void
 sc_task_query_refresh(ScTaskQuery *query)
 {
@@ -336,6 +360,7 @@ sc_task_query_refresh(ScTaskQuery *query)
 	else
 	{
 		refuse_replaced(query);
+		refuse_lost_key(query);
 		compile_again(query);
 	}
 	sc_env_leave(&env);
