@@ -657,6 +657,10 @@ COMMENT ON FUNCTION stream_ckpt.verify(regclass)
 	IS 'number of result rows that differ from the definition run as a plain query (closed windows for emit close, floats up to rounding); an error where that truth cannot be had, but for windows that changed when they were over, which are left out';
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.changed_windows',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
+CREATE FUNCTION stream_ckpt.ignore_deletes(stream regclass)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_ignore_deletes';
+COMMENT ON FUNCTION stream_ckpt.ignore_deletes(regclass)
+	IS 'what DELETE and TRUNCATE take from a stream whose changes are applied stays in the results of its queries, from the call to the end of the transaction';
 CREATE FUNCTION stream_ckpt.replace_query(query regclass, definition text, keep_before timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_replace_query';
 COMMENT ON FUNCTION stream_ckpt.replace_query(regclass, text, timestamptz)

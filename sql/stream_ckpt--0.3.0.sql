@@ -492,6 +492,10 @@ CREATE FUNCTION stream_ckpt.alter_stream(stream regclass, watermark_delay interv
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_alter_stream';
 COMMENT ON FUNCTION stream_ckpt.alter_stream(regclass, interval, interval, interval, text)
 	IS 'changes options of a stream while queries read it: from the rows committed after on; what is left out stays (its default stands for that), NULL means no idle_timeout, no max_ahead; changes only while no query reads the stream';
+CREATE FUNCTION stream_ckpt.ignore_deletes(stream regclass)
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_ignore_deletes';
+COMMENT ON FUNCTION stream_ckpt.ignore_deletes(regclass)
+	IS 'what DELETE and TRUNCATE take from a stream whose changes are applied stays in the results of its queries, from the call to the end of the transaction';
 CREATE FUNCTION stream_ckpt.reset_watermark(stream regclass, "to" timestamptz DEFAULT NULL)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_reset_watermark';
 COMMENT ON FUNCTION stream_ckpt.reset_watermark(regclass, timestamptz)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * stream.c
- *	  attach_stream, alter_stream, reset_watermark and detach_stream.
+ *	  attach_stream, alter_stream, reset_watermark, ignore_deletes and detach_stream.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -15,8 +15,10 @@
 #include "model/catalog_write.h"
 #include "model/control.h"
 #include "model/identity.h"
+#include "model/ignore_deletes.h"
 #include "model/in_wal.h"
 #include "model/log_stream.h"
+#include "replication/logicalworker.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -29,6 +31,7 @@ PG_FUNCTION_INFO_V1(stream_ckpt_attach_stream);
 PG_FUNCTION_INFO_V1(stream_ckpt_detach_stream);
 PG_FUNCTION_INFO_V1(stream_ckpt_alter_stream);
 PG_FUNCTION_INFO_V1(stream_ckpt_reset_watermark);
+PG_FUNCTION_INFO_V1(stream_ckpt_ignore_deletes);
 
 static void
 refuse_relation(Relation relation, const char *why, const char *hint)
@@ -418,6 +421,28 @@ stream_ckpt_reset_watermark(PG_FUNCTION_ARGS)
 					 errhint("Give a point in time; or leave it out for where the plausible event times put it.")));
 	}
 	(void) sc_control_log(&control);
+	PG_RETURN_VOID();
+}
+
+/* ignore_deletes(stream regclass): what is deleted from here to the end of the transaction stays in results. */
+Datum
+stream_ckpt_ignore_deletes(PG_FUNCTION_ARGS)
+{
+	Oid			relid = DatumGetObjectId(sc_arg(fcinfo, 0, "stream"));
+
+	sc_refuse_in_worker("ignore_deletes()");
+	if (IsLogicalWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ignore_deletes() cannot be called where logical replication applies changes")));
+	sc_check_relation_owner(sc_stream_by_relid(relid, false)->relid);
+	sc_stream_lock(relid, ShareLock);
+	if (!sc_stream_by_relid(relid, false)->applies)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("changes of stream \"%s\" are not applied", get_rel_name(relid)),
+				 errhint("What is deleted from it stays in results anyway.")));
+	sc_ignore_deletes(relid);
 	PG_RETURN_VOID();
 }
 

@@ -91,9 +91,25 @@ refuse_counted(ScQuery *query, int64 count, const char *what)
 		refuse(query, psprintf("%lld %s.", (long long) count, what), NULL);
 }
 
+/* Of a query with windows to which changes are applied these are known; else nobody knows where the rows were. */
+static void
+refuse_ignored(ScQuery *query, const ScDefinition *definition, const ScOffset *offset, bool applies)
+{
+	if (!applies)
+	{
+		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
+		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
+	}
+	else if (!sc_assigner_has_windows(&definition->window) && offset->deletes_ignored + offset->truncates_ignored > 0)
+		refuse(query,
+			   psprintf("After ignore_deletes() its groups have kept rows that were deleted: %lld by DELETE, and all that there were by %lld TRUNCATE.",
+						(long long) offset->deletes_ignored, (long long) offset->truncates_ignored),
+			   "Without a window nothing tells these groups from others. Compare with a query over the rows that are kept elsewhere.");
+}
+
 /* The query's offset; an error where the stream had other rows than the query. */
 static ScOffset *
-check_counters(ScQuery *query)
+check_counters(ScQuery *query, const ScDefinition *definition)
 {
 	const ScStream *stream = sc_stream_by_relid(query->stream_relid, false);
 	ListCell   *lc;
@@ -119,8 +135,7 @@ check_counters(ScQuery *query)
 		refuse_counted(query, sc_dead_letter_count(query->query_id),
 					   "rows, groups or result rows are dead letters");
 		refuse_counted(query, offset->updates_ignored, "updates of the stream were ignored");
-		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
-		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
+		refuse_ignored(query, definition, offset, stream->applies);
 		return offset;
 	}
 	refuse(query, "No checkpoint of the query has been committed yet.",
@@ -491,11 +506,10 @@ stream_ckpt_verify(PG_FUNCTION_ARGS)
 	query = sc_query_by_relid(PG_GETARG_OID(0), false);
 	check_select(query->relid);
 	check_select(query->definition);
-	offset = check_counters(query);
-
 	sc_env_enter(&env, query->owner, query->settings);
-	SPI_connect();
 	definition = sc_definition_load(query);
+	offset = check_counters(query, definition);
+	SPI_connect();
 	check_commit_times(query, definition);
 	command = readable_command(query, definition, offset);
 	if (SPI_execute(command, false, 0) != SPI_OK_SELECT)

@@ -228,6 +228,14 @@ extern Node *sc_flatten_group_exprs(Query *query, Node *node);
 	((void) ExecCheckPermissions((query)->rtable, (query)->rteperminfos, true))
 #endif
 
+/* what a statement that is planned may do with a table of its range table */
+#if PG_VERSION_NUM < 160000
+#define sc_rte_permissions(statement, rte) ((rte)->requiredPerms)
+#else
+#define sc_rte_permissions(statement, rte) \
+	((rte)->perminfoindex == 0 ? 0 : getRTEPermissionInfo((statement)->permInfos, (rte))->requiredPerms)
+#endif
+
 /* 18 keeps a compact copy of what deforming needs */
 #if PG_VERSION_NUM >= 180000
 #define sc_populate_compact_attribute(desc, i) populate_compact_attribute((desc), (i))

@@ -253,7 +253,7 @@ ignored(const ScOffset *offset)
 	return offset->updates_ignored + offset->deletes_ignored + offset->truncates_ignored;
 }
 
-/* What wasn't counted since "old", the offset that is stored; as there, where nothing came. */
+/* What wasn't counted since "old", the offset that is stored, and nobody asked for; as there, where nothing came. */
 static void
 note_uncounted(ScOffset *new, const ScOffset *old)
 {
@@ -263,7 +263,7 @@ note_uncounted(ScOffset *new, const ScOffset *old)
 		return;
 	new->recent.late = new->late_rows - old->late_rows;
 	new->recent.timeless = new->null_event_times - old->null_event_times;
-	new->recent.ignored = ignored(new) - ignored(old);
+	new->recent.ignored = new->applies ? 0 : ignored(new) - ignored(old);
 	new->recent.ahead = new->ahead_rows - old->ahead_rows;
 	new->recent_lsn = new->lsn;
 }

@@ -53,6 +53,7 @@ typedef struct ScOffset
 	int64		next_due;		/* not stored: sc_engine_next_due() */
 	bool		apart;			/* the position is its own, not that of the pipeline's last checkpoint */
 	bool		history;		/* not stored: the query is new, and begins with its stream's history */
+	bool		applies;		/* not stored: changes of the stream are applied */
 } ScOffset;
 
 /* The position of a query that was restored from a dump: before all that a log can have */

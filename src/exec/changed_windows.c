@@ -66,6 +66,49 @@ sc_windows_over_have_changed(ScEngine *engine)
 		note(engine, closed->ranges[i].start, closed->ranges[i].end);
 }
 
+/* All windows that rows of the pane are in. */
+static void
+note_windows_of(ScEngine *engine, int64 pane_key)
+{
+	ScWindow	window = sc_assigner_first_window(&engine->def->window, pane_key);
+
+	do
+		sc_window_has_changed(engine, &window);
+	while (sc_assigner_next_window(&engine->def->window, pane_key, &window));
+}
+
+void
+sc_engine_ignore_deleted(ScEngine *engine, TupleTableSlot *slot)
+{
+	const ScAssigner *assigner = &engine->def->window;
+	ScPaneSpan	span;
+	bool		isnull;
+	int64		time;
+
+	if (engine->time_attno <= 0)
+		return;
+	time = DatumGetInt64(slot_getattr(slot, engine->time_attno, &isnull));
+	if (isnull || TIMESTAMP_NOT_FINITE(time) || !sc_assigner_pane(assigner, time, &span) || span.none)
+		return;
+	if (engine->sessions)
+		note(engine, time, sc_time_add(time, assigner->size));
+	else
+		note_windows_of(engine, span.key);
+}
+
+void
+sc_engine_ignore_truncate(ScEngine *engine)
+{
+	sc_windows_over_have_changed(engine);
+	if (engine->sessions)
+		sc_windows_before_have_changed(engine, sc_time_add(engine->greatest_last, engine->def->window.size));
+	else if (sc_assigner_has_windows(&engine->def->window))
+	{
+		for (int i = 0; i < engine->npanes; i++)
+			note_windows_of(engine, engine->panes[i]->key);
+	}
+}
+
 void
 sc_take_changed_windows(ScEngine *engine, const ScEngine *from)
 {

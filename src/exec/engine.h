@@ -182,6 +182,13 @@ extern void sc_engine_row(ScEngine *engine, TupleTableSlot *slot);
  */
 extern void sc_engine_retract(ScEngine *engine, TupleTableSlot *slot);
 
+/*
+ * The row isn't there any more, or none of the stream is, and nothing is to change: only that its windows aren't what the
+ * definition makes of the table (sc_engine_changed_windows).
+ */
+extern void sc_engine_ignore_deleted(ScEngine *engine, TupleTableSlot *slot);
+extern void sc_engine_ignore_truncate(ScEngine *engine);
+
 /* All rows that the stream had are gone: those of groups, of open windows and of those within their lateness. */
 extern void sc_engine_truncate(ScEngine *engine);
 

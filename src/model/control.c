@@ -12,7 +12,7 @@
  *		  2      2  event_time_attno, create only, else 0
  *		  4      4  pipeline_id, 0: all pipelines of the database
  *		  8      8  query_id, 0 for a marker
- *		 16      4  stream_relid: create, idle, alter and reset, else 0
+ *		 16      4  stream_relid: create, idle, alter, reset and ignore deletes, else 0
  *		 20      4  parallelism, create only, else 0
  *		 24      8  idle_since, idle messages
  *		 32      8  idle_at, likewise
@@ -160,6 +160,7 @@ known_kind(uint8 kind)
 		kind == SC_CONTROL_PAUSE_QUERY ||
 		kind == SC_CONTROL_ALTER_STREAM ||
 		kind == SC_CONTROL_RESET_WATERMARK ||
+		kind == SC_CONTROL_IGNORE_DELETES ||
 		kind == SC_CONTROL_MARKER ||
 		kind == SC_CONTROL_IDLE;
 }

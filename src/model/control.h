@@ -4,7 +4,7 @@
  *	  "stream_ckpt", so that every task acts on it at one exact place among the rows.
  *
  * A transactional message takes effect at the end of its transaction, after its
- * rows.  The payload is described at the top of control.c.
+ * rows, unless its kind says otherwise.  The payload is described at the top of control.c.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_MODEL_CONTROL_H
@@ -33,6 +33,7 @@ typedef enum ScControlKind
 	SC_CONTROL_PAUSE_QUERY = 'P',	/* transactional */
 	SC_CONTROL_ALTER_STREAM = 'A',	/* transactional; of all pipelines */
 	SC_CONTROL_RESET_WATERMARK = 'W',	/* transactional; of all pipelines */
+	SC_CONTROL_IGNORE_DELETES = 'D',	/* transactional; of all pipelines, and from its place among the changes on */
 	SC_CONTROL_MARKER = 'M',	/* not transactional: sync() */
 	SC_CONTROL_IDLE = 'I'		/* not transactional: a stream is idle */
 } ScControlKind;

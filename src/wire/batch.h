@@ -20,13 +20,14 @@
  *	      for a message; else it is 'D' and 'N'
  *	 'N'  as 'I': the new row of an UPDATE
  *	 'X'  ScWireTruncate: the stream has no rows any more
+ *	 'G'  ScWireIgnore: 'D' and 'X' of the stream that follow in the transaction aren't to be applied
  *	 'F'  ScWireBroken: something happened to its rows that isn't known
  *	 'C'  ScWireCommit, ScWireSummary[nstreams]: the transaction ends
  *	 'S'  ScWireIdle: the stream was idle; between transactions
  *	 'M'  ScWireControl                                                  yes
  *	 'B'  ScWireBarrier, xids                                           yes
  *
- * 'D', 'U', 'N', 'X' and 'F' are of streams whose changes are applied: queries for which they aren't pass them over.
+ * 'D', 'U', 'N', 'X', 'G' and 'F' are of streams whose changes are applied: queries for which they aren't pass them over.
  *
  * "alone": such a record is the only one of its message, so that a task can work
  * on a message query by query.  A transaction can span any number of messages.
@@ -56,6 +57,7 @@ typedef enum ScWireOp
 	SC_WIRE_UPDATE = 'U',
 	SC_WIRE_NEW = 'N',
 	SC_WIRE_TRUNCATE = 'X',
+	SC_WIRE_IGNORE = 'G',
 	SC_WIRE_BROKEN = 'F',
 	SC_WIRE_COMMIT = 'C',
 	SC_WIRE_IDLE = 'S',
@@ -164,6 +166,12 @@ typedef struct ScWireTruncate
 	Oid			relid;			/* the stream */
 	uint32		unused;
 } ScWireTruncate;
+
+typedef struct ScWireIgnore
+{
+	Oid			relid;			/* the stream */
+	uint32		unused;
+} ScWireIgnore;
 
 typedef enum ScWireReason
 {

@@ -148,10 +148,16 @@ sc_capture_alter(Oid relid, int64 max_ahead)
 	return capture != NULL;
 }
 
+ScCapture *
+sc_capture_find(Oid relid)
+{
+	return hash_search(captures, &relid, HASH_FIND, NULL);
+}
+
 bool
 sc_capture_has(Oid relid)
 {
-	return hash_search(captures, &relid, HASH_FIND, NULL) != NULL;
+	return sc_capture_find(relid) != NULL;
 }
 
 /*

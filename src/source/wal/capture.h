@@ -72,6 +72,8 @@ extern bool sc_capture_alter(Oid relid, int64 max_ahead);
 /* The same as of the next transaction. */
 extern bool sc_capture_max_ahead(Oid relid, int64 *max_ahead);
 extern bool sc_capture_has(Oid relid);
+/* NULL: the stream isn't captured. */
+extern ScCapture *sc_capture_find(Oid relid);
 
 /*
  * The layout of a relation, valid until the next call; sends an 'L' record

@@ -324,6 +324,23 @@ take_idle(LogicalDecodingContext *ctx, const ScControl *control)
 	sc_decoder->work = true;
 }
 
+/* Deletions of the stream's rows that come behind it in the transaction are ignored. */
+static void
+take_ignore_deletes(ScDecoder *decoder, ReorderBufferTXN *txn, const ScControl *control)
+{
+	ScCapture  *capture = sc_capture_find(control->stream_relid);
+	ScWireIgnore *ignore;
+
+	if (capture == NULL || !capture->applies)
+		return;
+	sc_capture_touch(capture, sc_txn_commit_time(txn));
+	if (!decoder->begun)
+		sc_write_begin(decoder, txn);
+	ignore = (ScWireIgnore *) sc_batch_add(decoder->batch, SC_WIRE_IGNORE, 0, sizeof(ScWireIgnore));
+	ignore->relid = control->stream_relid;
+	ignore->unused = 0;
+}
+
 /*
  * For whoever has queries that read the stream.  Whether we have is known when the transaction ends: it
  * can create one.
@@ -351,6 +368,12 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
 		!sc_control_parse(message, size, &control))
 		return;
+	if (control.kind == SC_CONTROL_IGNORE_DELETES)
+	{
+		if (transactional)
+			take_ignore_deletes(sc_decoder, txn, &control);
+		return;
+	}
 	if (!is_for_stream(&control) && control.pipeline_id != sc_decoder->pipeline_id)
 		return;
 	if (control.kind == SC_CONTROL_IDLE && !transactional)

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * hooks.c
- *	  Where the server calls us: transaction ends, dropped objects, and the
+ *	  Where the server calls us: transaction ends, statements, dropped objects, and the
  *	  database commands that our workers and slots would make fail.
  *
  * DROP DATABASE, CREATE DATABASE ... TEMPLATE and ALTER DATABASE RENAME
@@ -27,8 +27,10 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/user.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
+#include "model/ignore_deletes.h"
 #include "model/in_wal.h"
 #include "model/inherit.h"
 #include "model/log_stream.h"
@@ -47,6 +49,7 @@
 
 static ProcessUtility_hook_type prev_process_utility;
 static object_access_hook_type prev_object_access;
+static ExecutorStart_hook_type prev_executor_start;
 static XLogRecPtr last_commit_seen;
 
 /* At the end of each transaction.  Once it is committed or aborted no error may be raised any more. */
@@ -56,7 +59,10 @@ transaction_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_PRE_PREPARE)
 		sc_pipeline_refuse_prepare();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+	{
 		sc_partition_forget_drops();
+		sc_ignore_deletes_end();
+	}
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
 	sc_pipeline_at_transaction_end(event == XACT_EVENT_COMMIT);
@@ -352,9 +358,22 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	let_go(0, (Datum) 0);
 }
 
+static void
+executor_start(QueryDesc *query, int flags)
+{
+	sc_ignore_deletes_refuse_moves(query);
+	if (prev_executor_start)
+		prev_executor_start(query, flags);
+	else
+		standard_ExecutorStart(query, flags);
+}
+
 void
 sc_hooks_init(void)
 {
+	sc_ignore_deletes_init();
+	prev_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
 	RegisterXactCallback(transaction_callback, NULL);
 	sc_lost_pipeline = sc_pipelines_lost;
 	prev_object_access = object_access_hook;

@@ -29,6 +29,19 @@ retract(ScTaskQuery *query, MinimalTuple row, bool cut)
 	query->in_row = false;
 }
 
+/*
+ * A row that is deleted, and stays in the result.  That its windows aren't what the table has any more needs to be known once;
+ * which rows WHERE lets pass isn't asked.
+ */
+static void
+ignore_deleted(ScTaskQuery *query, MinimalTuple row)
+{
+	if (query->place.number != 0)
+		return;
+	query->deletes_ignored++;
+	sc_engine_ignore_deleted(query->engine, sc_task_stream_old_row(query->stream, row));
+}
+
 /* The new row of an UPDATE: as one that was inserted. */
 static void
 add(ScTaskQuery *query, MinimalTuple row, bool cut)
@@ -87,7 +100,10 @@ sc_task_run_change(ScTaskQuery *query, const ScWireRecord *record)
 	switch (record->op)
 	{
 		case SC_WIRE_DELETE:
-			retract(query, SC_WIRE_TUPLE(record), cut);
+			if (query->ignores_deletes)
+				ignore_deleted(query, SC_WIRE_TUPLE(record));
+			else
+				retract(query, SC_WIRE_TUPLE(record), cut);
 			break;
 		case SC_WIRE_NEW:
 			add(query, SC_WIRE_TUPLE(record), cut);
@@ -106,8 +122,21 @@ sc_task_run_change(ScTaskQuery *query, const ScWireRecord *record)
 void
 sc_task_run_truncate(ScTaskQuery *query, const ScWireTruncate *truncate)
 {
-	if (query->definition->retracts && truncate->relid == query->definition->stream_relid)
+	if (!query->definition->retracts || truncate->relid != query->definition->stream_relid)
+		return;
+	if (!query->ignores_deletes)
 		sc_engine_truncate(query->engine);
+	else if (query->place.number == 0)
+	{
+		query->truncates_ignored++;
+		sc_engine_ignore_truncate(query->engine);
+	}
+}
+
+void
+sc_task_run_ignore(ScTaskQuery *query, const ScWireIgnore *ignore)
+{
+	query->ignores_deletes |= query->definition->retracts && ignore->relid == query->definition->stream_relid;
 }
 
 void

@@ -407,6 +407,7 @@ begin_transaction(ScTaskQuery *query, const ScWireBegin *begin)
 	}
 	query->transaction = begin->end_lsn;
 	query->ordinal = 0;
+	query->ignores_deletes = false;
 	if (!query->skipping)
 		query->moved = sc_engine_begin_transaction(query->engine, begin->commit_time);
 }
@@ -437,6 +438,10 @@ run_records_of(ScTaskQuery *query, bool joined)
 			case SC_WIRE_TRUNCATE:
 				if (!query->skipping)
 					sc_task_run_truncate(query, (const ScWireTruncate *) SC_WIRE_BODY(record));
+				break;
+			case SC_WIRE_IGNORE:
+				if (!query->skipping)
+					sc_task_run_ignore(query, (const ScWireIgnore *) SC_WIRE_BODY(record));
 				break;
 			case SC_WIRE_BROKEN:
 				if (!query->skipping)

@@ -111,6 +111,7 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->late_changes = counters->late_changes;
 	offset->skipped_changes = counters->skipped_changes;
 	offset->retracted_rows = counters->retracted_rows;
+	offset->applies = query->definition->retracts;
 	offset->ntasks = query->place.ntasks;
 	offset->groups = sc_engine_groups(query->engine);
 	offset->state_bytes = sc_changelog_live_bytes(query->engine);

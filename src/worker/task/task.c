@@ -289,6 +289,7 @@ process_control(const ScWireControl *control)
 		case SC_CONTROL_RESET_WATERMARK:
 			sc_task_queries_reset(control);
 			break;
+		case SC_CONTROL_IGNORE_DELETES:
 		case SC_CONTROL_MARKER:
 		case SC_CONTROL_IDLE:
 			break;

@@ -81,6 +81,7 @@ typedef struct ScTaskQuery
 	XLogRecPtr	transaction;	/* end of the transaction being read */
 	int64		ordinal;		/* rows of the stream seen in it */
 	bool		in_row;			/* at the last one of them */
+	bool		ignores_deletes;	/* 'D' and 'X' of the transaction aren't applied */
 	ScHalf		half;			/* of the record being read: an UPDATE goes on there after an error */
 	TupleTableSlot *row;		/* that row */
 	const char *at;				/* the record being read, in the message */
@@ -265,11 +266,12 @@ extern void sc_task_query_refresh(ScTaskQuery *query);
 extern uint64 sc_task_changes(void);
 
 /*
- * change.c: a 'D', 'N' or 'U' record, 'X', or 'F', which is an error; nothing if changes aren't applied.  Row, ordinal and
+ * change.c: a 'D', 'N' or 'U' record, 'X', 'G', or 'F', which is an error; nothing if changes aren't applied.  Row, ordinal and
  * half are as with an inserted row.
  */
 extern void sc_task_run_change(ScTaskQuery *query, const ScWireRecord *record);
 extern void sc_task_run_truncate(ScTaskQuery *query, const ScWireTruncate *truncate);
+extern void sc_task_run_ignore(ScTaskQuery *query, const ScWireIgnore *ignore);
 extern void sc_task_run_broken(ScTaskQuery *query, const ScWireBroken *broken);
 /* The row of the record at query->at that is worked on. */
 extern MinimalTuple sc_task_row_at_hand(const ScTaskQuery *query);
