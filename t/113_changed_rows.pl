@@ -155,6 +155,7 @@ sql("INSERT INTO r SELECT i, i % 2, $new FROM generate_series($id, $id + 20000) 
 check('many rows');
 sql('TRUNCATE r', rows(3));
 check('TRUNCATE of many rows');
+is(sql("SELECT stream_ckpt.verify('$_')"), '0', "verify() after TRUNCATE: $_") for qw(every hopped);
 
 # A row's own version is an update of its row in the result, and what changes nothing there is nothing
 sql('CREATE TABLE seen (op text)', q(CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (TG_OP); RETURN NULL; END $$),
@@ -171,5 +172,8 @@ $queries{filtered} = [ 's, id, v * 2 AS twice, part FROM r WHERE v % 2 = 0' ];
 sql(q(SELECT stream_ckpt.sync('3 minutes', 'every')), q(SELECT stream_ckpt.sync('3 minutes', 'filtered')));
 sql(rows(30), 'UPDATE r SET v = v + 1');
 check('made anew');
+sql(q(SELECT stream_ckpt.rebuild_query('hopped')), q(SELECT stream_ckpt.sync('3 minutes', 'hopped')));
+check('made anew, with windows');
+is(sql("SELECT stream_ckpt.verify('hopped')"), '0', 'no row is of a window that is over');
 
 done_testing();

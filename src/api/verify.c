@@ -283,7 +283,7 @@ leave_out(Comparison *comparison, ScQuery *query, ScDefinition *definition, Tupl
 	StringInfoData list;
 	int			column = definition->result_window;
 
-	if (changed->n == 0)
+	if (changed->n == 0 || definition->stateless)
 		return;
 	if (column == 0)
 		elog(ERROR, "the rows of \"%s\" have no window", get_rel_name(query->relid));

@@ -14,12 +14,15 @@
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
-/* Places are those of windows of the definition: [start, end). */
+/* Places are those of windows of the definition: [start, end).  Without groups no window keeps anything. */
 static void
 note(ScEngine *engine, int64 start, int64 end)
 {
-	MemoryContext old = MemoryContextSwitchTo(engine->context);
+	MemoryContext old;
 
+	if (engine->def->stateless)
+		return;
+	old = MemoryContextSwitchTo(engine->context);
 	sc_range_set_add(&engine->changed_windows, start, end);
 	MemoryContextSwitchTo(old);
 }

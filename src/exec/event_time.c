@@ -284,10 +284,15 @@ sc_engine_close_until(ScEngine *engine, int64 end)
 	/* the first window that ends behind it is one that holds it */
 	if (assigner->kind != SC_WINDOW_SESSION)
 	{
-		if (TIMESTAMP_NOT_FINITE(end) || !sc_assigner_pane(assigner, end, &span) || span.none)
+		if (TIMESTAMP_NOT_FINITE(end) || !sc_assigner_pane(assigner, end, &span))
 			return;
-		first = sc_assigner_first_window(assigner, span.key);
-		end = sc_assigner_place(assigner, &first).start;
+		if (span.none)			/* the place of the window before reaches to the next one */
+			end = span.to;
+		else
+		{
+			first = sc_assigner_first_window(assigner, span.key);
+			end = sc_assigner_place(assigner, &first).start;
+		}
 	}
 	engine->time.closed_until = Max(engine->time.closed_until, end);
 	sc_windows_before_have_changed(engine, end);

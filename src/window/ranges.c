@@ -120,11 +120,16 @@ sc_range_set_add(ScRangeSet *set, int64 start, int64 end)
 	if (sc_range_set_covers(set, start, end))
 		return;
 	if (set->ranges == NULL)
-		set->ranges = palloc((set->room = 16) * sizeof(ScWindowRange));
+	{
+		set->ranges = palloc(16 * sizeof(ScWindowRange));
+		set->room = 16;
+	}
 	else if (set->n == set->room && set->room < SC_RANGE_SET_MAX)
 	{
-		set->room = Min(set->room * 2, SC_RANGE_SET_MAX);
-		set->ranges = repalloc(set->ranges, set->room * sizeof(ScWindowRange));
+		int			room = Min(set->room * 2, SC_RANGE_SET_MAX);
+
+		set->ranges = repalloc(set->ranges, room * sizeof(ScWindowRange));
+		set->room = room;
 	}
 	add(set->ranges, &set->n, set->room, (ScWindowRange) {start, end});
 }

@@ -121,11 +121,12 @@ write_dead_letter(ScDeadLetterWriter *letters, const ScMessage *message, Size le
 }
 
 static void
-add_changed_windows(const ScMessage *message)
+add_changed_windows(ScRangeSet *windows, const ScMessage *message)
 {
 	const ScMessageChanged *changed = (const ScMessageChanged *) SC_MESSAGE_BODY(message);
 
-	sc_changed_add(message->query_id, changed->ranges, changed->n);
+	for (int64 i = 0; i < changed->n; i++)
+		sc_range_set_add(windows, changed->ranges[i].start, changed->ranges[i].end);
 }
 
 /* Where the query is with this part. */
@@ -153,6 +154,7 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 	ScPart	   *part = collected->part;
 	ScLateWriter *late = NULL;
 	HTAB	   *rows = NULL;
+	ScRangeSet	changed = {0};
 	const char *data;
 	Size		len;
 	int64		bytes = 0;
@@ -188,7 +190,7 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				sc_seen_put(message->query_id, (const ScSeen *) SC_MESSAGE_BODY(message));
 				break;
 			case SC_MESSAGE_CHANGED:
-				add_changed_windows(message);
+				add_changed_windows(&changed, message);
 				break;
 			case SC_MESSAGE_ROWS:
 				break;
@@ -196,6 +198,9 @@ write_state(ScStore *store, const ScCollectedQuery *collected, const ScCheckpoin
 				elog(ERROR, "unexpected message \"%c\" from a task", message->kind);
 		}
 	}
+	/* once, however many checkpoints the part has waited for */
+	if (changed.n > 0)
+		sc_changed_add(collected->query_id, changed.ranges, changed.n);
 	if (late)
 		sc_late_end(late);
 	if (rows)

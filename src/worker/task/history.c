@@ -50,7 +50,7 @@ keep_old_windows(ScTaskQuery *query, int64 oldest)
 	int64		watermark = sc_watermark(sc_engine_time(query->engine)->max_event_time, query->options.watermark_delay);
 	int64		until = catalog->has_keep_before ? catalog->keep_before : oldest;
 
-	if (catalog->replaces == 0 || !sc_assigner_has_windows(&query->definition->window))
+	if (catalog->replaces == 0 || query->definition->stateless || !sc_assigner_has_windows(&query->definition->window))
 		return;
 	if (watermark != SC_NO_EVENT_TIME)
 		until = Min(until, sc_time_add(watermark, -catalog->allowed_lateness));
