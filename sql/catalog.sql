@@ -81,7 +81,7 @@ SELECT stream_ckpt.create_query('keyless', 'SELECT count(*) FROM orders, stream_
 SELECT pg_get_viewdef('per_minute_definition');
 SELECT * FROM registered;
 INSERT INTO orders (id, created_at) VALUES (1, '2024-01-01');
-SELECT stream_ckpt.create_query('later', 'SELECT window_start, count(*) FROM orders, stream_ckpt.tumble(created_at, ''1 h'') GROUP BY 1');
+SELECT stream_ckpt.create_query('later', 'SELECT window_start, count(*) FROM orders, stream_ckpt.tumble(created_at, ''1 h'') GROUP BY 1', backfill => false);
 SELECT preexisting_rows FROM registered WHERE relid = 'later'::regclass;
 SELECT settings[1] FROM stream_ckpt.query WHERE relid = 'later'::regclass;
 SELECT * FROM per_minute_definition;

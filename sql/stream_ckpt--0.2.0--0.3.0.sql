@@ -426,13 +426,13 @@ COMMENT ON FUNCTION stream_ckpt.session(timestamp, interval)
 
 DROP FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name);
 CREATE FUNCTION stream_ckpt.create_query(name text, query text, emit text DEFAULT NULL,
-	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT false,
+	allowed_lateness interval DEFAULT '0', backfill boolean DEFAULT NULL,
 	keep_late_rows boolean DEFAULT false, on_error text DEFAULT 'stop',
 	pipeline name DEFAULT 'default', parallelism integer DEFAULT 1, ttl interval DEFAULT NULL,
 	or_replace boolean DEFAULT false)
 RETURNS regclass LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_create_query';
 COMMENT ON FUNCTION stream_ckpt.create_query(text, text, text, interval, boolean, boolean, text, name, integer, interval, boolean)
-	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; parallelism: on how many of the pipeline''s tasks it runs; ttl: without a window, how long the state of a group is kept after its last row, in event time';
+	IS 'begins a continuous query: makes its result table, and its definition as the view <name>_definition; emit: close, which is the default if there are windows, or update; backfill: it begins with the rows that the stream holds, which is the default for tables; parallelism: on how many of the pipeline''s tasks it runs; ttl: without a window, how long the state of a group is kept after its last row, in event time';
 CREATE FUNCTION stream_ckpt.explain_query(query text, emit text DEFAULT NULL, allowed_lateness interval DEFAULT '0',
 	parallelism integer DEFAULT 1)
 RETURNS SETOF text LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_explain_query';

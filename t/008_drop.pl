@@ -28,7 +28,7 @@ sub fill
 			SELECT stream_ckpt.create_query('$name', \$\$
 				SELECT w.window_start, w.window_end, k, count(*) AS n
 				FROM t, stream_ckpt.tumble(ts, '1 minute') w
-				GROUP BY w.window_start, w.window_end, k \$\$, emit => 'update')));
+				GROUP BY w.window_start, w.window_end, k \$\$, emit => 'update', backfill => false)));
 	}
 	insert_rows($db, 0);
 	sync_pipelines($node, $db);

@@ -74,7 +74,7 @@ sub make_query
 	my $parallelism = pick(grep { $_ <= $tasks } 1, 2, 4);
 
 	note "$name: $stream, $emit, $v, $option, in $parallelism";
-	certainly("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', $option,
+	certainly("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', $option, backfill => false,
 			parallelism => $parallelism)
 		WHERE to_regclass('$name') IS NULL");
 	# results with triggers are written another way

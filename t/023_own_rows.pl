@@ -77,7 +77,7 @@ $node->safe_psql('postgres', q(SELECT stream_ckpt.drop_query('wide')));
 # leaves out the rest of it, however many tables follow meanwhile.
 $node->safe_psql('postgres', q(SELECT count(stream_ckpt.create_query('wide' || n, $$
 	SELECT w.window_start, w.window_end, k, repeat(md5(count(*)::text), 100) AS long
-	FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k $$, emit => 'update'))
+	FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k $$, emit => 'update', backfill => false))
 	FROM generate_series(1, 34) n));
 $node->safe_psql('postgres', join ';', map { "ALTER TABLE wide$_ ALTER long SET STORAGE EXTERNAL" } 1 .. 34);
 sync_pipelines($node);
@@ -110,7 +110,7 @@ $node->safe_psql('postgres', q(SELECT stream_ckpt.attach_stream('chained', event
 	watermark_delay => '1 hour')));
 $node->safe_psql('postgres', q(SELECT stream_ckpt.create_query('counted', $$
 	SELECT w.window_start, w.window_end, count(*) AS n, sum(total) AS total
-	FROM chained, stream_ckpt.tumble(window_start, '1 minute') w GROUP BY w.window_start, w.window_end $$, emit => 'update')));
+	FROM chained, stream_ckpt.tumble(window_start, '1 minute') w GROUP BY w.window_start, w.window_end $$, emit => 'update', backfill => false)));
 sync_pipelines($node);
 insert_groups(2);
 insert_groups(3);
@@ -140,7 +140,7 @@ $other->query_until(qr/asked/, q(\echo asked
 	SELECT stream_ckpt.create_query('late', $$
 		SELECT w.window_start, w.window_end, count(*) AS n, sum(total) AS total
 		FROM later, stream_ckpt.tumble(window_start, '1 minute') w GROUP BY w.window_start, w.window_end $$,
-		emit => 'update');
+		emit => 'update', backfill => false);
 	));
 wait_until($node, q(SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted)),
 	'attach_stream() waits for the rows that are being written');

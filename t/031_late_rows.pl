@@ -161,7 +161,7 @@ for my $role (qw(alice bob))
 	sql("SET ROLE $role",
 		"SELECT stream_ckpt.create_query('q_$role', 'SELECT w.window_start, count(*) AS rows
 			FROM shared, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start',
-			keep_late_rows => true)");
+			keep_late_rows => true, backfill => false)");
 }
 sql(q(INSERT INTO shared VALUES ('2024-01-01 00:10 UTC', 'x')));
 sql(q(INSERT INTO shared VALUES ('2024-01-01 00:00 UTC', 'x'), ('2024-01-01 00:01 UTC', 'y')));

@@ -203,7 +203,7 @@ for my $stream (qw(a al))
 sql(q(CREATE TABLE b (ts timestamptz, id int)));
 attach($node, 'b');
 my $create = q(SELECT stream_ckpt.create_query('%s', 'SELECT w.window_start, w.window_end, count(*) AS n
-	FROM b, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start, w.window_end'));
+	FROM b, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY w.window_start, w.window_end', backfill => false));
 sql('BEGIN', sprintf($create, 'b_first'), alter('b', watermark_delay => q('1 minute')), 'COMMIT');
 put('b', 0.1);
 sync_pipelines($node);

@@ -147,9 +147,9 @@ attach($node, 't');
 my $settings = q(SET datestyle = 'German'; SET intervalstyle = 'sql_standard'; SET extra_float_digits = -10; SET bytea_output = 'escape';
 	SET timezone = 'America/New_York'; SET quote_all_identifiers = on; SET xmlbinary = 'hex');
 sql($settings, q(SELECT stream_ckpt.create_query('late', $q$ SELECT w.window_start, count(*) AS n
-		FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start $q$, keep_late_rows => true)),
+		FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start $q$, keep_late_rows => true, backfill => false)),
 	q(SELECT stream_ckpt.create_query('dead', $q$ SELECT w.window_start, sum(1 / (id - id)) AS n
-		FROM t, stream_ckpt.tumble(ts, '1 minute') w WHERE id > 0 GROUP BY w.window_start $q$, on_error => 'dead_letter', allowed_lateness => '10 days')));
+		FROM t, stream_ckpt.tumble(ts, '1 minute') w WHERE id > 0 GROUP BY w.window_start $q$, on_error => 'dead_letter', allowed_lateness => '10 days', backfill => false)));
 wait_running($node);
 sql(q(INSERT INTO t (ts, id) VALUES ('2024-01-02 00:00 UTC', 0)));
 for my $i (0 .. $rows - 1)
@@ -211,9 +211,9 @@ is(sql(q(SELECT row->>'c_float8' || ' ' || (row->>'c_date') || ' ' || (row->>'c_
 sql(q(CREATE TABLE u (gone int, ts timestamptz, id int, a text, b numeric)), q(ALTER TABLE u DROP COLUMN gone));
 attach($node, 'u');
 sql(q(SELECT stream_ckpt.create_query('late_u', $q$ SELECT w.window_start, count(*) AS n
-		FROM u, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start $q$, keep_late_rows => true)),
+		FROM u, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start $q$, keep_late_rows => true, backfill => false)),
 	q(SELECT stream_ckpt.create_query('dead_u', $q$ SELECT w.window_start, sum(1 / (id - id)) AS n
-		FROM u, stream_ckpt.tumble(ts, '1 minute') w WHERE id > 0 GROUP BY w.window_start $q$, on_error => 'dead_letter', allowed_lateness => '10 days')));
+		FROM u, stream_ckpt.tumble(ts, '1 minute') w WHERE id > 0 GROUP BY w.window_start $q$, on_error => 'dead_letter', allowed_lateness => '10 days', backfill => false)));
 sql(q(INSERT INTO u VALUES ('2024-01-02 00:00 UTC', 0)));
 sync_pipelines($node);
 
@@ -282,7 +282,7 @@ sql(q(CREATE TABLE g (ts timestamptz, id int GENERATED ALWAYS AS IDENTITY, v int
 	q(CREATE TABLE g_again (LIKE g INCLUDING ALL)));
 attach($node, 'g');
 sql(q(SELECT stream_ckpt.create_query('late_g', $q$ SELECT w.window_start, count(*) AS n
-		FROM g, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start $q$, keep_late_rows => true)));
+		FROM g, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start $q$, keep_late_rows => true, backfill => false)));
 sql(q(INSERT INTO g (ts, v) VALUES ('2024-01-02 00:00 UTC', 1)));
 sql(q(INSERT INTO g (ts, v) VALUES ('2024-01-01 00:00 UTC', 2), ('2024-01-01 00:00 UTC', 3), ('2024-01-01 00:00 UTC', NULL)));
 sync_pipelines($node);
@@ -294,7 +294,7 @@ is(sql(q(SELECT row->>'twice' FROM stream_ckpt.late_rows WHERE query = 'late_g':
 # Result rows that their table refuses, and groups, are kept the same way.
 create_stream_table($node, 'r');
 sql($settings, q(SELECT stream_ckpt.create_query('refusing', $q$ SELECT w.window_start, k, sum(v / 10.0::float8) AS s
-		FROM r, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, k $q$, on_error => 'dead_letter')),
+		FROM r, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, k $q$, on_error => 'dead_letter', backfill => false)),
 	'ALTER TABLE refusing ADD CONSTRAINT no CHECK (k <> 2)');
 sql(q(INSERT INTO r SELECT '2024-01-01 00:00 UTC', k, v, 0 FROM generate_series(1, 2) k, generate_series(1, 2) v), q(INSERT INTO r VALUES ('2024-01-02 00:00 UTC', 0, 0, 0)));
 sync_pipelines($node);

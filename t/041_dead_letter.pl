@@ -29,7 +29,7 @@ sub create
 {
 	my ($name, $emit, $select) = @_;
 	$node->safe_psql('postgres',
-		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', on_error => 'dead_letter')");
+		"SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', on_error => 'dead_letter', backfill => false)");
 	return;
 }
 

@@ -18,7 +18,7 @@ sub create
 {
 	my ($name, $select, $options) = @_;
 
-	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, $options)");
+	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, $options, backfill => false)");
 	return;
 }
 my $dead = q(on_error => 'dead_letter');

@@ -28,7 +28,7 @@ my $select = q(SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS 
 foreach my $query (sort keys %emit)
 {
 	sql("SET SESSION AUTHORIZATION carol;
-		SELECT stream_ckpt.create_query('$query', \$q\$ $select \$q\$, emit => '$emit{$query}')");
+		SELECT stream_ckpt.create_query('$query', \$q\$ $select \$q\$, emit => '$emit{$query}', backfill => false)");
 }
 wait_running($node);
 
@@ -181,7 +181,7 @@ my @hanging = map { "hanging_$_" } 1 .. 4;
 foreach my $query (@hanging)
 {
 	sql("SET SESSION AUTHORIZATION carol;
-		SELECT stream_ckpt.create_query('$query', \$q\$ $select \$q\$, emit => 'update');
+		SELECT stream_ckpt.create_query('$query', \$q\$ $select \$q\$, emit => 'update', backfill => false);
 		CREATE TRIGGER tell AFTER INSERT OR UPDATE ON $query FOR EACH ROW EXECUTE FUNCTION tell()");
 }
 rows();
@@ -253,7 +253,7 @@ foreach my $expression ('mood(v)', q((json_populate_record(NULL::with_mood, json
 {
 	sql(qq(SET SESSION AUTHORIZATION carol;
 		SELECT stream_ckpt.create_query('moody', \$q\$ SELECT w.window_start, sum($expression) AS total
-			FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start \$q\$, emit => 'update')));
+			FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start \$q\$, emit => 'update', backfill => false)));
 	rows();
 	sync_pipelines($node);
 	exact("reads from another server: $expression", sort keys %emit);

@@ -27,7 +27,7 @@ sub define_in
 	$node->safe_psql($db,
 		q(SELECT stream_ckpt.attach_stream('t', event_time => 'ts')));
 	$node->safe_psql($db,
-		"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$)");
+		"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$, backfill => false)");
 	return;
 }
 
@@ -132,7 +132,7 @@ $node->safe_psql('postgres', 'CREATE DATABASE again TEMPLATE one');
 $node->safe_psql('again', q(SELECT stream_ckpt.drop_query('closed')));
 $node->safe_psql('again', 'TRUNCATE t');
 $node->safe_psql('again',
-	"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$)");
+	"SELECT stream_ckpt.create_query('closed', \$\$ $definition \$\$, backfill => false)");
 wait_status_in('again', 'running');
 insert_hour_into('again', 5);
 exact_in('again', 'a query made again in the copy');

@@ -88,7 +88,7 @@ for my $way (qw(accept_gap create_again))
 		$node->safe_psql(
 			$way, qq(SELECT stream_ckpt.create_query('$_->[0]', \$\$
 			SELECT w.window_start, w.window_end, k, count(*) AS n, sum(v) AS total, max(v) AS greatest
-			FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k \$\$, emit => '$_->[1]')))
+			FROM t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k \$\$, emit => '$_->[1]', backfill => false)))
 		  for ([ 'closed', 'close' ], [ 'live', 'update' ]);
 	}
 	wait_until($node, q(SELECT status = 'running' FROM stream_ckpt.pipelines),
@@ -178,7 +178,7 @@ for my $stream (qw(a o r m))
 		my $where = $query =~ /broken/ ? 'WHERE public.one() = 1' : '';
 		my $emit = $query =~ s/.*_//r;
 		$node->safe_psql('ahead', qq(SELECT stream_ckpt.create_query('$query', \$\$SELECT w.window_start, w.window_end, count(*) AS n
-			FROM $stream, stream_ckpt.tumble(ts, '1 minute') w $where GROUP BY w.window_start, w.window_end\$\$, emit => '$emit')));
+			FROM $stream, stream_ckpt.tumble(ts, '1 minute') w $where GROUP BY w.window_start, w.window_end\$\$, emit => '$emit', backfill => false)));
 	}
 }
 

@@ -41,7 +41,7 @@ as('alice', qq(SET search_path = alice; SET timezone = 'Europe/Berlin'; SET date
 		RETURN \$1 * 2; END \$f\$;
 	SELECT stream_ckpt.create_query('alice.good', \$q\$
 		SELECT w.window_start, w.window_end, k, count(*) AS n, sum(f(v)) AS total, max(ts::text) AS last
-		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k\$q\$, emit => 'update')));
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k\$q\$, emit => 'update', backfill => false)));
 wait_running($node);
 
 my ($n, $pids) = (0, '');
@@ -100,7 +100,7 @@ sub expression
 		CREATE OR REPLACE FUNCTION mallory.g(text) RETURNS text LANGUAGE plpgsql VOLATILE AS \$f\$ DECLARE result text; BEGIN EXECUTE \$1; RETURN NULL; END \$f\$;
 		SELECT stream_ckpt.create_query('mallory.bad', \$q\$
 			SELECT w.window_start, w.window_end, sum(mallory.f(v)) AS total
-			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end\$q\$, emit => 'update')));
+			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end\$q\$, emit => 'update', backfill => false)));
 	after_rows($what, %opt);
 	return;
 }
@@ -110,7 +110,7 @@ sub trigger
 {
 	my ($what, $body, %opt) = @_;
 
-	as('mallory', qq(SELECT stream_ckpt.create_query('mallory.bad', \$q\$ $simple \$q\$, emit => 'update');
+	as('mallory', qq(SELECT stream_ckpt.create_query('mallory.bad', \$q\$ $simple \$q\$, emit => 'update', backfill => false);
 		CREATE OR REPLACE FUNCTION mallory.t() RETURNS trigger LANGUAGE plpgsql AS \$f\$ $body \$f\$;
 		CREATE TRIGGER t BEFORE INSERT OR UPDATE ON mallory.bad FOR EACH ROW EXECUTE FUNCTION mallory.t()));
 	after_rows($what, %opt);
@@ -251,7 +251,7 @@ foreach my $path (qw(mallory public))
 		\$f\$ BEGIN RETURN ) . join(' + ', map { "(SELECT $_)" =~ s/\bv\b/$v/r } @calls, 'alice.plain(v)') . qq(; END \$f\$;
 		TRUNCATE mallory.loot;
 		SELECT stream_ckpt.create_query('mallory.bad', \$q\$ SELECT w.window_start, sum(mallory.first(v)) AS total
-			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update');
+			FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update', backfill => false);
 		CREATE OR REPLACE FUNCTION mallory.pass_on() RETURNS trigger LANGUAGE plpgsql AS
 			\$f\$ BEGIN PERFORM set_config('search_path', 'mallory', true); INSERT INTO alice.everybodys VALUES (1); RETURN NEW; END \$f\$;
 		CREATE TRIGGER pass_on BEFORE INSERT OR UPDATE ON mallory.bad FOR EACH ROW EXECUTE FUNCTION mallory.pass_on()));
@@ -259,7 +259,7 @@ foreach my $path (qw(mallory public))
 	good_ok('mallory calls them first');
 	is(sql(q(SELECT string_agg(DISTINCT what, ' ') FROM mallory.loot)), 'mallory', 'mallory\'s types are hers');
 	$typed_from = $n;
-	as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update', on_error => 'dead_letter');
+	as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update', on_error => 'dead_letter', backfill => false);
 		CREATE TRIGGER pass_on BEFORE INSERT OR UPDATE ON alice.typed FOR EACH ROW EXECUTE FUNCTION alice.pass_on()));
 	rows(3, 4);
 	typed_ok('alice calls them next');
@@ -270,10 +270,10 @@ foreach my $path (qw(mallory public))
 	as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
 	as('mallory', qq(SET search_path = mallory; SELECT stream_ckpt.create_query('mallory.bad', \$q\$
 		SELECT w.window_start, sum(alice.only_here(v)) AS total
-		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update', on_error => 'dead_letter');
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update', on_error => 'dead_letter', backfill => false);
 		SET search_path = alice; SELECT stream_ckpt.create_query('mallory.third', \$q\$
 		SELECT w.window_start, sum(alice.only_here(v)) AS total, sum(v) AS v
-		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update')));
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start\$q\$, emit => 'update', backfill => false)));
 	rows($_) foreach 10 .. 14;
 	typed_ok('what does not compile for mallory');
 	is(sql(q(SELECT count(*), string_agg(DISTINCT message, ' ') FROM stream_ckpt.dead_letter WHERE query = 'mallory.bad'::regclass)),
@@ -294,8 +294,8 @@ foreach my $path (qw(mallory public))
 
 # One that runs can't be compiled for somebody else at the same time.
 as('mallory', q(SET search_path = mallory; SELECT stream_ckpt.create_query('mallory.bad', $q$ SELECT w.window_start, sum(alice.twice(v, 1)) AS total
-	FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start$q$, emit => 'update')));
-as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update')));
+	FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start$q$, emit => 'update', backfill => false)));
+as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update', backfill => false)));
 $typed_from = $n;
 rows(1, 2);
 good_ok('a function that is running');
@@ -315,7 +315,7 @@ for my $zone (qw(UTC Europe/Berlin))
 {
 	as('alice', qq(SET timezone = '$zone'; SELECT stream_ckpt.create_query('alice.early_@{[lc substr $zone, 0, 3]}', \$q\$
 		SELECT w.window_start, w.window_end, sum(alice.early(ts)) AS early, sum(alice.early_sql(ts)) AS early_sql FROM public.t, stream_ckpt.tumble(ts, '1 minute') w
-		GROUP BY w.window_start, w.window_end \$q\$, emit => 'update')));
+		GROUP BY w.window_start, w.window_end \$q\$, emit => 'update', backfill => false)));
 }
 rows(1) for 1 .. 3;
 good_ok('two settings of TimeZone');
@@ -328,12 +328,12 @@ unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/trying to insert 
 as('mallory', q(SET search_path = public; CREATE OR REPLACE FUNCTION mallory.first(v int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
 	$f$ BEGIN PERFORM set_config('search_path', 'mallory', true); PERFORM plpgsql_validator('alice.doubled(int)'::regprocedure); RETURN v; END $f$;
 	SELECT stream_ckpt.create_query('mallory.bad', $q$ SELECT w.window_start, sum(mallory.first(v)) AS total
-		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start$q$, emit => 'update')));
+		FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start$q$, emit => 'update', backfill => false)));
 rows(1, 2);
 good_ok('mallory has it validated first');
 is(sql(q(SELECT status FROM stream_ckpt.queries WHERE query = 'mallory.bad'::regclass)), 'running', 'the validator was called');
 $typed_from = $n;
-as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update')));
+as('alice', qq(SET search_path = alice; SELECT stream_ckpt.create_query('alice.typed', \$q\$ $typed \$q\$, emit => 'update', backfill => false)));
 rows(3, 4);
 typed_ok('after the validator');
 as('alice', q(SELECT stream_ckpt.drop_query('alice.typed')));
@@ -342,7 +342,7 @@ as('mallory', q(SELECT stream_ckpt.drop_query('mallory.bad')));
 # its own tables, and ours
 trigger('DROP TABLE of its result', q(BEGIN DROP TABLE mallory.bad CASCADE; RETURN NEW; END), error => qr/^waiting\|55006\|/, waiting => 1);
 trigger('our functions', q(BEGIN PERFORM stream_ckpt.sync(); RETURN NEW; END), error => qr/^failed\|55000\|.*worker of stream_ckpt/);
-as('mallory', qq(SELECT stream_ckpt.create_query('mallory.second', \$q\$ $simple \$q\$, emit => 'update')));
+as('mallory', qq(SELECT stream_ckpt.create_query('mallory.second', \$q\$ $simple \$q\$, emit => 'update', backfill => false)));
 trigger('DROP TABLE of another result', q(BEGIN DROP TABLE mallory.second CASCADE; RETURN NEW; END), error => qr/^failed\|55000\|/);
 as('mallory', q(SELECT stream_ckpt.drop_query('mallory.second')));
 as('mallory', 'CREATE TABLE mallory.log (x int)');

@@ -39,7 +39,7 @@ sql('CREATE FUNCTION f(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 $
 	GRANT EXECUTE ON FUNCTION f TO owner; GRANT SELECT (ts, k, v) ON t TO owner');
 my $query = q(SELECT w.window_start, w.window_end, k, count(*) AS n, sum(f(v)) AS total
 	FROM public.t, stream_ckpt.tumble(ts, '1 minute') w GROUP BY w.window_start, w.window_end, k);
-as('owner', "SELECT stream_ckpt.create_query('owner.q', \$q\$ $query \$q\$, emit => 'update')");
+as('owner', "SELECT stream_ckpt.create_query('owner.q', \$q\$ $query \$q\$, emit => 'update', backfill => false)");
 wait_running($node);
 
 my $n = 0;

@@ -60,7 +60,7 @@ sub create
 	my $parallelism = pick(grep { $_ <= $tasks } 1, 2, 4);
 
 	note "$name, in $parallelism: $select";
-	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$" . join('', map { ", $_" } @options, "parallelism => $parallelism") . ')');
+	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$" . join('', map { ", $_" } @options, "parallelism => $parallelism", 'backfill => false') . ')');
 	return;
 }
 

@@ -45,7 +45,7 @@ for my $name (sort keys %queries)
 	my $parallelism = $name eq 'one' ? 1 : pick(grep { $_ <= $tasks } 1, 2, 4);
 
 	note "$name ($emit, in $parallelism): $select";
-	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', parallelism => $parallelism)");
+	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, emit => '$emit', parallelism => $parallelism, backfill => false)");
 }
 wait_running($node);
 

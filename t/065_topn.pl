@@ -81,7 +81,7 @@ for my $name (sort keys %queries)
 	my $more = $name eq 'late' ? q(, allowed_lateness => '1 day') : '';
 
 	note "$name ($emit{$name}, in $parallelism): $queries{$name}";
-	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $queries{$name} \$sc\$, emit => '$emit{$name}', parallelism => $parallelism$more)");
+	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $queries{$name} \$sc\$, emit => '$emit{$name}', parallelism => $parallelism$more, backfill => false)");
 }
 wait_running($node);
 

@@ -66,7 +66,7 @@ SKIP:
 	sql('CREATE EXTENSION pg_trgm');
 	sql("SET pg_trgm.similarity_threshold = 0.8; SET my.variable = 'secret';
 		SELECT stream_ckpt.create_query('alike', \$\$ SELECT w.window_start, count(*) FILTER (WHERE url % 'word') AS n, count(*) AS rows $from GROUP BY 1 \$\$,
-		emit => 'update')");
+		emit => 'update', backfill => false)");
 	like(sql("SELECT settings::text FROM stream_ckpt.query WHERE relid = 'alike'::regclass"), qr/pg_trgm\.similarity_threshold,0\.8/, 'they are kept');
 	unlike(sql("SELECT settings::text FROM stream_ckpt.query WHERE relid = 'alike'::regclass"), qr/secret/, 'others are not');
 	unlike(sql("SELECT settings::text FROM stream_ckpt.query WHERE relid = 'q'::regclass"), qr/pg_trgm/, 'nor with a query that has no use for them');

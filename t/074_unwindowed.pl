@@ -35,7 +35,7 @@ my %queries = (
 for my $name (sort keys %queries)
 {
 	my ($select, $options) = @{ $queries{$name} };
-	sql("SELECT stream_ckpt.create_query('$name', '" . ($select =~ s/'/''/gr) . "'" . ($options ? ", $options" : '') . ')');
+	sql("SELECT stream_ckpt.create_query('$name', '" . ($select =~ s/'/''/gr) . "'" . ($options ? ", $options" : '') . ', backfill => false)');
 }
 sql("SELECT stream_ckpt.create_query('of_log', 'SELECT count(*) AS n, sum(v) AS total FROM l')");
 wait_running($node);

@@ -47,7 +47,7 @@ sub add
 	for my $emit (pick('close', 'close', 'update'))
 	{
 		sql("SET timezone = '$zone'; SELECT stream_ckpt.create_query('${name}_$emit', \$\$ SELECT $item AS w, k, count(*) AS n"
-			  . ($finer ? ", $finer AS f" : '') . " FROM $table GROUP BY $item, k" . ($finer ? ", $finer" : '') . " \$\$, emit => '$emit')");
+			  . ($finer ? ", $finer AS f" : '') . " FROM $table GROUP BY $item, k" . ($finer ? ", $finer" : '') . " \$\$, emit => '$emit', backfill => false)");
 		$queries{"${name}_$emit"} = [ $zone, $table, $item ];
 	}
 	return;

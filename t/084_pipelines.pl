@@ -131,7 +131,7 @@ all_exact('the rest');
 value("SELECT stream_ckpt.create_pipeline('p$_')") for 1 .. 3;
 create_query($node, "of_p$_", 't', options => "pipeline => 'p$_'") for 1 .. 2;
 my ($ret, $stdout, $stderr) = $node->psql('postgres',
-	q(SELECT stream_ckpt.create_query('of_p3', $$ SELECT k, count(*) FROM t GROUP BY k $$, pipeline => 'p3', emit => 'update')));
+	q(SELECT stream_ckpt.create_query('of_p3', $$ SELECT k, count(*) FROM t GROUP BY k $$, pipeline => 'p3', emit => 'update', backfill => false)));
 is($ret, 0, 'a query of one pipeline too many is created');
 like($stderr, qr/stream_ckpt\.max_pipelines/, 'with a warning that names the setting');
 value("SELECT stream_ckpt.drop_query('of_p1')");

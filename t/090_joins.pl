@@ -26,7 +26,7 @@ sub create
 	my ($name, $select, @options) = @_;
 
 	note "$name: $select";
-	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$" . join('', map { ", $_" } @options) . ')');
+	sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$" . join('', map { ", $_" } 'backfill => false', @options) . ')');
 	return;
 }
 
@@ -163,7 +163,8 @@ sub sql_after { sync_pipelines($node); return sql($_[0]); }
 sql('CREATE ROLE tenant', 'CREATE ROLE other', 'GRANT CREATE ON SCHEMA public TO tenant, other', 'GRANT SELECT ON o, c TO tenant, other', 'GRANT USAGE ON SCHEMA stream_ckpt TO tenant, other',
 	q(CREATE TABLE secret (id int, owner name, word text)), q(INSERT INTO secret VALUES (1, 'tenant', 'mine'), (1, 'other', 'hers')),
 	'ALTER TABLE secret ENABLE ROW LEVEL SECURITY', 'CREATE POLICY own ON secret USING (owner = current_user)', 'GRANT SELECT ON secret TO tenant, other');
-sql('SET SESSION AUTHORIZATION tenant', q(SELECT stream_ckpt.create_query('words', 'SELECT o.id, s.word FROM o JOIN secret s ON s.id = o.c')));
+sql('SET SESSION AUTHORIZATION tenant', q(SELECT stream_ckpt.create_query('words', 'SELECT o.id, s.word FROM o JOIN secret s ON s.id = o.c',
+	backfill => false)));
 wait_running($node);
 insert(1);
 is(sql_after('SELECT string_agg(word, \' \') FROM words'), 'mine', 'rows that the owner may see');

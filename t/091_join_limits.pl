@@ -19,7 +19,7 @@ my $rounds = $ENV{ROUNDS} || 4;
 my $node = new_node('main', "stream_ckpt.debug_task_memory = 400kB\nstream_ckpt.debug_bucket_bytes = 8000\nwork_mem = 64kB\nstream_ckpt.query_share = 0\n");
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
-sub create { my ($name, $select, @options) = @_; return sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$" . join('', map { ", $_" } @options) . ')'); }
+sub create { my ($name, $select, @options) = @_; return sql("SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$" . join('', map { ", $_" } 'backfill => false', @options) . ')'); }
 sub status_is { return wait_until($node, "SELECT status = '$_[1]' FROM stream_ckpt.queries WHERE query = '$_[0]'::regclass", $_[2]); }
 
 # ---------- a row that is joined with many ----------

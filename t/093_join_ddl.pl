@@ -16,7 +16,7 @@ my $node = new_node('main');
 my $id = 0;
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
-sub create { my ($name, $select, $role) = @_; return sql(($role ? "SET SESSION AUTHORIZATION $role" : ()), "SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$)"); }
+sub create { my ($name, $select, $role) = @_; return sql(($role ? "SET SESSION AUTHORIZATION $role" : ()), "SELECT stream_ckpt.create_query('$name', \$sc\$ $select \$sc\$, backfill => false)"); }
 sub insert { $id++; return sql("INSERT INTO o VALUES ($id, $_[0])"); }
 
 # What the query makes of a row that comes now.

@@ -113,6 +113,29 @@ waits_for_slot('shop');
 sql("COMMIT PREPARED 'old'", 'other');
 is_exact('shop', 'it begins when the others have ended, also after a crash');
 
+# ---------------------------------------------------------------- a slot that goes while nothing depends on it
+sub begin_anew
+{
+	sql("SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries; DROP EXTENSION stream_ckpt; DROP TABLE t CASCADE", 'shop');
+	return wait_until($node, q(SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'shop'), 'the slot is gone');
+}
+
+begin_anew();
+arm($node, 'first_slot_made', 'wait');
+sql(migration() . 'COMMIT', 'shop');
+wait_reached($node, 'first_slot_made');
+sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = 'shop'");
+disarm($node, 'first_slot_made');
+is_exact('shop', 'a slot that was dropped is made again');
+# those that have begun depend on it
+sql('SELECT stream_ckpt.stop_pipeline(\'default\')', 'shop');
+wait_until($node, q(SELECT active_pid IS NULL FROM pg_replication_slots WHERE database = 'shop'), 'the pipeline stops');
+sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = 'shop'");
+sql('SELECT stream_ckpt.start_pipeline(\'default\')', 'shop');
+wait_until($node, q(SELECT status = 'lost' FROM stream_ckpt.pipelines), 'it is lost', 'shop');
+($ret, $out, $err) = $node->psql('shop', create('another'));
+like($err, qr/pipeline "default" is lost/, 'no query joins those that are lost');
+
 # ---------------------------------------------------------------- a crash at each step
 for my $point ('first_slot_before', 'first_slot_made', 'history_begins', 'history_after_scan', 'coordinator_before_commit')
 {
@@ -121,8 +144,7 @@ for my $point ('first_slot_before', 'first_slot_made', 'history_begins', 'histor
 		# an error of reading is the query's
 		next if $how eq 'error' && $point !~ /slot/;
 		next if $how eq 'stop' && $point eq 'coordinator_before_commit';
-		sql("SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries; DROP EXTENSION stream_ckpt; DROP TABLE t CASCADE", 'shop');
-		wait_until($node, q(SELECT count(*) = 0 FROM pg_replication_slots WHERE database = 'shop'), 'the slot is gone');
+		begin_anew();
 		$node->stop('fast');
 		arm($node, $point, $how eq 'stop' ? 'wait' : $how);
 		$node->start;

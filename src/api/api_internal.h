@@ -123,6 +123,13 @@ extern void sc_call_set_function(Oid function, struct ExprContext *econtext, str
 extern void sc_require_empty_table(Oid stream_relid);
 /* The same again right before the commit, if the query, which this transaction creates, is still there then. */
 extern void sc_require_empty_table_at_commit(int64 query_id, Oid stream_relid);
+/*
+ * Right before the commit it is decided how this query begins, whose creation is in the log: if the stream may have rows,
+ * with these, as its row of stream_ckpt.query says then.
+ */
+extern void sc_begin_empty_or_with_history(int64 query_id, Oid stream_relid);
+/* Can a query begin with the rows that were committed before it? */
+extern bool sc_stream_has_history(const ScStream *stream);
 
 /* ---------- SQL, within SPI_connect() ... SPI_finish() ---------- */
 

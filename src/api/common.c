@@ -15,6 +15,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
+#include "model/log_stream.h"
 #include "model/control.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -96,4 +97,10 @@ sc_not_supported(const char *what, const char *hint)
 			 errmsg("%s is not supported yet", what),
 			 hint ? errhint("%s", hint) : 0));
 	pg_unreachable();
+}
+
+bool
+sc_stream_has_history(const ScStream *stream)
+{
+	return !stream->processing_time && !sc_is_log_stream(stream->relid) && !sc_has_log_stream_partition(stream->relid);
 }

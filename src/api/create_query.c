@@ -80,7 +80,8 @@ check_options(FunctionCallInfo fcinfo, ScNewQuery *query)
 				 errhint("With 'stop', the default, the query fails at a row that raises an error; with 'dead_letter' it goes on without that row.")));
 	query->dead_letter = strcmp(on_error, "dead_letter") == 0;
 	query->allowed_lateness = sc_arg_reach(fcinfo, 3, "allowed_lateness");
-	query->backfill = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	query->beginning = PG_ARGISNULL(4) ? SC_BEGIN_DEFAULT :
+		PG_GETARG_BOOL(4) ? SC_BEGIN_WITH_HISTORY : SC_BEGIN_FROM_NOW;
 	query->keep_late_rows = DatumGetBool(sc_arg(fcinfo, 5, "keep_late_rows"));
 }
 
@@ -125,6 +126,8 @@ check_stream(ScNewQuery *query, Query *parsed)
 				 errhint("Let the owner of the table, or a role with BYPASSRLS, create the query.")));
 	sc_stream_lock(relid, ShareLock);
 	stream = sc_stream_by_relid(relid, false);
+	query->backfill = query->beginning == SC_BEGIN_WITH_HISTORY ||
+		(query->beginning == SC_BEGIN_DEFAULT && sc_stream_has_history(stream));
 	if (query->backfill && stream->processing_time)
 		refuse_history(query, "stream", "Its event time is the time of the commit, which rows don't keep.",
 					   "With backfill => false the query begins with the rows committed after it.");
@@ -443,22 +446,38 @@ log_creation(const ScNewQuery *query, int64 query_id)
 }
 
 /*
- * Notes whether the stream holds rows that the query doesn't count; if its changes are applied there may be none.  Log
- * streams never hold any.  Looked for as late as can be: rows committed between this and our commit escape it otherwise,
- * and verify() counts them as differences.  That the caller may read the stream has been checked.
+ * How a query begins that isn't to begin with the rows of its stream.  Notes whether there are such; if its changes are
+ * applied there may be none.  Log streams never hold any.  Looked for as late as can be: rows committed between this and our
+ * commit escape it otherwise, and verify() counts them as differences.  That the caller may read the stream has been
+ * checked.
  */
 static void
-look_at_rows(ScQuery *entry, const ScStream *stream)
+begin_from_now(ScQuery *entry, const ScStream *stream, ScBeginning beginning)
 {
 	if (stream->applies)
 		sc_require_empty_table(entry->stream_relid);
 	else
 		entry->preexisting_rows = sc_relation_has_rows(entry->stream_relid, AccessShareLock);
+	if (entry->preexisting_rows && beginning == SC_BEGIN_DEFAULT)
+		ereport(NOTICE,
+				(errmsg("the query doesn't count the rows that stream \"%s\" holds", get_rel_name(entry->stream_relid)),
+				 errdetail("It begins with those committed after it: when rows of this stream were committed isn't in its table.")));
+}
+
+/*
+ * Is it to be decided at the commit how the query begins?  If there are no rows of its stream's it needs no history: a pipeline
+ * that runs begins it at once, without an attempt of its own.
+ */
+static bool
+may_need_no_history(const ScNewQuery *query)
+{
+	return query->beginning == SC_BEGIN_DEFAULT && query->backfill && query->has_slot &&
+		!sc_relation_has_rows(query->definition->stream_relid, AccessShareLock);
 }
 
 /*
  * Tries the definition once as a task will run it, enters the query in the catalog, and logs its
- * creation; returns its id.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
+ * creation.  One that begins with its stream's history begins with an attempt, whose snapshot shows all that was
  * committed before: nobody needs a place in the log for that.  Its result table and view are there; raises an error if no task could run it.
  */
 void
@@ -466,6 +485,7 @@ sc_new_query_enter(ScNewQuery *query)
 {
 	ScQuery		entry = {0};
 	ScStream   *stream;
+	bool		undecided;
 	int64		query_id;
 
 	entry.relid = query->result_oid;
@@ -484,22 +504,25 @@ sc_new_query_enter(ScNewQuery *query)
 	sc_task_query_try(&entry);
 	/* after that, when the libraries are loaded */
 	entry.settings = list_concat(entry.settings, sc_definition_settings(query->view_oid));
-	entry.backfill = query->backfill;
+	undecided = may_need_no_history(query);
+	entry.backfill = query->backfill && !undecided;
 	entry.replaces = query->replaces;
 	entry.has_keep_before = query->has_keep_before;
 	entry.keep_before = query->keep_before;
 	/* which nobody alters any more */
 	stream = sc_stream_by_relid(entry.stream_relid, false);
 	if (!query->backfill)
-		look_at_rows(&entry, stream);
+		begin_from_now(&entry, stream, query->beginning);
 
 	/* from here on no writer drops rows of the stream, and none has */
 	sc_stream_lock_read(entry.stream_relid);
 
 	query_id = sc_query_insert(&entry);
-	if (!query->backfill)
+	if (!entry.backfill)
 		log_creation(query, query_id);
-	if (stream->applies && !query->backfill)
+	if (undecided)
+		sc_begin_empty_or_with_history(query_id, entry.stream_relid);
+	else if (stream->applies && !entry.backfill)
 		sc_require_empty_table_at_commit(query_id, entry.stream_relid);
 	sc_pipeline_changed(query->pipeline->pipeline_id);
 	warn_of_no_place(query->pipeline);
@@ -532,16 +555,14 @@ sc_refuse_lost_pipeline(const ScPipeline *pipeline)
 static void
 prepare_pipeline(ScNewQuery *query, const char *name)
 {
-	bool		needs = true;
 	bool		first;
 
 	query->pipeline = sc_usable_pipeline(name);
 	sc_refuse_lost_pipeline(query->pipeline);
-	if (query->backfill)
-		needs = sc_pipeline_use(query->pipeline);
-	else
+	query->has_slot = !query->backfill || sc_pipeline_use(query->pipeline);
+	if (!query->backfill)
 		sc_pipeline_prepare(query->pipeline);
-	first = needs && !sc_start_has_begun(query->pipeline->pipeline_id);
+	first = query->has_slot && !sc_start_has_begun(query->pipeline->pipeline_id);
 	sc_pipeline_lock(query->pipeline->pipeline_id, first ? ExclusiveLock : ShareLock);
 	query->pipeline = sc_usable_pipeline(name);
 	if (!first || !sc_start_anew(query->pipeline->pipeline_id))
@@ -568,14 +589,15 @@ trial_step(void *arg)
 /*
  * Everything that can be said of the query before its pipeline has a slot, and then as if it had
  * not been looked at: whoever has no right to the stream makes no slot, and nobody holds a
- * lock while one is made.
+ * lock while one is made.  Tells whether it begins with its stream's history.
  */
 static void
-try_query(const ScNewQuery *query, char *name)
+try_query(ScNewQuery *query, char *name)
 {
 	Trial		trial = {.query = *query,.name = name};
 	ErrorData  *error = sc_subtransaction_try(trial_step, &trial, NULL);
 
+	query->backfill = trial.query.backfill;
 	if (!error)
 		return;
 	sc_definition_explain(error);

@@ -105,6 +105,13 @@ name_relations(Explanation *explanation)
 	explanation->names = deparse_context_for_plan_tree(statement, select_rtable_names_for_explain(table, all));
 }
 
+/* Of a query that is there; or by default. */
+static bool
+begins_with_history(const Explanation *explanation, const ScStream *stream)
+{
+	return explanation->text ? sc_stream_has_history(stream) : explanation->query->backfill;
+}
+
 static void
 explain_stream(Explanation *explanation)
 {
@@ -120,6 +127,7 @@ explain_stream(Explanation *explanation)
 		add_line(explanation, "  event time: %s, watermark_delay %s",
 				 quote_identifier(get_attname(stream->relid, definition->event_time_attno, false)),
 				 interval_text(stream->options.watermark_delay));
+	add_line(explanation, "  begins: with the rows %s", begins_with_history(explanation, stream) ? "that it holds" : "committed after the query");
 	if (quals != NIL)
 		add_line(explanation, "  filter: %s", sql_of(explanation, (Node *) make_ands_explicit(quals)));
 }

@@ -9,6 +9,14 @@
 #include "model/catalog.h"
 #include "model/definition.h"
 
+/* Which rows come first, as asked for */
+typedef enum ScBeginning
+{
+	SC_BEGIN_DEFAULT,			/* those that the stream's table holds, if it keeps any */
+	SC_BEGIN_FROM_NOW,			/* those committed after it */
+	SC_BEGIN_WITH_HISTORY		/* those that the table holds */
+} ScBeginning;
+
 typedef struct ScNewQuery
 {
 	const char *schema;
@@ -20,7 +28,9 @@ typedef struct ScNewQuery
 	int64		ttl;			/* microseconds; 0: none */
 	bool		keep_late_rows;
 	bool		dead_letter;	/* on_error => 'dead_letter' */
-	bool		backfill;		/* with the rows that the stream has */
+	ScBeginning beginning;
+	bool		backfill;		/* with the rows that the stream has: known when it is analyzed */
+	bool		has_slot;		/* its pipeline, until the end of the transaction */
 	int32		parallelism;
 	SelectStmt *select;
 	ScDefinition *definition;

@@ -361,7 +361,7 @@ sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always)
 	sc_check_relation_owner(old->definition);
 	sc_check_relation_owner(old->relid);
 	query->replaces = old->query_id;
-	query->backfill = true;
+	query->beginning = SC_BEGIN_WITH_HISTORY;
 	query->pipeline = sc_pipeline_by_id(old->pipeline_id, false);
 	try_definition(query, old, settings);
 	sc_refuse_lost_pipeline(query->pipeline);

@@ -346,6 +346,17 @@ sc_query_set_preexisting(int64 query_id)
 }
 
 void
+sc_query_set_backfill(int64 query_id)
+{
+	ScCatalogRow row = {0};
+	ScanKeyData key;
+
+	sc_row_set(&row, Anum_query_backfill, BoolGetDatum(true));
+	sc_key_int8(&key, Anum_query_id, query_id);
+	update_rows("query", &key, &row);
+}
+
+void
 sc_query_set_paused(int64 query_id, bool paused)
 {
 	ScCatalogRow row = {0};

@@ -49,6 +49,9 @@ extern int64 sc_query_insert(const ScQuery *query);
 /* "Rows of the stream are missing from the query". */
 extern void sc_query_set_preexisting(int64 query_id);
 
+/* It begins with its stream's history. */
+extern void sc_query_set_backfill(int64 query_id);
+
 extern void sc_query_set_paused(int64 query_id, bool paused);
 extern void sc_query_set_parallelism(int64 query_id, int32 parallelism);
 

@@ -137,7 +137,8 @@ sub has_keys
 }
 
 # The same query for most tests: by window and k.  "options": further named parameters, as
-# text.  It runs on as many tasks as were drawn for the node; "tasks": on so many of them at most.
+# text.  It runs on as many tasks as were drawn for the node; "tasks": on so many of them at most.  If the table has rows it
+# begins behind them, unless the options say something else: most tests look at what comes then.
 sub create_query
 {
 	my ($node, $name, $table, %opt) = @_;
@@ -151,6 +152,9 @@ sub create_query
 	my @options = grep { $_ } $opt{options};
 
 	$tasks = $opt{tasks} if defined $opt{tasks} && $opt{tasks} < $tasks;
+	push @options, "backfill => CASE WHEN greatest(pg_relation_size('$table'),
+		(SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('$table'))) > 0 THEN false END"
+	  unless "@options" =~ /backfill/;
 	$tasks = 1 unless has_keys($select);
 	push @options, "parallelism => $tasks" if $tasks > 1 && "@options" !~ /parallelism/;
 	$node->safe_psql('postgres',

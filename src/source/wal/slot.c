@@ -26,6 +26,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
 #define SLOT_LOCK_USE	2		/* objsubid */
 #define SLOT_LOCK_MAKE	3
@@ -210,6 +211,8 @@ slot_make(const NameData *name)
 		reader.segment_open = wal_segment_open;
 		reader.segment_close = wal_segment_close;
 		ctx = sc_create_init_decoding_context(SC_PLUGIN_NAME, &reader, NULL, NULL, NULL);
+		/* which would hold back VACUUM while others are waited for */
+		InvalidateCatalogSnapshot();
 		DecodingContextFindStartpoint(ctx);
 		FreeDecodingContext(ctx);
 		ReplicationSlotPersist();

@@ -19,7 +19,6 @@
 #include "miscadmin.h"
 #include "source/wal/slot.h"
 #include "storage/latch.h"
-#include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "worker/coordinator/first_slot.h"
 #include "worker/frame/backfill.h"
@@ -57,7 +56,6 @@ make_slot(void)
 	if (sc_slot_is_missing(id))
 		sc_slot_drop(MyDatabaseId, id);
 	SC_DEBUG_POINT("first_slot_before");
-	InvalidateCatalogSnapshot();
 	sc_slot_ensure(id);
 	CommitTransactionCommand();
 	SC_DEBUG_POINT("first_slot_made");

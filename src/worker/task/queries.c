@@ -414,7 +414,8 @@ sc_task_query_create(const ScWireControl *control)
 		return;
 	step.query_id = query_id;
 	catalog = sc_query_by_id(query_id, true);
-	if (!catalog)
+	/* at the commit it was found that it has to begin with its stream's history: an attempt begins with that */
+	if (!catalog || catalog->backfill)
 		return;
 	if (!control->control.has_options)
 		options = sc_stream_by_relid(catalog->stream_relid, false)->options;
