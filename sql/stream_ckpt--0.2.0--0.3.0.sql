@@ -563,7 +563,10 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 		 WHEN p.status = 'running' AND n.lsn > p.decoded_lsn THEN 'catching up'
 		 ELSE p.status END AS status,
 	COALESCE(f.message, p.message, stream_ckpt.writing_message(q.pipeline_id, q.query_id),
-		stream_ckpt.uncounted_message(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) || ' in the last checkpoint with rows') AS message,
+		stream_ckpt.uncounted_message(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) || ' in the last checkpoint with rows',
+		CASE WHEN st.changes = 'ignore' AND o.updates_ignored > 0 THEN pg_catalog.format(
+			CASE WHEN o.updates_ignored = 1 THEN '%s UPDATE of a row was' ELSE '%s UPDATEs of rows were' END
+			|| ' ignored since the query began: it counts what rows were when they came', o.updates_ignored) END) AS message,
 	q.emit,
 	stream_ckpt.watermark(o.max_event_time, o.watermark_delay) AS watermark, n.lsn, n.checkpoint_id,
 	COALESCE(o.rows_in, 0) AS rows_in, COALESCE(o.late_rows, 0) AS late_rows,
@@ -576,7 +579,8 @@ SELECT q.relid AS query, q.definition, q.source AS stream, p.pipeline,
 	q.query_id, q.created_at,
 	f.sqlstate, f.detail,
 	COALESCE(f.hint, p.hint, CASE WHEN COALESCE(f.message, p.message, stream_ckpt.writing_message(q.pipeline_id, q.query_id)) IS NULL
-		THEN stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead) END) AS hint,
+		THEN COALESCE(stream_ckpt.uncounted_hint(o.recent_late, o.recent_timeless, o.recent_ignored, o.recent_ahead),
+			CASE WHEN st.changes = 'ignore' AND o.updates_ignored > 0 THEN stream_ckpt.uncounted_hint(0, 0, o.updates_ignored, 0) END) END) AS hint,
 	f.context AS error_context, f.failures, f.failed_at,
 	f.row_lsn, f.row_ordinal,
 	COALESCE(o.ahead_rows, 0) AS ahead_rows, q.parallelism, COALESCE(o.moved_rows, 0) AS moved_rows,

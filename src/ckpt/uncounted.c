@@ -63,7 +63,7 @@ sc_uncounted_hint(const ScUncounted *uncounted)
 	append_advice(&buf, uncounted->timeless,
 				  "Declare the event-time column NOT NULL, and with a check that it is finite.");
 	append_advice(&buf, uncounted->ignored,
-				  "Continuous queries count what is inserted: results are not corrected when rows are changed or deleted.");
+				  "Results follow UPDATE, DELETE and TRUNCATE of a stream that is attached with changes => 'apply'; alter_stream() switches while no query reads it.");
 	append_advice(&buf, uncounted->ahead,
 				  "Rows beyond max_ahead come from a clock that is wrong, or max_ahead is too short: see alter_stream().");
 	return text_or_null(&buf);
