@@ -101,7 +101,7 @@ all_ok('a forged message');
 
 # verify()
 my ($ret, $stdout, $stderr) = $node->psql('postgres', q(SELECT stream_ckpt.verify('sums')));
-like($stderr, qr/After ignore_deletes\(\) its groups have kept rows that were deleted: \d+ by DELETE/, 'verify(): groups without a window cannot be compared');
+like($stderr, qr/After ignore_deletes\(\) the result has kept rows that were deleted: \d+ by DELETE/, 'verify(): groups without a window cannot be compared');
 sql("INSERT INTO t (id, ts, k, v) VALUES (101, '2024-01-01 03:00', 1, 9)", "INSERT INTO kept (id, ts, k, v) VALUES (101, '2024-01-01 03:00', 1, 9)", q(INSERT INTO high VALUES ('2024-01-01 03:00')));
 all_ok('windows close with what they have kept');
 for my $name (qw(minutes hops ended))

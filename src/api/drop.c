@@ -18,6 +18,7 @@
 #include "funcapi.h"
 #include "model/catalog_write.h"
 #include "model/partition.h"
+#include "worker/frame/lose_partition.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -223,7 +224,7 @@ stream_ckpt_on_drop(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	SPI_connect();
 	forget_dropped(dropped, log_streams);
-	sc_partition_refuse_dropped(dropped);
+	sc_partition_dropped(dropped, sc_lose_partition);
 	SPI_finish();
 	PG_RETURN_NULL();
 }

@@ -4,8 +4,8 @@
  *
  * New partitions get REPLICA IDENTITY FULL.  What changes, adds or removes rows without a trace in the WAL is refused as
  * long as queries read the stream: they would keep what they have counted.  Here are ATTACH of a partition that holds rows,
- * DETACH, and a generated column's new expression; drop.c refuses DROP of a partition, hooks.c TRUNCATE of one and
- * DETACH ... CONCURRENTLY, which commits before an event trigger could say no.  (A column's new type isn't among them:
+ * and a generated column's new expression.  DETACH, DROP (drop.c) and TRUNCATE (hooks.c) of a partition that no query needs any
+ * more may be (worker/frame/lose_partition.h).  hooks.c refuses DETACH ... CONCURRENTLY, which commits before an event trigger could say no.  (A column's new type isn't among them:
  * PostgreSQL refuses that for columns which views read, and a definition is one.)
  *-------------------------------------------------------------------------
  */
@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "model/identity.h"
 #include "model/partition.h"
+#include "worker/frame/lose_partition.h"
 #include "tcop/deparse_utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -83,6 +84,9 @@ check_subcommand(Oid stream, Oid relid, const AlterTableCmd *command)
 			check_attached(stream, castNode(PartitionCmd, command->def));
 			break;
 		case AT_DetachPartition:
+			sc_partition_detached(stream, RangeVarGetRelid(castNode(PartitionCmd, command->def)->name, NoLock, false),
+								  sc_lose_partition);
+			break;
 		case AT_DetachPartitionFinalize:
 			sc_refuse_for_readers(stream, relid, "detach a partition of");
 			break;

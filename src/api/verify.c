@@ -100,11 +100,11 @@ refuse_ignored(ScQuery *query, const ScDefinition *definition, const ScOffset *o
 		refuse_counted(query, offset->deletes_ignored, "deletes from the stream were ignored");
 		refuse_counted(query, offset->truncates_ignored, "truncations of the stream were ignored");
 	}
-	else if (!sc_assigner_has_windows(&definition->window) && offset->deletes_ignored + offset->truncates_ignored > 0)
+	else if ((definition->stateless || !sc_assigner_has_windows(&definition->window)) && offset->deletes_ignored + offset->truncates_ignored > 0)
 		refuse(query,
-			   psprintf("After ignore_deletes() its groups have kept rows that were deleted: %lld by DELETE, and all that there were by %lld TRUNCATE.",
+			   psprintf("After ignore_deletes() the result has kept rows that were deleted: %lld by DELETE, and all that there were by %lld TRUNCATE.",
 						(long long) offset->deletes_ignored, (long long) offset->truncates_ignored),
-			   "Without a window nothing tells these groups from others. Compare with a query over the rows that are kept elsewhere.");
+			   "Without groups of windows nothing tells what it has of them. Compare with a query over the rows that are kept elsewhere.");
 }
 
 /* The query's offset; an error where the stream had other rows than the query. */

@@ -112,6 +112,61 @@ sc_engine_ignore_truncate(ScEngine *engine)
 	}
 }
 
+/* The keys of the panes of rows with these event times. */
+static ScWindowRange
+panes_of(const ScAssigner *assigner, ScWindowRange times)
+{
+	ScWindowRange keys = {.start = times.start,.end = sc_time_add(times.end, -1)};
+	ScPaneSpan	span;
+
+	if (!TIMESTAMP_NOT_FINITE(keys.start) && sc_assigner_pane(assigner, keys.start, &span) && !span.none)
+		keys.start = span.key;
+	if (!TIMESTAMP_NOT_FINITE(keys.end) && sc_assigner_pane(assigner, keys.end, &span) && !span.none)
+		keys.end = span.key;
+	return keys;
+}
+
+/*
+ * Panes that are there have rows, and a window that isn't over.  Sessions and groups with a ttl aren't known by the times of their
+ * rows, and without windows nothing is over.
+ */
+bool
+sc_engine_needs_rows(const ScEngine *engine, ScWindowRange times)
+{
+	ScWindowRange keys;
+
+	if (engine->timed || engine->def->stateless || !sc_assigner_has_windows(&engine->def->window))
+		return true;
+	keys = panes_of(&engine->def->window, times);
+	for (int i = 0; i < engine->npanes; i++)
+	{
+		if (engine->panes[i]->key >= keys.start && engine->panes[i]->key <= keys.end)
+			return true;
+	}
+	return false;
+}
+
+/* The places of all windows that such rows can be in. */
+void
+sc_engine_ignore_lost(ScEngine *engine, ScWindowRange times)
+{
+	const ScAssigner *assigner = &engine->def->window;
+	ScPaneSpan	span;
+	int64		start = times.start;
+
+	if (engine->sessions)
+		note(engine, times.start, sc_time_add(times.end, assigner->size));
+	if (engine->timed || !sc_assigner_has_windows(assigner))
+		return;
+	if (!TIMESTAMP_NOT_FINITE(start) && sc_assigner_pane(assigner, start, &span) && !span.none)
+	{
+		ScWindow	first = sc_assigner_first_window(assigner, span.key);
+
+		start = sc_assigner_place(assigner, &first).start;
+	}
+	note(engine, start, TIMESTAMP_NOT_FINITE(times.end) ? times.end : sc_assigner_closed_by(assigner, times.end - 1));
+}
+
 void
 sc_take_changed_windows(ScEngine *engine, const ScEngine *from)
 {

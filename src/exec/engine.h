@@ -188,6 +188,9 @@ extern void sc_engine_retract(ScEngine *engine, TupleTableSlot *slot);
  */
 extern void sc_engine_ignore_deleted(ScEngine *engine, TupleTableSlot *slot);
 extern void sc_engine_ignore_truncate(ScEngine *engine);
+/* The same of rows with these event times; and do any that it may have counted still have a window that isn't over? */
+extern void sc_engine_ignore_lost(ScEngine *engine, ScWindowRange times);
+extern bool sc_engine_needs_rows(const ScEngine *engine, ScWindowRange times);
 
 /* All rows that the stream had are gone: those of groups, of open windows and of those within their lateness. */
 extern void sc_engine_truncate(ScEngine *engine);

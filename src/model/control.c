@@ -12,7 +12,7 @@
  *		  2      2  event_time_attno, create only, else 0
  *		  4      4  pipeline_id, 0: all pipelines of the database
  *		  8      8  query_id, 0 for a marker
- *		 16      4  stream_relid: create, idle, alter, reset and ignore deletes, else 0
+ *		 16      4  stream_relid: create, idle, alter, reset, ignore deletes, lost partition, else 0
  *		 20      4  parallelism, create only, else 0
  *		 24      8  idle_since, idle messages
  *		 32      8  idle_at, likewise
@@ -21,6 +21,10 @@
  *		 56      8  max_ahead, likewise
  *		 64      8  watermark, reset messages
  *		 72      8  applies, create messages: 1: the stream's changes are applied
+ *		 80      8  from, lost partitions
+ *		 88      8  to, likewise
+ *		 96      4  partition, likewise
+ *		100      4  unused
  *
  * A message ends behind the last field of its kind; create messages of 0.2 at 24, and older ones of 0.3 at 64.
  *
@@ -54,9 +58,13 @@ typedef struct ControlWire
 	int64		max_ahead;
 	int64		watermark;
 	int64		applies;
+	int64		from;
+	int64		to;
+	uint32		partition;
+	uint32		unused;
 } ControlWire;
 
-StaticAssertDecl(sizeof(ControlWire) == 80, "ControlWire has no padding");
+StaticAssertDecl(sizeof(ControlWire) == 104, "ControlWire has no padding");
 
 /* Bytes of a message of this kind: its fields are the first ones of ControlWire. */
 static Size
@@ -71,6 +79,8 @@ wire_length(uint8 kind)
 		case SC_CONTROL_RESET_WATERMARK:
 			return offsetof(ControlWire, applies);
 		case SC_CONTROL_CREATE_QUERY:
+			return offsetof(ControlWire, from);
+		case SC_CONTROL_LOST_PARTITION:
 			return sizeof(ControlWire);
 		default:
 			return offsetof(ControlWire, idle_since);
@@ -131,6 +141,9 @@ sc_control_log(const ScControl *control)
 	wire.idle_timeout = control->options.idle_timeout;
 	wire.max_ahead = control->options.max_ahead;
 	wire.watermark = control->watermark;
+	wire.from = control->times.start;
+	wire.to = control->times.end;
+	wire.partition = control->partition;
 	wire.applies = control->kind == SC_CONTROL_CREATE_QUERY && applies_changes(control->stream_relid);
 
 	lsn = sc_message_log(SC_CONTROL_PREFIX, (const char *) &wire, wire_length(wire.kind),
@@ -161,6 +174,7 @@ known_kind(uint8 kind)
 		kind == SC_CONTROL_ALTER_STREAM ||
 		kind == SC_CONTROL_RESET_WATERMARK ||
 		kind == SC_CONTROL_IGNORE_DELETES ||
+		kind == SC_CONTROL_LOST_PARTITION ||
 		kind == SC_CONTROL_MARKER ||
 		kind == SC_CONTROL_IDLE;
 }
@@ -199,5 +213,7 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	control->options.max_ahead = wire.max_ahead;
 	control->watermark = wire.watermark;
 	control->applies = wire.applies != 0;
+	control->times = (ScWindowRange) {.start = wire.from,.end = wire.to};
+	control->partition = wire.partition;
 	return true;
 }

@@ -34,6 +34,7 @@ typedef enum ScControlKind
 	SC_CONTROL_ALTER_STREAM = 'A',	/* transactional; of all pipelines */
 	SC_CONTROL_RESET_WATERMARK = 'W',	/* transactional; of all pipelines */
 	SC_CONTROL_IGNORE_DELETES = 'D',	/* transactional; of all pipelines, and from its place among the changes on */
+	SC_CONTROL_LOST_PARTITION = 'L',	/* the same */
 	SC_CONTROL_MARKER = 'M',	/* not transactional: sync() */
 	SC_CONTROL_IDLE = 'I'		/* not transactional: a stream is idle */
 } ScControlKind;
@@ -60,6 +61,10 @@ typedef struct ScControl
 	ScStreamOptions options;
 
 	bool		applies;		/* create: the stream's changes are applied; sc_control_log looks that up itself */
+
+	/* lost partition: which one, and what event times its rows can have; all of time: nobody knows */
+	Oid			partition;
+	ScWindowRange times;
 
 	/* reset: the watermark from here on; SC_NO_EVENT_TIME: as of the greatest plausible
 	 * event time */

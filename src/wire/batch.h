@@ -21,13 +21,14 @@
  *	 'N'  as 'I': the new row of an UPDATE
  *	 'X'  ScWireTruncate: the stream has no rows any more
  *	 'G'  ScWireIgnore: 'D' and 'X' of the stream that follow in the transaction aren't to be applied
+ *	 'P'  ScWireLost: a partition's rows aren't the stream's any more
  *	 'F'  ScWireBroken: something happened to its rows that isn't known
  *	 'C'  ScWireCommit, ScWireSummary[nstreams]: the transaction ends
  *	 'S'  ScWireIdle: the stream was idle; between transactions
  *	 'M'  ScWireControl                                                  yes
  *	 'B'  ScWireBarrier, xids                                           yes
  *
- * 'D', 'U', 'N', 'X', 'G' and 'F' are of streams whose changes are applied: queries for which they aren't pass them over.
+ * 'D', 'U', 'N', 'X', 'G', 'P' and 'F' are of streams whose changes are applied: queries for which they aren't pass them over.
  *
  * "alone": such a record is the only one of its message, so that a task can work
  * on a message query by query.  A transaction can span any number of messages.
@@ -58,6 +59,7 @@ typedef enum ScWireOp
 	SC_WIRE_NEW = 'N',
 	SC_WIRE_TRUNCATE = 'X',
 	SC_WIRE_IGNORE = 'G',
+	SC_WIRE_LOST = 'P',
 	SC_WIRE_BROKEN = 'F',
 	SC_WIRE_COMMIT = 'C',
 	SC_WIRE_IDLE = 'S',
@@ -173,10 +175,17 @@ typedef struct ScWireIgnore
 	uint32		unused;
 } ScWireIgnore;
 
+typedef struct ScWireLost
+{
+	Oid			relid;			/* the stream */
+	Oid			partition;
+	ScWindowRange times;		/* that its rows can have */
+} ScWireLost;
+
 typedef enum ScWireReason
 {
 	SC_BROKEN_NO_OLD_ROW,		/* a row was changed while the table hadn't REPLICA IDENTITY FULL */
-	SC_BROKEN_PARTITION			/* a partition was truncated, and the stream wasn't */
+	SC_BROKEN_PARTITION			/* a partition was truncated, and the stream wasn't; nor was that said ('P') */
 } ScWireReason;
 
 typedef struct ScWireBroken

@@ -7,7 +7,8 @@
  * row: with others than FULL there is one of the key's columns and NULLs.
  *
  * A TRUNCATE's record has all tables that it empties.  That of a stream lists its partitions, too; one of a
- * partition alone takes rows from the stream that nobody can name.
+ * partition alone takes rows from the stream that nobody can name: the command says before that which times they have
+ * (SC_CONTROL_LOST_PARTITION).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -168,6 +169,23 @@ is_among(Oid relid, int nrelations, Relation *relations)
 	return false;
 }
 
+/* Are queries told that the partition's rows go? */
+static bool
+is_lost(const ScDecoder *decoder, Oid stream, Oid partition)
+{
+	ListCell   *lc;
+
+	foreach(lc, decoder->lost)
+	{
+		const ScControl *control = lfirst(lc);
+
+		if (control->stream_relid == stream && control->partition == partition)
+			return true;
+	}
+	return false;
+}
+
+/* A partition whose rows queries may still need was truncated by other means than a command that looks at them. */
 void
 sc_write_truncate(ScDecoder *decoder, ReorderBufferTXN *txn, const ScLayout *layout, int nrelations,
 				  Relation *relations)
@@ -184,6 +202,8 @@ sc_write_truncate(ScDecoder *decoder, ReorderBufferTXN *txn, const ScLayout *lay
 			sc_write_begin(decoder, txn);
 		if (capture->relid != layout->relid)
 		{
+			if (is_lost(decoder, capture->relid, layout->relid))
+				continue;
 			write_broken(decoder, layout, capture->relid, layout->relid, SC_BROKEN_PARTITION);
 			continue;
 		}

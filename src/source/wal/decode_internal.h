@@ -24,6 +24,7 @@ struct ScDecoder
 	bool		begun;			/* the transaction's 'T' record is written */
 	bool		work;			/* see sc_decoder_take_work */
 	List	   *controls;		/* ScControl *, of the transaction (control_context) */
+	List	   *lost;			/* ScControl *, likewise: partitions whose loss queries are told of */
 	TransactionId *xids;		/* delivered, perhaps not visible yet */
 	int			nxids;
 	int			max_xids;

@@ -114,7 +114,7 @@ plugin_begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 {
 	complete_commit_time(ctx, txn);
 	sc_decoder->begun = false;
-	sc_decoder->controls = NIL;
+	sc_decoder->controls = sc_decoder->lost = NIL;
 }
 
 void
@@ -324,21 +324,44 @@ take_idle(LogicalDecodingContext *ctx, const ScControl *control)
 	sc_decoder->work = true;
 }
 
-/* Deletions of the stream's rows that come behind it in the transaction are ignored. */
+/* Keeps a control message until the end of its transaction. */
+static List *
+keep_control(List *list, const ScControl *control)
+{
+	MemoryContext old = MemoryContextSwitchTo(sc_decoder->control_context);
+
+	list = lappend(list, memcpy(palloc(sizeof(ScControl)), control, sizeof(ScControl)));
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/* Deletions of the stream's rows that come behind it in the transaction are ignored; or a partition's rows go. */
 static void
-take_ignore_deletes(ScDecoder *decoder, ReorderBufferTXN *txn, const ScControl *control)
+take_deletions(ScDecoder *decoder, ReorderBufferTXN *txn, const ScControl *control)
 {
 	ScCapture  *capture = sc_capture_find(control->stream_relid);
-	ScWireIgnore *ignore;
 
 	if (capture == NULL || !capture->applies)
 		return;
 	sc_capture_touch(capture, sc_txn_commit_time(txn));
 	if (!decoder->begun)
 		sc_write_begin(decoder, txn);
-	ignore = (ScWireIgnore *) sc_batch_add(decoder->batch, SC_WIRE_IGNORE, 0, sizeof(ScWireIgnore));
-	ignore->relid = control->stream_relid;
-	ignore->unused = 0;
+	if (control->kind == SC_CONTROL_IGNORE_DELETES)
+	{
+		ScWireIgnore *ignore = (ScWireIgnore *) sc_batch_add(decoder->batch, SC_WIRE_IGNORE, 0, sizeof(ScWireIgnore));
+
+		ignore->relid = control->stream_relid;
+		ignore->unused = 0;
+	}
+	else
+	{
+		ScWireLost *lost = (ScWireLost *) sc_batch_add(decoder->batch, SC_WIRE_LOST, 0, sizeof(ScWireLost));
+
+		lost->relid = control->stream_relid;
+		lost->partition = control->partition;
+		lost->times = control->times;
+		decoder->lost = keep_control(decoder->lost, control);
+	}
 }
 
 /*
@@ -358,7 +381,6 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 			   bool transactional, const char *prefix, Size size, const char *message)
 {
 	ScControl	control;
-	MemoryContext old;
 
 	if (transactional && strcmp(prefix, SC_ROWS_PREFIX) == 0)
 	{
@@ -368,10 +390,10 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	if (strcmp(prefix, SC_CONTROL_PREFIX) != 0 ||
 		!sc_control_parse(message, size, &control))
 		return;
-	if (control.kind == SC_CONTROL_IGNORE_DELETES)
+	if (control.kind == SC_CONTROL_IGNORE_DELETES || control.kind == SC_CONTROL_LOST_PARTITION)
 	{
 		if (transactional)
-			take_ignore_deletes(sc_decoder, txn, &control);
+			take_deletions(sc_decoder, txn, &control);
 		return;
 	}
 	if (!is_for_stream(&control) && control.pipeline_id != sc_decoder->pipeline_id)
@@ -381,11 +403,7 @@ plugin_message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr ls
 	if (!transactional || control.kind == SC_CONTROL_IDLE)
 		return;					/* a marker needs no action: its place is all */
 
-	old = MemoryContextSwitchTo(sc_decoder->control_context);
-	sc_decoder->controls = lappend(sc_decoder->controls,
-								   memcpy(palloc(sizeof(ScControl)), &control,
-										  sizeof(ScControl)));
-	MemoryContextSwitchTo(old);
+	sc_decoder->controls = keep_control(sc_decoder->controls, &control);
 }
 
 static void
@@ -398,7 +416,7 @@ plugin_commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr com
 	if (decoder->controls != NIL)
 		write_controls(decoder, txn);
 	MemoryContextReset(decoder->control_context);
-	decoder->controls = NIL;
+	decoder->controls = decoder->lost = NIL;
 	decoder->begun = false;
 }
 

@@ -44,6 +44,7 @@
 #include "utils/syscache.h"
 #include "worker/frame/hold.h"
 #include "worker/frame/hooks.h"
+#include "worker/frame/lose_partition.h"
 #include "worker/frame/pipeline.h"
 #include "worker/frame/shared.h"
 
@@ -60,7 +61,7 @@ transaction_callback(XactEvent event, void *arg)
 		sc_pipeline_refuse_prepare();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 	{
-		sc_partition_forget_drops();
+		sc_partition_forget();
 		sc_ignore_deletes_end();
 	}
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
@@ -327,9 +328,12 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		sc_stream_refuse_foreign_child(stmt->base.inhRelations, stmt->servername);
 	}
 	if (IsA(pstmt->utilityStmt, TruncateStmt))
-		sc_partition_refuse_truncate((TruncateStmt *) pstmt->utilityStmt);
+		sc_partition_truncate((TruncateStmt *) pstmt->utilityStmt, sc_lose_partition);
 	if (IsA(pstmt->utilityStmt, AlterTableStmt))
+	{
 		sc_partition_refuse_detach((AlterTableStmt *) pstmt->utilityStmt);
+		sc_partition_note_detach((AlterTableStmt *) pstmt->utilityStmt);
+	}
 	if (IsA(pstmt->utilityStmt, ReassignOwnedStmt))
 		reassign = (ReassignOwnedStmt *) pstmt->utilityStmt;
 	if (IsA(pstmt->utilityStmt, NotifyStmt) && sc_my_process != SC_PROCESS_NONE)

@@ -139,26 +139,49 @@ sc_task_run_ignore(ScTaskQuery *query, const ScWireIgnore *ignore)
 	query->ignores_deletes |= query->definition->retracts && ignore->relid == query->definition->stream_relid;
 }
 
+static char *
+table_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	return name != NULL ? name : psprintf("%u", relid);
+}
+
+static void
+fail_for_partition(Oid partition)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("partition \"%s\" of the stream was truncated, detached or dropped", table_name(partition)),
+			 errdetail("The WAL doesn't say which rows it had, so the query would keep what it has counted of them."),
+			 errhint("Call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there. DELETE is counted.")));
+}
+
+/* If all windows of the partition's rows are over they keep what they had, as they do when its rows are deleted. */
+void
+sc_task_run_lost(ScTaskQuery *query, const ScWireLost *lost)
+{
+	if (!query->definition->retracts || lost->relid != query->definition->stream_relid)
+		return;
+	if (!query->ignores_deletes && sc_engine_needs_rows(query->engine, lost->times))
+		fail_for_partition(lost->partition);
+	if (query->place.number != 0)
+		return;
+	query->truncates_ignored += query->ignores_deletes;
+	sc_engine_ignore_lost(query->engine, lost->times);
+}
+
 void
 sc_task_run_broken(ScTaskQuery *query, const ScWireBroken *broken)
 {
-	char	   *table;
-
 	if (!query->definition->retracts || broken->relid != query->definition->stream_relid)
 		return;
-	table = get_rel_name(broken->table);
-	if (table == NULL)
-		table = psprintf("%u", broken->table);
+	if (broken->reason == SC_BROKEN_PARTITION)
+		fail_for_partition(broken->table);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 broken->reason == SC_BROKEN_PARTITION ?
-			 errmsg("partition \"%s\" of the stream was truncated", table) :
-			 errmsg("a row of \"%s\" was changed while the table's replica identity wasn't FULL", table),
-			 broken->reason == SC_BROKEN_PARTITION ?
-			 errdetail("The WAL doesn't say which rows it had, so the query would keep what it has counted of them.") :
+			 errmsg("a row of \"%s\" was changed while the table's replica identity wasn't FULL", table_name(broken->table)),
 			 errdetail("The WAL doesn't say what the row was, so the query would keep what it has counted of it."),
-			 broken->reason == SC_BROKEN_PARTITION ?
-			 errhint("Call stream_ckpt.rebuild_query(query): its result is made anew of the rows that are there. DELETE is counted.") :
 			 errhint("Use ALTER TABLE ... REPLICA IDENTITY FULL; then call stream_ckpt.rebuild_query(query).")));
 }
 

@@ -443,6 +443,10 @@ run_records_of(ScTaskQuery *query, bool joined)
 				if (!query->skipping)
 					sc_task_run_ignore(query, (const ScWireIgnore *) SC_WIRE_BODY(record));
 				break;
+			case SC_WIRE_LOST:
+				if (!query->skipping)
+					sc_task_run_lost(query, (const ScWireLost *) SC_WIRE_BODY(record));
+				break;
 			case SC_WIRE_BROKEN:
 				if (!query->skipping)
 					sc_task_run_broken(query, (const ScWireBroken *) SC_WIRE_BODY(record));

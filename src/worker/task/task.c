@@ -290,6 +290,7 @@ process_control(const ScWireControl *control)
 			sc_task_queries_reset(control);
 			break;
 		case SC_CONTROL_IGNORE_DELETES:
+		case SC_CONTROL_LOST_PARTITION:
 		case SC_CONTROL_MARKER:
 		case SC_CONTROL_IDLE:
 			break;

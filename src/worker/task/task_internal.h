@@ -266,12 +266,13 @@ extern void sc_task_query_refresh(ScTaskQuery *query);
 extern uint64 sc_task_changes(void);
 
 /*
- * change.c: a 'D', 'N' or 'U' record, 'X', 'G', or 'F', which is an error; nothing if changes aren't applied.  Row, ordinal and
+ * change.c: a 'D', 'N' or 'U' record, 'X', 'G', 'P', or 'F', which is an error; nothing if changes aren't applied.  Row, ordinal and
  * half are as with an inserted row.
  */
 extern void sc_task_run_change(ScTaskQuery *query, const ScWireRecord *record);
 extern void sc_task_run_truncate(ScTaskQuery *query, const ScWireTruncate *truncate);
 extern void sc_task_run_ignore(ScTaskQuery *query, const ScWireIgnore *ignore);
+extern void sc_task_run_lost(ScTaskQuery *query, const ScWireLost *lost);
 extern void sc_task_run_broken(ScTaskQuery *query, const ScWireBroken *broken);
 /* The row of the record at query->at that is worked on. */
 extern MinimalTuple sc_task_row_at_hand(const ScTaskQuery *query);
