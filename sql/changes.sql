@@ -118,8 +118,6 @@ SELECT stream_ckpt.alter_pipeline('default', parallelism => 2);
 :create 'SELECT id, v FROM c', parallelism => 2);
 SELECT stream_ckpt.alter_pipeline('default', parallelism => 1);
 :create 'SELECT DISTINCT ON (k) k, v FROM c ORDER BY k, ts');
-:create 'SELECT window_start, k, count(*) FROM c, stream_ckpt.session(ts, ''1 minute'') w GROUP BY window_start, window_end, k');
-:create 'SELECT k, count(*) FROM c GROUP BY k', ttl => '1 hour');
 :create 'SELECT k, sum(twice(v)) FROM c GROUP BY k');
 :create 'SELECT k, product(v) FROM c GROUP BY k');
 :create 'SELECT k, count(*) FROM c WHERE (v <~> 1) > 3 GROUP BY k');

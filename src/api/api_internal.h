@@ -90,6 +90,8 @@ extern char *sc_qualified_name(Oid relid);
  * What stands in FROM for the definition of a query with sessions, to give its rows by a plain query.  "closed": a
  * condition on window_end that holds for the sessions which count.
  */
+/* To sessions that changed when they were over, others that their rows are in now; in the current context.  Needs SPI. */
+extern void sc_session_widen(ScDefinition *definition, ScRangeSet *changed);
 extern char *sc_session_truth(const ScQuery *query, ScDefinition *definition, const char *closed);
 
 /* ---------- slots ---------- */

@@ -14,9 +14,11 @@
 #include "api/api_internal.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "query/closed.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -213,4 +215,36 @@ sc_session_truth(const ScQuery *query, ScDefinition *definition, const char *clo
 					"(SELECT i.window_start, i.window_end, i.window_time FROM stream_ckpt_islands i"
 					" WHERE i.place" OP("=") "%s.ctid AND i.part" OP("=") "%s.tableoid)%s) stream_ckpt_truth",
 					islands(definition, closed), view_text, alias, alias, rest);
+}
+
+/*
+ * Who changed a session that was over long ago didn't know how far it reaches (exec/sessions.c); and rows that came late, or
+ * stayed in the table, may be of one with those of others now.  All of these touch what is known, within the gap.
+ */
+void
+sc_session_widen(ScDefinition *definition, ScRangeSet *changed)
+{
+	Oid			type = definition->event_time_type;
+	StringInfoData sql;
+
+	if (changed->n == 0)
+		return;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.min(i.window_start)::pg_catalog.%1$s, pg_catalog.max(i.window_end)::pg_catalog.%1$s"
+					 " FROM (%2$s) i JOIN (VALUES ", type == TIMESTAMPTZOID ? "timestamptz" : "timestamp", islands(definition, "true"));
+	for (int r = 0; r < changed->n; r++)
+		appendStringInfo(&sql, "%s(%s, %s)", r > 0 ? ", " : "", sc_sql_literal(type, Int64GetDatum(changed->ranges[r].start)),
+						 sc_sql_literal(type, Int64GetDatum(changed->ranges[r].end)));
+	appendStringInfoString(&sql, ") r (a, b) ON i.window_start" OP("<=") "r.b AND i.window_end" OP(">=") "r.a GROUP BY r.a, r.b");
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for sessions");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		bool		isnull;
+		int64		start = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		int64		end = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+
+		sc_range_set_add(changed, start, end);
+	}
 }

@@ -169,7 +169,7 @@ refuse_changes_of_commits(void)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("changes => 'apply' is not supported with processing_time"),
 			 errdetail("A row that is changed or deleted must be found in the windows that it was counted in, and its commit is another one then."),
-			 errhint("Let the table have an event_time, or use changes => 'ignore'.")));
+			 errhint("Give the table a column that keeps when a row was inserted, as inserted_at timestamptz NOT NULL DEFAULT clock_timestamp(), and make that its event_time; or use changes => 'ignore'.")));
 }
 
 /*

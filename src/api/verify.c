@@ -279,14 +279,17 @@ static void
 leave_out(Comparison *comparison, ScQuery *query, ScDefinition *definition, TupleDesc names, TupleDesc result_names,
 		  const AttrNumber *attnos)
 {
-	const ScRangeSet *changed = sc_changed_read(query->query_id);
+	ScRangeSet *changed = sc_changed_read(query->query_id);
 	StringInfoData list;
 	int			column = definition->result_window;
 
 	if (changed->n == 0 || definition->stateless)
 		return;
 	if (column == 0)
-		elog(ERROR, "the rows of \"%s\" have no window", get_rel_name(query->relid));
+		refuse(query, "Rows of its windows came, changed or went when they were over, and its select list has no column that tells windows apart.",
+			   "Add window_start to the select list.");
+	if (definition->window.kind == SC_WINDOW_SESSION)
+		sc_session_widen(definition, changed);
 	comparison->left_out = psprintf("(%s)", sc_definition_in_ranges(definition, "w", changed));
 	comparison->window = psprintf(", %s AS w", column_name(names, column));
 	comparison->result_window = psprintf(", %s AS w", column_name(result_names, attnos[column - 1]));

@@ -154,9 +154,9 @@ choose_inverse(AggInfo *info, Form_pg_aggregate form, int *init_column)
 	*init_column = Anum_pg_aggregate_aggminitval;
 }
 
-/* Reads pg_aggregate for "call". */
+/* Reads pg_aggregate for "call".  From sessions rows are taken back by the times of their inputs (session_changes.c). */
 static void
-look_up(AggInfo *info, const ScAggregate *call, bool retracts)
+look_up(const ScEngine *engine, AggInfo *info, const ScAggregate *call)
 {
 	Aggref	   *aggref = copyObject(call->aggref);
 	HeapTuple	tuple;
@@ -182,7 +182,7 @@ look_up(AggInfo *info, const ScAggregate *call, bool retracts)
 	info->nargtypes = get_aggregate_argtypes(aggref, info->argtypes);
 	info->transtype = resolve_aggregate_transtype(aggref->aggfnoid, form->aggtranstype,
 												  info->argtypes, info->nargtypes);
-	if (retracts)
+	if (engine->retracts && !engine->sessions)
 		choose_inverse(info, form, &init_column);
 	aggref->aggtranstype = info->transtype;
 
@@ -190,7 +190,7 @@ look_up(AggInfo *info, const ScAggregate *call, bool retracts)
 	info->init_text = info->init_null ? NULL : TextDatumGetCString(init);
 	ReleaseSysCache(tuple);
 
-	info->kind = choose_kind(info, retracts);
+	info->kind = choose_kind(info, engine->retracts);
 }
 
 /*
@@ -414,7 +414,7 @@ fill_pertrans(ScTrans *trans, const AggInfo *info)
 
 /*
  * The aggregated arguments and FILTER, over the stream's slot.  Of an ordered-set aggregate the direct
- * arguments aren't among them.
+ * arguments aren't among them.  If rows of sessions can be taken back the event time comes last.
  */
 static void
 compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
@@ -425,13 +425,15 @@ compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	trans->ninputs = list_length(info->aggref->args);
 	trans->nargs = AGGKIND_IS_ORDERED_SET(info->aggref->aggkind) ?
 		trans->ninputs : info->nargtypes;
-	trans->inputs = palloc0(sizeof(ScExpr) * Max(trans->ninputs, 1));
+	trans->inputs = palloc0(sizeof(ScExpr) * (trans->ninputs + 1));
 	foreach(lc, info->aggref->args)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, lc);
 
 		sc_expr_compile(engine, &trans->inputs[i++], entry->expr);
 	}
+	if (engine->retracts && engine->sessions)
+		trans->inputs[trans->ninputs++].attno = engine->time_attno;
 	if (info->aggref->aggfilter)
 		trans->filter = ExecInitExpr(info->aggref->aggfilter, NULL);
 }
@@ -529,7 +531,7 @@ static AggState *
 make_aggstate(ScEngine *engine)
 {
 	AggState   *aggstate = makeNode(AggState);
-	int			n = Max(engine->naggs, 1);
+	int			n = engine->naggs + 1;
 
 	aggstate->aggstrategy = AGG_HASHED;
 	aggstate->aggsplit = AGGSPLIT_SIMPLE;
@@ -543,6 +545,23 @@ make_aggstate(ScEngine *engine)
 	return aggstate;
 }
 
+/* A state that has all rows of a group, whatever its aggregates take of them: that of count(*). */
+static int
+compile_rows(ScEngine *engine, AggInfo *infos)
+{
+	AggInfo    *info = &infos[engine->naggs];
+	Aggref	   *aggref = makeNode(Aggref);
+	ScAggregate call = {.aggref = aggref,.written = aggref};
+
+	aggref->aggfnoid = F_COUNT_;
+	aggref->aggtype = INT8OID;
+	aggref->aggstar = true;
+	aggref->aggkind = AGGKIND_NORMAL;
+	aggref->aggno = aggref->aggtransno = -1;
+	look_up(engine, info, &call);
+	return find_transition(engine, infos, engine->naggs);
+}
+
 /* Compiles all aggregates.  The current context is the engine's. */
 void
 sc_aggregates_compile(ScEngine *engine)
@@ -551,22 +570,24 @@ sc_aggregates_compile(ScEngine *engine)
 
 	engine->naggs = engine->def->naggs;
 	engine->aggstate = make_aggstate(engine);
-	engine->trans = palloc0(sizeof(ScTrans) * Max(engine->naggs, 1));
+	engine->trans = palloc0(sizeof(ScTrans) * (engine->naggs + 1));
 	engine->aggs = palloc0(sizeof(ScAgg) * Max(engine->naggs, 1));
-	infos = palloc0(sizeof(AggInfo) * Max(engine->naggs, 1));
+	infos = palloc0(sizeof(AggInfo) * (engine->naggs + 1));
 
 	for (int i = 0; i < engine->naggs; i++)
 	{
 		const ScAggregate *call = &engine->def->aggs[i];
 		ScAgg	   *agg = &engine->aggs[i];
 
-		look_up(&infos[i], call, engine->retracts);
+		look_up(engine, &infos[i], call);
 		check_rights(&infos[i]);
 		agg->transno = find_transition(engine, infos, i);
 		agg->trans = &engine->trans[agg->transno];
 		agg->peragg = &engine->aggstate->peragg[i];
 		compile_final(engine, agg, &infos[i], call->direct_args);
 	}
+	if (engine->retracts && engine->sessions)
+		engine->rows_transno = compile_rows(engine, infos);
 	engine->aggstate->numtrans = engine->ntrans;
 	pfree(infos);
 }

@@ -242,7 +242,7 @@ init_times(ScEngine *engine, ScGroup *group, uint32 position, bool stored)
 	times->position = position;
 	times->life = SC_LIVE;
 	times->stored = stored;
-	times->indexed = times->closed = times->over = false;
+	times->indexed = times->closed = times->over = times->loose = false;
 	if (engine->sessions)
 		times->start = times->last = times->id = engine->session_id;
 	else
@@ -302,6 +302,8 @@ is_found(ScEngine *engine, ScBucket *bucket, const ScCell *cell)
 static void
 revive(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash)
 {
+	if (engine->retracts)
+		sc_group_returns(engine, bucket, group);
 	init_states(engine, bucket, group);
 	init_times(engine, group, hash, sc_group_times(engine, group)->stored);
 	bucket->ngone--;

@@ -14,9 +14,12 @@
 #include "exec/exec_internal.h"
 #include "utils/memutils.h"
 
-/* Places are those of windows of the definition: [start, end).  Without groups no window keeps anything. */
-static void
-note(ScEngine *engine, int64 start, int64 end)
+/*
+ * Places are those of windows of the definition: [start, end).  Of sessions, where they begin.  Without groups no window
+ * keeps anything.
+ */
+void
+sc_windows_have_changed(ScEngine *engine, int64 start, int64 end)
 {
 	MemoryContext old;
 
@@ -32,14 +35,14 @@ sc_window_has_changed(ScEngine *engine, const ScWindow *window)
 {
 	ScWindowRange place = sc_assigner_place(&engine->def->window, window);
 
-	note(engine, place.start, place.end);
+	sc_windows_have_changed(engine, place.start, place.end);
 }
 
 void
 sc_windows_before_have_changed(ScEngine *engine, int64 end)
 {
 	if (end != SC_NO_EVENT_TIME)
-		note(engine, PG_INT64_MIN, end);
+		sc_windows_have_changed(engine, PG_INT64_MIN, end);
 }
 
 /* Where the first window begins that isn't past its lateness by the watermark; SC_NO_EVENT_TIME: all of them. */
@@ -66,7 +69,7 @@ sc_windows_over_have_changed(ScEngine *engine)
 		return;
 	sc_windows_before_have_changed(engine, Max(over_until(engine), engine->time.closed_until));
 	for (int i = 0; i < closed->n; i++)
-		note(engine, closed->ranges[i].start, closed->ranges[i].end);
+		sc_windows_have_changed(engine, closed->ranges[i].start, closed->ranges[i].end);
 }
 
 /* All windows that rows of the pane are in. */
@@ -94,7 +97,7 @@ sc_engine_ignore_deleted(ScEngine *engine, TupleTableSlot *slot)
 	if (isnull || TIMESTAMP_NOT_FINITE(time) || !sc_assigner_pane(assigner, time, &span) || span.none)
 		return;
 	if (engine->sessions)
-		note(engine, time, sc_time_add(time, assigner->size));
+		sc_windows_have_changed(engine, time, sc_time_add(time, assigner->size));
 	else
 		note_windows_of(engine, span.key);
 }
@@ -155,7 +158,7 @@ sc_engine_ignore_lost(ScEngine *engine, ScWindowRange times)
 	int64		start = times.start;
 
 	if (engine->sessions)
-		note(engine, times.start, sc_time_add(times.end, assigner->size));
+		sc_windows_have_changed(engine, times.start, sc_time_add(times.end, assigner->size));
 	if (engine->timed || !sc_assigner_has_windows(assigner))
 		return;
 	if (!TIMESTAMP_NOT_FINITE(start) && sc_assigner_pane(assigner, start, &span) && !span.none)
@@ -164,14 +167,14 @@ sc_engine_ignore_lost(ScEngine *engine, ScWindowRange times)
 
 		start = sc_assigner_place(assigner, &first).start;
 	}
-	note(engine, start, TIMESTAMP_NOT_FINITE(times.end) ? times.end : sc_assigner_closed_by(assigner, times.end - 1));
+	sc_windows_have_changed(engine, start, TIMESTAMP_NOT_FINITE(times.end) ? times.end : sc_assigner_closed_by(assigner, times.end - 1));
 }
 
 void
 sc_take_changed_windows(ScEngine *engine, const ScEngine *from)
 {
 	for (int i = 0; i < from->changed_windows.n; i++)
-		note(engine, from->changed_windows.ranges[i].start, from->changed_windows.ranges[i].end);
+		sc_windows_have_changed(engine, from->changed_windows.ranges[i].start, from->changed_windows.ranges[i].end);
 }
 
 ScRangeSet *

@@ -164,7 +164,7 @@ sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *tak
 
 		CHECK_FOR_INTERRUPTS();
 		if (sc_group_is_free(from, sc_bucket_group(from, taken, n)) ||
-			(from == engine && sc_group_is_nothing(from, sc_bucket_group(from, taken, n))))
+			(from == engine && !engine->timed && sc_group_is_nothing(from, sc_bucket_group(from, taken, n))))
 			continue;
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);

@@ -158,7 +158,7 @@ begin_entry(ScEngine *engine, Entry *entry, int version, const char *data, Size 
 	entry->rows = sc_read_varint(reader);
 	if ((entry->flags & ENTRY_KIND) > (engine->timed ? ENTRY_TOMBSTONE : ENTRY_DELTA) ||
 		((entry->flags & ENTRY_CLOSED) && !engine->sessions) ||
-		(entry->rows > 0) != engine->retracts)
+		(entry->rows > 0) != (engine->retracts && has_states(entry)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("state of a continuous query is corrupted"),
@@ -286,7 +286,7 @@ finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, b
 
 	if (engine->timed)
 		set_times(engine, entry, group);
-	if (engine->retracts)
+	if (engine->retracts && has_states(entry))
 		*sc_group_rows(engine, group) = (combine ? *sc_group_rows(engine, group) : 0) + (int64) entry->rows - 1;
 	set_group_flags(engine, entry, group, isnew);
 	engine->aggstate->curaggcontext = bucket->aggcontext;

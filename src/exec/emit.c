@@ -131,6 +131,25 @@ window_of(const ScEngine *engine, const ScBucket *bucket, const ScGroup *group)
 	return bucket->pane->window;
 }
 
+/* A window's start as the group slot has it: by value, of whatever type it is. */
+static Datum
+window_start(ScEngine *engine, const ScWindow *window)
+{
+	TupleTableSlot *slot = engine->emitted_window;
+	MemoryContext old;
+	Datum		result;
+	bool		isnull;
+
+	if (engine->window_value == NULL)
+		return Int64GetDatum(window->start);
+	sc_window_values(window, slot->tts_values);
+	memset(slot->tts_isnull, false, SC_WINDOW_COLUMNS);
+	old = MemoryContextSwitchTo(engine->outcontext->ecxt_per_tuple_memory);
+	result = ExecEvalExpr(engine->window_value, engine->outcontext, &isnull);
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
 /* Fills the group slot's columns but leaves NULL for the aggregates. */
 static void
 load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
@@ -324,6 +343,32 @@ emit_deletion(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	group->flags &= ~(SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
 }
 
+/*
+ * At once: another session may get a row of that window before the turn of this one comes.  Nothing of the group is in the
+ * result then.
+ */
+void
+sc_emit_gone(ScEngine *engine, ScBucket *bucket, ScGroup *group)
+{
+	MemoryContext context = engine->outcontext->ecxt_per_tuple_memory;
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	if (engine->sessions)
+	{
+		load_group(engine, bucket, group);
+		delete_shown(engine, group);
+	}
+	else if (group->flags & SC_GROUP_EMITTED)
+	{
+		engine->emission.window_start = window_start(engine, &bucket->pane->window);
+		emit_deletion(engine, bucket, group);
+	}
+	ExecClearTuple(engine->group_slot);
+	ExecClearTuple(engine->result_slot);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
 /* The group's rows or their deletion, where they are due; or its row for what is above the groups (upper.c). */
 static void
 emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
@@ -406,25 +451,6 @@ next_bucket(ScEngine *engine)
 		return true;
 	}
 	return false;
-}
-
-/* A window's start as the group slot has it: by value, of whatever type it is. */
-static Datum
-window_start(ScEngine *engine, const ScWindow *window)
-{
-	TupleTableSlot *slot = engine->emitted_window;
-	MemoryContext old;
-	Datum		result;
-	bool		isnull;
-
-	if (engine->window_value == NULL)
-		return Int64GetDatum(window->start);
-	sc_window_values(window, slot->tts_values);
-	memset(slot->tts_isnull, false, SC_WINDOW_COLUMNS);
-	old = MemoryContextSwitchTo(engine->outcontext->ecxt_per_tuple_memory);
-	result = ExecEvalExpr(engine->window_value, engine->outcontext, &isnull);
-	MemoryContextSwitchTo(old);
-	return result;
 }
 
 /* What is to be emitted is all, or what has changed; with an upper part that is made of all, too. */

@@ -149,18 +149,18 @@ sc_refuse_window(void)
 
 /*
  * A row that is late for the current window.  If it can be taken back later the window stays over for good, even if the
- * watermark is reset: it would be taken from those that came in time.
+ * watermark is reset: it would be taken from those that came in time.  False: WHERE excludes it, or it is another task's.
  */
-static pg_noinline void
+static pg_noinline bool
 drop_late(ScEngine *engine, bool cut, bool retract)
 {
 	/* a batch's rows have passed, and are all ours */
 	if (engine->source == NULL && !passes_where_though_dropped(engine, engine->quals, cut))
-		return;
-	if (engine->retracts && !retract)
+		return false;
+	if (engine->retracts && !retract && !engine->timed)
 		sc_window_is_over_for_good(engine, &engine->window);
 	if (engine->source == NULL && !sc_owns_dropped(engine, cut))
-		return;
+		return false;
 	if (!retract && engine->options.late_row)
 	{
 		if (cut)
@@ -169,12 +169,13 @@ drop_late(ScEngine *engine, bool cut, bool retract)
 			 engine->window.end, engine->watermark);
 	}
 	/* last, as that may fail */
-	if (engine->retracts)
+	if (engine->retracts && !engine->timed)
 		sc_window_has_changed(engine, &engine->window);
 	if (retract)
 		engine->counters.late_changes++;
 	else
 		engine->counters.late_rows++;
+	return true;
 }
 
 /*
@@ -238,7 +239,7 @@ drop_late_for_some(ScEngine *engine, bool cut, bool retract)
 	{
 		engine->window = window;
 		if (sc_shared_is_over(engine, &window))
-			drop_late(engine, cut, retract);
+			(void) drop_late(engine, cut, retract);
 		else
 			result = true;
 	} while (sc_assigner_next_window(&engine->def->window, engine->span.key, &window));
@@ -252,18 +253,42 @@ drop_late_for_some(ScEngine *engine, bool cut, bool retract)
 static bool
 drop_late_for_session(ScEngine *engine, bool cut, bool over)
 {
+	bool		known = engine->current != NULL;
 	bool		late = over;
-	uint32		hash;
+	uint32		hash = 0;
 
-	if (engine->current != NULL && sc_keys_of_dropped(engine, cut, &hash))
+	if (known && (known = sc_keys_of_dropped(engine, cut, &hash)))
 	{
 		if (!sc_is_ours(engine, hash))
 			return true;
 		late = sc_sessions_are_over(engine, engine->current->bucket, hash, engine->row_time, over);
 	}
-	if (late)
-		drop_late(engine, cut, false);
+	if (late && drop_late(engine, cut, false) && engine->retracts)
+	{
+		sc_sessions_have_changed(engine, known ? engine->current->bucket : NULL, hash, engine->row_time);
+		if (known && over)
+			sc_sessions_note_late(engine, engine->current->bucket, hash, engine->row_time);
+	}
 	return late;
+}
+
+/* Of a row that is to be taken back: was it late, or is its session over, so that it stays; or is it another task's? */
+static bool
+is_lost_for_session(ScEngine *engine, bool cut, bool over)
+{
+	bool		known = engine->current != NULL;
+	bool		lost = over;
+	uint32		hash = 0;
+
+	if (known && (known = sc_keys_of_dropped(engine, cut, &hash)))
+	{
+		if (!sc_is_ours(engine, hash))
+			return true;
+		lost = sc_sessions_have_lost(engine, engine->current->bucket, hash, engine->row_time, over);
+	}
+	if (lost && drop_late(engine, cut, true))
+		sc_sessions_have_changed(engine, known ? engine->current->bucket : NULL, hash, engine->row_time);
+	return lost;
 }
 
 /* The pane of the current row, if it isn't open yet. */
@@ -283,7 +308,7 @@ sc_drop_if_late(ScEngine *engine, bool cut)
 		return engine->some_over && !drop_late_for_some(engine, cut, false);
 	if (engine->current != NULL || !is_over(engine))
 		return false;
-	drop_late(engine, cut, false);
+	(void) drop_late(engine, cut, false);
 	return true;
 }
 
@@ -309,9 +334,9 @@ sc_open_groups(ScEngine *engine)
 		sc_undo_save(engine, bucket, group, hash, true);
 }
 
-/* A row of a query with sessions. */
+/* A row of a query with sessions comes, or is taken back. */
 static void
-add_to_session(ScEngine *engine, bool cut)
+add_to_session(ScEngine *engine, bool cut, bool retract)
 {
 	int64		over_at;
 	bool		over;
@@ -322,13 +347,19 @@ add_to_session(ScEngine *engine, bool cut)
 	over_at = sc_session_over_at(&engine->def->window, engine->row_time);
 	over = sc_is_past_lateness(over_at, engine->options.allowed_lateness, engine->watermark) ||
 		sc_closed_covers(&engine->time, engine->row_time, over_at);
-	if (unlikely(over || engine->row_time <= engine->greatest_closed) && drop_late_for_session(engine, cut, over))
+	if (unlikely(over || engine->row_time <= engine->greatest_closed) &&
+		(retract ? is_lost_for_session(engine, cut, over) : drop_late_for_session(engine, cut, over)))
 		return;
 	if (!passes_where(engine, engine->quals, cut))
 		return;
 	if (cut)
 		sc_check_cut_row(engine, engine->group_attnos);
 	hash = sc_keys_load(engine);
+	if (retract)
+	{
+		sc_retract_row(engine, hash);
+		return;
+	}
 	open_current_pane(engine);
 	if (sc_is_ours(engine, hash))
 		sc_sessions_add_row(engine, engine->current->bucket, hash);
@@ -378,7 +409,7 @@ add_row(ScEngine *engine, bool cut, bool retract)
 
 	if (unlikely(engine->sessions))
 	{
-		add_to_session(engine, cut);
+		add_to_session(engine, cut, retract);
 		return;
 	}
 	if (unlikely(engine->def->stateless))
@@ -401,7 +432,7 @@ add_row(ScEngine *engine, bool cut, bool retract)
 			return;
 		if (is_over(engine))
 		{
-			drop_late(engine, cut, retract);
+			(void) drop_late(engine, cut, retract);
 			return;
 		}
 	}
@@ -433,7 +464,7 @@ add_if_ours(ScEngine *engine, TupleTableSlot *slot, bool retract)
 		return;
 	slot_getsomeattrs(slot, engine->last_attno);
 	if (engine->sessions)
-		add_to_session(engine, false);
+		add_to_session(engine, false, retract);
 	else if (passes_where(engine, engine->quals, false))
 	{
 		if (retract)
@@ -474,6 +505,23 @@ take_row_of_time(ScEngine *engine, int64 ts, bool cut, bool retract)
 		refuse_window(engine, cut);
 }
 
+/* Drops a row that has no event time, or is past its ttl, if it comes or is taken back. */
+static bool
+drop_past_ttl(ScEngine *engine, bool cut, bool retract)
+{
+	const TupleTableSlot *slot = engine->tmpcontext->ecxt_scantuple;
+	int			i = engine->def->ttl_attno - 1;
+	int64		ts = DatumGetInt64(slot->tts_values[i]);
+
+	if (slot->tts_isnull[i] || TIMESTAMP_NOT_FINITE(ts))
+		drop_timeless(engine, cut, retract);
+	else if (sc_timed_is_past_ttl(engine, ts))
+		(void) drop_late(engine, cut, retract);
+	else
+		return false;
+	return true;
+}
+
 /* A row of a query without windows, or whose event time is the time of the commit. */
 static pg_noinline void
 take_row_without_time(ScEngine *engine, bool cut, bool retract)
@@ -486,6 +534,8 @@ take_row_without_time(ScEngine *engine, bool cut, bool retract)
 	}
 	if (engine->current == NULL)
 		(void) sc_enter_pane(engine, 0);
+	if (unlikely(engine->rows_have_ttl) && drop_past_ttl(engine, cut, retract))
+		return;
 	add_row(engine, cut, retract);
 }
 

@@ -122,7 +122,8 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->sessions = def->window.kind == SC_WINDOW_SESSION;
 	engine->timed = engine->sessions || options->ttl > 0;
 	engine->retracts = def->retracts;
-	if (engine->retracts && (engine->timed || def->source != NULL || def->best != NULL))
+	engine->rows_have_ttl = engine->retracts && engine->timed && !engine->sessions;
+	if (engine->retracts && (def->source != NULL || def->best != NULL))
 		elog(ERROR, "rows of such a query can't be taken back");
 	engine->greatest_last = engine->greatest_closed = SC_NO_EVENT_TIME;
 	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;

@@ -159,11 +159,27 @@ sc_engine_begin_transaction(ScEngine *engine, int64 commit_time)
 	return moved;
 }
 
+/*
+ * A transaction is at its end: sessions that have lost rows in it become what is left of them.  That can be over by now;
+ * where barriers are isn't known to the log.
+ */
+static void
+settle_sessions(ScEngine *engine)
+{
+	int64		at;
+
+	sc_sessions_settle(engine);
+	if (sc_timed_next_due(engine, &at) && at <= engine->watermark)
+		engine->closing = true;
+}
+
 /* Moves the watermark, and closes what it passes; goes on with that after an error. */
 static void
 advance(ScEngine *engine, int64 max_event_time)
 {
 	engine->running = true;
+	if (engine->nloose > 0)
+		settle_sessions(engine);
 	if (engine->at)
 		sc_bucket_account(engine, engine->at);
 	if (max_event_time > engine->time.max_event_time)
@@ -258,7 +274,7 @@ sc_engine_set_time(ScEngine *engine, const ScEventTime *time)
 {
 	engine->time = *time;
 	set_max_event_time(engine, time->max_event_time);
-	if (!sc_assigner_has_windows(&engine->def->window))
+	if (!sc_assigner_has_windows(&engine->def->window) && !engine->rows_have_ttl)
 	{
 		/* without its state it begins anew: nothing is ever over */
 		engine->time.closed_until = SC_NO_EVENT_TIME;

@@ -74,7 +74,7 @@ typedef struct ScTrans
 	bool		exact;			/* states of some rows can be combined later: gives the same, and can't fail */
 	bool		byval;			/* state type */
 	int16		nargs;			/* inputs of the transition function */
-	int16		ninputs;		/* nargs, and columns that only sort */
+	int16		ninputs;		/* nargs, and columns that only sort; and the event time, of sessions that retract */
 	ScExpr	   *inputs;			/* ninputs */
 	ExprState  *filter;			/* or NULL */
 	FunctionCallInfo fcinfo;	/* of the transition function */
@@ -412,10 +412,15 @@ struct ScEngine
 	/* groups that come and go with event time (timed.c), in one pane of all of time */
 	bool		timed;
 	bool		sessions;		/* each is a session; else options.ttl after its last row it is deleted */
+	bool		rows_have_ttl;	/* rows of these can be taken back, each for so long (timed.c) */
 	int64		session_id;		/* of the session that sc_bucket_lookup is to find or make */
 	int64		row_time;		/* event time of the row at hand */
 	int64		greatest_last;	/* no session has a row behind it, */
 	int64		greatest_closed;	/* and no closed one ends behind that */
+	int			rows_transno;	/* of sessions, if retracts: the state that has the times of all rows */
+	uint32	   *loose;			/* and those that lost rows in this transaction (session_changes.c) */
+	uint32		nloose;
+	uint32		max_loose;
 	uint32	   *due;			/* the groups that are due: to be emitted, or being emitted */
 	uint32		ndue;
 	uint32		max_due;
@@ -674,6 +679,8 @@ extern void sc_pane_begin_anew(ScEngine *engine, int i);
 extern void sc_inputs_append_copy(ScBucket *bucket, Datum *state, const ScInputs *inputs);
 extern void sc_inputs_append_unknown(ScBucket *bucket, Datum *state, uint64 rows, const char *data, Size len);
 extern void sc_inputs_append_minus(ScEngine *engine, ScBucket *bucket, Datum *state, const char *data, Size len);
+/* The next image of kept inputs, and its length. */
+extern Size sc_image_next(ScReader *reader, const ScTrans *trans, const char **data);
 extern ScInputs *sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryContext context);
 extern bool sc_group_wants_compaction(ScEngine *engine, ScGroup *group);	/* the current context is a short one */
 extern void sc_group_compact_inputs(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 number);
@@ -778,6 +785,7 @@ extern void sc_window_is_over_for_good(ScEngine *engine, const ScWindow *window)
 
 /* changed_windows.c: a window that is over isn't what the table has any more; all that are over, or end by then, aren't */
 extern void sc_window_has_changed(ScEngine *engine, const ScWindow *window);
+extern void sc_windows_have_changed(ScEngine *engine, int64 start, int64 end);
 extern void sc_windows_over_have_changed(ScEngine *engine);
 extern void sc_windows_before_have_changed(ScEngine *engine, int64 end);
 /* After sc_engine_set_time, of the engine that this one takes the place of. */

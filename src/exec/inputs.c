@@ -71,6 +71,8 @@ sc_inputs_compile(ScEngine *engine, ScTrans *trans)
 
 		sc_type_init(&trans->input_types[i++], exprType((Node *) entry->expr));
 	}
+	if (i < trans->ninputs)
+		sc_type_init(&trans->input_types[i], engine->def->event_time_type);
 	if (!AGGKIND_IS_ORDERED_SET(aggref->aggkind))
 		compile_sort(engine, trans, aggref);
 }

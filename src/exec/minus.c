@@ -89,6 +89,15 @@ next_image(ScReader *reader, const ScTrans *trans)
 	return image;
 }
 
+Size
+sc_image_next(ScReader *reader, const ScTrans *trans, const char **data)
+{
+	Image		image = next_image(reader, trans);
+
+	*data = image.data;
+	return image.len;
+}
+
 static inline bool
 is_minus(Image image)
 {

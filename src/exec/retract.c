@@ -142,6 +142,15 @@ take_back(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	--*sc_group_rows(engine, group);
 }
 
+/* The group of the keys at hand, and of the row's time if it is a session. */
+static bool
+find_group(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 *number)
+{
+	if (engine->sessions)
+		return sc_sessions_find_row(engine, bucket, hash, engine->row_time, number);
+	return sc_bucket_find_number(engine, bucket, hash, number);
+}
+
 /* Takes the row back from the group of the keys at hand, which is ours. */
 static void
 retract_from_group(ScEngine *engine, uint32 hash)
@@ -162,7 +171,7 @@ retract_from_group(ScEngine *engine, uint32 hash)
 	if (pane == NULL)
 		sc_retract_fail(engine);
 	bucket = pane->bucket != NULL ? pane->bucket : sc_spilled_bucket(engine, pane, hash);
-	if (!sc_bucket_find_number(engine, bucket, hash, &number))
+	if (!find_group(engine, bucket, hash, &number))
 		sc_retract_fail(engine);
 	group = sc_bucket_group(engine, bucket, number);
 	if (*sc_group_rows(engine, group) <= 0)
@@ -171,6 +180,8 @@ retract_from_group(ScEngine *engine, uint32 hash)
 		sc_running_touch(engine, engine->span.key, hash);
 	sc_bucket_touch(engine, bucket, group, number);
 	take_back(engine, bucket, group);
+	if (engine->sessions)
+		sc_sessions_loosen(engine, bucket, number);
 	retraction->changed[retraction->nchanged++] = (Changed) {.bucket = bucket,.number = number};
 }
 
@@ -249,6 +260,9 @@ sc_retract_end_row(ScEngine *engine)
 		uint32		number = retraction->changed[i].number;
 		ScGroup    *group = sc_bucket_group(engine, bucket, number);
 
+		/* a session goes with its last row */
+		if (*sc_group_rows(engine, group) == 0 && engine->sessions)
+			continue;
 		if (*sc_group_rows(engine, group) == 0)
 		{
 			bucket->nemptied++;
@@ -321,6 +335,8 @@ sc_engine_truncate(ScEngine *engine)
 
 		if (engine->shared)
 			empty_groups(engine, pane);
+		else if (engine->timed)
+			sc_timed_truncate(engine, pane);
 		else
 		{
 			if (engine->options.emit == SC_EMIT_UPDATE || pane->emitted)

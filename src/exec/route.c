@@ -77,7 +77,7 @@ sc_route_compile(ScEngine *engine)
 	route->by_value &= plain;
 	if (!plain)
 		route->last_attno = engine->last_attno;
-	route->keys_first = !engine->all_key_groups && engine->nsets == 0 &&
+	route->keys_first = !engine->all_key_groups && engine->nsets == 0 && !engine->rows_have_ttl &&
 		(engine->quals == NULL || (!engine->keys_can_fail && !engine->keys_general));
 }
 

@@ -7,300 +7,24 @@
  * one within the gap of two makes one of them, the earlier one; one of none opens another.  A row within the gap of a
  * session that is closed is late (timed.c).
  *
- * The bucket's own hash table knows a session by its keys and its id, which never change, as the changelog does.  Here is a
- * second one, by keys alone: the sessions of a key in order of time.  It is made of the groups when they are loaded.
+ * The bucket's own hash table knows a session by its keys and its id, which never change, as the changelog does.
+ * session_list.c has those of each key in order of time.
  *
  * An error of a row must leave no trace (undo.c): all that can fail comes first, and then nothing fails.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "exec/timed.h"
-#include "port/pg_bitutils.h"
-#include "utils/memutils.h"
-
-#define FIRST_CELLS		16
-#define FIRST_SESSIONS	4
+#include "exec/session_list.h"
 
 #define NONE			SC_NO_GROUP
-
-/* Sessions of one key: their numbers, by start. */
-typedef struct SessionList
-{
-	uint32		n;
-	uint32		max;
-	uint32		begin;			/* where the first one is: mostly that one goes first */
-	uint32		numbers[FLEXIBLE_ARRAY_MEMBER];
-} SessionList;
-
-/* A key: of one session, or of several. */
-typedef struct KeyCell
-{
-	uint32		hash;
-	uint32		number;			/* of the only one, plus 1; 0: empty; SC_CELL_DELETED */
-	SessionList *list;			/* or NULL; number is 1 then */
-} KeyCell;
-
-struct ScSessions
-{
-	KeyCell    *cells;
-	uint32		mask;
-	int			shift;			/* 32 - log2(number of cells) */
-	uint32		nused;			/* that aren't empty, */
-	uint32		ndeleted;		/* those without a key among them */
-};
-
-/* ---------- the table of keys ---------- */
-
-static void
-allocate_cells(ScBucket *bucket, uint32 n)
-{
-	struct ScSessions *sessions = bucket->sessions;
-
-	sessions->cells = MemoryContextAllocExtended(bucket->context, n * sizeof(KeyCell),
-												 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	sessions->mask = n - 1;
-	sessions->shift = 32 - pg_leftmost_one_pos32(n);
-	sessions->nused = sessions->ndeleted = 0;
-}
-
-/* As in bucket.c: a task's hashes are those of its key groups. */
-static inline uint32
-place_of(const struct ScSessions *sessions, uint32 hash)
-{
-	return (hash * UINT32_C(0x9E3779B1)) >> sessions->shift;
-}
-
-static inline uint32
-count_of(const KeyCell *cell)
-{
-	return cell->list != NULL ? cell->list->n : 1;
-}
-
-static inline uint32
-number_at(const KeyCell *cell, uint32 i)
-{
-	return cell->list != NULL ? cell->list->numbers[cell->list->begin + i] : cell->number - 1;
-}
-
-static inline ScTimes *
-times_of(const ScEngine *engine, const ScBucket *bucket, uint32 number)
-{
-	return sc_group_times(engine, sc_bucket_group(engine, bucket, number));
-}
-
-/* The cell of engine->key_values, whose hash is "hash"; NULL: there is none. */
-static inline KeyCell *
-find_key(ScEngine *engine, ScBucket *bucket, uint32 hash)
-{
-	struct ScSessions *sessions = bucket->sessions;
-	uint32		at = place_of(sessions, hash);
-
-	for (; sessions->cells[at].number != 0; at = (at + 1) & sessions->mask)
-	{
-		KeyCell    *cell = &sessions->cells[at];
-
-		if (cell->hash == hash && cell->number != SC_CELL_DELETED &&
-			sc_keys_equal(engine, sc_bucket_group(engine, bucket, number_at(cell, 0))))
-			return cell;
-	}
-	return NULL;
-}
-
-/* The same of a session that isn't there yet. */
-static KeyCell *
-find_key_of(ScEngine *engine, ScBucket *bucket, uint32 number)
-{
-	const ScGroup *group = sc_bucket_group(engine, bucket, number);
-
-	memcpy(engine->key_values, sc_group_keys(engine, group), engine->nkeys * sizeof(Datum));
-	memcpy(engine->key_nulls, group->nulls, engine->nkeys);
-	return find_key(engine, bucket, sc_group_times(engine, group)->position);
-}
-
-/* Makes it larger, or, if that is enough, only without what was deleted. */
-static void
-renew_cells(ScBucket *bucket)
-{
-	struct ScSessions *sessions = bucket->sessions;
-	KeyCell    *old = sessions->cells;
-	uint32		nold = sessions->mask + 1;
-	uint32		nkeys = sessions->nused - sessions->ndeleted;
-
-	allocate_cells(bucket, nkeys < nold / 2 ? nold : nold * 2);
-	sessions->nused = nkeys;
-	for (uint32 i = 0; i < nold; i++)
-	{
-		uint32		to;
-
-		if (old[i].number == 0 || old[i].number == SC_CELL_DELETED)
-			continue;
-		to = place_of(sessions, old[i].hash);
-		while (sessions->cells[to].number != 0)
-			to = (to + 1) & sessions->mask;
-		sessions->cells[to] = old[i];
-	}
-	pfree(old);
-}
-
-/* A key that has no cell gets one, for its only session. */
-static void
-put_key(ScBucket *bucket, uint32 hash, uint32 number)
-{
-	struct ScSessions *sessions = bucket->sessions;
-	uint32		at;
-
-	if (sessions->nused >= sessions->mask - sessions->mask / 4)
-		renew_cells(bucket);
-	at = place_of(sessions, hash);
-	while (sessions->cells[at].number != 0)
-		at = (at + 1) & sessions->mask;
-	sessions->cells[at] = (KeyCell) {.hash = hash,.number = number + 1};
-	sessions->nused++;
-}
-
-/* How many sessions of the key begin at "ts" or before. */
-static uint32
-count_until(const ScEngine *engine, const ScBucket *bucket, const KeyCell *cell, int64 ts)
-{
-	uint32		low = 0;
-	uint32		high = count_of(cell);
-
-	/* mostly all of them do */
-	if (times_of(engine, bucket, number_at(cell, high - 1))->start <= ts)
-		return high;
-	while (low < high)
-	{
-		uint32		middle = low + (high - low) / 2;
-
-		if (times_of(engine, bucket, number_at(cell, middle))->start <= ts)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-/* Into the key's list, at its place. */
-static void
-insert_at(ScBucket *bucket, KeyCell *cell, uint32 place, uint32 number)
-{
-	SessionList *list = cell->list;
-	uint32	   *numbers;
-
-	if (list == NULL)
-	{
-		list = MemoryContextAlloc(bucket->context, offsetof(SessionList, numbers) + FIRST_SESSIONS * sizeof(uint32));
-		list->n = 1;
-		list->max = FIRST_SESSIONS;
-		list->begin = 0;
-		list->numbers[0] = cell->number - 1;
-		cell->number = 1;
-	}
-	else if (list->begin > list->max / 2)
-	{
-		memmove(list->numbers, &list->numbers[list->begin], list->n * sizeof(uint32));
-		list->begin = 0;
-	}
-	else if (list->begin + list->n == list->max)
-	{
-		list = repalloc_huge(list, offsetof(SessionList, numbers) + (Size) list->max * 2 * sizeof(uint32));
-		list->max *= 2;
-	}
-	cell->list = list;
-	numbers = &list->numbers[list->begin];
-	memmove(&numbers[place + 1], &numbers[place], (list->n - place) * sizeof(uint32));
-	numbers[place] = number;
-	list->n++;
-}
-
-static void
-remove_at(ScBucket *bucket, KeyCell *cell, uint32 place)
-{
-	SessionList *list = cell->list;
-	uint32	   *numbers;
-
-	if (list == NULL)
-	{
-		cell->number = SC_CELL_DELETED;
-		bucket->sessions->ndeleted++;
-		return;
-	}
-	list->n--;
-	if (place == 0)
-		list->begin++;
-	numbers = &list->numbers[list->begin];
-	if (place > 0)
-		memmove(&numbers[place], &numbers[place + 1], (list->n - place) * sizeof(uint32));
-	if (list->n > 1)
-		return;
-	cell->number = numbers[0] + 1;
-	cell->list = NULL;
-	pfree(list);
-}
-
-/* Is the session one of the cell's?  *place: where. */
-static bool
-has_number(const ScEngine *engine, const ScBucket *bucket, const KeyCell *cell, uint32 number, uint32 *place)
-{
-	uint32		n = count_until(engine, bucket, cell, times_of(engine, bucket, number)->start);
-
-	if (n == 0 || number_at(cell, n - 1) != number)
-		return false;
-	*place = n - 1;
-	return true;
-}
-
-/* The cell of a session's key, and its place there.  Runs no code of keys. */
-static KeyCell *
-find_session(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 *place)
-{
-	struct ScSessions *sessions = bucket->sessions;
-	const ScTimes *times = times_of(engine, bucket, number);
-
-	for (uint32 at = place_of(sessions, times->position);; at = (at + 1) & sessions->mask)
-	{
-		KeyCell    *cell = &sessions->cells[at];
-
-		if (cell->number == 0)
-			elog(ERROR, "session not found");
-		if (cell->hash == times->position && cell->number != SC_CELL_DELETED &&
-			has_number(engine, bucket, cell, number, place))
-			return cell;
-	}
-}
-
-/* Nothing finds the session any more. */
-void
-sc_sessions_remove(ScEngine *engine, ScBucket *bucket, uint32 number)
-{
-	ScTimes    *times = times_of(engine, bucket, number);
-	KeyCell    *cell;
-	uint32		place;
-
-	if (!times->indexed)
-		return;
-	cell = find_session(engine, bucket, number, &place);
-	remove_at(bucket, cell, place);
-	times->indexed = false;
-}
-
-void
-sc_sessions_neighbours(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 *left, uint32 *right)
-{
-	uint32		place;
-	KeyCell    *cell = find_session(engine, bucket, number, &place);
-
-	*left = place > 0 ? number_at(cell, place - 1) : NONE;
-	*right = place + 1 < count_of(cell) ? number_at(cell, place + 1) : NONE;
-}
 
 /* ---------- rows ---------- */
 
 /* The sessions of a key that a row at "ts" is within the gap of: the one before it or around it, and the one behind. */
 typedef struct Around
 {
-	KeyCell    *cell;			/* NULL: the key has none */
+	ScKeyCell  *cell;			/* NULL: the key has none */
 	uint32		place;			/* where one that begins at "ts" would be */
 	uint32		left;			/* or NONE */
 	uint32		right;
@@ -310,24 +34,24 @@ static inline Around
 look_around(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts)
 {
 	int64		gap = engine->def->window.size;
-	Around		around = {.cell = find_key(engine, bucket, hash),.left = NONE,.right = NONE};
+	Around		around = {.cell = sc_session_key(engine, bucket, hash),.left = NONE,.right = NONE};
 
 	if (around.cell == NULL)
 		return around;
-	around.place = count_until(engine, bucket, around.cell, ts);
+	around.place = sc_session_count_until(engine, bucket, around.cell, ts);
 	if (around.place > 0)
 	{
-		uint32		number = number_at(around.cell, around.place - 1);
+		uint32		number = sc_session_number_at(around.cell, around.place - 1);
 
 		/* ts + gap is a timestamp (assigner.h), last + gap is the end of a window */
-		if (ts <= times_of(engine, bucket, number)->last + gap)
+		if (ts <= sc_session_times(engine, bucket, number)->last + gap)
 			around.left = number;
 	}
-	if (around.place < count_of(around.cell))
+	if (around.place < sc_session_count(around.cell))
 	{
-		uint32		number = number_at(around.cell, around.place);
+		uint32		number = sc_session_number_at(around.cell, around.place);
 
-		if (times_of(engine, bucket, number)->start <= ts + gap)
+		if (sc_session_times(engine, bucket, number)->start <= ts + gap)
 			around.right = number;
 	}
 	return around;
@@ -341,14 +65,79 @@ bool
 sc_sessions_are_over(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts, bool over)
 {
 	Around		around = look_around(engine, bucket, hash, ts);
-	const ScTimes *left = around.left != NONE ? times_of(engine, bucket, around.left) : NULL;
-	const ScTimes *right = around.right != NONE ? times_of(engine, bucket, around.right) : NULL;
+	const ScTimes *left = around.left != NONE ? sc_session_times(engine, bucket, around.left) : NULL;
+	const ScTimes *right = around.right != NONE ? sc_session_times(engine, bucket, around.right) : NULL;
 
 	if ((left && left->closed) || (right && right->closed))
 		return true;
 	if (!over || left != NULL)
 		return false;
 	return right == NULL || sc_session_over_at(&engine->def->window, ts) <= right->opened;
+}
+
+bool
+sc_sessions_find_row(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts, uint32 *number)
+{
+	Around		around = look_around(engine, bucket, hash, ts);
+	const ScTimes *left = around.left != NONE ? sc_session_times(engine, bucket, around.left) : NULL;
+
+	*number = around.left;
+	return left != NULL && !left->closed && ts <= left->last;
+}
+
+bool
+sc_sessions_have_lost(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts, bool over)
+{
+	Around		around = look_around(engine, bucket, hash, ts);
+	const ScTimes *left = around.left != NONE ? sc_session_times(engine, bucket, around.left) : NULL;
+	const ScTimes *right = around.right != NONE ? sc_session_times(engine, bucket, around.right) : NULL;
+
+	if ((left && left->closed) || (right && right->closed))
+		return true;
+	return over && (left == NULL || ts > left->last);
+}
+
+/* Of one that has been forgotten only the row is known: verify() looks for its other rows (query/closed.h). */
+void
+sc_sessions_have_changed(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts)
+{
+	int64		start = ts;
+	int64		last = ts;
+
+	if (bucket != NULL)
+	{
+		Around		around = look_around(engine, bucket, hash, ts);
+
+		if (around.left != NONE)
+		{
+			start = sc_session_times(engine, bucket, around.left)->start;
+			last = Max(last, sc_session_times(engine, bucket, around.left)->last);
+		}
+		if (around.right != NONE)
+			last = sc_session_times(engine, bucket, around.right)->last;
+	}
+	sc_windows_have_changed(engine, start, sc_time_add(last, 1));
+}
+
+/* No session that is there now is ever extended so far to the left; nor is one that is opened later. */
+void
+sc_sessions_note_late(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts)
+{
+	int64		over_at = sc_session_over_at(&engine->def->window, ts);
+	ScKeyCell  *cell = sc_session_key(engine, bucket, hash);
+
+	if (cell == NULL)
+		return;
+	for (uint32 i = sc_session_count_until(engine, bucket, cell, ts); i < sc_session_count(cell); i++)
+	{
+		uint32		number = sc_session_number_at(cell, i);
+		ScTimes    *times = sc_session_times(engine, bucket, number);
+
+		if (times->closed || times->opened >= over_at)
+			continue;
+		sc_bucket_touch(engine, bucket, sc_bucket_group(engine, bucket, number), number);
+		times->opened = over_at;
+	}
 }
 
 /* The row at hand goes into the states of a session. */
@@ -358,6 +147,8 @@ advance(ScEngine *engine, ScBucket *bucket, ScGroup *group, uint32 hash, bool is
 	if (engine->undo != NULL)
 		sc_undo_save(engine, bucket, group, hash, isnew);
 	sc_transitions_advance(engine, bucket, group);
+	if (engine->retracts)
+		++*sc_group_rows(engine, group);
 }
 
 static void
@@ -376,10 +167,10 @@ open_session(ScEngine *engine, ScBucket *bucket, uint32 hash, const Around *arou
 		elog(ERROR, "session is there already");
 	advance(engine, bucket, group, hash, true);
 	if (around->cell != NULL)
-		insert_at(bucket, around->cell, around->place, number);
+		sc_session_insert_at(bucket, around->cell, around->place, number);
 	else
-		put_key(bucket, hash, number);
-	times_of(engine, bucket, number)->indexed = true;
+		sc_session_put_key(bucket, hash, number);
+	sc_session_times(engine, bucket, number)->indexed = true;
 	sc_due_push(engine, bucket, number);
 	engine->greatest_last = Max(engine->greatest_last, engine->row_time);
 }
@@ -421,6 +212,8 @@ bridge(ScEngine *engine, ScBucket *bucket, uint32 left, uint32 right)
 	other = sc_bucket_group(engine, bucket, right);
 	times = sc_group_times(engine, group);
 	times->last = sc_group_times(engine, other)->last;
+	if (sc_group_times(engine, other)->loose)
+		sc_sessions_loosen(engine, bucket, left);
 	/* one row of the result stays with it, if there is one */
 	if ((other->flags & SC_GROUP_EMITTED) && !(group->flags & SC_GROUP_EMITTED))
 	{
@@ -428,6 +221,8 @@ bridge(ScEngine *engine, ScBucket *bucket, uint32 left, uint32 right)
 		times->shown = sc_group_times(engine, other)->shown;
 		other->flags &= ~SC_GROUP_EMITTED;
 	}
+	if (engine->retracts && (other->flags & SC_GROUP_EMITTED))
+		sc_emit_gone(engine, bucket, other);
 	sc_bucket_delete(engine, bucket, right);
 }
 
@@ -455,7 +250,7 @@ sc_sessions_add_row(ScEngine *engine, ScBucket *bucket, uint32 hash)
 	if (around.left != NONE && around.right != NONE)
 		bridge(engine, bucket, around.left, around.right);
 
-	times = times_of(engine, bucket, number);
+	times = sc_session_times(engine, bucket, number);
 	times->start = Min(times->start, ts);
 	times->last = Max(times->last, ts);
 	engine->greatest_last = Max(engine->greatest_last, ts);
@@ -476,7 +271,7 @@ static void
 drop_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 {
 	sc_sessions_remove(engine, bucket, number);
-	times_of(engine, bucket, number)->life = SC_DEAD;
+	sc_session_times(engine, bucket, number)->life = SC_DEAD;
 	bucket->ngone++;
 	engine->ngroups--;
 	sc_bucket_reclaim(engine, bucket, number);
@@ -487,12 +282,13 @@ drop_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 static void
 unite(ScEngine *engine, ScBucket *bucket, uint32 number, uint32 other)
 {
-	ScTimes    *times = times_of(engine, bucket, number);
+	ScTimes    *times = sc_session_times(engine, bucket, number);
 
 	if (!times->closed)
 		sc_states_combine(engine, bucket, sc_bucket_group(engine, bucket, number),
 						  sc_bucket_group(engine, bucket, other));
-	times->last = Max(times->last, times_of(engine, bucket, other)->last);
+	times->last = Max(times->last, sc_session_times(engine, bucket, other)->last);
+	times->loose |= sc_session_times(engine, bucket, other)->loose;
 	drop_session(engine, bucket, other);
 }
 
@@ -524,17 +320,17 @@ meeting_of(const ScEngine *engine, const ScTimes *earlier, const ScTimes *later)
 static void
 place_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 {
-	ScTimes    *times = times_of(engine, bucket, number);
-	KeyCell    *cell;
+	ScTimes    *times = sc_session_times(engine, bucket, number);
+	ScKeyCell  *cell;
 
-	while ((cell = find_key_of(engine, bucket, number)) != NULL)
+	while ((cell = sc_session_key_of(engine, bucket, number)) != NULL)
 	{
-		uint32		place = count_until(engine, bucket, cell, times->start);
-		uint32		left = place > 0 ? number_at(cell, place - 1) : NONE;
-		uint32		right = place < count_of(cell) ? number_at(cell, place) : NONE;
+		uint32		place = sc_session_count_until(engine, bucket, cell, times->start);
+		uint32		left = place > 0 ? sc_session_number_at(cell, place - 1) : NONE;
+		uint32		right = place < sc_session_count(cell) ? sc_session_number_at(cell, place) : NONE;
 
-		Meeting		before = left != NONE ? meeting_of(engine, times_of(engine, bucket, left), times) : APART;
-		Meeting		behind = right != NONE ? meeting_of(engine, times, times_of(engine, bucket, right)) : APART;
+		Meeting		before = left != NONE ? meeting_of(engine, sc_session_times(engine, bucket, left), times) : APART;
+		Meeting		behind = right != NONE ? meeting_of(engine, times, sc_session_times(engine, bucket, right)) : APART;
 
 		if (before == LATER_GOES || (before == APART && behind == EARLIER_GOES))
 		{
@@ -547,7 +343,7 @@ place_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 			sc_sessions_remove(engine, bucket, left);
 			unite(engine, bucket, left, number);
 			number = left;
-			times = times_of(engine, bucket, left);
+			times = sc_session_times(engine, bucket, left);
 		}
 		else if (before == EARLIER_GOES)
 			drop_session(engine, bucket, left);
@@ -557,12 +353,12 @@ place_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 			drop_session(engine, bucket, right);
 		else
 		{
-			insert_at(bucket, cell, place, number);
+			sc_session_insert_at(bucket, cell, place, number);
 			times->indexed = true;
 			return;
 		}
 	}
-	put_key(bucket, times->position, number);
+	sc_session_put_key(bucket, times->position, number);
 	times->indexed = true;
 }
 
@@ -573,29 +369,19 @@ place_session(ScEngine *engine, ScBucket *bucket, uint32 number)
 void
 sc_sessions_renew(ScEngine *engine, ScBucket *bucket)
 {
-	if (bucket->sessions == NULL)
-		bucket->sessions = MemoryContextAllocZero(bucket->context, sizeof(struct ScSessions));
-	else
-	{
-		for (uint32 i = 0; i <= bucket->sessions->mask; i++)
-		{
-			if (bucket->sessions->cells[i].list != NULL)
-				pfree(bucket->sessions->cells[i].list);
-		}
-		pfree(bucket->sessions->cells);
-	}
-	allocate_cells(bucket, FIRST_CELLS);
+	sc_session_table_renew(bucket);
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	for (uint32 n = 0; n < bucket->ngroups; n++)
-		times_of(engine, bucket, n)->indexed = false;
+		sc_session_times(engine, bucket, n)->indexed = false;
 	for (uint32 n = 0; n < bucket->ngroups; n++)
 	{
-		if (times_of(engine, bucket, n)->life != SC_LIVE)
+		if (sc_session_times(engine, bucket, n)->life != SC_LIVE)
 			continue;
 		place_session(engine, bucket, n);
-		engine->greatest_last = Max(engine->greatest_last, times_of(engine, bucket, n)->last);
-		if (times_of(engine, bucket, n)->closed)
+		engine->greatest_last = Max(engine->greatest_last, sc_session_times(engine, bucket, n)->last);
+		if (sc_session_times(engine, bucket, n)->closed)
 			engine->greatest_closed = Max(engine->greatest_closed,
-										  sc_session_window(engine, times_of(engine, bucket, n)).end);
+										  sc_session_window(engine, sc_session_times(engine, bucket, n)).end);
 	}
+	sc_sessions_renew_loose(engine, bucket);
 }

@@ -9,7 +9,10 @@
  * So whatever is closed is what the definition makes of all rows but the late ones.
  *
  * A group with a ttl is deleted when the watermark is that far behind its last row, and its result row stays.  Whose
- * time has come the directory says (due.c).
+ * time has come the directory says (due.c).  If rows can be taken back each has the ttl itself: one that is past it
+ * when it comes is late, and one that is past it when it is to be taken back stays counted.  So whichever can be taken back
+ * was counted, and its group hasn't been deleted since then, as its last row is no older.  That a row is past its ttl is
+ * remembered when the watermark goes back, but for rows that are ahead of all plausible ones.
  *
  * A row is late if it would join a closed session; or if it would be a session past its lateness, and joins none, or only
  * the beginning of one that was opened when it was already late.  A watermark that goes back opens none again: engine->time remembers up to when sessions are over whatever it says, and the
@@ -19,6 +22,7 @@
 #include "postgres.h"
 
 #include "exec/timed.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 /* A bucket is made anew when it has lost so many states that can't be freed, and more than it has groups */
@@ -269,6 +273,17 @@ sc_timed_remember(ScEngine *engine)
 
 	if (engine->sessions)
 		engine->time.closed_until = Max(engine->time.closed_until, over);
+	else if (engine->rows_have_ttl)
+		engine->time.closed_until = Max(engine->time.closed_until,
+										Min(engine->watermark, sc_time_add(engine->time.plausible_time, engine->options.ttl)));
+}
+
+bool
+sc_timed_is_past_ttl(const ScEngine *engine, int64 ts)
+{
+	int64		over_at = sc_time_add(ts, engine->options.ttl);
+
+	return over_at <= engine->watermark || over_at <= engine->time.closed_until;
 }
 
 /* The watermark goes back to this one: sessions that were emitted and lie ahead of it are closed. */
@@ -326,4 +341,31 @@ sc_timed_ahead(const ScEngine *engine, ScWindowRanges *ahead)
 			sc_ranges_add(ahead, Max(reach.start, sc_time_add(engine->time.max_event_time, 2)), reach.end);
 		}
 	}
+}
+
+/* Closed sessions stay, as do rows of the result whose groups have gone. */
+void
+sc_timed_truncate(ScEngine *engine, ScPane *pane)
+{
+	ScBucket   *bucket = pane->bucket;
+
+	engine->nloose = 0;
+	for (uint32 n = 0; n < bucket->ngroups; n++)
+	{
+		ScGroup    *group = sc_bucket_group(engine, bucket, n);
+		uint32		left = SC_NO_GROUP;
+		uint32		right;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!sc_group_is_live(engine, group) || !sc_group_has_states(engine, group))
+			continue;
+		sc_bucket_touch(engine, bucket, group, n);
+		sc_emit_gone(engine, bucket, group);
+		if (engine->sessions)
+			sc_sessions_neighbours(engine, bucket, n, &left, &right);
+		sc_bucket_delete(engine, bucket, n);
+		if (left != SC_NO_GROUP && sc_group_times(engine, sc_bucket_group(engine, bucket, left))->closed)
+			sc_due_push(engine, bucket, left);
+	}
+	sc_bucket_account(engine, bucket);
 }

@@ -34,6 +34,7 @@ typedef struct ScTimes
 	bool		indexed;		/* sessions.c knows it */
 	bool		closed;			/* a session past its lateness: has no states, and rows that would join it are late */
 	bool		over;			/* emit close: was emitted when the watermark had passed its end, or had no row */
+	bool		loose;			/* a session that has lost rows, and may be less than from start to last */
 
 	/* sessions */
 	int64		start;			/* the smallest event time */
@@ -112,9 +113,31 @@ extern void sc_sessions_neighbours(ScEngine *engine, ScBucket *bucket, uint32 nu
 #define SC_NO_GROUP		UINT32_MAX
 extern void sc_sessions_add_row(ScEngine *engine, ScBucket *bucket, uint32 hash);
 
+/* session_changes.c: what becomes of those whose rows are taken back */
+/* The session that isn't closed and has a row at "ts", of the keys in engine->key_values; false: none has. */
+extern bool sc_sessions_find_row(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts, uint32 *number);
+/* A row that is to be taken back: was it late, or is its session over?  "over": as for sc_sessions_are_over. */
+extern bool sc_sessions_have_lost(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts, bool over);
+/* A row that was late by itself, and mustn't be counted if it came again. */
+extern void sc_sessions_note_late(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts);
+/* A row that was late, or isn't taken back: the sessions that it lies in or touches; NULL: nobody knows which. */
+extern void sc_sessions_have_changed(ScEngine *engine, ScBucket *bucket, uint32 hash, int64 ts);
+/* A row of it was taken back. */
+extern void sc_sessions_loosen(ScEngine *engine, ScBucket *bucket, uint32 number);
+/* All that have lost rows become what is left of them. */
+extern void sc_sessions_settle(ScEngine *engine);
+/* The bucket's groups have other numbers. */
+extern void sc_sessions_renew_loose(ScEngine *engine, ScBucket *bucket);
+/* All rows of its table are gone: so are those groups that aren't over. */
+extern void sc_timed_truncate(ScEngine *engine, ScPane *pane);
+/* emit.c: the row that the result has of a group goes at once. */
+extern void sc_emit_gone(ScEngine *engine, ScBucket *bucket, ScGroup *group);
+
 /* timed.c: what the watermark does to them */
 /* A group with a ttl has got the row at hand. */
 extern void sc_timed_touch(ScEngine *engine, ScBucket *bucket, ScGroup *group, bool isnew);
+/* Of a row that can be taken back: is it too late for that? */
+extern bool sc_timed_is_past_ttl(const ScEngine *engine, int64 ts);
 extern int64 sc_group_due_at(const ScEngine *engine, const ScTimes *times);
 extern void sc_timed_renew(ScEngine *engine, ScBucket *bucket);
 /* emit.c: emits the groups of engine->due */

@@ -223,12 +223,8 @@ check_kind(ScAnalysis *an)
 		refuse(an, an->core_location >= 0 ? an->core_location : from,
 			   an->best_call == NULL ? "DISTINCT ON" : psprintf("%s()", sc_best_function(an)),
 			   "Create the query over a stream with changes => 'ignore'.");
-	if (an->def->window.kind == SC_WINDOW_SESSION)
-		refuse(an, sc_from_item_location(an, 1), "session()", "Use tumble().");
 	if (an->has_source)
 		refuse(an, from, "a join", "Create the query over a stream with changes => 'ignore'.");
-	if (an->ttl != 0)
-		refuse(an, from, "ttl", "Leave it out: groups go when their last row is deleted.");
 }
 
 void

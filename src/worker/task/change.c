@@ -76,6 +76,8 @@ changes_nothing(ScTaskQuery *query, const ScWireRecord *record)
 
 	if (definition->event_time_attno != 0 && !is_same(query->stream_desc, definition->event_time_attno, old, new))
 		return false;
+	if (definition->ttl_attno != 0 && !is_same(query->stream_desc, definition->ttl_attno, old, new))
+		return false;
 	while ((attno = bms_next_member(definition->read_attnos, attno)) >= 0)
 	{
 		/* the whole row */
