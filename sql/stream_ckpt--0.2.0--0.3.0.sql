@@ -248,7 +248,33 @@ ALTER TABLE stream_ckpt.checkpoint_offset ADD COLUMN moved_rows bigint NOT NULL 
 ALTER TABLE stream_ckpt.checkpoint_offset
 	ADD COLUMN late_changes bigint NOT NULL DEFAULT 0,
 	ADD COLUMN skipped_changes bigint NOT NULL DEFAULT 0,
-	ADD COLUMN retracted_rows bigint NOT NULL DEFAULT 0;
+	ADD COLUMN retracted_rows bigint NOT NULL DEFAULT 0,
+	ADD COLUMN portable text NOT NULL DEFAULT 'no',
+	ADD COLUMN endless boolean NOT NULL DEFAULT false;
+
+--
+-- Dumps with the state, if stream_ckpt.dump_state is on: what it was written by, and all chunks that another database can read
+--
+ALTER TABLE stream_ckpt.pipeline_state ADD COLUMN platform text;
+CREATE FUNCTION stream_ckpt.restored_state()
+RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored_state';
+REVOKE ALL ON FUNCTION stream_ckpt.restored_state() FROM PUBLIC;
+COMMENT ON FUNCTION stream_ckpt.restored_state()
+	IS 'trigger: of a pipeline restored from a dump only what its state was written by holds';
+CREATE TRIGGER restored BEFORE INSERT ON stream_ckpt.pipeline_state
+	FOR EACH ROW EXECUTE FUNCTION stream_ckpt.restored_state();
+ALTER TABLE stream_ckpt.pipeline_state ENABLE ALWAYS TRIGGER restored;
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_state',
+	'WHERE pg_catalog.current_setting(''stream_ckpt.dump_state'', true) = ''on''');
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.state_run',
+	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
+	AND query_id IN (SELECT o.query_id FROM stream_ckpt.checkpoint_offset o, stream_ckpt.query q
+		WHERE o.query_id = q.query_id AND o.portable <> 'no')$$);
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.state_chunk',
+	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
+	AND query_id IN (SELECT o.query_id FROM stream_ckpt.checkpoint_offset o, stream_ckpt.query q
+		WHERE o.query_id = q.query_id AND o.portable <> 'no')$$);
+
 ALTER TABLE stream_ckpt.checkpoint
 	ADD COLUMN task_start_delay_ms float8[],
 	ADD COLUMN task_sync_ms float8[],

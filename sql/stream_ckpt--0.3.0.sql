@@ -87,7 +87,8 @@ CREATE TABLE stream_ckpt.pipeline_state (
 	database		oid,
 	timeline		integer,
 	server_version	integer,
-	format			integer
+	format			integer,
+	platform		text	-- that state and position belong to, beside version and format
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE stream_ckpt.checkpoint_offset (
@@ -127,6 +128,8 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	late_changes	bigint NOT NULL DEFAULT 0,	-- rows (x windows) that were changed or deleted too late to be taken back
 	skipped_changes	bigint NOT NULL DEFAULT 0,	-- the same that had never counted: without event time, or at fault
 	retracted_rows	bigint NOT NULL DEFAULT 0,
+	portable		text NOT NULL DEFAULT 'no',	-- the state: nowhere, within a major version, everywhere (no, version, yes)
+	endless			boolean NOT NULL DEFAULT false,	-- groups without windows, which are never over
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -279,6 +282,17 @@ SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.checkpoint_offset',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.changed_windows',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
+-- With the state, if stream_ckpt.dump_state is on: what it was written by, and all chunks that another database can read.
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_state',
+	'WHERE pg_catalog.current_setting(''stream_ckpt.dump_state'', true) = ''on''');
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.state_run',
+	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
+	AND query_id IN (SELECT o.query_id FROM stream_ckpt.checkpoint_offset o, stream_ckpt.query q
+		WHERE o.query_id = q.query_id AND o.portable <> 'no')$$);
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.state_chunk',
+	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
+	AND query_id IN (SELECT o.query_id FROM stream_ckpt.checkpoint_offset o, stream_ckpt.query q
+		WHERE o.query_id = q.query_id AND o.portable <> 'no')$$);
 
 --
 -- Window functions: plain SQL that PostgreSQL inlines, so a definition is an
@@ -706,6 +720,13 @@ ALTER TABLE stream_ckpt.checkpoint_offset ENABLE ALWAYS TRIGGER restored;
 CREATE TRIGGER restored AFTER INSERT ON stream_ckpt.query
 	FOR EACH STATEMENT EXECUTE FUNCTION stream_ckpt.restored();
 ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
+CREATE FUNCTION stream_ckpt.restored_state()
+RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored_state';
+COMMENT ON FUNCTION stream_ckpt.restored_state()
+	IS 'trigger: of a pipeline restored from a dump only what its state was written by holds';
+CREATE TRIGGER restored BEFORE INSERT ON stream_ckpt.pipeline_state
+	FOR EACH ROW EXECUTE FUNCTION stream_ckpt.restored_state();
+ALTER TABLE stream_ckpt.pipeline_state ENABLE ALWAYS TRIGGER restored;
 
 --
 -- Views
@@ -930,7 +951,7 @@ REVOKE ALL ON FUNCTION stream_ckpt.on_drop(),
 	stream_ckpt.fdw_validator(text[], oid),
 	stream_ckpt.best_rows_add(bytea, internal, "any"),
 	stream_ckpt.best_rows_combine(bytea, bytea),
-	stream_ckpt.restored() FROM PUBLIC;
+	stream_ckpt.restored(), stream_ckpt.restored_state() FROM PUBLIC;
 GRANT USAGE ON SCHEMA stream_ckpt TO PUBLIC;
 GRANT USAGE ON FOREIGN SERVER stream_ckpt TO PUBLIC;
 GRANT SELECT ON stream_ckpt.pipelines, stream_ckpt.queries, stream_ckpt.streams, stream_ckpt.checkpoints,

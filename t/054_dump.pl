@@ -249,19 +249,27 @@ is(result('ahead_copy', 'o_close', q(window_start > '2030-01-01')), '24 00:01=1'
 is(result('ahead_copy', 'r_close', q(window_start > '2030-01-01')), '24 00:00=1, 25 00:00=1, 25 00:03=1', 'r_close');
 is(result('ahead_copy', 'm_close', q(window_start > '2030-01-01')), '24 12:00=1', 'm_close');
 
-# Without a window nothing is over: groups begin anew, and what has no new row stays.
+# Without a window nothing is over: without its state such a query is lost, until it is rebuilt, or somebody wants it to begin
+# anew over the rows that its result has.
 $node->safe_psql('postgres', 'CREATE DATABASE forever');
 $node->safe_psql('postgres', 'CREATE DATABASE forever_copy');
 $node->safe_psql('forever', q(CREATE EXTENSION stream_ckpt; CREATE TABLE f (ts timestamptz, k int);
 	SELECT stream_ckpt.attach_stream('f', event_time => 'ts');
 	SELECT stream_ckpt.create_query('by_key', 'SELECT k, count(*) AS n FROM f GROUP BY k');
 	SELECT stream_ckpt.create_query('total', 'SELECT count(*) AS n FROM f');
+	SELECT stream_ckpt.create_query('rebuilt', 'SELECT k, count(*) AS n FROM f GROUP BY k');
 	INSERT INTO f SELECT '2024-01-01 UTC', i % 3 FROM generate_series(1, 30) i; SELECT stream_ckpt.sync()));
 my $forever = PostgreSQL::Test::Utils::tempdir() . '/forever.sql';
 $node->run_log([ 'pg_dump', '-f', $forever, '-d', $node->connstr('forever') ]);
 $node->command_ok([ 'psql', '-Xqv', 'ON_ERROR_STOP=1', '-f', $forever, '-d', $node->connstr('forever_copy') ], 'without a window: restored');
 $node->safe_psql('forever_copy', q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)));
 wait_until($node, q(SELECT status = 'running' FROM stream_ckpt.pipelines), 'without a window: running', 'forever_copy');
+is($node->safe_psql('forever_copy', 'SELECT DISTINCT status, message, detail FROM stream_ckpt.queries'),
+	'lost|the query has no windows, and its state cannot be used|The dump was made without state.', 'without a window: lost');
+$node->safe_psql('forever_copy', q(INSERT INTO f VALUES ('2024-01-01 UTC', 1)));
+is($node->safe_psql('forever_copy', 'SELECT n, (SELECT sum(n) FROM by_key) FROM total'), '30|30', 'without a window: results stay as they are');
+$node->safe_psql('forever_copy', q(SET client_min_messages = warning; SELECT stream_ckpt.rebuild_query('rebuilt');
+	SELECT stream_ckpt.resume_query(q, accept_gap => true) FROM unnest('{by_key,total}'::regclass[]) q));
 sync_pipelines($node, 'forever_copy');
 is($node->safe_psql('forever_copy', 'SELECT n FROM total'), '0', 'without a window: the one row is overwritten at once');
 $node->safe_psql('forever_copy', q(INSERT INTO f VALUES ('2024-01-01 UTC', 1), ('1999-01-01 UTC', 1), (NULL, 7)));
@@ -269,6 +277,8 @@ sync_pipelines($node, 'forever_copy');
 is($node->safe_psql('forever_copy', q(SELECT string_agg(k || '=' || n, ' ' ORDER BY k) FROM by_key)), '0=10 1=2 2=10 7=1',
 	'without a window: groups with new rows begin anew');
 is($node->safe_psql('forever_copy', 'SELECT n FROM total'), '3', 'without a window: and so does the total');
+is($node->safe_psql('forever_copy', q(SELECT string_agg(k || '=' || n, ' ' ORDER BY k) FROM rebuilt)), '0=10 1=13 2=10 7=1',
+	'without a window: one that is rebuilt is exact');
 
 $node->stop;
 done_testing();

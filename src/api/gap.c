@@ -9,12 +9,12 @@
  *
  *	 - a slot, made again where there is none;
  *	 - the queries behind it moved to its position, with the state that they had;
- *	   the state itself is forgotten where another version wrote it; those that are not behind stay
- *	   where they are, each at a position of its own, because the pipeline's may change;
+ *	   the state itself is forgotten if it can't be used here: see why_without_state(); those that are not behind
+ *	   stay where they are, each at a position of its own, because the pipeline's may change;
  *	 - queries that never began begun at this commit, where the slot is new: an old slot
  *	   still has their own beginning before it;
- *	 - windows closed for good of queries without the state that they had (a restored dump,
- *	   another version): those that had rows, of the result or of the stream;
+ *	 - windows closed for good of queries without the state that they had: those that had rows, of the result or of
+ *	   the stream.  A query that has groups and no windows is lost then;
  *	 - the mark of rows missing on all of them, so that verify() says so.
  *
  * Queries over streams whose changes are applied can't go on so: a row that they have never counted may be changed later.
@@ -26,6 +26,7 @@
 #include "api/api_internal.h"
 #include "api/gap.h"
 #include "base/by_id.h"
+#include "ckpt/failure.h"
 #include "ckpt/forget.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
@@ -111,6 +112,32 @@ from_this_version(const ScPipelineState *state)
 		state->format == SC_STATE_FORMAT;
 }
 
+/*
+ * Why a query can't go on with the state that is stored, in words; NULL: it can.  State that comes from another database,
+ * or another version, holds only as far as its query says (ScPortable).
+ */
+static const char *
+why_without_state(const ScPipelineState *state, const ScOffset *offset)
+{
+	bool		restored = offset->lsn == SC_RESTORED_LSN;
+
+	if (!restored && (state->checkpoint_id == 0 || from_this_version(state)))
+		return NULL;
+	if (restored && !state->dumped)
+		return "The dump was made without state.";
+	if (state->format != SC_STATE_FORMAT)
+		return psprintf("The state has format %d, and this version of stream_ckpt reads %d.", state->format, SC_STATE_FORMAT);
+	if (state->platform == NULL || strcmp(state->platform, sc_platform()) != 0)
+		return psprintf("The state was written in another kind of database (%s), and this is one of %s.",
+						state->platform ? state->platform : "unknown", sc_platform());
+	if (offset->portable == SC_PORTABLE_NO)
+		return "The state is bound to the database that it was written in: by types, functions or aggregates that are not PostgreSQL's own, or by arrays, ranges or rows of such types.";
+	if (offset->portable == SC_PORTABLE_VERSION && state->server_version != PG_VERSION_NUM / 10000)
+		return psprintf("The state was serialized by functions of PostgreSQL %d, and this is %d.",
+						state->server_version, PG_VERSION_NUM / 10000);
+	return NULL;
+}
+
 /* The pipeline's queries (ScQuery *), locked: none of them is dropped, or leaves, meanwhile. */
 static List *
 lock_queries(int32 pipeline_id)
@@ -134,49 +161,109 @@ refuse_changes(const ScQuery *query)
 			 errhint("Call stream_ckpt.rebuild_pipeline(name): results are made anew of their streams' tables. Or drop the query, and accept the gap for the others.")));
 }
 
+/* Its groups are of all of time: without them each result row would begin anew. */
+static void
+lose_state(const ScQuery *query, const char *why)
+{
+	ScFailure	failure = {0};
+
+	failure.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	failure.message = "the query has no windows, and its state cannot be used";
+	failure.detail = pstrdup(why);
+	failure.hint = "Call stream_ckpt.rebuild_query(query) to make its result anew, or stream_ckpt.resume_query(query, accept_gap => true) to begin counting anew, over the rows that the result has.";
+	if (!sc_failure_set(query->query_id, SC_FAILURE_LOST, 1, &failure))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("query \"%s\" is being resumed or dropped", get_rel_name(query->relid)),
+				 errhint("Call it again when that is done.")));
+	ereport(WARNING,
+			(errmsg("query \"%s\" is lost: it has no windows, and its state cannot be used", get_rel_name(query->relid)),
+			 errdetail("%s", why),
+			 errhint("%s", failure.hint)));
+}
+
+/*
+ * A query without its state.  go_on: it is to count from here, if it can, and its owner hears of it.  To be called before
+ * its position is moved.
+ */
+static void
+go_without_state(const ScQuery *query, const ScOffset *offset, const char *why, bool go_on)
+{
+	if (go_on && offset->endless)
+		lose_state(query, why);
+	else if (go_on)
+		ereport(NOTICE,
+				(errmsg("windows of query \"%s\" that had rows are over: their state cannot be used", get_rel_name(query->relid)),
+				 errdetail("%s", why),
+				 errhint("stream_ckpt.rebuild_query(query) makes its result anew, if its stream holds the rows.")));
+	close_windows(offset);
+}
+
+/* Where the pipeline's queries are, and what there is to go on with. */
+typedef struct Gap
+{
+	ScPipelineState state;
+	ScSlotInfo	slot;
+	bool		go_on;
+	bool		has_state;		/* a checkpoint */
+	bool		foreign;		/* of another server or database */
+	bool		fresh;			/* the slot is behind all that the queries have seen */
+	List	   *stateless;		/* ScQuery *, whose state isn't used */
+} Gap;
+
+/* One query, whose offset is NULL if it has none. */
+static void
+accept_for(Gap *gap, ScQuery *query, const ScOffset *offset)
+{
+	const char *why = offset ? why_without_state(&gap->state, offset) : NULL;
+
+	/* one that begins with its stream's history does so, wherever the slot is */
+	if (offset == NULL && (!gap->fresh || query->backfill))
+		return;
+	if (gap->go_on && (why != NULL || offset == NULL || gap->foreign || offset->lsn < gap->slot.confirmed_flush))
+		refuse_changes(query);
+	if (why != NULL)
+	{
+		gap->stateless = lappend(gap->stateless, query);
+		go_without_state(query, offset, why, gap->go_on);
+	}
+	if (offset == NULL)
+		begin_query(query);
+	else if (gap->foreign || offset->lsn < gap->slot.confirmed_flush)
+		sc_offset_move(query->query_id, gap->slot.confirmed_flush,
+					   &sc_stream_by_relid(query->stream_relid, false)->options);
+	else
+	{
+		sc_offset_move(query->query_id, offset->lsn, &offset->options);
+		return;
+	}
+	sc_query_set_preexisting(query->query_id);
+}
+
 void
 sc_gap_accept(const ScPipeline *pipeline, bool go_on)
 {
 	List	   *queries = lock_queries(pipeline->pipeline_id);
-	ScPipelineState state = sc_pipeline_state_read(pipeline->pipeline_id);
 	List	   *offsets = sc_offset_list(pipeline->pipeline_id);
-	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
-	bool		has_state = state.checkpoint_id > 0;
-	bool		foreign = has_state && !from_this_server(&state);
-	bool		fresh = foreign || !has_state || slot.confirmed_flush > state.lsn;
+	Gap			gap = {0};
 	ListCell   *lc;
 
+	gap.state = sc_pipeline_state_read(pipeline->pipeline_id);
+	gap.slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
+	gap.go_on = go_on;
+	gap.has_state = gap.state.checkpoint_id > 0;
+	gap.foreign = gap.has_state && !from_this_server(&gap.state);
+	gap.fresh = gap.foreign || !gap.has_state || gap.slot.confirmed_flush > gap.state.lsn;
 	foreach(lc, queries)
 	{
 		ScQuery    *query = lfirst(lc);
-		ScOffset   *offset = sc_find_by_id(offsets, query->query_id);
-		bool		stateless;
 
-		/* one that begins with its stream's history does so, wherever the slot is */
-		if (offset == NULL && (!fresh || query->backfill))
-			continue;
-		stateless = offset != NULL && (offset->lsn == SC_RESTORED_LSN ||
-									   (has_state && !from_this_version(&state)));
-		if (go_on && (stateless || offset == NULL || foreign || offset->lsn < slot.confirmed_flush))
-			refuse_changes(query);
-		if (stateless)
-			close_windows(offset);
-		if (offset == NULL)
-			begin_query(query);
-		else if (foreign || offset->lsn < slot.confirmed_flush)
-			sc_offset_move(query->query_id, slot.confirmed_flush,
-						   &sc_stream_by_relid(query->stream_relid, false)->options);
-		else
-		{
-			sc_offset_move(query->query_id, offset->lsn, &offset->options);
-			continue;
-		}
-		sc_query_set_preexisting(query->query_id);
+		accept_for(&gap, query, sc_find_by_id(offsets, query->query_id));
 	}
 
-	if (has_state && !from_this_version(&state))
-		sc_forget_state(queries);
-	if (has_state && (foreign || !from_this_version(&state) ||
-					  state.lsn < slot.confirmed_flush))
-		sc_pipeline_state_adopt(pipeline->pipeline_id, slot.confirmed_flush);
+	if (gap.stateless != NIL)
+		sc_forget_state(gap.stateless);
+	if (gap.state.dumped || (gap.has_state && (gap.foreign || !from_this_version(&gap.state) ||
+											   gap.state.lsn < gap.slot.confirmed_flush)))
+		sc_pipeline_state_adopt(pipeline->pipeline_id, gap.slot.confirmed_flush);
 }

@@ -5,7 +5,8 @@
  * Functions and checkpoints write our tables past triggers; only a restore inserts rows by a
  * command.  Of a row of checkpoint_offset the watermark and the counters hold in the copy, too: they are
  * those of the results beside it, because a dump is one snapshot.  What doesn't hold is the
- * position, which is one in another log, and the state, which isn't part of a dump.  The
+ * position, which is one in another log, and the state, if it isn't part of the dump (stream_ckpt.dump_state).  That it is, a
+ * row of pipeline_state says, by what wrote it; of that row nothing else holds.  The
  * position becomes one before all others, so that the query is lost whatever slot is there,
  * until start_pipeline(accept_gap => true) (gap.c).
  *-------------------------------------------------------------------------
@@ -15,13 +16,25 @@
 #include "access/htup_details.h"
 #include "api/api_internal.h"
 #include "ckpt/offset.h"
+#include "ckpt/pipeline_state.h"
 #include "commands/trigger.h"
 #include "model/catalog_columns.h"
+#include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
 #include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_restored);
+PG_FUNCTION_INFO_V1(stream_ckpt_restored_state);
+
+static void
+check_called(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(((TriggerData *) fcinfo->context)->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" is a trigger of stream_ckpt's tables", get_func_name(fcinfo->flinfo->fn_oid))));
+}
 
 /*
  * The trigger on our tables.  Before each row of checkpoint_offset it replaces what doesn't hold in a
@@ -37,13 +50,34 @@ stream_ckpt_restored(PG_FUNCTION_ARGS)
 	Int64GetDatum(0), Int64GetDatum(0)};
 	bool		nulls[] = {false, false, true, true, false, false};
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"restored\" is a trigger of stream_ckpt's tables")));
+	check_called(fcinfo);
 	/* coordinators of the database look again */
 	sc_pipelines_extension_changed();
 	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_BEFORE(trigger->tg_event))
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(heap_modify_tuple_by_cols(trigger->tg_trigtuple,
+													 RelationGetDescr(trigger->tg_relation),
+													 lengthof(columns), columns, values, nulls));
+}
+
+/*
+ * The trigger on pipeline_state, before each row.  If the pipeline has run here, its row stays, and the dump's state is not
+ * used.
+ */
+Datum
+stream_ckpt_restored_state(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	int			columns[] = {Anum_state_attempt, Anum_state_checkpoint_id, Anum_state_lsn, Anum_state_completed,
+	Anum_state_failed, Anum_state_restored};
+	Datum		values[] = {Int64GetDatum(0), Int64GetDatum(0), 0, Int64GetDatum(0), Int64GetDatum(0), Int64GetDatum(0)};
+	bool		nulls[] = {false, false, true, false, false, false};
+	bool		isnull;
+	Datum		id;
+
+	check_called(fcinfo);
+	id = heap_getattr(trigger->tg_trigtuple, Anum_state_pipeline_id, RelationGetDescr(trigger->tg_relation), &isnull);
+	if (!isnull && sc_pipeline_state_exists(DatumGetInt32(id)))
 		return PointerGetDatum(NULL);
 	return PointerGetDatum(heap_modify_tuple_by_cols(trigger->tg_trigtuple,
 													 RelationGetDescr(trigger->tg_relation),

@@ -36,6 +36,13 @@
 #define RelidByRelfilenumber(spc, num) RelidByRelfilenode(spc, num)
 #endif
 
+/* 17: not ICU's alone any more */
+#if PG_VERSION_NUM < 170000
+#define SC_ANUM_DATABASE_LOCALE Anum_pg_database_daticulocale
+#else
+#define SC_ANUM_DATABASE_LOCALE Anum_pg_database_datlocale
+#endif
+
 /* 17 added "flush" to LogLogicalMessage */
 #if PG_VERSION_NUM < 170000
 #define sc_log_logical_message(prefix, data, size, transactional) \

@@ -20,6 +20,7 @@ int			sc_result_lock_timeout = 5000;
 int			sc_query_time_limit = 10000;
 int			sc_query_share = 500;
 int			sc_max_query_wal = -1;
+bool		sc_dump_state = false;
 #ifdef SC_DEBUG
 int			sc_debug_batch_rows = 0;
 int			sc_debug_retry_second = 1000;
@@ -103,6 +104,10 @@ sc_settings_init(void)
 							"0: queries may hold up each other for as long as \"stream_ckpt.query_time_limit\" and \"stream_ckpt.result_lock_timeout\" allow.",
 							&sc_query_share, 500, 0, 24 * 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("stream_ckpt.dump_state",
+							 "Dumps made in this session take the state of queries along.",
+							 "For pg_dump: PGOPTIONS='-c stream_ckpt.dump_state=on'.",
+							 &sc_dump_state, false, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.max_query_wal",
 							"WAL that is kept for one query that is paused, has failed or waits.",
 							"Past it that query alone is lost, and the slot goes on. -1: half of \"max_slot_wal_keep_size\" if that is set. 0: no limit.",

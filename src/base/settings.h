@@ -14,6 +14,7 @@ extern int	sc_checkpoint_history;	/* records kept per pipeline */
 extern int	sc_result_lock_timeout;
 extern int	sc_query_time_limit; /* ms; 0: none */
 extern int	sc_query_share;		/* ms; 0: none */
+extern bool	sc_dump_state;		/* read by conditions of tables that are dumped */
 extern int	sc_max_query_wal;	/* MB; 0: no limit, -1: half of max_slot_wal_keep_size */
 #ifdef SC_DEBUG
 extern int	sc_debug_batch_rows;	/* rows to a message; 0: off, -1: random */

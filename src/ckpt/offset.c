@@ -8,6 +8,7 @@
 #include "access/xact.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
+#include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
@@ -42,6 +43,24 @@ set_ranges(ScCatalogRow *row, AttrNumber attno, const ScWindowRanges *ranges)
 		sc_row_set(row, attno, sc_ranges_datum(ranges));
 	else
 		sc_row_set_null(row, attno);
+}
+
+/* By ScPortable; what dumps are made by. */
+static const char *const portable_names[] = {"no", "version", "yes"};
+
+/* Of a value that isn't known: nowhere. */
+static ScPortable
+read_portable(Datum value)
+{
+	char	   *name = TextDatumGetCString(value);
+	ScPortable	result = SC_PORTABLE_NO;
+
+	for (int i = 0; i < lengthof(portable_names); i++)
+	{
+		if (strcmp(name, portable_names[i]) == 0)
+			result = i;
+	}
+	return result;
 }
 
 /* An ScOffset (palloc'd) of a row. */
@@ -88,6 +107,8 @@ read_offset(const ScCatalogRow *row)
 		offset->active_lsn = DatumGetLSN(sc_row_get(row, Anum_offset_active_lsn));
 		offset->active_at = DatumGetTimestampTz(sc_row_get(row, Anum_offset_active_at));
 	}
+	offset->portable = read_portable(sc_row_get(row, Anum_offset_portable));
+	offset->endless = DatumGetBool(sc_row_get(row, Anum_offset_endless));
 	offset->apart = DatumGetBool(sc_row_get(row, Anum_offset_apart));
 	offset->recent.late = DatumGetInt64(sc_row_get(row, Anum_offset_recent_late));
 	offset->recent.timeless = DatumGetInt64(sc_row_get(row, Anum_offset_recent_timeless));
@@ -168,6 +189,8 @@ set_offset(ScCatalogRow *row, const ScOffset *offset)
 	sc_row_set(row, Anum_offset_groups, Int64GetDatum(offset->groups));
 	sc_row_set(row, Anum_offset_state_bytes, Int64GetDatum(offset->state_bytes));
 	sc_row_set(row, Anum_offset_age, Int64GetDatum(offset->age));
+	sc_row_set(row, Anum_offset_portable, CStringGetTextDatum(portable_names[offset->portable]));
+	sc_row_set(row, Anum_offset_endless, BoolGetDatum(offset->endless));
 	set_active(row, offset);
 	sc_row_set(row, Anum_offset_apart, BoolGetDatum(offset->apart));
 	set_recent(row, offset);

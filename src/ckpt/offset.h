@@ -10,6 +10,7 @@
 #define SC_CKPT_OFFSET_H
 
 #include "ckpt/uncounted.h"
+#include "exec/engine.h"
 #include "model/catalog.h"
 #include "model/catalog_table.h"
 #include "window/watermark.h"
@@ -40,6 +41,8 @@ typedef struct ScOffset
 	int64		groups;			/* in memory at the barrier */
 	int64		state_bytes;	/* bytes of live chunks */
 	int64		age;			/* of the last part: of its runs (state/backend.h) */
+	ScPortable	portable;		/* the state */
+	bool		endless;		/* it has groups, and no windows: they are never over */
 
 	/* the last transaction with rows of the stream, or idle message: its end, and
 	 * the time of its commit; 0: none */

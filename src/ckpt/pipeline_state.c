@@ -8,9 +8,14 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/compat.h"
+#include "catalog/pg_database.h"
 #include "ckpt/pipeline_state.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/pg_lsn.h"
+#include "utils/syscache.h"
 
 /* A copy of the pipeline's row, or NULL. */
 static HeapTuple
@@ -32,6 +37,43 @@ increment(ScCatalogRow *row, AttrNumber attno)
 	return value;
 }
 
+/*
+ * The locale, by which texts are sorted, is of what the database was made with: the provider, and its names.
+ */
+static char *
+database_locale(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	bool		isnull;
+	Datum		collate;
+	Datum		other;
+	char	   *result;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for database %u", MyDatabaseId);
+	collate = SysCacheGetAttr(DATABASEOID, tuple, Anum_pg_database_datcollate, &isnull);
+	result = psprintf("%c/%s", ((Form_pg_database) GETSTRUCT(tuple))->datlocprovider,
+					  isnull ? "" : TextDatumGetCString(collate));
+	other = SysCacheGetAttr(DATABASEOID, tuple, SC_ANUM_DATABASE_LOCALE, &isnull);
+	if (!isnull)
+		result = psprintf("%s/%s", result, TextDatumGetCString(other));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+char *
+sc_platform(void)
+{
+#ifdef WORDS_BIGENDIAN
+	const char *order = "big";
+#else
+	const char *order = "little";
+#endif
+
+	return psprintf("%s, locale %s, %d bits, %s-endian, aligned to %d", GetDatabaseEncodingName(), database_locale(),
+					(int) sizeof(Datum) * 8, order, MAXIMUM_ALIGNOF);
+}
+
 /* The server whose WAL the position belongs to is this one. */
 static void
 set_server(ScCatalogRow *row)
@@ -41,6 +83,7 @@ set_server(ScCatalogRow *row)
 	sc_row_set(row, Anum_state_timeline, Int32GetDatum((int32) GetWALInsertionTimeLine()));
 	sc_row_set(row, Anum_state_server_version, Int32GetDatum(PG_VERSION_NUM / 10000));
 	sc_row_set(row, Anum_state_format, Int32GetDatum(SC_STATE_FORMAT));
+	sc_row_set(row, Anum_state_platform, CStringGetTextDatum(sc_platform()));
 }
 
 ScPipelineState
@@ -71,8 +114,24 @@ sc_pipeline_state_read(int32 pipeline_id)
 			result.server_version = DatumGetInt32(sc_row_get(&row, Anum_state_server_version));
 		if (!sc_row_isnull(&row, Anum_state_format))
 			result.format = DatumGetInt32(sc_row_get(&row, Anum_state_format));
+		if (!sc_row_isnull(&row, Anum_state_platform))
+			result.platform = TextDatumGetCString(sc_row_get(&row, Anum_state_platform));
+		/* what restore.c leaves of a row */
+		result.dumped = result.checkpoint_id == 0 && XLogRecPtrIsInvalid(result.lsn) && result.server_version != 0;
 		heap_freetuple(tuple);
 	}
+	sc_catalog_close(&table);
+	return result;
+}
+
+bool
+sc_pipeline_state_exists(int32 pipeline_id)
+{
+	ScCatalog	table;
+	bool		result;
+
+	sc_catalog_open(&table, "pipeline_state", AccessShareLock);
+	result = find_state(&table, pipeline_id) != NULL;
 	sc_catalog_close(&table);
 	return result;
 }

@@ -23,12 +23,21 @@ typedef struct ScPipelineState
 	uint32		timeline;		/* on which the last checkpoint was made */
 	int32		server_version; /* PG_VERSION_NUM / 10000 */
 	int32		format;			/* SC_STATE_FORMAT */
+	char	   *platform;		/* as sc_platform(); NULL: unknown */
+	bool		dumped;			/* restored from a dump that has the state; "platform" and the two before it are of that */
 } ScPipelineState;
 
 #define SC_STATE_FORMAT 1
 
+/*
+ * What of a database and its server the bytes of a state depend on, beside the version: in words, to be compared.
+ * Palloc'd.  Needs a transaction.
+ */
+extern char *sc_platform(void);
+
 /* All zero where it never ran. */
 extern ScPipelineState sc_pipeline_state_read(int32 pipeline_id);
+extern bool sc_pipeline_state_exists(int32 pipeline_id);
 
 /*
  * Counts a new attempt and returns its number; "restored": it starts from a committed checkpoint.

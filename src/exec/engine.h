@@ -292,6 +292,16 @@ extern void sc_engine_ahead_windows(const ScEngine *engine, ScWindowRanges *ahea
  */
 extern int64 sc_engine_next_due(const ScEngine *engine);
 
+/* Where else can its state be read?  In order: the least of several parts is that of the whole. */
+typedef enum ScPortable
+{
+	SC_PORTABLE_NO,				/* nowhere: it holds OIDs of this database's own */
+	SC_PORTABLE_VERSION,		/* in other databases of the same major version */
+	SC_PORTABLE_YES				/* in those of any version */
+} ScPortable;
+
+extern ScPortable sc_engine_portable(const ScEngine *engine);
+
 extern ScEngineCounters *sc_engine_counters(ScEngine *engine);
 
 /*

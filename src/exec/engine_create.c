@@ -101,6 +101,7 @@ compile(ScEngine *engine)
 		sc_undo_compile(engine);
 	if (engine->retracts)
 		sc_retract_compile(engine);
+	sc_portable_compile(engine);
 }
 
 ScEngine *

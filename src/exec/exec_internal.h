@@ -453,6 +453,7 @@ struct ScEngine
 	uint32		signatures[SC_FORMAT_VERSION + 1];	/* of window, keys and states, in chunks
 													 * of each format version */
 	uint32		key_signature;	/* of what gives a group its position */
+	ScPortable	portable;
 };
 
 #define sc_group_keys(engine, group) \
@@ -653,6 +654,8 @@ extern ScRetractMethod sc_retract_method(const Aggref *aggref, Oid transfn, Oid 
 
 /* retract.c */
 extern void sc_retract_compile(ScEngine *engine);
+/* portable.c; when keys and states are compiled */
+extern void sc_portable_compile(ScEngine *engine);
 extern void sc_retract_begin_row(ScEngine *engine);
 /* The row at hand, which passes WHERE and whose keys are loaded, is taken back from its groups. */
 extern void sc_retract_row(ScEngine *engine, uint32 hash);

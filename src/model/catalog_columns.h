@@ -124,7 +124,9 @@
 #define Anum_offset_late_changes			34
 #define Anum_offset_skipped_changes			35
 #define Anum_offset_retracted_rows			36
-#define Natts_offset						36
+#define Anum_offset_portable				37
+#define Anum_offset_endless					38
+#define Natts_offset						38
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1
@@ -139,7 +141,8 @@
 #define Anum_state_timeline					10
 #define Anum_state_server_version			11
 #define Anum_state_format					12
-#define Natts_state							12
+#define Anum_state_platform					13
+#define Natts_state							13
 
 /* stream_ckpt.checkpoint */
 #define Anum_checkpoint_pipeline_id			1

@@ -254,7 +254,9 @@ static void
 give_up_slot(void)
 {
 	sc_begin_transaction();
-	forget_dropped_queries();
+	/* one that never ran has left nothing: what is there may be a dump's, whose queries are still to come */
+	if (sc_pipeline_state_read(sc_my_pipeline->pipeline_id).attempt > 0)
+		forget_dropped_queries();
 	sc_pipeline_state_clear(sc_my_pipeline->pipeline_id);
 	sc_commit_transaction();
 	sc_begin_transaction();

@@ -116,6 +116,8 @@ fill_offset(const ScTaskQuery *query, ScOffset *offset)
 	offset->groups = sc_engine_groups(query->engine);
 	offset->state_bytes = sc_changelog_live_bytes(query->engine);
 	offset->age = query->age;
+	offset->portable = sc_engine_portable(query->engine);
+	offset->endless = !query->definition->stateless && !sc_assigner_has_windows(&query->definition->window);
 	offset->active_lsn = query->active_lsn;
 	offset->active_at = query->active_at;
 	offset->next_due = sc_engine_next_due(query->engine);
