@@ -88,7 +88,8 @@ CREATE TABLE stream_ckpt.pipeline_state (
 	timeline		integer,
 	server_version	integer,
 	format			integer,
-	platform		text	-- that state and position belong to, beside version and format
+	platform		text,	-- that state and position belong to, beside version and format
+	prepared		boolean NOT NULL DEFAULT false	-- for pg_upgrade: stopped, with all that was written, and no slot
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE stream_ckpt.checkpoint_offset (
@@ -573,6 +574,14 @@ CREATE FUNCTION stream_ckpt.rebuild_query(query regclass, keep_before timestampt
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_rebuild_query';
 COMMENT ON FUNCTION stream_ckpt.rebuild_query(regclass, timestamptz)
 	IS 'makes a query''s result anew of the rows that its stream holds, as replace_query() with the same definition';
+CREATE FUNCTION stream_ckpt.prepare_upgrade(timeout interval DEFAULT '00:05:00')
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_prepare_upgrade';
+COMMENT ON FUNCTION stream_ckpt.prepare_upgrade(interval)
+	IS 'before pg_upgrade: stops the pipelines of the database when their results have all that is committed, and drops their slots; streams cannot be written to until finish_upgrade()';
+CREATE FUNCTION stream_ckpt.finish_upgrade()
+RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_finish_upgrade';
+COMMENT ON FUNCTION stream_ckpt.finish_upgrade()
+	IS 'after pg_upgrade, or to give it up: lets the pipelines go on where prepare_upgrade() stopped them; results whose state the new server cannot read are made anew';
 CREATE FUNCTION stream_ckpt.rebuild_pipeline(name name)
 RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_rebuild_pipeline';
 COMMENT ON FUNCTION stream_ckpt.rebuild_pipeline(name)

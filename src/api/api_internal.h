@@ -143,4 +143,7 @@ extern Datum sc_first_value(int column, bool *isnull);
 /* A query's row is gone: tells the workers, after the commit. */
 extern void sc_query_dropped(int64 query_id, int32 pipeline_id);
 
+/* sync.c: as sync(); microseconds. */
+extern XLogRecPtr sc_sync_all(int64 timeout);
+
 #endif							/* SC_API_API_INTERNAL_H */

@@ -25,6 +25,7 @@
 #include "access/xlog.h"
 #include "api/api_internal.h"
 #include "api/gap.h"
+#include "api/new_query.h"
 #include "base/by_id.h"
 #include "ckpt/failure.h"
 #include "ckpt/forget.h"
@@ -114,14 +115,15 @@ from_this_version(const ScPipelineState *state)
 
 /*
  * Why a query can't go on with the state that is stored, in words; NULL: it can.  State that comes from another database,
- * or another version, holds only as far as its query says (ScPortable).
+ * or another version, holds only as far as its query says (ScPortable).  upgraded: by pg_upgrade, which gives new numbers
+ * to functions and collations.
  */
 static const char *
-why_without_state(const ScPipelineState *state, const ScOffset *offset)
+why_without_state(const ScPipelineState *state, const ScOffset *offset, bool upgraded)
 {
 	bool		restored = offset->lsn == SC_RESTORED_LSN;
 
-	if (!restored && (state->checkpoint_id == 0 || from_this_version(state)))
+	if (!restored && !upgraded && (state->checkpoint_id == 0 || from_this_version(state)))
 		return NULL;
 	if (restored && !state->dumped)
 		return "The dump was made without state.";
@@ -204,7 +206,7 @@ typedef struct Gap
 {
 	ScPipelineState state;
 	ScSlotInfo	slot;
-	bool		go_on;
+	ScGapWay	way;
 	bool		has_state;		/* a checkpoint */
 	bool		foreign;		/* of another server or database */
 	bool		fresh;			/* the slot is behind all that the queries have seen */
@@ -215,17 +217,18 @@ typedef struct Gap
 static void
 accept_for(Gap *gap, ScQuery *query, const ScOffset *offset)
 {
-	const char *why = offset ? why_without_state(&gap->state, offset) : NULL;
+	const char *why = offset ? why_without_state(&gap->state, offset, gap->way == SC_GAP_OF_NOTHING && gap->foreign) : NULL;
 
 	/* one that begins with its stream's history does so, wherever the slot is */
 	if (offset == NULL && (!gap->fresh || query->backfill))
 		return;
-	if (gap->go_on && (why != NULL || offset == NULL || gap->foreign || offset->lsn < gap->slot.confirmed_flush))
+	if (gap->way == SC_GAP_GO_ON && (why != NULL || offset == NULL || gap->foreign || offset->lsn < gap->slot.confirmed_flush))
 		refuse_changes(query);
 	if (why != NULL)
 	{
 		gap->stateless = lappend(gap->stateless, query);
-		go_without_state(query, offset, why, gap->go_on);
+		go_without_state(query, offset, why, gap->way == SC_GAP_GO_ON ||
+						 (gap->way == SC_GAP_OF_NOTHING && !sc_query_can_be_rebuilt(query)));
 	}
 	if (offset == NULL)
 		begin_query(query);
@@ -237,11 +240,12 @@ accept_for(Gap *gap, ScQuery *query, const ScOffset *offset)
 		sc_offset_move(query->query_id, offset->lsn, &offset->options);
 		return;
 	}
-	sc_query_set_preexisting(query->query_id);
+	if (gap->way != SC_GAP_OF_NOTHING || why != NULL)
+		sc_query_set_preexisting(query->query_id);
 }
 
-void
-sc_gap_accept(const ScPipeline *pipeline, bool go_on)
+List *
+sc_gap_accept(const ScPipeline *pipeline, ScGapWay way)
 {
 	List	   *queries = lock_queries(pipeline->pipeline_id);
 	List	   *offsets = sc_offset_list(pipeline->pipeline_id);
@@ -250,7 +254,7 @@ sc_gap_accept(const ScPipeline *pipeline, bool go_on)
 
 	gap.state = sc_pipeline_state_read(pipeline->pipeline_id);
 	gap.slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
-	gap.go_on = go_on;
+	gap.way = way;
 	gap.has_state = gap.state.checkpoint_id > 0;
 	gap.foreign = gap.has_state && !from_this_server(&gap.state);
 	gap.fresh = gap.foreign || !gap.has_state || gap.slot.confirmed_flush > gap.state.lsn;
@@ -266,4 +270,16 @@ sc_gap_accept(const ScPipeline *pipeline, bool go_on)
 	if (gap.state.dumped || (gap.has_state && (gap.foreign || !from_this_version(&gap.state) ||
 											   gap.state.lsn < gap.slot.confirmed_flush)))
 		sc_pipeline_state_adopt(pipeline->pipeline_id, gap.slot.confirmed_flush);
+	return gap.stateless;
+}
+
+void
+sc_refuse_prepared(const ScPipeline *pipeline)
+{
+	if (!sc_pipeline_state_read(pipeline->pipeline_id).prepared)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("pipeline \"%s\" is prepared for pg_upgrade", pipeline->name),
+			 errhint("Call stream_ckpt.finish_upgrade(): all pipelines go on then, and nothing is missing.")));
 }

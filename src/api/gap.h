@@ -14,10 +14,20 @@
  */
 extern void sc_gap_prepare(const ScPipeline *pipeline);
 
+typedef enum ScGapWay
+{
+	SC_GAP_GO_ON,				/* they count from there: an error for those over streams whose changes are applied */
+	SC_GAP_REBUILD,				/* none of them goes on */
+	SC_GAP_OF_NOTHING			/* no rows were written between: they go on, but for those that are returned */
+} ScGapWay;
+
 /*
- * Moves the pipeline's queries to the slot's position.  Needs an ExclusiveLock on the pipeline.  go_on: they are to count
- * from there, which is an error for those over streams whose changes are applied; else none of them goes on.
+ * Moves the pipeline's queries to the slot's position.  Needs an ExclusiveLock on the pipeline.  Returns the queries
+ * (ScQuery *) that have lost the state that they had.
  */
-extern void sc_gap_accept(const ScPipeline *pipeline, bool go_on);
+extern List *sc_gap_accept(const ScPipeline *pipeline, ScGapWay way);
+
+/* An error if the pipeline is prepared for pg_upgrade: it has no gap, and waits. */
+extern void sc_refuse_prepared(const ScPipeline *pipeline);
 
 #endif							/* SC_API_GAP_H */

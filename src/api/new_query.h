@@ -62,4 +62,9 @@ extern void sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bo
 /* The same with its own definition, options and settings; "keep_before" as in ScQuery. */
 extern void sc_rebuild_query(ScQuery *old, bool has_keep_before, TimestampTz keep_before);
 
+/* rebuild_pipeline.c: does its stream hold the rows that the query had? */
+extern bool sc_query_can_be_rebuilt(const ScQuery *query);
+/* The same of a query that has lost its state by an upgrade: it waits for what replaces it.  Not if its stream holds no rows. */
+extern void sc_rebuild_stateless(ScQuery *query);
+
 #endif							/* SC_API_NEW_QUERY_H */

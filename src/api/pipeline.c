@@ -209,11 +209,12 @@ stream_ckpt_start_pipeline(PG_FUNCTION_ARGS)
 
 	sc_refuse_in_worker("start_pipeline");
 	name = sc_arg_name(fcinfo, 0, "name");
+	sc_refuse_prepared(sc_owned_pipeline(name));
 	if (DatumGetBool(sc_arg(fcinfo, 1, "accept_gap")))
 	{
 		/* the slot first: making it waits, with no lock held and no id */
 		sc_gap_prepare(sc_owned_pipeline(name));
-		sc_gap_accept(lock_owned_pipeline(name), true);
+		(void) sc_gap_accept(lock_owned_pipeline(name), SC_GAP_GO_ON);
 	}
 	set_stopped(lock_owned_pipeline(name), false);
 	PG_RETURN_VOID();

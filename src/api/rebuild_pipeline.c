@@ -13,6 +13,7 @@
 #include "api/gap.h"
 #include "api/new_query.h"
 #include "base/process.h"
+#include "base/subtransaction.h"
 #include "ckpt/failure.h"
 #include "model/catalog_write.h"
 #include "model/log_stream.h"
@@ -23,8 +24,8 @@
 PG_FUNCTION_INFO_V1(stream_ckpt_rebuild_pipeline);
 
 /* Does its stream hold the rows that the query had? */
-static bool
-can_be_rebuilt(const ScQuery *query)
+bool
+sc_query_can_be_rebuilt(const ScQuery *query)
 {
 	const ScStream *stream = sc_stream_by_relid(query->stream_relid, true);
 
@@ -34,12 +35,12 @@ can_be_rebuilt(const ScQuery *query)
 
 /* It doesn't go on: rows are missing between what it has and where the log begins. */
 static void
-mark_lost(const ScQuery *query, bool rebuilt)
+mark_lost(const ScQuery *query, const char *why, bool rebuilt)
 {
 	ScFailure	failure = {0};
 
 	failure.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-	failure.message = "its pipeline was lost, and with it the query's next rows";
+	failure.message = pstrdup(why);
 	failure.hint = rebuilt ? "What replaces it is on its way: see column \"replaces\" of stream_ckpt.queries." :
 		"Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between.";
 	if (!sc_failure_set(query->query_id, SC_FAILURE_LOST, 1, &failure))
@@ -60,15 +61,41 @@ begin_anew(const char *name)
 	sc_gap_prepare(pipeline);
 	sc_pipeline_lock(pipeline->pipeline_id, ExclusiveLock);
 	pipeline = sc_owned_pipeline(name);
-	sc_gap_accept(pipeline, false);
+	(void) sc_gap_accept(pipeline, SC_GAP_REBUILD);
 	foreach(lc, sc_query_list(pipeline->pipeline_id))
 	{
 		const ScQuery *query = lfirst(lc);
 
 		if (query->replaces == 0)
-			mark_lost(query, can_be_rebuilt(query));
+			mark_lost(query, "its pipeline was lost, and with it the query's next rows", sc_query_can_be_rebuilt(query));
 	}
 	sc_pipeline_changed(pipeline->pipeline_id);
+}
+
+/* True: what it did remains. */
+static bool
+rebuild_step(void *query)
+{
+	sc_rebuild_query(query, false, 0);
+	return true;
+}
+
+void
+sc_rebuild_stateless(ScQuery *query)
+{
+	ErrorData  *error;
+
+	if (query->replaces != 0 || !sc_query_can_be_rebuilt(query))
+		return;
+	mark_lost(query, "its state could not be read after the upgrade", true);
+	error = sc_subtransaction_try(rebuild_step, query, NULL);
+	if (!error)
+		return;
+	/* the others go on */
+	ereport(WARNING,
+			(errmsg("query \"%s\" is lost, and its result cannot be made anew yet: %s", get_rel_name(query->relid), error->message),
+			 error->detail ? errdetail("%s", error->detail) : 0,
+			 errhint("When that is mended, call stream_ckpt.rebuild_query(query).")));
 }
 
 /* rebuild_pipeline(name) */
@@ -82,6 +109,7 @@ stream_ckpt_rebuild_pipeline(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	sc_refuse_in_worker("rebuild_pipeline()");
+	sc_refuse_prepared(pipeline);
 	if (sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
 		begin_anew(name);
 	foreach(lc, sc_query_list(pipeline->pipeline_id))
@@ -90,7 +118,7 @@ stream_ckpt_rebuild_pipeline(PG_FUNCTION_ARGS)
 
 		if (query->replaces != 0)
 			continue;
-		if (can_be_rebuilt(query))
+		if (sc_query_can_be_rebuilt(query))
 			sc_rebuild_query(query, false, 0);
 		else
 			ereport(WARNING,

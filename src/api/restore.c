@@ -69,9 +69,10 @@ stream_ckpt_restored_state(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	int			columns[] = {Anum_state_attempt, Anum_state_checkpoint_id, Anum_state_lsn, Anum_state_completed,
-	Anum_state_failed, Anum_state_restored};
-	Datum		values[] = {Int64GetDatum(0), Int64GetDatum(0), 0, Int64GetDatum(0), Int64GetDatum(0), Int64GetDatum(0)};
-	bool		nulls[] = {false, false, true, false, false, false};
+	Anum_state_failed, Anum_state_restored, Anum_state_prepared};
+	Datum		values[] = {Int64GetDatum(0), Int64GetDatum(0), 0, Int64GetDatum(0), Int64GetDatum(0), Int64GetDatum(0),
+	BoolGetDatum(false)};
+	bool		nulls[] = {false, false, true, false, false, false, false};
 	bool		isnull;
 	Datum		id;
 

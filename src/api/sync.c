@@ -78,6 +78,12 @@ sync_one(const ScQuery *query, List *queries, ScMoment deadline)
 	return XLogRecPtrIsInvalid(result) ? lsn : result;
 }
 
+XLogRecPtr
+sc_sync_all(int64 timeout)
+{
+	return sync_all(sc_moment_after(sc_moment_now(), timeout));
+}
+
 /* sync(timeout interval, query regclass): a place in the log; what was committed before it is in the results */
 Datum
 stream_ckpt_sync(PG_FUNCTION_ARGS)

@@ -13,6 +13,7 @@
 #include "ckpt/pipeline_state.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "model/catalog.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/syscache.h"
@@ -116,6 +117,7 @@ sc_pipeline_state_read(int32 pipeline_id)
 			result.format = DatumGetInt32(sc_row_get(&row, Anum_state_format));
 		if (!sc_row_isnull(&row, Anum_state_platform))
 			result.platform = TextDatumGetCString(sc_row_get(&row, Anum_state_platform));
+		result.prepared = DatumGetBool(sc_row_get(&row, Anum_state_prepared));
 		/* what restore.c leaves of a row */
 		result.dumped = result.checkpoint_id == 0 && XLogRecPtrIsInvalid(result.lsn) && result.server_version != 0;
 		heap_freetuple(tuple);
@@ -146,6 +148,7 @@ set_new_state(ScCatalogRow *row, int32 pipeline_id)
 	sc_row_set(row, Anum_state_completed, Int64GetDatum(0));
 	sc_row_set(row, Anum_state_failed, Int64GetDatum(0));
 	sc_row_set(row, Anum_state_restored, Int64GetDatum(0));
+	sc_row_set(row, Anum_state_prepared, BoolGetDatum(false));
 }
 
 int64
@@ -190,6 +193,48 @@ sc_pipeline_state_clear(int32 pipeline_id)
 		}
 	}
 	sc_catalog_close(&table);
+}
+
+List *
+sc_prepared_pipelines(void)
+{
+	List	   *result = NIL;
+	ScCatalog	table;
+	ScCatalogScan scan;
+	HeapTuple	tuple;
+
+	sc_catalog_open(&table, "pipeline_state", AccessShareLock);
+	sc_catalog_scan(&scan, &table, 0, NULL);
+	while ((tuple = sc_catalog_next(&scan)) != NULL)
+	{
+		ScCatalogRow row;
+
+		sc_row_read(&row, &table, tuple);
+		if (DatumGetBool(sc_row_get(&row, Anum_state_prepared)) &&
+			sc_pipeline_by_id(DatumGetInt32(sc_row_get(&row, Anum_state_pipeline_id)), true) != NULL)
+			result = lappend_int(result, DatumGetInt32(sc_row_get(&row, Anum_state_pipeline_id)));
+	}
+	sc_catalog_scan_end(&scan);
+	sc_catalog_close(&table);
+	return result;
+}
+
+/* An error if the pipeline never ran: then it has nothing to keep. */
+void
+sc_pipeline_state_prepare(int32 pipeline_id, bool prepared)
+{
+	ScCatalogRow row = {0};
+	ScCatalog	table;
+	HeapTuple	tuple;
+
+	sc_row_set(&row, Anum_state_prepared, BoolGetDatum(prepared));
+	sc_catalog_open(&table, "pipeline_state", RowExclusiveLock);
+	tuple = find_state(&table, pipeline_id);
+	if (tuple == NULL)
+		elog(ERROR, "pipeline %d has no state", pipeline_id);
+	sc_catalog_update(&table, tuple, &row);
+	sc_catalog_close(&table);
+	CommandCounterIncrement();
 }
 
 void

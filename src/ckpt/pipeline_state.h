@@ -24,6 +24,7 @@ typedef struct ScPipelineState
 	int32		server_version; /* PG_VERSION_NUM / 10000 */
 	int32		format;			/* SC_STATE_FORMAT */
 	char	   *platform;		/* as sc_platform(); NULL: unknown */
+	bool		prepared;		/* for pg_upgrade: it has all that was written, and has no slot (sc_prepared_pipelines) */
 	bool		dumped;			/* restored from a dump that has the state; "platform" and the two before it are of that */
 } ScPipelineState;
 
@@ -48,6 +49,10 @@ extern int64 sc_pipeline_state_begin_attempt(int32 pipeline_id, bool restored);
 
 /* Forgets the pipeline's position: nothing counts on it, and its slot is to go. */
 extern void sc_pipeline_state_clear(int32 pipeline_id);
+
+/* Those that are prepared for pg_upgrade: their ids, as a list of int. */
+extern List *sc_prepared_pipelines(void);
+extern void sc_pipeline_state_prepare(int32 pipeline_id, bool prepared);
 
 /* After a gap was accepted: the position on this server that the pipeline goes on with. */
 extern void sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn);

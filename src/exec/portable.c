@@ -76,6 +76,7 @@ key_is_portable(const ScKeyState *key)
 		is_fixed(key->eq.fn_oid) && is_fixed(key->hash.fn_oid);
 }
 
+/* An aggregate's states, with the functions that they need. */
 static ScPortable
 state_portable(const ScTrans *trans)
 {

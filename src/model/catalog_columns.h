@@ -142,7 +142,8 @@
 #define Anum_state_server_version			11
 #define Anum_state_format					12
 #define Anum_state_platform					13
-#define Natts_state							13
+#define Anum_state_prepared					14
+#define Natts_state							14
 
 /* stream_ckpt.checkpoint */
 #define Anum_checkpoint_pipeline_id			1

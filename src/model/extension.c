@@ -11,6 +11,7 @@
 #include "access/table.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "model/extension.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -99,7 +100,8 @@ sc_extension_is_usable(void)
 {
 	char	   *version;
 
-	return OidIsValid(extension_schema(&version)) && strcmp(version, SC_EXTENSION_VERSION) == 0;
+	/* pg_upgrade makes them piece by piece */
+	return !IsBinaryUpgrade && OidIsValid(extension_schema(&version)) && strcmp(version, SC_EXTENSION_VERSION) == 0;
 }
 
 bool

@@ -15,7 +15,7 @@ extern bool sc_extension_exists(void);
 /* False where the catalogs are not of this library's version, with words for it.
  * True where there is no extension. */
 extern bool sc_extension_matches(char **message, char **hint);
-/* Is it there, with catalogs of this library's version?  Those of another tell nothing. */
+/* Is it there, with catalogs of this library's version?  Those of another tell nothing, nor those that pg_upgrade makes. */
 extern bool sc_extension_is_usable(void);
 /* Is this the script that creates or updates it?  Those of others are as any session. */
 extern bool sc_extension_in_script(void);

@@ -17,6 +17,7 @@
 #include "access/xlogutils.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "ckpt/pipeline_state.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
 #include "replication/logical.h"
@@ -319,6 +320,9 @@ is_unused(int32 pipeline_id)
 	ScSlotInfo	slot;
 
 	if (pipeline == NULL || !sc_pipeline_in_use(pipeline))
+		return true;
+	/* for pg_upgrade: it has read all there is, and pg_upgrade wants none */
+	if (pipeline->stopped && sc_pipeline_state_read(pipeline_id).prepared)
 		return true;
 	slot = sc_slot_info(MyDatabaseId, pipeline_id);
 	return slot.exists && sc_slot_is_useless(&slot) && sc_query_list(pipeline_id) == NIL;

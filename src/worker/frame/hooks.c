@@ -46,6 +46,7 @@
 #include "worker/frame/hooks.h"
 #include "worker/frame/lose_partition.h"
 #include "worker/frame/pipeline.h"
+#include "worker/frame/prepared.h"
 #include "worker/frame/shared.h"
 
 static ProcessUtility_hook_type prev_process_utility;
@@ -59,6 +60,8 @@ transaction_callback(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_PREPARE)
 		sc_pipeline_refuse_prepare();
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		sc_prepared_refuse_writes();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 	{
 		sc_partition_forget();
@@ -66,6 +69,7 @@ transaction_callback(XactEvent event, void *arg)
 	}
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
+	sc_prepared_at_transaction_end(event == XACT_EVENT_COMMIT);
 	sc_pipeline_at_transaction_end(event == XACT_EVENT_COMMIT);
 	/* this also notices COMMIT PREPARED, whose own transaction has no id */
 	if (sc_shared && event == XACT_EVENT_COMMIT && XactLastCommitEnd != last_commit_seen &&
@@ -375,11 +379,14 @@ executor_start(QueryDesc *query, int flags)
 void
 sc_hooks_init(void)
 {
+	sc_lost_pipeline = sc_pipelines_lost;
+	/* pg_upgrade makes our catalogs piece by piece, and what it does to users' tables was right before */
+	if (IsBinaryUpgrade)
+		return;
 	sc_ignore_deletes_init();
 	prev_executor_start = ExecutorStart_hook;
 	ExecutorStart_hook = executor_start;
 	RegisterXactCallback(transaction_callback, NULL);
-	sc_lost_pipeline = sc_pipelines_lost;
 	prev_object_access = object_access_hook;
 	object_access_hook = object_access;
 	prev_process_utility = ProcessUtility_hook;

@@ -72,6 +72,7 @@ shared_startup(void)
 		sc_shared->lock = &(GetNamedLWLockTranche(SC_TRANCHE))->lock;
 		sc_shared->max_pipelines = sc_max_pipelines;
 		pg_atomic_init_u32(&sc_shared->sleeping_readers, 0);
+		pg_atomic_init_u64(&sc_shared->prepared, 0);
 		pg_atomic_init_u64(&sc_shared->shares, 0);
 		for (int i = 0; i < sc_max_pipelines; i++)
 			entry_init(&sc_shared->pipelines[i]);

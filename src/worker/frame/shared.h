@@ -189,6 +189,7 @@ typedef struct ScShared
 	LWLock	   *lock;
 	ScWorkerPlace launcher;		/* guarded by lock */
 	pg_atomic_uint32 sleeping_readers;	/* number with reader_sleeps set */
+	pg_atomic_uint64 prepared;	/* changes when a database is prepared for pg_upgrade, or isn't any more (prepared.h) */
 	pg_atomic_uint64 shares;	/* changes when a pipeline may have got or lost queries by a move: sync() looks again */
 	int			max_pipelines;
 	ScPipelineShared pipelines[FLEXIBLE_ARRAY_MEMBER];

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "base/by_id.h"
+#include "base/debug.h"
 #include "ckpt/failure.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
@@ -167,6 +168,15 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 	{
 		sc_slot_drop(MyDatabaseId, pipeline_id);
 		return SC_STATUS_GONE;
+	}
+	if (pipeline->stopped && sc_pipeline_state_read(pipeline_id).prepared)
+	{
+		SC_DEBUG_POINT("prepared");
+		/* not while finish_upgrade() counts on it */
+		(void) sc_slot_drop_if_unused(pipeline_id);
+		*message = "the database is prepared for pg_upgrade";
+		*hint = "After the upgrade, or to give it up, call stream_ckpt.finish_upgrade().";
+		return SC_STATUS_STOPPED;
 	}
 	if (pipeline->stopped)
 		return SC_STATUS_STOPPED;
