@@ -155,5 +155,30 @@ sql("SELECT stream_ckpt.rebuild_query('of_young', keep_before => '-infinity')");
 wait_until($node, "SELECT to_regclass('of_young_replacement') IS NULL", 'none stays, if it is said');
 is(sql('SELECT count(*) FROM of_young'), '0', 'so it is');
 
+# One that can't be made anew keeps nobody else from it
+create_stream_table($node, 'u');
+create_query($node, 'below', 'u', select => $definition =~ s/FROM t,/FROM u,/r);
+create_query($node, 'beside', 'u', emit => 'update', select => 'SELECT k, count(*) AS n FROM u GROUP BY k');
+sql("SELECT stream_ckpt.attach_stream('below', event_time => 'window_start', changes => 'ignore')");
+create_query($node, 'above', 'below', emit => 'update', select => 'SELECT k, sum(n)::bigint AS n FROM below GROUP BY k');
+my $ten = "INSERT INTO u SELECT timestamptz '2024-01-01 UTC' + i * interval '10 seconds', i % 3, i, 0 FROM generate_series(1, 100) i";
+sql($ten);
+sync_pipelines($node);
+sql("SELECT stream_ckpt.stop_pipeline('default')");
+wait_until($node, "SELECT NOT active FROM pg_replication_slots WHERE slot_name = '$slot'", 'the slot is free');
+sql("SELECT pg_drop_replication_slot('$slot')");
+sql($ten =~ s/01 UTC/02 UTC/r);
+sql("SELECT stream_ckpt.start_pipeline('default')");
+wait_status($node, 'lost');
+like(($node->psql('postgres', "SELECT stream_ckpt.rebuild_pipeline('default')"))[2],
+	qr/WARNING:  the result of query "below" cannot be made anew: .*its result is a stream whose changes are not applied\nDETAIL:  .*"below".*\nHINT:  Drop the queries that read it.*rebuild_query\(query\)/, 'it is named');
+wait_until($node, "SELECT set_config('client_min_messages', 'error', false) IS NOT NULL AND stream_ckpt.sync('30 seconds') IS NOT NULL", 'the others go on');
+is(sql("SELECT status || ' ' || message FROM stream_ckpt.queries WHERE query = 'below'::regclass") =~ /^lost its result cannot be made anew: cannot replace query "below"/, 1, 'it says so, too');
+results_ok($node, 'beside', 'beside it', emit => 'update', synced => 1);
+results_ok($node, 'above', 'above it: of what is there', emit => 'update', synced => 1);
+sql("SELECT stream_ckpt.drop_query('above'); SELECT stream_ckpt.rebuild_query('below'); SELECT stream_ckpt.resume_query('of_log', accept_gap => true)");
+wait_until($node, "SELECT to_regclass('below_replacement') IS NULL", 'it is mended');
+results_ok($node, 'below', 'when that is mended', table => 'u');
+
 $node->stop;
 done_testing();

@@ -33,22 +33,24 @@ sc_query_can_be_rebuilt(const ScQuery *query)
 		!sc_has_log_stream_partition(query->stream_relid);
 }
 
-/* It doesn't go on: rows are missing between what it has and where the log begins. */
+/* It doesn't go on: rows are missing between what it has and where the log begins, or it has lost its state. */
 static void
-mark_lost(const ScQuery *query, const char *why, bool rebuilt)
+mark_lost(const ScQuery *query, const char *why, const char *detail, const char *hint)
 {
 	ScFailure	failure = {0};
 
 	failure.sqlerrcode = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 	failure.message = pstrdup(why);
-	failure.hint = rebuilt ? "What replaces it is on its way: see column \"replaces\" of stream_ckpt.queries." :
-		"Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between.";
+	failure.detail = detail ? pstrdup(detail) : NULL;
+	failure.hint = pstrdup(hint);
 	if (!sc_failure_set(query->query_id, SC_FAILURE_LOST, 1, &failure))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("query \"%s\" is being resumed or dropped", get_rel_name(query->relid)),
-				 errhint("Call stream_ckpt.rebuild_pipeline() again when that is done.")));
+				 errhint("Call it again when that is done.")));
 }
+
+#define HINT_REPLACED "What replaces it is on its way: see column \"replaces\" of stream_ckpt.queries."
 
 /* The pipeline begins anew, and its queries don't. */
 static void
@@ -67,7 +69,9 @@ begin_anew(const char *name)
 		const ScQuery *query = lfirst(lc);
 
 		if (query->replaces == 0)
-			mark_lost(query, "its pipeline was lost, and with it the query's next rows", sc_query_can_be_rebuilt(query));
+			mark_lost(query, "its pipeline was lost, and with it the query's next rows", NULL,
+					  sc_query_can_be_rebuilt(query) ? HINT_REPLACED :
+					  "Call stream_ckpt.resume_query(query, accept_gap => true) to go on without the rows between.");
 	}
 	sc_pipeline_changed(pipeline->pipeline_id);
 }
@@ -80,22 +84,48 @@ rebuild_step(void *query)
 	return true;
 }
 
+/*
+ * Makes the query's result anew.  If that can't be, a warning says why, and the others go on; lost: the query is, and keeps
+ * the reason.  What may pass is an error.
+ */
+static void
+rebuild_or_warn(ScQuery *query, bool lost)
+{
+	ErrorData  *error = sc_subtransaction_try(rebuild_step, query, sc_rethrow_transient);
+	const char *hint = "When that is mended, call stream_ckpt.rebuild_query(query).";
+
+	if (!error)
+		return;
+	if (lost)
+		mark_lost(query, psprintf("its result cannot be made anew: %s", error->message), error->detail, hint);
+	ereport(WARNING,
+			(errmsg("the result of query \"%s\" cannot be made anew: %s", get_rel_name(query->relid), error->message),
+			 error->detail ? errdetail("%s", error->detail) : 0,
+			 errhint("%s%s%s", error->hint ? error->hint : "", error->hint ? " " : "", hint)));
+}
+
 void
 sc_rebuild_stateless(ScQuery *query)
 {
-	ErrorData  *error;
-
 	if (query->replaces != 0 || !sc_query_can_be_rebuilt(query))
 		return;
-	mark_lost(query, "its state could not be read after the upgrade", true);
-	error = sc_subtransaction_try(rebuild_step, query, NULL);
-	if (!error)
-		return;
-	/* the others go on */
-	ereport(WARNING,
-			(errmsg("query \"%s\" is lost, and its result cannot be made anew yet: %s", get_rel_name(query->relid), error->message),
-			 error->detail ? errdetail("%s", error->detail) : 0,
-			 errhint("When that is mended, call stream_ckpt.rebuild_query(query).")));
+	mark_lost(query, "its state could not be read after the upgrade", NULL, HINT_REPLACED);
+	rebuild_or_warn(query, true);
+}
+
+/* Nobody's queries become lost by somebody who can't bring them back. */
+static void
+check_owner(const ScPipeline *pipeline)
+{
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline->pipeline_id))
+	{
+		const ScQuery *query = lfirst(lc);
+
+		sc_check_relation_owner(query->definition);
+		sc_check_relation_owner(query->relid);
+	}
 }
 
 /* rebuild_pipeline(name) */
@@ -106,11 +136,14 @@ stream_ckpt_rebuild_pipeline(PG_FUNCTION_ARGS)
 	ScPipeline *pipeline = sc_owned_pipeline(name);
 	char	   *message;
 	char	   *hint;
+	bool		lost;
 	ListCell   *lc;
 
 	sc_refuse_in_worker("rebuild_pipeline()");
 	sc_refuse_prepared(pipeline);
-	if (sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
+	check_owner(pipeline);
+	lost = sc_start_is_lost(pipeline->pipeline_id, &message, &hint);
+	if (lost)
 		begin_anew(name);
 	foreach(lc, sc_query_list(pipeline->pipeline_id))
 	{
@@ -119,7 +152,7 @@ stream_ckpt_rebuild_pipeline(PG_FUNCTION_ARGS)
 		if (query->replaces != 0)
 			continue;
 		if (sc_query_can_be_rebuilt(query))
-			sc_rebuild_query(query, false, 0);
+			rebuild_or_warn(query, lost);
 		else
 			ereport(WARNING,
 					(errmsg("query \"%s\" cannot be rebuilt: its stream does not hold the rows that it had",
