@@ -440,6 +440,13 @@ typedef struct JsonbInState
 #define sc_push_jsonb(state, token, value) pushJsonbValue((state), (token), (value))
 #endif
 
+/* 19: what a statement writes into is a set */
+#if PG_VERSION_NUM < 190000
+#define sc_is_result_relation(statement, index) list_member_int((statement)->resultRelations, (index))
+#else
+#define sc_is_result_relation(statement, index) bms_is_member((index), (statement)->resultRelationRelids)
+#endif
+
 /* 16 exports find_option (utils/guc_tables.h) */
 struct config_generic;
 #if PG_VERSION_NUM < 160000

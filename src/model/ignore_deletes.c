@@ -126,11 +126,12 @@ sc_ignore_deletes_refuse_moves(const QueryDesc *query)
 
 	if (likely(ignored == NIL) || (query->operation != CMD_UPDATE && query->operation != CMD_MERGE && !statement->hasModifyingCTE))
 		return;
-	foreach(lc, statement->resultRelations)
+	foreach(lc, statement->rtable)
 	{
-		RangeTblEntry *entry = rt_fetch(lfirst_int(lc), statement->rtable);
+		RangeTblEntry *entry = lfirst(lc);
 
-		if (sc_rte_permissions(statement, entry) & ACL_UPDATE)
+		if (sc_is_result_relation(statement, foreach_current_index(lc) + 1) &&
+			(sc_rte_permissions(statement, entry) & ACL_UPDATE))
 			refuse_moves(entry->relid);
 	}
 }
