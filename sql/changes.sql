@@ -117,7 +117,11 @@ SELECT stream_ckpt.attach_stream('told', processing_time => true, changes => 'ap
 SELECT stream_ckpt.alter_pipeline('default', parallelism => 2);
 :create 'SELECT id, v FROM c', parallelism => 2);
 SELECT stream_ckpt.alter_pipeline('default', parallelism => 1);
-:create 'SELECT DISTINCT ON (k) k, v FROM c ORDER BY k, ts');
+:create 'SELECT DISTINCT ON (k) k, twice(v) FROM c ORDER BY k, ts');
+:create 'SELECT DISTINCT ON (k) k, v FROM c ORDER BY k, m::text');
+:create 'SELECT k, v, rn FROM (SELECT k, v, row_number() OVER (PARTITION BY w.window_start, k ORDER BY twice(v)) AS rn FROM c, stream_ckpt.tumble(ts, ''1 minute'') w) q WHERE rn < 3');
+:create 'SELECT k, window_end, v, rn FROM (SELECT k, w.window_end, v, row_number() OVER (PARTITION BY w.window_end, k ORDER BY v) AS rn FROM c, stream_ckpt.hop(ts, ''1 minute'', ''2 minutes'') w) q WHERE rn < 3', emit => 'update');
+:create 'SELECT DISTINCT ON (k) k, v FROM c ORDER BY k, ts', ttl => '1 hour');
 :create 'SELECT k, sum(twice(v)) FROM c GROUP BY k');
 :create 'SELECT k, product(v) FROM c GROUP BY k');
 :create 'SELECT k, count(*) FROM c WHERE (v <~> 1) > 3 GROUP BY k');
@@ -132,6 +136,7 @@ SELECT stream_ckpt.alter_pipeline('default', parallelism => 1);
 -- and what it can
 :create 'SELECT m, date_trunc(''day'', ts) AS day, to_char(ts, ''HH24'') AS hour, k || t AS kt, count(d) AS n, sum(a) AS a, twice(sum(v)::int) AS v FROM c WHERE ts < ''2024-01-01''::date + interval ''1 day'' AND concat(k, t) <> ''x'' GROUP BY m, day, hour, kt', emit => 'update');
 SELECT line FROM stream_ckpt.explain_query('q') line WHERE line ~ 'state:';
+SELECT stream_ckpt.explain_query('SELECT k, rn, id, twice(v) AS twice FROM (SELECT k, id, v, row_number() OVER (PARTITION BY k ORDER BY a DESC) AS rn FROM c) q WHERE rn < 3');
 
 -- what tells rows apart, if each is one of the result
 SET client_min_messages = warning;

@@ -61,6 +61,12 @@ my %queries = (
 	cumulated_kept => [ "$list, s, count(*) AS n, max(v), array_agg(v ORDER BY v) AS all FROM t, $cumulate GROUP BY $list, s", 'close' ],
 	cumulated_update => [ "$list, k, count(*) AS n, sum(v), min(v) FROM t, $cumulate GROUP BY $list, k", 'update' ],
 	cumulated_late => [ "$list, k, s, count(*) AS n, max(a), GROUPING(k, s) AS g FROM t, $cumulate GROUP BY $list, ROLLUP (k, s)", 'close', "allowed_lateness => '10 minutes'" ],
+	newest => [ "DISTINCT ON (w.window_start, w.window_end, k) $list, k, v, id FROM t, $tumble /*where*/ ORDER BY w.window_start, w.window_end, k, v DESC, id", 'close' ],
+	newest_late => [ "DISTINCT ON (w.window_start, w.window_end, k) $list, k, v, s, id FROM t, $tumble /*where*/ ORDER BY w.window_start, w.window_end, k, v, id", 'close', "allowed_lateness => '10 minutes'" ],
+	newest_update => [ "window_start, window_end, n, k, rn, id FROM (SELECT $list, n, k, id, row_number() OVER (PARTITION BY w.window_start, w.window_end, n ORDER BY v DESC, id) AS rn FROM t, $tumble /*where*/) q WHERE rn <= 3", 'update' ],
+	newest_rank => [ "window_start, window_end, k, v, rn FROM (SELECT $list, k, v, rank() OVER (PARTITION BY w.window_start, w.window_end, k ORDER BY v DESC) AS rn FROM t, $tumble /*where*/) q WHERE rn <= 2", 'close' ],
+	hopped_newest => [ "window_start, window_end, k, v, rn FROM (SELECT $list, k, v, row_number() OVER (PARTITION BY w.window_start, w.window_end, k ORDER BY v DESC, id) AS rn FROM t, $hop /*where*/) q WHERE rn <= 2", 'close' ],
+	newest_single => [ "DISTINCT ON (s) s, id, v FROM t ORDER BY s, v DESC, id", 'update' ],
 	status => [ "s, count(*) AS n, sum(a), max(v) FROM t GROUP BY s", 'update' ],
 	numbers => [ "n, count(*) AS c, sum(a) FROM t GROUP BY n", 'update' ],
 	single => [ "id, v, count(*) AS n FROM t GROUP BY id, v", 'update' ],
@@ -100,9 +106,9 @@ sub check
 			$select =~ s/FROM t\b/FROM seen/;
 			push @where, '(at IS NULL OR w.window_end <= at' . (($options // '') =~ /lateness/ ? " - interval '10 minutes')" : ')');
 		}
-		push @where, $1 if $select =~ s/ WHERE (.*?)(?= GROUP BY|$)//;
+		push @where, $1 if $select !~ m{/\*where} && $select =~ s/ WHERE (.*?)(?= GROUP BY|$)//;
 		my $condition = @where ? ' WHERE ' . join(' AND ', @where) : '';
-		$select =~ s/(?= GROUP BY)/$condition/ or $select .= $condition;
+		$select =~ s{/\*where\*/}{$condition} or $select =~ s/(?= GROUP BY)/$condition/ or $select .= $condition;
 		results_ok($node, $name, "$test: $name", table => 'clock', time => 'c', emit => $emit, synced => 1, truth => "SELECT $select")
 		  or diag "SEED=$seed\n", sql("SELECT 'result', r::text FROM (TABLE $name EXCEPT ALL SELECT $select) r UNION ALL SELECT 'truth', r::text FROM (SELECT $select EXCEPT ALL TABLE $name) r LIMIT 20");
 	}

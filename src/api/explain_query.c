@@ -214,7 +214,7 @@ explain_keys(Explanation *explanation)
 
 /* Which rows of a group are kept, in place of the aggregate that keeps them. */
 static void
-explain_best_rows(Explanation *explanation)
+explain_best_rows(Explanation *explanation, const ScEngine *engine)
 {
 	const ScDefinition *definition = explanation->definition;
 	StringInfoData order;
@@ -237,7 +237,12 @@ explain_best_rows(Explanation *explanation)
 		add_line(explanation, "Rows: of each group the first %d by %s", definition->best->n, order.data);
 	else
 		add_line(explanation, "Rows: of each group the first %d that come", definition->best->n);
-	add_line(explanation, "  state: these rows, with %d columns beside the keys", definition->best->ncolumns);
+	if (!definition->retracts)
+		add_line(explanation, "  state: these rows, with %d columns beside the keys", definition->best->ncolumns);
+	else
+		/* if one of the best goes, any other can be the next one */
+		add_line(explanation, "  state: all rows of a group, with %d columns beside the keys: %s", definition->best->ncolumns,
+				 sc_engine_describe_state(engine, 0));
 }
 
 /* A plan of PostgreSQL's, if there is one. */
@@ -268,7 +273,7 @@ explain_engine(Explanation *explanation)
 	explain_plan(explanation, "Source part: for the rows of each message, tables as they are then",
 				 sc_engine_explain_source(engine));
 	if (definition->best != NULL)
-		explain_best_rows(explanation);
+		explain_best_rows(explanation, engine);
 	for (int i = 0; definition->best == NULL && i < definition->naggs; i++)
 	{
 		add_line(explanation, "Aggregate: %s", sql_of(explanation, (Node *) definition->aggs[i].written));

@@ -265,8 +265,10 @@ compile_transfn(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	fmgr_info(info->transfn, &pertrans->transfn);
 	fmgr_info_set_expr((Node *) expr, &pertrans->transfn);
 	trans->strict = pertrans->transfn.fn_strict;
-	trans->fcinfo = make_fcinfo(engine, &pertrans->transfn, trans->nargs + 1,
+	trans->fcinfo = make_fcinfo(engine, &pertrans->transfn, trans->nargs + trans->nfixed + 1,
 								info->aggref->inputcollid);
+	if (trans->nfixed > 0)
+		trans->fcinfo->args[1].value = castNode(Const, linitial_node(TargetEntry, info->aggref->args)->expr)->constvalue;
 
 	/* checked when the aggregate was made, but ALTER FUNCTION may have come */
 	if (trans->strict && trans->init_null &&
@@ -422,11 +424,13 @@ compile_inputs(ScEngine *engine, ScTrans *trans, const AggInfo *info)
 	ListCell   *lc;
 	int			i = 0;
 
-	trans->ninputs = list_length(info->aggref->args);
+	/* how best rows are kept is a pointer, which is nothing of a row's */
+	trans->nfixed = info->kind == SC_TRANS_INPUTS && engine->def->best != NULL ? 1 : 0;
+	trans->ninputs = list_length(info->aggref->args) - trans->nfixed;
 	trans->nargs = AGGKIND_IS_ORDERED_SET(info->aggref->aggkind) ?
-		trans->ninputs : info->nargtypes;
+		trans->ninputs : info->nargtypes - trans->nfixed;
 	trans->inputs = palloc0(sizeof(ScExpr) * (trans->ninputs + 1));
-	foreach(lc, info->aggref->args)
+	for_each_from(lc, info->aggref->args, trans->nfixed)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, lc);
 

@@ -256,8 +256,7 @@ init_states(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	Datum	   *states = sc_group_states(engine, group);
 	uint8	   *flags = sc_group_state_flags(engine, group);
 
-	if (engine->retracts)
-		*sc_group_rows(engine, group) = 0;
+	sc_group_clear_rows(engine, group);
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		if (engine->trans[t].keeps)
@@ -327,8 +326,7 @@ put_cell(ScEngine *engine, ScBucket *bucket, uint32 hash, uint32 number)
 static void
 clear_states(ScEngine *engine, ScGroup *group)
 {
-	if (engine->retracts)
-		*sc_group_rows(engine, group) = 0;
+	sc_group_clear_rows(engine, group);
 	memset(sc_group_states(engine, group), 0, sizeof(Datum) * engine->ntrans);
 	memset(sc_group_state_flags(engine, group), SC_STATE_NULL | SC_STATE_UNSET, engine->ntrans);
 }

@@ -87,7 +87,11 @@ sc_states_combine(ScEngine *engine, ScBucket *bucket, ScGroup *group, ScGroup *o
 {
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	if (engine->retracts)
+	{
 		*sc_group_rows(engine, group) += *sc_group_rows(engine, other);
+		if (engine->def->best != NULL)
+			*sc_group_shown(engine, group) = Max(*sc_group_shown(engine, group), *sc_group_shown(engine, other));
+	}
 	for (int t = 0; t < engine->ntrans; t++)
 	{
 		ScTrans    *trans = &engine->trans[t];
@@ -169,6 +173,9 @@ sc_bucket_take(ScEngine *engine, ScBucket *bucket, ScEngine *from, ScBucket *tak
 		if (n % LIMIT_GROUPS == LIMIT_GROUPS - 1)
 			sc_limit_add(LIMIT_GROUPS);
 		copy = sc_group_take(engine, bucket, from, sc_bucket_group(from, taken, n));
+		/* since the last checkpoint it may have got less rows than the result has of it */
+		if (engine->retracts && engine->def->best != NULL)
+			*sc_group_shown(engine, copy) = *sc_group_shown(from, sc_bucket_group(from, taken, n));
 		if (copy->flags & taken->mark)
 			copy->flags = (copy->flags & ~taken->mark) | bucket->mark;
 		MemoryContextReset(context);

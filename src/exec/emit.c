@@ -176,11 +176,11 @@ load_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 }
 
 /*
- * What a deletion needs is the key.  The other columns may not even be computable where
+ * The row of a deletion, of what the group slot shows.  What it needs is the key.  The other columns may not even be computable where
  * HAVING doesn't hold.
  */
-static TupleTableSlot *
-deletion_row(ScEngine *engine)
+TupleTableSlot *
+sc_emit_deletion_row(ScEngine *engine)
 {
 	const ScDefinition *def = engine->def;
 	TupleTableSlot *slot = engine->result_slot;
@@ -208,13 +208,6 @@ compute_aggregates(ScEngine *engine, ScGroup *group)
 			sc_aggregate_result(engine, &engine->aggs[i], group, &slot->tts_isnull[first + i]);
 }
 
-/* What can fail of a row comes before others are emitted with it. */
-static void
-check_row(ScEngine *engine, TupleTableSlot *row)
-{
-	engine->options.check_row(engine->options.emit_arg, row);
-}
-
 /* Deletes the row that the result has of a session, if it has one.  The group slot is another one's then. */
 static void
 delete_shown(ScEngine *engine, ScGroup *group)
@@ -222,7 +215,7 @@ delete_shown(ScEngine *engine, ScGroup *group)
 	if (!(group->flags & SC_GROUP_EMITTED))
 		return;
 	engine->group_slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(sc_group_times(engine, group)->shown);
-	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE, deletion_row(engine));
+	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE, sc_emit_deletion_row(engine));
 	group->flags &= ~SC_GROUP_EMITTED;
 	engine->counters.result_rows++;
 }
@@ -254,7 +247,7 @@ emit_session(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	row = ExecProject(engine->projection);
 	if ((group->flags & SC_GROUP_EMITTED) && times->shown != times->start)
 	{
-		check_row(engine, row);
+		sc_emit_check_row(engine, row);
 		delete_shown(engine, group);
 		engine->group_slot->tts_values[SC_WINDOW_START - 1] = Int64GetDatum(times->start);
 		row = ExecProject(engine->projection);
@@ -276,8 +269,8 @@ is_first(const ScEngine *engine, const ScPane *pane)
  * Emits the row of what the group slot shows, or its deletion, where one is due; "first": nothing of the group was
  * emitted yet.  False: the result hasn't it.
  */
-static bool
-emit_shown(ScEngine *engine, const ScGroup *group, bool first)
+bool
+sc_emit_shown(ScEngine *engine, const ScGroup *group, bool first)
 {
 	ScResultOp	op = first ? SC_RESULT_INSERT : SC_RESULT_UPSERT;
 	TupleTableSlot *row;
@@ -287,7 +280,7 @@ emit_shown(ScEngine *engine, const ScGroup *group, bool first)
 		if (first || !(group->flags & SC_GROUP_EMITTED))
 			return false;
 		op = SC_RESULT_DELETE;
-		row = deletion_row(engine);
+		row = sc_emit_deletion_row(engine);
 	}
 	else
 	{
@@ -295,9 +288,9 @@ emit_shown(ScEngine *engine, const ScGroup *group, bool first)
 		row = ExecProject(engine->projection);
 		if (unlikely(group->flags & SC_GROUP_SEVERAL))
 		{
-			check_row(engine, row);
+			sc_emit_check_row(engine, row);
 			engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE,
-									 deletion_row(engine));
+									 sc_emit_deletion_row(engine));
 			row = ExecProject(engine->projection);
 		}
 	}
@@ -306,40 +299,18 @@ emit_shown(ScEngine *engine, const ScGroup *group, bool first)
 	return op != SC_RESULT_DELETE;
 }
 
-/*
- * The rows of a group that makes several.  There are never less of them than before, so what was emitted of a number is
- * emitted again, or deleted.
- */
-static bool
-emit_best_rows(ScEngine *engine, const ScGroup *group, Datum value, bool first)
-{
-	uint32		count;
-	const struct ScBestState *state = sc_best_rows_open(value, &count);
-	bool		result = false;
-
-	/* if one of them fails none is emitted */
-	for (uint32 i = 0; engine->undo != NULL && i < count; i++)
-	{
-		sc_best_rows_show(engine, state, i);
-		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
-			check_row(engine, ExecProject(engine->projection));
-	}
-	for (uint32 i = 0; i < count; i++)
-	{
-		sc_best_rows_show(engine, state, i);
-		result |= emit_shown(engine, group, first);
-	}
-	ExecClearTuple(engine->best_slot);
-	return result;
-}
-
 /* Deletes what the result has of a group. */
 static void
 emit_deletion(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 {
 	load_group(engine, bucket, group);
-	engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE, deletion_row(engine));
-	engine->counters.result_rows++;
+	if (engine->best_slot != NULL)
+		sc_best_rows_delete(engine, group, 1);
+	else
+	{
+		engine->options.emit_row(engine->options.emit_arg, SC_RESULT_DELETE, sc_emit_deletion_row(engine));
+		engine->counters.result_rows++;
+	}
 	group->flags &= ~(SC_GROUP_EMITTED | SC_GROUP_SEVERAL);
 }
 
@@ -393,10 +364,10 @@ emit_group(ScEngine *engine, ScBucket *bucket, ScGroup *group)
 	}
 	/* what can fail comes first: a group without a row isn't emitted */
 	if (engine->best_slot != NULL)
-		is_there = emit_best_rows(engine, group,
+		is_there = sc_best_rows_emit(engine, group,
 								  engine->group_slot->tts_values[SC_WINDOW_COLUMNS + engine->nkeys], first);
 	else
-		is_there = emit_shown(engine, group, first);
+		is_there = sc_emit_shown(engine, group, first);
 	group->flags &= ~SC_GROUP_SEVERAL;
 	if (is_there)
 		group->flags |= SC_GROUP_EMITTED;

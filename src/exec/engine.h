@@ -35,7 +35,10 @@ typedef enum ScResultOp
 	SC_RESULT_INSERT = 'I',		/* never conflicts (emit close, a window's first time) */
 	SC_RESULT_UPSERT = 'U',
 	SC_RESULT_DELETE = 'D',		/* by the result's key columns */
-	SC_RESULT_TRUNCATE = 'T',	/* all rows of the result; of a query without groups, whose rows only the result knows */
+
+	/* of a query without groups whose rows can go, and which only the result knows */
+	SC_RESULT_ROW = 'R',		/* an upsert; if the deletion of its key comes right before it, both are one update */
+	SC_RESULT_TRUNCATE = 'T',	/* all rows of the result are deleted */
 
 	/* of what has no key (a definition's upper part): in place of all rows of a window */
 	SC_RESULT_CLEAR = 'C',		/* only the window's column isn't NULL; its rows are those that follow, if any: */

@@ -24,7 +24,8 @@ set_layout(ScEngine *engine)
 	engine->states_offset = engine->keys_offset + sizeof(Datum) * engine->nkeys;
 	engine->times_offset = engine->states_offset + sizeof(Datum) * engine->ntrans;
 	engine->rows_offset = engine->times_offset + (engine->timed ? MAXALIGN(sizeof(ScTimes)) : 0);
-	engine->record_size = engine->rows_offset + (engine->retracts ? sizeof(int64) : 0);
+	engine->record_size = engine->rows_offset + (engine->retracts ? sizeof(int64) : 0) +
+		(engine->retracts && engine->def->best != NULL ? sizeof(int64) : 0);
 	engine->block_shift = 3;
 	while ((engine->record_size << engine->block_shift) < BLOCK_BYTES)
 		engine->block_shift++;
@@ -124,7 +125,7 @@ sc_engine_create(MemoryContext parent, const ScDefinition *def, TupleDesc stream
 	engine->timed = engine->sessions || options->ttl > 0;
 	engine->retracts = def->retracts;
 	engine->rows_have_ttl = engine->retracts && engine->timed && !engine->sessions;
-	if (engine->retracts && (def->source != NULL || def->best != NULL))
+	if (engine->retracts && def->source != NULL)
 		elog(ERROR, "rows of such a query can't be taken back");
 	engine->greatest_last = engine->greatest_closed = SC_NO_EVENT_TIME;
 	engine->emitted_until = engine->over_until = SC_NO_EVENT_TIME;

@@ -73,6 +73,7 @@ typedef struct ScTrans
 	bool		keeps;			/* a new group keeps its inputs; INPUTS: always */
 	bool		exact;			/* states of some rows can be combined later: gives the same, and can't fail */
 	bool		byval;			/* state type */
+	int16		nfixed;			/* arguments of the transition function that are the same for all rows, and come first */
 	int16		nargs;			/* inputs of the transition function */
 	int16		ninputs;		/* nargs, and columns that only sort; and the event time, of sessions that retract */
 	ScExpr	   *inputs;			/* ninputs */
@@ -135,7 +136,8 @@ typedef struct ScAgg
  *	  keys_offset			nkeys Datums; NULL ones are 0
  *	  states_offset			ntrans Datums; SC_STATE_INPUTS: ScInputs *, or 0 for none yet
  *	  times_offset			ScTimes (timed.h), if engine->timed
- *	  rows_offset			int64, if engine->retracts: rows that it has.  None: the group isn't there, for the result
+ *	  rows_offset			int64, if engine->retracts: rows that it has.  None: the group isn't there, for the result;
+ *							and, of groups that make several rows, int64: how many the result may have of it
  */
 struct ScGroup
 {
@@ -465,6 +467,20 @@ struct ScEngine
 #define sc_group_rows(engine, group) \
 	((int64 *) ((char *) (group) + (engine)->rows_offset))
 
+#define sc_group_shown(engine, group) \
+	(sc_group_rows(engine, group) + 1)
+
+/* Of a group that is new, if rows can be taken back. */
+static inline void
+sc_group_clear_rows(const ScEngine *engine, ScGroup *group)
+{
+	if (!engine->retracts)
+		return;
+	*sc_group_rows(engine, group) = 0;
+	if (engine->def->best != NULL)
+		*sc_group_shown(engine, group) = 0;
+}
+
 static inline ScGroup *
 sc_bucket_group(const ScEngine *engine, const ScBucket *bucket, uint32 number)
 {
@@ -548,6 +564,20 @@ extern void sc_check_cut_row(ScEngine *engine, Bitmapset *attnos);
 
 /* route.c */
 extern void sc_route_compile(ScEngine *engine);
+
+/* emit.c, of what the group slot shows: its row or its deletion (see there), and what is to be deleted */
+extern bool sc_emit_shown(ScEngine *engine, const ScGroup *group, bool first);
+extern TupleTableSlot *sc_emit_deletion_row(ScEngine *engine);
+/* What can fail of a row comes before others are emitted with it. */
+static inline void
+sc_emit_check_row(ScEngine *engine, TupleTableSlot *row)
+{
+	engine->options.check_row(engine->options.emit_arg, row);
+}
+
+/* emit_best.c: the rows of a group that makes several, of the aggregate's result; and the deletion of those from a number on */
+extern bool sc_best_rows_emit(ScEngine *engine, ScGroup *group, Datum value, bool first);
+extern void sc_best_rows_delete(ScEngine *engine, ScGroup *group, int64 first);
 
 /* stateless.c: in place of keys, groups and emission */
 extern void sc_stateless_compile(ScEngine *engine);

@@ -65,7 +65,7 @@ sc_inputs_compile(ScEngine *engine, ScTrans *trans)
 	trans->nsigns = engine->retracts ? 1 : 0;
 	trans->nbitmap = (trans->ninputs + trans->nsigns + 7) / 8;
 	trans->input_types = palloc0(sizeof(ScType) * Max(trans->ninputs, 1));
-	foreach(lc, aggref->args)
+	for_each_from(lc, aggref->args, trans->nfixed)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, lc);
 

@@ -136,8 +136,8 @@ replay_row(ScEngine *engine, ScTrans *trans, const Datum *values, const bool *nu
 {
 	for (int i = 0; i < trans->nargs; i++)
 	{
-		trans->fcinfo->args[i + 1].value = values[i];
-		trans->fcinfo->args[i + 1].isnull = nulls[i];
+		trans->fcinfo->args[i + trans->nfixed + 1].value = values[i];
+		trans->fcinfo->args[i + trans->nfixed + 1].isnull = nulls[i];
 	}
 	sc_transition_call(engine, trans, state, flags);
 }

@@ -89,7 +89,10 @@ project_row(ScEngine *engine, ExprContext *context, bool cut, bool retract)
 static void
 emit_row(ScEngine *engine, TupleTableSlot *row, bool retract)
 {
-	engine->options.emit_row(engine->options.emit_arg, retract ? SC_RESULT_DELETE : SC_RESULT_INSERT, row);
+	/* where deletes were ignored the result may still have a row that had the key of this one */
+	ScResultOp	op = retract ? SC_RESULT_DELETE : engine->retracts ? SC_RESULT_ROW : SC_RESULT_INSERT;
+
+	engine->options.emit_row(engine->options.emit_arg, op, row);
 	engine->counters.result_rows++;
 }
 

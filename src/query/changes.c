@@ -213,16 +213,35 @@ find_aggregates(Node *node, ScAnalysis *an)
 	return expression_tree_walker(node, find_aggregates, an);
 }
 
+/* Rows that are kept of a group have columns that are computed when a row comes; what is above a subquery is only shown. */
+static void
+check_best_rows(ScAnalysis *an)
+{
+	ListCell   *lc;
+
+	foreach(lc, an->query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+
+		if (!an->numbered || target->resjunk)
+			(void) source_walker((Node *) target->expr, an);
+	}
+}
+
 /* What the definition is. */
 static void
 check_kind(ScAnalysis *an)
 {
 	int			from = sc_from_item_location(an, 0);
 
-	if (an->best != NULL)
-		refuse(an, an->core_location >= 0 ? an->core_location : from,
-			   an->best_call == NULL ? "DISTINCT ON" : psprintf("%s()", sc_best_function(an)),
-			   "Create the query over a stream with changes => 'ignore'.");
+	if (an->best != NULL && sc_assigner_is_shared(&an->def->window) &&
+		(an->emit == SC_EMIT_UPDATE || an->allowed_lateness > 0))
+		refuse(an, sc_from_item_location(an, 1),
+			   psprintf("%s with windows that share rows, and emit 'update' or an allowed_lateness,",
+						an->best_call == NULL ? "DISTINCT ON" : psprintf("%s()", sc_best_function(an))),
+			   "Use tumble(), or emit => 'close' without an allowed_lateness.");
+	if (an->best != NULL && an->ttl != 0)
+		refuse(an, from, "ttl with DISTINCT ON or row_number()", "Leave one of them out.");
 	if (an->has_source)
 		refuse(an, from, "a join", "Create the query over a stream with changes => 'ignore'.");
 }
@@ -239,6 +258,8 @@ sc_check_changes(ScAnalysis *an)
 	if (an->window_call != NULL)
 		(void) source_walker((Node *) an->window_call->args, an);
 	(void) source_walker((Node *) get_sortgrouplist_exprs(query->groupClause, query->targetList), an);
+	if (an->best != NULL)
+		check_best_rows(an);
 	(void) find_aggregates((Node *) query->targetList, an);
 	(void) find_aggregates(query->havingQual, an);
 }

@@ -497,20 +497,21 @@ has_key_of_deletion(ScSink *sink, MinimalTuple row)
 }
 
 /*
- * A deletion waits for the next row: if that has its key it is another version of the row, which is updated then.  Returns
- * how "row" is to be put; true in "*waits": it isn't, as it waits.
+ * A deletion waits for the next row: if that is another version of the row, it is updated.  Returns how "row" is to be
+ * put; true in "*waits": it isn't, as it waits.
  */
 static char
 pair_deletion(ScSink *sink, char op, MinimalTuple row, bool *waits)
 {
 	*waits = op == SC_RESULT_DELETE;
-	if (op == SC_RESULT_INSERT && sink->deletion != NULL && has_key_of_deletion(sink, row))
+	if (op == SC_RESULT_ROW && sink->deletion != NULL && has_key_of_deletion(sink, row))
 	{
 		pfree(sink->deletion);
 		sink->deletion = NULL;
-		return SC_RESULT_UPSERT;
 	}
 	put_deletion(sink);
+	if (op == SC_RESULT_ROW)
+		return SC_RESULT_UPSERT;
 	if (*waits)
 	{
 		sink->deletion = MemoryContextAlloc(sink->context, row->t_len);
