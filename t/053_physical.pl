@@ -263,5 +263,57 @@ $open->quit;
 refuses_another('invalidated in use');
 create_again($node, 'invalidated in use');
 
+#
+# All queries are new when the slot is invalidated: nothing is lost, and whoever needs a slot first makes it anew.
+#
+sub exact
+{
+	my ($query, $test) = @_;
+
+	$node->safe_psql('postgres', q(SELECT stream_ckpt.start_pipeline('default')));
+	insert_hour($node, $hours++);
+	sync_pipelines($node);
+	is($node->safe_psql('postgres', "SELECT stream_ckpt.verify('$query')"), '0', $test);
+	return;
+}
+
+sub drop_queries { return $node->safe_psql('postgres', 'SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries'); }
+
+my $new = "SELECT stream_ckpt.create_query('anew', 'SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k', backfill => true)";
+my $begun = "SELECT stream_ckpt.create_query('begun', 'SELECT w.window_start, w.window_end, k, count(*) AS n FROM t, stream_ckpt.tumble(ts, ''1 minute'') w GROUP BY 1, 2, 3', backfill => false)";
+
+drop_queries();
+stop_pipeline();
+$node->safe_psql('postgres', $new);
+outrun_slot();
+is_refused($node, "BEGIN; CREATE TABLE written (a int); $begun", qr/has no replication slot yet, and this transaction has already written/,
+	'all new, invalidated and stopped: a query that needs a slot, in a transaction that cannot make one');
+$node->safe_psql('postgres', $begun);
+is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost')), '1',
+	'all new, invalidated and stopped: a query that needs the slot makes it');
+exact('anew', 'all new, invalidated and stopped: the new one begins with all rows');
+insert_hour($node, $hours++);
+sync_pipelines($node);
+is($node->safe_psql('postgres', 'SELECT sum(n) FROM begun'), 2 * 360 - 6, 'all new, invalidated and stopped: the other one with those behind it');
+
+# It is invalidated while a history is read, and somebody counts on it, who commits later: his query began in the log that
+# is gone
+drop_queries();
+arm($node, 'history_begins', 'wait');
+$node->safe_psql('postgres', $new);
+wait_reached($node, 'history_begins');
+my $counts = $node->background_psql('postgres', on_error_stop => 1);
+$counts->query_safe("SET client_min_messages = warning; BEGIN; $begun");
+outrun_slot();
+wait_until($node, q(SELECT backfill_phase = 'making the slot' FROM stream_ckpt.queries), 'the coordinator wants to make the slot');
+$counts->query_safe('COMMIT');
+$counts->quit;
+wait_until($node, q(SELECT status IN ('lost', 'running') FROM stream_ckpt.pipelines), 'it is decided');
+disarm($node, 'history_begins');
+stands_invalidated('invalidated while a query was created');
+drop_queries();
+$node->safe_psql('postgres', $new);
+exact('anew', 'invalidated while a query was created: made again');
+
 $node->stop;
 done_testing();

@@ -21,6 +21,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
+#include "ckpt/offset.h"
 #include "commands/defrem.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -564,7 +565,7 @@ prepare_pipeline(ScNewQuery *query, const char *name)
 	query->has_slot = !query->backfill || sc_pipeline_use(query->pipeline);
 	if (!query->backfill)
 		sc_pipeline_prepare(query->pipeline);
-	first = query->has_slot && !sc_start_has_begun(query->pipeline->pipeline_id);
+	first = query->has_slot && !sc_has_begun(query->pipeline->pipeline_id);
 	sc_pipeline_lock(query->pipeline->pipeline_id, first ? ExclusiveLock : ShareLock);
 	query->pipeline = sc_usable_pipeline(name);
 	if (!first || !sc_start_anew(query->pipeline->pipeline_id))

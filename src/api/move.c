@@ -12,6 +12,7 @@
 #include "base/by_id.h"
 #include "base/process.h"
 #include "ckpt/failure.h"
+#include "ckpt/offset.h"
 #include "model/catalog_write.h"
 #include "utils/lsyscache.h"
 #include "worker/frame/pipeline.h"
@@ -91,7 +92,7 @@ prepare_target(const char *name)
 
 	refuse_standing(target, "where the query is to go");
 	sc_pipeline_prepare(target);
-	first = !sc_start_has_begun(target->pipeline_id);
+	first = !sc_has_begun(target->pipeline_id);
 	sc_pipeline_lock(target->pipeline_id, first ? ExclusiveLock : ShareLock);
 	target = sc_usable_pipeline(name);
 	(void) sc_start_anew(target->pipeline_id);

@@ -268,6 +268,28 @@ sc_offset_exists(int64 query_id)
 	return result;
 }
 
+List *
+sc_new_queries(int32 pipeline_id)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, sc_query_list(pipeline_id))
+	{
+		ScQuery    *query = lfirst(lc);
+
+		if (query->backfill && !sc_offset_exists(query->query_id))
+			result = lappend(result, query);
+	}
+	return result;
+}
+
+bool
+sc_has_begun(int32 pipeline_id)
+{
+	return list_length(sc_query_list(pipeline_id)) > list_length(sc_new_queries(pipeline_id));
+}
+
 /* ---------- writing ---------- */
 
 static int64

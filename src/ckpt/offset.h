@@ -70,6 +70,11 @@ typedef struct ScOffset
 extern List *sc_offset_list(int32 pipeline_id);
 extern bool sc_offset_exists(int64 query_id);
 
+/* The pipeline's queries (ScQuery *) that begin with their stream's history and have no offset yet. */
+extern List *sc_new_queries(int32 pipeline_id);
+/* Is one of the pipeline's queries not new? Without that nothing depends on a slot, which is made when there is none. */
+extern bool sc_has_begun(int32 pipeline_id);
+
 /* Inserts or updates by (query, stream), and works out "recent". */
 extern void sc_offset_put(const ScCatalog *table, const ScOffset *offset);
 /* A query that went with the others isn't in this checkpoint: it stays at "lsn". */

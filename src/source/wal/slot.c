@@ -4,7 +4,7 @@
  *
  * Two locks on a pipeline's slot, both heavyweight, on the pipeline's number:
  * "use" is shared by every transaction that counts on the slot and taken
- * exclusively by the coordinator that wants to drop it; "make" is held by
+ * exclusively by whoever wants to drop it; "make" is held by
  * whoever makes it.  Making a slot waits for every transaction that has an id, so nobody may wait
  * for "make" who has one.
  *-------------------------------------------------------------------------
@@ -17,6 +17,7 @@
 #include "access/xlogutils.h"
 #include "base/compat.h"
 #include "base/process.h"
+#include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
 #include "miscadmin.h"
 #include "model/catalog.h"
@@ -141,10 +142,16 @@ sc_slot_ensure(int32 pipeline_id)
 	if (slot.exists && sc_slot_is_useless(&slot) &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		(void) drop_if_unused(pipeline_id, true);
-	(void) sc_slot_use(pipeline_id);
-	if (sc_slot_info(MyDatabaseId, pipeline_id).exists)
+	if (sc_slot_use(pipeline_id))
 		return;
 
+	/* it was invalidated a moment ago */
+	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	if (slot.exists && (sc_has_begun(pipeline_id) || !TransactionIdIsValid(GetTopTransactionIdIfAny())))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the pipeline's replication slot has become useless meanwhile"),
+				 errhint("Try again.")));
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -154,6 +161,8 @@ sc_slot_ensure(int32 pipeline_id)
 
 	sc_slot_name(MyDatabaseId, pipeline_id, &name);
 	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_MAKE);
+	/* this wait can be as long as that of who makes it */
+	InvalidateCatalogSnapshot();
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 	if (!sc_slot_info(MyDatabaseId, pipeline_id).exists)
 		slot_make(&name);
@@ -190,7 +199,8 @@ slot_lock_tag(LOCKTAG *tag, int32 pipeline_id, uint16 kind)
 /*
  * Makes the slot; where that fails it is gone again.  Waits in
  * DecodingContextFindStartpoint, on the transactions' own locks: they show in
- * pg_locks and pg_stat_activity, and a cancel ends the wait.
+ * pg_locks and pg_stat_activity, and a cancel ends the wait.  Which may last for hours: the snapshot with which the
+ * catalogs were read last goes before, so that a worker holds none, and keeps no dead row.
  */
 static void
 slot_make(const NameData *name)
@@ -214,6 +224,7 @@ slot_make(const NameData *name)
 		ctx = sc_create_init_decoding_context(SC_PLUGIN_NAME, &reader, NULL, NULL, NULL);
 		/* which would hold back VACUUM while others are waited for */
 		InvalidateCatalogSnapshot();
+		Assert(sc_my_process == SC_PROCESS_NONE || !TransactionIdIsValid(MyProc->xmin));
 		DecodingContextFindStartpoint(ctx);
 		FreeDecodingContext(ctx);
 		ReplicationSlotPersist();
@@ -311,7 +322,7 @@ sc_slot_drop(Oid database, int32 pipeline_id)
 
 /*
  * Does nothing need the pipeline's slot?  One that is useless serves no query that is still
- * to come; those that are there stand until somebody decides, or have another made.
+ * to come, which are all, if none has begun; else they stand until somebody decides.
  */
 static bool
 is_unused(int32 pipeline_id)
@@ -325,7 +336,25 @@ is_unused(int32 pipeline_id)
 	if (pipeline->stopped && sc_pipeline_state_read(pipeline_id).prepared)
 		return true;
 	slot = sc_slot_info(MyDatabaseId, pipeline_id);
-	return slot.exists && sc_slot_is_useless(&slot) && sc_query_list(pipeline_id) == NIL;
+	return slot.exists && sc_slot_is_useless(&slot) && !sc_has_begun(pipeline_id);
+}
+
+bool
+sc_slot_lock(int32 pipeline_id, bool wait)
+{
+	LOCKTAG		tag;
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+sc_slot_unlock(int32 pipeline_id)
+{
+	LOCKTAG		tag;
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	LockRelease(&tag, ExclusiveLock, false);
 }
 
 /*
@@ -335,17 +364,12 @@ is_unused(int32 pipeline_id)
 static bool
 drop_if_unused(int32 pipeline_id, bool wait)
 {
-	LOCKTAG		tag;
-	bool		unused;
-
-	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
-	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+	if (!sc_slot_lock(pipeline_id, wait))
 		return false;
-	unused = is_unused(pipeline_id);
-	if (unused)
+	if (is_unused(pipeline_id))
 		sc_slot_drop(MyDatabaseId, pipeline_id);
-	LockRelease(&tag, ExclusiveLock, false);
-	return unused;
+	sc_slot_unlock(pipeline_id);
+	return true;
 }
 
 bool

@@ -27,8 +27,8 @@ typedef struct ScSlotOwner
 extern int	sc_slot_owners(ScSlotOwner **owners);
 
 /*
- * Makes the pipeline's slot where it isn't there yet, or is useless and no query is
- * there that stands because of it.  To be called before the
+ * Makes the pipeline's slot where it isn't there yet, or is useless and none of its queries
+ * has begun, which would stand because of it.  To be called before the
  * transaction has an id: waits, interruptibly, for every running transaction.
  * Errors with a hint where the transaction has written already, or wal_level,
  * max_replication_slots or the library's preloading don't allow it.  Keeps a lock
@@ -71,11 +71,19 @@ extern bool sc_slot_of_another_timeline(const ScSlotInfo *slot, TimeLineID timel
 /* Is there none of ours, or one that serves nobody any more? */
 extern bool sc_slot_is_missing(int32 pipeline_id);
 
-/* Drops it where it exists; an error where somebody uses it. */
+/*
+ * Until sc_slot_unlock(), or the transaction's end, no transaction counts on the slot, and nobody makes it.  False if one
+ * does now, and wait is false.
+ */
+extern bool sc_slot_lock(int32 pipeline_id, bool wait);
+extern void sc_slot_unlock(int32 pipeline_id);
+
+/* Drops it where it exists; an error where somebody uses it.  Needs sc_slot_lock(), as long as the pipeline exists. */
 extern void sc_slot_drop(Oid database, int32 pipeline_id);
 
 /*
- * Drops it unless a transaction counts on it (see sc_slot_ensure): false then.
+ * Drops it if nothing needs it: the pipeline has no streams and queries, or it is useless and none of the queries has
+ * begun.  False if a transaction counts on it (see sc_slot_ensure), which can change that.
  * Needs a transaction without an id.
  */
 extern bool sc_slot_drop_if_unused(int32 pipeline_id);

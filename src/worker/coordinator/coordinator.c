@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
 #include "executor/spi.h"
 #include "miscadmin.h"

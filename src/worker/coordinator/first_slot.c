@@ -46,17 +46,37 @@ set_phase(ScHistoryPhase phase)
 	ConditionVariableBroadcast(&sc_my_pipeline->cv);
 }
 
+/*
+ * Drops a slot that is useless.  A transaction that counted on it, or on one that is gone, can have written into the log where
+ * a query begins that the next slot won't see: then nobody makes one, the pipeline is lost.  So it is waited for, without
+ * a lock in whose queue others would have to wait.  False if the catalogs have changed.
+ */
+static bool
+drop_former_slot(void)
+{
+	for (;;)
+	{
+		bool		dropped;
+
+		sc_begin_transaction();
+		dropped = sc_slot_drop_if_unused(sc_my_pipeline->pipeline_id);
+		sc_commit_transaction();
+		/* who commits says so before he lets go of the slot */
+		if (sc_my_pipeline->catalog_changed)
+			return false;
+		if (dropped)
+			return true;
+		sc_worker_wait(LOOK_MS);
+	}
+}
+
 /* The transaction in which it is made: an error is the pipeline's. */
 static void
 make_slot(void)
 {
-	int32		id = sc_my_pipeline->pipeline_id;
-
 	StartTransactionCommand();
-	if (sc_slot_is_missing(id))
-		sc_slot_drop(MyDatabaseId, id);
 	SC_DEBUG_POINT("first_slot_before");
-	sc_slot_ensure(id);
+	sc_slot_ensure(sc_my_pipeline->pipeline_id);
 	CommitTransactionCommand();
 	SC_DEBUG_POINT("first_slot_made");
 }
@@ -72,6 +92,8 @@ sc_slot_for_new_queries(void)
 				  "the pipeline's replication slot is being made, which waits for every transaction that has written",
 				  SC_HINT_FIRST_SLOT);
 	set_phase(SC_HISTORY_SLOT);
+	if (!drop_former_slot())
+		return false;
 	changed = false;
 	enable_timeout_every(timer, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_MS), LOOK_MS);
 	PG_TRY();
@@ -91,5 +113,5 @@ sc_slot_for_new_queries(void)
 	QueryCancelPending = false;
 	set_phase(SC_HISTORY_NONE);
 	sc_status_set(sc_my_pipeline, SC_STATUS_STARTING, NULL, NULL);
-	return true;
+	return !sc_my_pipeline->catalog_changed;
 }

@@ -48,28 +48,6 @@ sc_active_offsets(int32 pipeline_id)
 	return result;
 }
 
-List *
-sc_new_queries(int32 pipeline_id)
-{
-	List	   *result = NIL;
-	ListCell   *lc;
-
-	foreach(lc, sc_query_list(pipeline_id))
-	{
-		ScQuery    *query = lfirst(lc);
-
-		if (query->backfill && !sc_offset_exists(query->query_id))
-			result = lappend(result, query);
-	}
-	return result;
-}
-
-bool
-sc_start_has_begun(int32 pipeline_id)
-{
-	return list_length(sc_query_list(pipeline_id)) > list_length(sc_new_queries(pipeline_id));
-}
-
 bool
 sc_new_query_runs(const ScQuery *query)
 {
@@ -187,7 +165,7 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 	}
 
 	if (sc_offset_list(pipeline_id) == NIL &&
-		(has_foreign_state(pipeline_id) || (sc_query_list(pipeline_id) != NIL && !sc_start_has_begun(pipeline_id))))
+		(has_foreign_state(pipeline_id) || (sc_query_list(pipeline_id) != NIL && !sc_has_begun(pipeline_id))))
 		forget_position(pipeline_id);
 	status = check_position(pipeline_id, message, hint);
 	if (status == SC_STATUS_LOST && sc_query_list(pipeline_id) == NIL)
@@ -205,7 +183,7 @@ sc_start_anew(int32 pipeline_id)
 {
 	XLogRecPtr	last = sc_pipeline_state_read(pipeline_id).lsn;
 
-	if (sc_start_has_begun(pipeline_id))
+	if (sc_has_begun(pipeline_id))
 		return false;
 	if (last < sc_slot_info(MyDatabaseId, pipeline_id).confirmed_flush)
 		sc_pipeline_state_clear(pipeline_id);
@@ -285,7 +263,7 @@ static ScStatus
 check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
-	bool		all_new = sc_query_list(pipeline_id) != NIL && !sc_start_has_begun(pipeline_id);
+	bool		all_new = sc_query_list(pipeline_id) != NIL && !sc_has_begun(pipeline_id);
 	XLogRecPtr	start;
 
 	*hint = HINT_LOST;

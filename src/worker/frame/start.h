@@ -17,14 +17,8 @@
  */
 extern List *sc_active_offsets(int32 pipeline_id);
 
-/*
- * The pipeline's queries (ScQuery *) that begin with their stream's history and have no offset yet; and do they run,
- * when the pipeline starts?
- */
-extern List *sc_new_queries(int32 pipeline_id);
+/* Does a query that is new (sc_new_queries in ckpt/offset.h) run, when the pipeline starts? */
 extern bool sc_new_query_runs(const ScQuery *query);
-/* Is one of the pipeline's queries not new? Without that nothing depends on a slot, which is made when there is none. */
-extern bool sc_start_has_begun(int32 pipeline_id);
 
 /*
  * Lost queries whose gap was accepted go on behind the last checkpoint.  At the beginning of an
