@@ -19,7 +19,7 @@ sub sql { return $node->safe_psql($_[1] // 'postgres', $_[0]); }
 
 sub rows { return "INSERT INTO t SELECT timestamptz '2024-01-01 UTC' + i * interval '1 second', i % 7, i FROM generate_series($_[0], $_[1]) i;"; }
 
-sub create { return "SELECT stream_ckpt.create_query('$_[0]', '$select', backfill => true);"; }
+sub create { return "SELECT stream_ckpt.create_query('$_[0]', '$select');"; }
 
 # All of it, as a tool for migrations does it
 sub migration
@@ -70,8 +70,23 @@ wait_running($node);
 sql(rows(501, 550));
 is_exact('postgres', 'after a crash');
 
+# ---------------------------------------------------------------- what needs the slot before the commit
+sql('CREATE DATABASE log');
+my ($ret, $out, $err) = $node->psql('log', 'BEGIN; CREATE EXTENSION stream_ckpt; CREATE TABLE t (ts timestamptz, k int, v int);' . rows(1, 10)
+	  . "SELECT stream_ckpt.attach_stream('t', 'ts'); SELECT stream_ckpt.create_query('q', '$select', backfill => false); COMMIT");
+like($err, qr/ERROR:  the pipeline has no replication slot yet, and this transaction has already written\n.*\nHINT:  Do this in a transaction of its own/,
+	'a query that begins at the commit needs a slot');
+sql("BEGIN; CREATE EXTENSION stream_ckpt; CREATE TABLE t (ts timestamptz, k int, v int); SELECT stream_ckpt.attach_stream('t', 'ts');
+	SELECT stream_ckpt.create_stream('l', 'ts timestamptz, k int', event_time => 'ts'); COMMIT", 'log');
+is(slots(), '1', 'streams need none');
+sql("SELECT stream_ckpt.create_query('of_l', 'SELECT count(*) AS n FROM l')", 'log');
+sql("INSERT INTO l VALUES ('2024-01-01', 1), ('2024-01-01', 2)", 'log');
+sync_pipelines($node, 'log');
+is(sql('TABLE of_l', 'log'), '2', 'but their queries');
+sql('DROP DATABASE log');
+
 # ---------------------------------------------------------------- prepared
-my ($ret, $out, $err) = $node->psql('template1', migration() . "PREPARE TRANSACTION 'migration'");
+($ret, $out, $err) = $node->psql('template1', migration() . "PREPARE TRANSACTION 'migration'");
 like($err, qr/cannot PREPARE a transaction that has changed streams/, 'a migration cannot be prepared');
 is(sql("SELECT count(*) FROM pg_prepared_xacts"), '0', 'and nothing of it is left');
 
