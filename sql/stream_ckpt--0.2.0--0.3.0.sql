@@ -544,6 +544,7 @@ RETURNS float8 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'stream_ckpt_tas
 COMMENT ON FUNCTION stream_ckpt.task_lag(integer, integer)
 	IS 'seconds that a task is behind what was committed: 0 when it has had everything; NULL where it does not run';
 
+ALTER TABLE stream_ckpt.pipeline ADD COLUMN lane boolean NOT NULL DEFAULT false;
 CREATE OR REPLACE VIEW stream_ckpt.pipelines AS
 SELECT p.name AS pipeline, p.pipeline_id,
 	CASE WHEN s.status IS NOT NULL AND s.status <> 'gone' THEN s.status
@@ -570,7 +571,9 @@ LEFT JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
 LEFT JOIN pg_catalog.pg_replication_slots l
 	ON l.slot_name = 'stream_ckpt_' || (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || '_' || p.pipeline_id
 CROSS JOIN LATERAL (SELECT NOT p.stopped AND l.slot_name IS NULL AND s.pipeline_id IS NULL
-	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost;
+	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost
+-- the lane is of no interest but for its queries
+WHERE NOT p.lane OR EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id);
 
 ALTER TABLE stream_ckpt.query
 	ADD COLUMN backfill boolean NOT NULL DEFAULT false,
@@ -667,7 +670,6 @@ REVOKE ALL ON FUNCTION stream_ckpt.best_rows_add(bytea, internal, "any"),
 --
 -- History: queries that begin with the rows that their stream has, and queries that move between pipelines.
 --
-ALTER TABLE stream_ckpt.pipeline ADD COLUMN lane boolean NOT NULL DEFAULT false;
 CREATE TABLE stream_ckpt.query_history (
 	query_id		bigint PRIMARY KEY,
 	until			pg_lsn NOT NULL,

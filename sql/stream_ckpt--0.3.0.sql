@@ -794,7 +794,9 @@ LEFT JOIN stream_ckpt.pipeline_status() s USING (pipeline_id)
 LEFT JOIN pg_catalog.pg_replication_slots l
 	ON l.slot_name = 'stream_ckpt_' || (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) || '_' || p.pipeline_id
 CROSS JOIN LATERAL (SELECT NOT p.stopped AND l.slot_name IS NULL AND s.pipeline_id IS NULL
-	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost;
+	AND EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id) AS yes) lost
+-- the lane is of no interest but for its queries
+WHERE NOT p.lane OR EXISTS (SELECT FROM stream_ckpt.query q WHERE q.pipeline_id = p.pipeline_id);
 COMMENT ON VIEW stream_ckpt.pipelines IS 'pipelines: what they are doing, in words, and how far they are';
 
 CREATE VIEW stream_ckpt.queries WITH (security_barrier) AS

@@ -163,7 +163,7 @@ sql(rows('t (ts, k, v)', 100, 30000));
 wait_until($node, "SELECT status = 'retrying' AND message LIKE '%max_query_wal%' FROM stream_ckpt.queries WHERE query = 'q'::regclass",
 	'it gives up what it has');
 sql(rows('t (ts, k, v)', 200, 10));
-wait_until($node, "SELECT confirmed_flush_lsn > '$before' FROM stream_ckpt.pipelines", 'and holds no WAL');
+wait_until($node, "SELECT bool_and(confirmed_flush_lsn > '$before') FROM stream_ckpt.pipelines", 'and holds no WAL');
 sql("SELECT stream_ckpt.sync('10 minutes', 'other')");
 results_ok($node, 'other', 'others go on', emit => 'update', synced => 1);
 $locking->query_safe('COMMIT');

@@ -121,9 +121,18 @@ sc_owned_pipeline(const char *name)
 ScPipeline *
 sc_usable_pipeline(const char *name)
 {
+	ScPipeline *pipeline;
+
 	if (strcmp(name, SC_DEFAULT_PIPELINE) == 0)
 		return sc_pipeline_by_name(name, false);
-	return sc_owned_pipeline(name);
+	pipeline = sc_owned_pipeline(name);
+	if (pipeline->lane)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("pipeline \"%s\" is only for queries that begin with the rows of their stream", name),
+				 errdetail("They go there by themselves, and leave it when they have these rows."),
+				 errhint("Name another pipeline.")));
+	return pipeline;
 }
 
 /* ---------- slots ---------- */

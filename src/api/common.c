@@ -64,7 +64,7 @@ sc_owns_pipeline(const ScPipeline *pipeline)
 {
 	if (sc_owns_database(MyDatabaseId))
 		return true;
-	return strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0 &&
+	return strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0 && !pipeline->lane &&
 		has_privs_of_role(GetUserId(), pipeline->owner);
 }
 

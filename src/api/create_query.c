@@ -510,6 +510,7 @@ sc_new_query_enter(ScNewQuery *query)
 	undecided = may_need_no_history(query);
 	entry.backfill = query->backfill && !undecided;
 	entry.replaces = query->replaces;
+	entry.target_id = query->target_id;
 	entry.has_keep_before = query->has_keep_before;
 	entry.keep_before = query->keep_before;
 	/* which nobody alters any more */
@@ -657,7 +658,7 @@ stream_ckpt_create_query(PG_FUNCTION_ARGS)
 	query.ttl = arg_ttl(fcinfo, 9);
 	if (old)
 	{
-		if (old->pipeline_id != query.pipeline->pipeline_id)
+		if (old->pipeline_id != query.pipeline->pipeline_id && old->target_id != query.pipeline->pipeline_id)
 			refuse_other_pipeline(old);
 		sc_replace_query(&query, old, sc_env_current_settings(), false);
 		PG_RETURN_OID(old->relid);

@@ -35,6 +35,7 @@ typedef struct ScNewQuery
 	SelectStmt *select;
 	ScDefinition *definition;
 	ScPipeline *pipeline;
+	int32		target_id;		/* the pipeline that it is to move to; 0: none */
 	Oid			result_oid;
 	Oid			view_oid;
 	int64		replaces;		/* the query whose place it is to take; 0: nobody's.  Its result table is unlogged then */

@@ -16,7 +16,6 @@
 #include "miscadmin.h"
 #include "model/catalog_write.h"
 #include "query/analyze.h"
-#include "replication/logicallauncher.h"
 #include "utils/lsyscache.h"
 #include "worker/frame/pipeline.h"
 #include "worker/frame/shared.h"
@@ -36,29 +35,10 @@ sc_arg_parallelism(FunctionCallInfo fcinfo, int n)
 	return parallelism;
 }
 
-/* Workers that are taken, or would be if they ran, by others than this pipeline. */
-static int
-other_workers(int32 pipeline_id)
-{
-	/* our launcher, and the server's own */
-	int			n = 1 + (max_logical_replication_workers > 0);
-
-	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
-	{
-		const ScPipelineShared *other = &sc_shared->pipelines[i];
-
-		if (!other->in_use || other->coordinator.pid == 0 ||
-			(other->database == MyDatabaseId && other->pipeline_id == pipeline_id))
-			continue;
-		n += 2 + other->ntasks;
-	}
-	return n;
-}
-
 void
 sc_check_workers(int32 pipeline_id, int32 parallelism)
 {
-	int			others = other_workers(pipeline_id);
+	int			others = sc_shared_workers(sc_shared_find(MyDatabaseId, pipeline_id));
 
 	if (others + 2 + parallelism <= max_worker_processes)
 		return;
@@ -147,14 +127,17 @@ sc_check_pipeline_parallelism(const ScPipeline *pipeline, int32 parallelism)
 static void
 check_query(const ScQuery *query, int32 parallelism)
 {
+	const ScPipeline *pipeline;
 	ScDefinition *definition;
 	ScEnv		env;
 
 	sc_env_enter(&env, query->owner, query->settings);
 	definition = sc_definition_load(query);
 	sc_env_leave(&env);
-	sc_check_query_parallelism(sc_pipeline_by_id(query->pipeline_id, false), definition, parallelism,
-							   query->dead_letter);
+	pipeline = sc_pipeline_by_id(query->pipeline_id, false);
+	/* in the lane a query has as many tasks as there are, and then goes where it is to have more */
+	if (!pipeline->lane)
+		sc_check_query_parallelism(pipeline, definition, parallelism, query->dead_letter);
 	if (query->target_id != 0)
 		sc_check_query_parallelism(sc_pipeline_by_id(query->target_id, false), definition, parallelism,
 								   query->dead_letter);

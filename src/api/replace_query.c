@@ -36,11 +36,26 @@
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_replace_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_rebuild_query);
 
 /* ---------- the old query ---------- */
+
+/*
+ * One that leaves the lane (worker/coordinator/lane.h) stays there until it is replaced; what replaces it leaves then.
+ */
+static void
+keep_in_lane(ScQuery *old)
+{
+	if (!old->moving)
+		return;
+	old->moving = false;
+	sc_query_set_pipeline(old);
+	sc_pipeline_changed(old->pipeline_id);
+	sc_pipeline_changed(old->target_id);
+}
 
 /*
  * Locks the old query, in the order in which drop_query() does; nobody takes its place from here on.  It may be another
@@ -61,7 +76,9 @@ lock_old(Oid relid)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("query \"%s\" is to take the place of another one", get_rel_name(relid)),
 				 errhint("Name that one: what replaces it is given up then.")));
-	if (old->target_id != 0)
+	if (old->target_id != 0 && sc_pipeline_by_id(old->pipeline_id, false)->lane)
+		keep_in_lane(old);
+	else if (old->target_id != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("query \"%s\" is to move to another pipeline", get_rel_name(relid)),
@@ -378,6 +395,7 @@ sc_replace_query(ScNewQuery *query, ScQuery *old, List *settings, bool always)
 	sc_check_relation_owner(old->definition);
 	sc_check_relation_owner(old->relid);
 	query->pipeline = sc_pipeline_by_id(old->pipeline_id, false);
+	query->target_id = old->target_id;
 
 	sc_env_enter(&env, old->owner, settings);
 	SPI_connect();

@@ -25,6 +25,7 @@ bool		sc_dump_state = false;
 int			sc_debug_batch_rows = 0;
 int			sc_debug_retry_second = 1000;
 int			sc_debug_large_part = SC_LARGE_PART_DEFAULT;
+int			sc_debug_lane_blocks = SC_LANE_BLOCKS_USUAL;
 int			sc_debug_share_period = 10000;
 int			sc_debug_notify_percent = 50;
 int			sc_debug_cut_row_bytes = SC_ROW_BYTES_LIMIT;
@@ -143,6 +144,11 @@ sc_settings_init(void)
 							"Result rows from which on a query's part of a checkpoint has a writer of its own (debug builds only).",
 							NULL,
 							&sc_debug_large_part, SC_LARGE_PART_DEFAULT, 0, 1000000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("stream_ckpt.debug_lane_blocks",
+							"Blocks up to which a table is read where its query is (debug builds only).",
+							NULL,
+							&sc_debug_lane_blocks, SC_LANE_BLOCKS_USUAL, 0, 1000000000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("stream_ckpt.debug_result_row_bytes",
 							"Bytes from which on a result row is an error of its query (debug builds only).",

@@ -30,6 +30,8 @@ extern int	sc_debug_result_row_bytes;	/* in place of SC_RESULT_ROW_BYTES */
 #define SC_RESULT_ROW_BYTES ((Size) sc_debug_result_row_bytes)
 extern int	sc_debug_large_part;	/* in place of SC_LARGE_PART_ROWS */
 #define SC_LARGE_PART_ROWS sc_debug_large_part
+extern int	sc_debug_lane_blocks;	/* in place of SC_LANE_BLOCKS */
+#define SC_LANE_BLOCKS sc_debug_lane_blocks
 extern int	sc_debug_task_memory;	/* kB, in place of sc_task_memory; 0: that */
 extern int	sc_debug_bucket_bytes;	/* in place of SC_BUCKET_BYTES */
 #define SC_BUCKET_BYTES ((Size) sc_debug_bucket_bytes)
@@ -44,6 +46,7 @@ extern int	sc_debug_snapshot_step;	/* in place of SC_SNAPSHOT_STEP */
 #define SC_CUT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #define SC_RESULT_ROW_BYTES SC_ROW_BYTES_LIMIT
 #define SC_LARGE_PART_ROWS SC_LARGE_PART_DEFAULT
+#define SC_LANE_BLOCKS SC_LANE_BLOCKS_USUAL
 #define SC_BUCKET_BYTES SC_BUCKET_BYTES_USUAL
 #define SC_SNAPSHOT_GROUPS SC_SNAPSHOT_GROUPS_USUAL
 #define SC_SNAPSHOT_STEP SC_SNAPSHOT_STEP_USUAL
@@ -61,6 +64,11 @@ extern int	sc_debug_snapshot_step;	/* in place of SC_SNAPSHOT_STEP */
  */
 #define SC_LARGE_PART_DEFAULT 100000
 #define SC_LARGE_PART_WIDTH 160
+/*
+ * Blocks of a table (4 MB) up to which a query begins with its rows where it is, though others wait: that is read in less
+ * time than they wait for the attempt anyway, in which any query begins with a history.
+ */
+#define SC_LANE_BLOCKS_USUAL 512
 /* What a bucket of a pane that is larger than memory should take in memory (exec/spilled.c) */
 #define SC_BUCKET_BYTES_USUAL (64 * 1024)
 /* Groups of a query that a task writes at a barrier; of more of them it writes as many in a step while it goes on */

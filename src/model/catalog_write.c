@@ -64,6 +64,12 @@ sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode)
 	LockDatabaseObject(sc_relation_oid("pipeline"), (Oid) pipeline_id, 0, mode);
 }
 
+bool
+sc_pipeline_lock_conditional(int32 pipeline_id, LOCKMODE mode)
+{
+	return lock_conditional("pipeline", (Oid) pipeline_id, mode);
+}
+
 void
 sc_query_lock(int64 query_id, LOCKMODE mode)
 {

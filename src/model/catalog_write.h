@@ -23,6 +23,7 @@ extern bool sc_stream_lock_conditional(Oid relid, LOCKMODE mode);
 /* Gives it back before that. */
 extern void sc_stream_unlock(Oid relid, LOCKMODE mode);
 extern void sc_pipeline_lock(int32 pipeline_id, LOCKMODE mode);
+extern bool sc_pipeline_lock_conditional(int32 pipeline_id, LOCKMODE mode);
 /*
  * For those who change a query or what is wished of it, drops included: exclusively, and its row is read again under it,
  * because the query can have moved to another pipeline.  "conditional" is for workers, who never wait: false where

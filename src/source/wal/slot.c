@@ -256,6 +256,101 @@ slot_find(const NameData *name)
 	return NULL;
 }
 
+/* The slot that this process has made gets what another one has; false if that is of no use. */
+static bool
+take_over(const NameData *source, XLogRecPtr position)
+{
+	ReplicationSlot *slot;
+	ReplicationSlot contents;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = slot_find(source);
+	if (slot)
+	{
+		SpinLockAcquire(&slot->mutex);
+		contents = *slot;
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	if (!slot || contents.data.persistency != RS_PERSISTENT || contents.data.database != MyDatabaseId ||
+		strcmp(NameStr(contents.data.plugin), SC_PLUGIN_NAME) != 0 || sc_slot_invalidated(&contents) != RS_INVAL_NONE ||
+		XLogRecPtrIsInvalid(contents.data.restart_lsn) || XLogRecPtrIsInvalid(contents.data.confirmed_flush))
+		return false;
+
+	slot = MyReplicationSlot;
+	SpinLockAcquire(&slot->mutex);
+	slot->effective_xmin = contents.effective_xmin;
+	slot->effective_catalog_xmin = contents.effective_catalog_xmin;
+	slot->data.plugin = contents.data.plugin;
+	slot->data.xmin = contents.data.xmin;
+	slot->data.catalog_xmin = contents.data.catalog_xmin;
+	slot->data.restart_lsn = contents.data.restart_lsn;
+	slot->data.confirmed_flush = Max(contents.data.confirmed_flush, position);
+	SpinLockRelease(&slot->mutex);
+	ReplicationSlotsComputeRequiredXmin(false);
+	ReplicationSlotsComputeRequiredLSN();
+	return true;
+}
+
+/*
+ * What the other slot holds may go on being removed until the new one counts; so that is taken over twice, and what it
+ * has the second time is there for sure: the first one held it (as copy_replication_slot in the server's slotfuncs.c).
+ */
+static bool
+slot_make_copy(const NameData *name, const NameData *source, XLogRecPtr position)
+{
+	bool		result;
+
+	sc_slot_create_ephemeral(NameStr(*name));
+	sc_ensure_logical_decoding();
+	result = take_over(source, position) && take_over(source, position);
+	if (result)
+	{
+		ReplicationSlotMarkDirty();
+		ReplicationSlotPersist();
+	}
+	/* else it goes with this */
+	ReplicationSlotRelease();
+	return result;
+}
+
+bool
+sc_slot_copy(int32 pipeline_id, int32 source_id, XLogRecPtr position)
+{
+	NameData	name;
+	NameData	source;
+	ScSlotInfo	info;
+	LOCKTAG		tag;
+	bool		result;
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_USE);
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	info = sc_slot_info(MyDatabaseId, pipeline_id);
+	if (info.exists)
+		return !info.foreign && !sc_slot_is_useless(&info);
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_MAKE);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	sc_slot_name(MyDatabaseId, source_id, &source);
+	result = slot_make_copy(&name, &source, position);
+	LockRelease(&tag, ExclusiveLock, false);
+	return result;
+}
+
+bool
+sc_slot_is_free(void)
+{
+	bool		result = false;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots && !result; i++)
+		result = !ReplicationSlotCtl->replication_slots[i].in_use;
+	LWLockRelease(ReplicationSlotControlLock);
+	return result;
+}
+
 /* All fields of one moment.  "exists" is false for a slot that is still being made. */
 ScSlotInfo
 sc_slot_info(Oid database, int32 pipeline_id)

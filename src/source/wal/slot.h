@@ -42,6 +42,15 @@ extern void sc_slot_ensure(int32 pipeline_id);
  */
 extern bool sc_slot_use(int32 pipeline_id);
 
+/*
+ * The same without a wait, as a copy of another pipeline's slot: rows that were committed behind "position", which is
+ * one that pipeline's reader has reached, are decoded from it.  False: not now; or that slot is none to be copied.
+ */
+extern bool sc_slot_copy(int32 pipeline_id, int32 source_id, XLogRecPtr position);
+
+/* Could another slot be made now? */
+extern bool sc_slot_is_free(void);
+
 typedef struct ScSlotInfo
 {
 	bool		exists;

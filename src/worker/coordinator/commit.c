@@ -368,6 +368,8 @@ sc_commit_checkpoint(ScPendingCheckpoint *pending, const char *kind, uint64 requ
 	int			failures = 0;
 
 	SC_DEBUG_POINT("coordinator_parts_collected");
+	if (sc_my_pipeline->lane)
+		SC_DEBUG_POINT("lane_parts_collected");
 	sc_worker_context.checkpoint_id = pending->checkpoint_id;
 	sc_worker_context.lsn = pending->lsn;
 	fill_record(&record, pending, kind);

@@ -22,6 +22,7 @@
 
 #include "access/xact.h"
 #include "base/backoff.h"
+#include "base/by_id.h"
 #include "base/compat.h"
 #include "ckpt/offset.h"
 #include "ckpt/pipeline_state.h"
@@ -39,6 +40,7 @@
 #include "worker/coordinator/coordinator_internal.h"
 #include "worker/coordinator/first_slot.h"
 #include "worker/coordinator/idle.h"
+#include "worker/coordinator/lane.h"
 #include "worker/coordinator/moving.h"
 #include "worker/coordinator/progress.h"
 #include "worker/coordinator/reports.h"
@@ -55,6 +57,8 @@
 #define REST_MAX_MS			600000
 /* When a checkpoint lacks a query whose rows are still to come: the next one after so long, or the interval */
 #define LATER_US			200000
+/* When queries couldn't be sent to the lane just then */
+#define SEND_AGAIN_US		500000
 
 static int64 attempt;
 static ScPendingCheckpoint *pending;
@@ -67,6 +71,8 @@ static const char *kind;		/* of the checkpoint in flight; NULL: none */
 static int	ntasks;				/* of the attempt */
 static bool rescale;			/* the catalogs want other tasks, or queries on other ones */
 static bool lacks_new;			/* the catalogs have a query that is new to this attempt, and begins with a history */
+static bool begins_here;		/* as it can't begin in the lane */
+static ScMoment send_at;		/* not before that: 0: now */
 static bool history_void;		/* nobody wants the history any more that is being read */
 static bool ended_well;
 
@@ -79,6 +85,7 @@ static void read_catalog_again(void);
 pg_noreturn static void restart_attempt(const char *why);
 static void restart_if_due(void);
 static void look_at_moves(void);
+static void send_new_queries(void);
 static void trigger_if_due(void);
 static void advance_if_idle(void);
 static const char *due_kind(long *timeout);
@@ -125,6 +132,7 @@ coordinator_main(void)
 			kind = NULL;
 		}
 		restart_if_due();
+		send_new_queries();
 		look_at_moves();
 		trigger_if_due();
 		advance_if_idle();
@@ -284,19 +292,23 @@ count_attempt(void)
 
 /*
  * Queries that are new begin at "start", too, once they have their streams' history: their offsets, which nobody has
- * stored, follow the others'.
+ * stored, follow the others'.  But for those that are to begin in the lane.
  */
 static List *
 add_new_queries(List *offsets, XLogRecPtr start)
 {
+	List	   *elsewhere = sc_lane_takes(ntasks);
 	ListCell   *lc;
 
+	lacks_new = elsewhere != NIL;
 	foreach(lc, sc_new_queries(sc_my_pipeline->pipeline_id))
 	{
 		const ScQuery *query = lfirst(lc);
 		bool		runs = sc_new_query_runs(query);
 		ScOffset   *offset;
 
+		if (sc_find_by_id(elsewhere, query->query_id))
+			continue;
 		sc_progress_load_new(query, runs, start);
 		if (!runs)
 			continue;
@@ -336,12 +348,16 @@ begin_attempt(void)
 	sc_progress_load(sc_my_pipeline->pipeline_id, offsets);
 	sc_moving_expect(arrivals, sc_slot_info(MyDatabaseId, sc_my_pipeline->pipeline_id).confirmed_flush);
 	sc_moving_load();
+	sc_lane_load();
 	sc_idle_load(sc_my_pipeline->pipeline_id);
 	state = sc_pipeline_state_read(sc_my_pipeline->pipeline_id);
 	began = sc_moment_now();
 	pipeline = sc_pipeline_by_id(sc_my_pipeline->pipeline_id, false);
 	pg_atomic_write_u64(&sc_my_pipeline->interval_us, pipeline->checkpoint_interval);
 	ntasks = Min(pipeline->parallelism, SC_MAX_TASKS);
+	sc_my_pipeline->lane = pipeline->lane;
+	if (pipeline->lane)
+		sc_worker_yield_cpu();
 	start = catch_up_to = sc_start_position(sc_my_pipeline->pipeline_id, offsets);
 	foreach(lc, offsets)
 		catch_up_to = Max(catch_up_to, ((ScOffset *) lfirst(lc))->lsn);
@@ -431,6 +447,7 @@ sc_coordinator_review(void)
 	sc_moving_expect(sc_moving_arrivals(), sc_my_pipeline->confirm_lsn);
 	sc_progress_review(sc_my_pipeline->pipeline_id);
 	sc_moving_load();
+	sc_lane_load();
 }
 
 /* Does the reader read a history?  It makes no barriers then, and decodes nothing. */
@@ -463,6 +480,7 @@ read_catalog_again(void)
 		sc_idle_load(pipeline->pipeline_id);
 		rescale = wants_rescale(pipeline);
 		lacks_new = sc_progress_lacks_new(pipeline->pipeline_id);
+		begins_here = false;
 		sc_progress_give_up_histories();
 		history_void = is_reading_history() && sc_progress_history_is_for_nobody();
 	}
@@ -516,6 +534,13 @@ earliest_restart(void)
 	return caught_up + Min(caught_up - began, REST_MAX_MS * INT64CONST(1000));
 }
 
+/* Is there a query that is to begin in this pipeline, with an attempt? */
+static bool
+wants_history(void)
+{
+	return lacks_new && (sc_my_pipeline->lane ? !sc_lane_is_left() : begins_here);
+}
+
 /*
  * A query that failed for a while is tried again, one was resumed, or its rows could not be
  * written; sets loop_timeout.
@@ -523,6 +548,7 @@ earliest_restart(void)
 static void
 restart_if_due(void)
 {
+	bool		history = wants_history();
 	ScMoment	retry_at = sc_progress_attempt_due();
 	ScMoment	earliest = earliest_restart();
 
@@ -534,7 +560,7 @@ restart_if_due(void)
 		return;
 	if (kind != NULL || sc_writer_is_busy())
 		return;					/* the end of the checkpoint in flight, or of the writer, wakes us */
-	if (sc_progress_wants_attempt() || rescale || lacks_new)
+	if (sc_progress_wants_attempt() || rescale || history)
 		retry_at = earliest;
 	else if (retry_at == 0)
 		return;
@@ -543,21 +569,54 @@ restart_if_due(void)
 		return;
 	if (rescale)
 		restart_attempt("the queries are shared out among the tasks anew");
-	if (lacks_new)
+	if (history)
+	{
+		sc_my_pipeline->no_lane = true;
 		restart_attempt("a new query begins with the history of its stream");
+	}
 	if (sc_progress_wants_attempt() || sc_progress_retry_may_succeed())
 		restart_attempt("a query begins again from its last checkpoint");
 	loop_timeout = sc_moment_wait_ms(sc_progress_attempt_due());
+}
+
+/* Lowers loop_timeout; -1: leaves it. */
+static void
+wake_in(long timeout)
+{
+	if (timeout >= 0)
+		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
 }
 
 /* Queries that come and go: lowers loop_timeout to when there may be something to do for them. */
 static void
 look_at_moves(void)
 {
-	long		timeout = kind == NULL ? sc_moving_look() : -1;
+	wake_in(kind == NULL ? sc_moving_look() : -1);
+	wake_in(sc_lane_look());
+}
 
-	if (timeout >= 0)
-		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
+/*
+ * Queries that are new to the attempt go to the lane, if this isn't it and they can; lowers loop_timeout to when that
+ * may be done.
+ */
+static void
+send_new_queries(void)
+{
+	long		timeout = sc_moment_wait_ms(send_at);
+
+	if (!lacks_new || begins_here || sc_my_pipeline->lane)
+		return;
+	if (timeout == 0)
+	{
+		ScLaneAnswer answer = sc_lane_send(ntasks);
+
+		begins_here = answer == SC_LANE_NO;
+		lacks_new = answer != SC_LANE_SENT;
+		send_at = answer == SC_LANE_LATER ? sc_moment_after(sc_moment_now(), SEND_AGAIN_US) : 0;
+		timeout = sc_moment_wait_ms(send_at);
+	}
+	if (lacks_new)
+		wake_in(timeout);
 }
 
 /* Triggers a checkpoint where one is due; lowers loop_timeout to when one may be. */
@@ -575,7 +634,7 @@ trigger_if_due(void)
 	kind = due_kind(&timeout);
 	if (kind == NULL)
 	{
-		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
+		wake_in(timeout);
 		return;
 	}
 	sc_writer_leave_out(pending);
@@ -659,10 +718,8 @@ static void
 advance_if_idle(void)
 {
 	bool		work = pg_atomic_read_u32(&sc_my_pipeline->work) != 0;
-	long		timeout = is_reading_history() ? -1 : sc_idle_advance(kind == NULL && !work);
 
-	if (timeout >= 0)
-		loop_timeout = loop_timeout < 0 ? timeout : Min(loop_timeout, timeout);
+	wake_in(is_reading_history() ? -1 : sc_idle_advance(kind == NULL && !work));
 }
 
 void

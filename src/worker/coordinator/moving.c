@@ -58,6 +58,7 @@ typedef struct Departure
 	int32		target_id;
 	bool		moving;			/* as the catalogs say; */
 	ScMoment	since;			/* for so long */
+	bool		stays;			/* another one is to take its place first, and leaves then (only in the lane) */
 	ScMoment	not_before;		/* 0: now */
 	bool		ready;			/* for the next barrier */
 	bool		leaving;		/* a barrier has named it */
@@ -224,7 +225,8 @@ set_moving(int64 query_id, int32 giver_id, int32 target_id, bool moving)
 	sc_begin_transaction();
 	if (sc_extension_exists() && sc_query_lock_conditional(query_id, ExclusiveLock))
 		query = sc_query_by_id(query_id, true);
-	if (query && query->pipeline_id == giver_id && query->target_id == target_id && query->moving != moving)
+	if (query && query->pipeline_id == giver_id && query->target_id == target_id && query->moving != moving &&
+		!(moving && sc_query_replacement(query_id)))
 	{
 		query->moving = moving;
 		sc_query_set_pipeline(query);
@@ -288,7 +290,8 @@ load_wish(const ScQuery *query)
 	if (departure->moving != query->moving)
 		departure->since = sc_moment_now();
 	departure->moving = query->moving;
-	departure->ready &= query->moving;
+	departure->stays = sc_query_replacement(query->query_id) != NULL;
+	departure->ready &= query->moving && !departure->stays;
 }
 
 void
@@ -441,11 +444,27 @@ sc_moving_look(void)
 		/* what is asked of the target is looked at whenever it may have answered */
 		if (departure->moving && !departure->ready)
 			wait_for_target(departure);
-		else if (!departure->moving && sc_moment_wait_ms(departure->not_before) == 0)
+		else if (!departure->moving && !departure->stays && sc_moment_wait_ms(departure->not_before) == 0)
 			ask_target(departure);
 		timeout = timeout < 0 ? LOCKED_MS : Min(timeout, LOCKED_MS);
 	}
 	return timeout;
+}
+
+bool
+sc_moving_are_leaving(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, departures)
+	{
+		const Departure *departure = lfirst(lc);
+		const ScProgress *entry = sc_find_by_id(sc_progress_list(), departure->query_id);
+
+		if (entry && !entry->is_new && !departure->stays && sc_query_runs(&entry->life))
+			return true;
+	}
+	return false;
 }
 
 bool
@@ -494,6 +513,7 @@ sc_moving_hand_over(int64 query_id, XLogRecPtr lsn)
 		return false;
 	query = sc_query_by_id(query_id, true);
 	if (!query || query->pipeline_id != sc_my_pipeline->pipeline_id || query->paused || !query->moving ||
+		sc_query_replacement(query_id) ||
 		!target_is_ready(query_id, query->target_id, lsn))
 		return false;
 	query->pipeline_id = query->target_id;

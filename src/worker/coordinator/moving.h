@@ -41,6 +41,9 @@ extern void sc_moving_load(void);
  */
 extern long sc_moving_look(void);
 
+/* Are there queries that run, and are to leave, whose history is in their results? */
+extern bool sc_moving_are_leaving(void);
+
 /* Is a query ready to go with the next checkpoint?  Which ones, for the barrier: "ids" has room for SC_WIRE_LEFT_OUT. */
 extern bool sc_moving_is_ready(void);
 extern void sc_moving_leave(int64 *ids);

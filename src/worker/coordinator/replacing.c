@@ -83,7 +83,8 @@ sc_replacing_begin(const ScQuery *query)
 		not_now(old, "It is paused.");
 	if (now->paused)
 		not_now(old, "The one that is to take its place is paused.");
-	if (old->pipeline_id != query->pipeline_id || old->target_id != 0)
+	/* one that is to leave the lane waits for us (replace_query.c) */
+	if (old->pipeline_id != query->pipeline_id || old->moving || (old->target_id != 0 && !sc_my_pipeline->lane))
 		not_now(old, "It is in another pipeline, or on its way there.");
 	if (sc_my_process == SC_PROCESS_COORDINATOR && sc_writer_has(old->query_id))
 		not_now(old, "A large result of it is being written.");

@@ -9,6 +9,10 @@
  */
 #include "postgres.h"
 
+#ifndef WIN32
+#include <sys/resource.h>
+#endif
+
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/env.h"
@@ -27,6 +31,7 @@
 #include "worker/frame/loop.h"
 
 #define VISIBLE_MAX_MS 100
+#define LANE_PRIORITY 10		/* as nice(1) has it: others, at 0, get ten times as much of a CPU that both want */
 
 ScPipelineShared *sc_my_pipeline = NULL;
 ScWorkerContext sc_worker_context;
@@ -117,6 +122,15 @@ run_and_note(void (*main) (void))
 }
 
 void
+sc_worker_yield_cpu(void)
+{
+#ifndef WIN32
+	/* best effort: it can't be taken back, so only who ends with it may do that */
+	(void) setpriority(PRIO_PROCESS, 0, LANE_PRIORITY);
+#endif
+}
+
+void
 sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
 			  void (*main) (void))
 {
@@ -133,6 +147,9 @@ sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
 
 	take_place();
 	before_shmem_exit(leave_place, (Datum) 0);
+	/* a coordinator doesn't know yet */
+	if (process != SC_PROCESS_COORDINATOR && sc_my_pipeline->lane)
+		sc_worker_yield_cpu();
 
 	callback.callback = worker_error_context;
 	callback.arg = NULL;

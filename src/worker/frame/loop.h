@@ -39,6 +39,9 @@ extern ScWorkerContext sc_worker_context;
 extern void sc_worker_run(ScProcess process, int pipeline_index, ScWorkerPlace *place,
 						  void (*main) (void));
 
+/* From now on others that want a CPU come first: for as long as this process is there. */
+extern void sc_worker_yield_cpu(void);
+
 /* Interrupts, and settings read again after SIGHUP. */
 extern void sc_worker_check(void);
 

@@ -305,7 +305,7 @@ sc_pipelines_refuse_to_drop(Oid role)
 	{
 		ScPipeline *pipeline = lfirst(lc);
 
-		if (pipeline->owner == role && strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0)
+		if (pipeline->owner == role && strcmp(pipeline->name, SC_DEFAULT_PIPELINE) != 0 && !pipeline->lane)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("role \"%s\" cannot be dropped because it owns pipeline \"%s\" of stream_ckpt",

@@ -8,6 +8,7 @@
 #include "access/xlog.h"
 #include "base/settings.h"
 #include "miscadmin.h"
+#include "replication/logicallauncher.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
@@ -149,6 +150,22 @@ find_room_locked(void)
 			return pipeline;
 	}
 	return NULL;
+}
+
+int
+sc_shared_workers(const ScPipelineShared *except)
+{
+	/* our launcher, and the server's own */
+	int			n = 1 + (max_logical_replication_workers > 0);
+
+	for (int i = 0; sc_shared && i < sc_shared->max_pipelines; i++)
+	{
+		const ScPipelineShared *other = &sc_shared->pipelines[i];
+
+		if (other->in_use && other->coordinator.pid != 0 && other != except)
+			n += 2 + other->ntasks;
+	}
+	return n;
 }
 
 bool

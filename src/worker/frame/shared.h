@@ -130,6 +130,10 @@ typedef struct ScPipelineShared
 	bool		requested;		/* launcher: start it even if it stopped by itself */
 	bool		catalog_changed;	/* coordinator: read the catalog entry again */
 
+	/* the coordinator's, for its workers and those that follow it: no lock */
+	bool		lane;			/* its queries begin with a history, for other pipelines (coordinator/lane.h) */
+	bool		no_lane;		/* the next attempt begins with queries that could be sent there */
+
 	ScWorkerPlace coordinator;
 	ScWorkerPlace reader;
 	ScWorkerPlace writer;		/* of a large part; often not there */
@@ -212,6 +216,9 @@ extern ScPipelineShared *sc_shared_next(Oid database, const ScPipelineShared *la
 #define sc_foreach_pipeline(pipeline, of_database) \
 	for (ScPipelineShared *pipeline = sc_shared_next(of_database, NULL); pipeline; \
 		 pipeline = sc_shared_next(of_database, pipeline))
+
+/* Background workers that are taken, or would be if they ran, by others than this pipeline, which may be NULL. */
+extern int	sc_shared_workers(const ScPipelineShared *except);
 
 /* Could another entry be made now? */
 extern bool sc_shared_has_room(void);

@@ -156,7 +156,8 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		*hint = "After the upgrade, or to give it up, call stream_ckpt.finish_upgrade().";
 		return SC_STATUS_STOPPED;
 	}
-	if (pipeline->stopped)
+	/* a lane that is empty gives up its slot all the same */
+	if (pipeline->stopped && (!pipeline->lane || sc_pipeline_in_use(pipeline)))
 		return SC_STATUS_STOPPED;
 	if (!sc_pipeline_in_use(pipeline))
 	{

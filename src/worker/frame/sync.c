@@ -40,7 +40,28 @@ ask_for(ScPipelineShared *pipeline, XLogRecPtr marker)
 	sc_place_wake(pipeline, &pipeline->coordinator);
 }
 
-/* Returns when the pipeline has committed all up to "marker" of the queries that it runs; fails as sync_pipeline. */
+/*
+ * As sc_pipeline_check_can_run, of a pipeline with queries; false: it has none any more, they have moved.  The lane
+ * (coordinator/lane.h) may have got its first one just now, and not be told yet.
+ */
+static bool
+check_can_run(ScPipelineShared *pipeline, const ScPipeline *catalog)
+{
+	if (pipeline->status == SC_STATUS_IDLE && sc_query_list(catalog->pipeline_id) == NIL)
+		return false;
+	if (!catalog->lane || pipeline->status != SC_STATUS_IDLE)
+	{
+		sc_pipeline_check_can_run(pipeline, catalog->name);
+		return true;
+	}
+	SpinLockAcquire(&pipeline->mutex);
+	pipeline->requested = true;
+	SpinLockRelease(&pipeline->mutex);
+	sc_shared_wake_launcher();
+	return true;
+}
+
+/* Returns when the pipeline has committed all up to "marker" of the queries that it runs; fails if it can't run. */
 static void
 sync_running(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 {
@@ -55,9 +76,8 @@ sync_running(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 		SpinLockAcquire(&pipeline->mutex);
 		committed = pipeline->committed_lsn;
 		SpinLockRelease(&pipeline->mutex);
-		if (committed >= marker)
+		if (committed >= marker || !check_can_run(pipeline, catalog))
 			break;
-		sc_pipeline_check_can_run(pipeline, catalog->name);
 		if (!sc_pipeline_wait_for_change(pipeline, deadline))
 			sc_pipeline_raise_timeout(pipeline, catalog->name, "sync()");
 	}
@@ -65,21 +85,26 @@ sync_running(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
 }
 
 /*
- * A query whose history isn't in its results yet, or NULL.  One that is paused or has failed doesn't count, nor one that is
- * tried again by itself: that can go on for ever.
+ * A query whose history isn't in its results yet, or NULL; of all pipelines, by one snapshot, because it may be sent
+ * from one to another.  One that is paused or has failed doesn't count, nor one that is tried again by itself: that can
+ * go on for ever; nor any of a pipeline that is stopped.
  */
 static const ScQuery *
-find_new(int32 pipeline_id)
+find_new(void)
 {
 	List	   *failures = sc_failure_list();
 	ListCell   *lc;
 
-	foreach(lc, sc_new_queries(pipeline_id))
+	foreach(lc, sc_query_list_all())
 	{
 		const ScQuery *query = lfirst(lc);
 		const ScFailureRow *failure = sc_find_by_id(failures, query->query_id);
 
-		if (!query->paused && (!failure || (failure->status == SC_FAILURE_WAITING && failure->failures < SC_PATIENCE)))
+		if (!query->backfill || query->paused || sc_offset_exists(query->query_id))
+			continue;
+		if (failure && (failure->status != SC_FAILURE_WAITING || failure->failures >= SC_PATIENCE))
+			continue;
+		if (!sc_pipeline_by_id(query->pipeline_id, false)->stopped)
 			return query;
 	}
 	return NULL;
@@ -128,24 +153,24 @@ raise_new(const ScQuery *query)
 }
 
 /*
- * Returns when the pipeline has committed all up to "marker", with the history of queries that begin with one; fails at
- * the deadline, and if it can't run.
+ * Returns when every query has its history that begins with one; fails at the deadline, and if its pipeline can't run.
  */
 static void
-sync_pipeline(ScPipeline *catalog, XLogRecPtr marker, ScMoment deadline)
+wait_for_new(ScMoment deadline)
 {
-	ScPipelineShared *pipeline = sc_pipeline_running(catalog->pipeline_id, catalog->name);
 	const ScQuery *new;
 
-	while ((new = find_new(catalog->pipeline_id)) != NULL)
+	while ((new = find_new()) != NULL)
 	{
+		const ScPipeline *catalog = sc_pipeline_by_id(new->pipeline_id, false);
+		ScPipelineShared *pipeline = sc_pipeline_running(catalog->pipeline_id, catalog->name);
+
 		refuse_uncommitted(new);
-		sc_pipeline_check_can_run(pipeline, catalog->name);
+		(void) check_can_run(pipeline, catalog);
 		if (!sc_pipeline_wait_for_change(pipeline, deadline))
 			raise_new(new);
 	}
 	ConditionVariableCancelSleep();
-	sync_running(catalog, marker, deadline);
 }
 
 /*
@@ -278,6 +303,23 @@ pipelines_with_queries(void)
 	return result;
 }
 
+/* Fails if one of them can't: nobody has to wait for others first to hear that. */
+static void
+check_all_run(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, pipelines_with_queries())
+	{
+		const ScPipeline *catalog = lfirst(lc);
+		ScPipelineShared *pipeline = sc_pipeline_running(catalog->pipeline_id, catalog->name);
+
+		/* what isn't committed yet is refused with its reason */
+		if (pipeline->status == SC_STATUS_LOST)
+			sc_pipeline_check_can_run(pipeline, catalog->name);
+	}
+}
+
 /* A place in the WAL behind all that is committed: where sync() waits for. */
 static XLogRecPtr
 log_marker(void)
@@ -309,9 +351,11 @@ sc_pipelines_sync(int64 timeout_us)
 		lsn = log_marker();
 		if (XLogRecPtrIsInvalid(result))
 			result = lsn;
+		check_all_run();
+		wait_for_new(deadline);
 		pipelines = pipelines_with_queries();
 		foreach(lc, pipelines)
-			sync_pipeline(lfirst(lc), lsn, deadline);
+			sync_running(lfirst(lc), lsn, deadline);
 	} while (sc_shared && pg_atomic_fetch_add_u64(&sc_shared->shares, 0) != shares);
 	foreach(lc, pipelines)
 	{
@@ -407,7 +451,7 @@ sc_query_sync(Oid relid, int64 timeout_us)
 			break;
 		check_goes_on(query, failure);
 		refuse_uncommitted(query);
-		sc_pipeline_check_can_run(pipeline, catalog->name);
+		(void) check_can_run(pipeline, catalog);
 		if (sc_pipeline_wait_for_change(pipeline, deadline))
 			continue;
 		if (query->backfill && !sc_offset_exists(query->query_id))
