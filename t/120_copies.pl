@@ -87,6 +87,8 @@ sub lost_and_rebuilt
 	}
 	change($where);
 	is_refused($where, q(SELECT stream_ckpt.sync('30 seconds')), qr/is lost/, "$test: sync() says so");
+	wait_until($where, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt %' AND backend_type NOT LIKE '%launcher'),
+		'nobody is there who could write');
 	is($where->safe_psql('postgres', $results), $before, "$test: nothing is written");
 	is_refused($where, q(SELECT stream_ckpt.start_pipeline('default', accept_gap => true)), qr/"by_status" cannot go on without the rows between.*rebuild_pipeline/s,
 		"$test: a query whose rows change can't go on without them");
@@ -182,10 +184,10 @@ my $passed = $node->safe_psql('postgres', q(SELECT max(confirmed_flush_lsn) FROM
 # The slots' files as they are now, in a copy that ends at that point
 sub back_in_time
 {
-	my ($name) = @_;
-	my $restored = copy_of($name, has_restoring => 1);
+	my ($name, %opt) = @_;
+	my $restored = copy_of($name, has_restoring => !$opt{same_timeline});
 
-	$restored->append_conf('postgresql.conf', "recovery_target_name = 'then'\nrecovery_target_action = 'promote'\n");
+	$restored->append_conf('postgresql.conf', "recovery_target_name = 'then'\nrecovery_target_action = 'promote'\n") unless $opt{same_timeline};
 	for my $slot (glob($node->data_dir . '/pg_replslot/stream_ckpt_*'))
 	{
 		my $to = $restored->data_dir . '/pg_replslot/' . (split m{/}, $slot)[-1];
@@ -203,13 +205,36 @@ lost_and_rebuilt($restored, 'a time before', qr/which this server has not writte
 $restored->stop;
 
 # The same, decided on when the log has come to where the slots are: there it is another log.
+sub pass
+{
+	my ($where) = @_;
+
+	$where->safe_psql('postgres', q(SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'x', 'x'))) while
+	  $where->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() <= '$passed'") eq 't';
+	$where->restart;
+	change($where);
+	return;
+}
+
 $restored = back_in_time('later');
 wait_status($restored, 'lost', $_) for qw(default second);
-$restored->safe_psql('postgres', q(SELECT pg_switch_wal() FROM pg_logical_emit_message(false, 'x', 'x'))) while
-  $restored->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() <= '$passed'") eq 't';
-$restored->restart;
-change($restored);
-lost_and_rebuilt($restored, 'later than that', qr/stands at .*, beyond the last checkpoint/);
+pass($restored);
+# who repairs it has a slot that nobody else takes away
+my $repair = q(SET client_min_messages = warning; SET statement_timeout = '20s'; BEGIN; SELECT stream_ckpt.rebuild_pipeline('second'));
+my $first = $restored->background_psql('postgres', on_error_stop => 1);
+$first->query_safe($repair);
+is_refused($restored, $repair, qr/pipeline "second" is being repaired by another session/, 'repaired by two at once');
+$first->query_safe('ROLLBACK');
+$first->quit;
+lost_and_rebuilt($restored, 'later than that', qr/stands at .*, beyond the last checkpoint|replication slot does not exist/);
+$restored->stop;
+
+# And without recovery: the other log has the same timeline
+$restored = back_in_time('same', same_timeline => 1);
+wait_status($restored, 'lost', $_) for qw(default second);
+is($restored->safe_psql('postgres', 'SELECT count(*) FROM pg_replication_slots'), '0', 'the same timeline: no slot of another log is kept');
+pass($restored);
+lost_and_rebuilt($restored, 'the same timeline, later', qr/replication slot does not exist/);
 $restored->stop;
 
 exact($node, 'the original, in the end');

@@ -37,11 +37,40 @@
 #include "source/wal/slot.h"
 #include "utils/lsyscache.h"
 
+/* Where it stands there may be other rows in this server's log, or none yet. */
+static bool
+is_stale(int32 pipeline_id)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	ScPipelineState state = sc_pipeline_state_read(pipeline_id);
+
+	if (!slot.exists || slot.foreign)
+		return false;
+	return sc_slot_is_useless(&slot) ||
+		(slot.confirmed_flush > state.lsn && sc_slot_of_another_timeline(&slot, state.timeline));
+}
+
+/* One that another session has just made, and accepts a gap with, looks like that, too, until it has committed. */
+static void
+drop_stale_slot(const ScPipeline *pipeline)
+{
+	if (!is_stale(pipeline->pipeline_id))
+		return;
+	if (!sc_slot_lock(pipeline->pipeline_id, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("pipeline \"%s\" is being repaired by another session", pipeline->name),
+				 errdetail("A transaction that is open counts on the pipeline's replication slot."),
+				 errhint("Try again when it has ended.")));
+	if (is_stale(pipeline->pipeline_id))
+		sc_slot_drop(MyDatabaseId, pipeline->pipeline_id);
+	sc_slot_unlock(pipeline->pipeline_id);
+}
+
 void
 sc_gap_prepare(const ScPipeline *pipeline)
 {
 	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
-	ScPipelineState state = sc_pipeline_state_read(pipeline->pipeline_id);
 
 	/* somebody else's slot of this name is for sc_slot_ensure() to refuse */
 	if (slot.active_pid != 0 && !slot.foreign)
@@ -51,10 +80,7 @@ sc_gap_prepare(const ScPipeline *pipeline)
 				 errdetail("Its replication slot is in use by process %d.",
 						   slot.active_pid),
 				 errhint("Only a pipeline that is lost or stopped can accept a gap.")));
-	/* where it stands there may be other rows in this server's log, or none yet */
-	if (slot.exists && !slot.foreign &&
-		(sc_slot_is_useless(&slot) || (slot.confirmed_flush > state.lsn && sc_slot_of_another_timeline(&slot, state.timeline))))
-		sc_slot_drop(MyDatabaseId, pipeline->pipeline_id);
+	drop_stale_slot(pipeline);
 	sc_pipeline_prepare(pipeline);
 }
 
@@ -254,6 +280,11 @@ sc_gap_accept(const ScPipeline *pipeline, ScGapWay way)
 
 	gap.state = sc_pipeline_state_read(pipeline->pipeline_id);
 	gap.slot = sc_slot_info(MyDatabaseId, pipeline->pipeline_id);
+	if (!gap.slot.exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the replication slot of pipeline \"%s\" has been dropped meanwhile", pipeline->name),
+				 errhint("Try again.")));
 	gap.way = way;
 	gap.has_state = gap.state.checkpoint_id > 0;
 	gap.foreign = gap.has_state && !from_this_server(&gap.state);

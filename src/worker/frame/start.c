@@ -125,11 +125,54 @@ forget_position(int32 pipeline_id)
 
 	if (!foreign && slot.exists && !slot.foreign && !XLogRecPtrIsInvalid(state.lsn) &&
 		sc_slot_of_another_timeline(&slot, state.timeline))
+	{
+		if (!sc_slot_lock(pipeline_id, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("the pipeline's replication slot belongs to another timeline, and a transaction counts on it"),
+					 errhint("It is tried again when that transaction has ended.")));
 		sc_slot_drop(MyDatabaseId, pipeline_id);
+		sc_slot_unlock(pipeline_id);
+	}
 	else if (!foreign && slot.exists && !sc_slot_is_useless(&slot) && state.lsn >= slot.confirmed_flush)
 		return;
 	sc_pipeline_state_clear(pipeline_id);
 	CommandCounterIncrement();
+}
+
+static char *
+explain_ahead(const ScSlotInfo *slot)
+{
+	return psprintf("the replication slot stands at %X/%X, which this server has not written yet: it belongs to another timeline",
+					LSN_FORMAT_ARGS(slot->confirmed_flush));
+}
+
+/*
+ * A slot that is ahead of all that this server has written was made for another log: nothing can ever be read with it.  It
+ * goes as long as that can be told: once this log has come to that place, the slot looks like one of it, whoever keeps it.
+ * Says why, in words; NULL: there was none.  If a transaction is just having another one made, that is for it to do.
+ */
+static char *
+drop_slot_ahead(int32 pipeline_id)
+{
+	ScSlotInfo	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	NameData	name;
+	char	   *message = NULL;
+
+	if (!slot.ahead || slot.foreign || !sc_slot_lock(pipeline_id, false))
+		return NULL;
+	slot = sc_slot_info(MyDatabaseId, pipeline_id);
+	if (slot.ahead && !slot.foreign && slot.active_pid == 0)
+	{
+		message = explain_ahead(&slot);
+		sc_slot_name(MyDatabaseId, pipeline_id, &name);
+		ereport(LOG,
+				(errmsg("replication slot \"%s\" is dropped", NameStr(name)),
+				 errdetail("It stands at %X/%X, which this server has not written yet.", LSN_FORMAT_ARGS(slot.confirmed_flush))));
+		sc_slot_drop(MyDatabaseId, pipeline_id);
+	}
+	sc_slot_unlock(pipeline_id);
+	return message;
 }
 
 ScStatus
@@ -137,6 +180,7 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 {
 	ScPipeline *pipeline;
 	ScStatus	status;
+	char	   *ahead;
 
 	*message = *hint = NULL;
 	if (!sc_extension_matches(message, hint))
@@ -147,6 +191,7 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		sc_slot_drop(MyDatabaseId, pipeline_id);
 		return SC_STATUS_GONE;
 	}
+	ahead = drop_slot_ahead(pipeline_id);
 	if (pipeline->stopped && sc_pipeline_state_read(pipeline_id).prepared)
 	{
 		SC_DEBUG_POINT("prepared");
@@ -176,6 +221,8 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 		*hint = NULL;
 		return SC_STATUS_IDLE;
 	}
+	if (status == SC_STATUS_LOST && ahead)
+		*message = ahead;
 	return status;
 }
 
@@ -302,8 +349,7 @@ check_slot(int32 pipeline_id, bool compare, char **message, char **hint)
 	}
 	if (slot.ahead)
 	{
-		*message = psprintf("the replication slot stands at %X/%X, which this server has not written yet: it belongs to another timeline",
-							LSN_FORMAT_ARGS(slot.confirmed_flush));
+		*message = explain_ahead(&slot);
 		return SC_STATUS_LOST;
 	}
 	start = held_position(pipeline_id);

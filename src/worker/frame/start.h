@@ -38,7 +38,7 @@ extern XLogRecPtr sc_start_position(int32 pipeline_id, List *offsets);
  * SC_STATUS_STARTING where the pipeline may start; otherwise the status in which it must
  * stand, with *message and *hint in words (palloc'd or constant; may be NULL).  If all of its queries are new it may start
  * without a slot, or with one that was invalidated: the caller makes it (sc_slot_is_missing).
- * Drops the slot of a pipeline that is gone, or prepared for pg_upgrade; that of an idle one is the caller's
+ * Drops the slot of a pipeline that is gone, and one that is ahead of all that this server has written, or prepared for pg_upgrade; that of an idle one is the caller's
  * to drop.  Needs a transaction and snapshot.
  */
 extern ScStatus sc_start_check(int32 pipeline_id, char **message, char **hint);
