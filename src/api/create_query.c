@@ -21,6 +21,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_rewrite.h"
 #include "ckpt/offset.h"
 #include "commands/defrem.h"
 #include "lib/stringinfo.h"
@@ -34,6 +35,7 @@
 #include "query/access.h"
 #include "query/analyze.h"
 #include "query/parse.h"
+#include "rewrite/rewriteSupport.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -137,13 +139,20 @@ check_stream(ScNewQuery *query, Query *parsed)
 					   "With backfill => false the query begins with the rows committed after it.");
 }
 
+/* The view of the query whose place it is to take, or InvalidOid. */
+static Oid
+replaced_view(const ScNewQuery *query)
+{
+	return query->replaces != 0 ? sc_query_by_id(query->replaces, false)->definition : InvalidOid;
+}
+
 /* Parses, and accepts or refuses, the definition. */
 void
 sc_new_query_analyze(ScNewQuery *query)
 {
 	Query	   *parsed = sc_definition_parse(query->text, &query->select);
 
-	query->definition = sc_definition_analyze(parsed, query->text, query->emit,
+	query->definition = sc_definition_analyze(parsed, query->text, replaced_view(query), query->emit,
 											  query->allowed_lateness, query->ttl);
 	query->emit = query->definition->emit;
 	if (query->keep_late_rows && (!sc_assigner_has_windows(&query->definition->window) || query->definition->stateless))
@@ -356,10 +365,14 @@ create_view(ScNewQuery *query)
 	CommandCounterIncrement();
 }
 
-/* The key of the stream by which rows of the result are known isn't dropped but with the query. */
+/*
+ * The key of the stream by which rows of the result are known isn't dropped but with the query.  It is the view's rule that
+ * depends on it, as that of a view with GROUP BY a primary key does: pg_dump knows what to do about a view that needs an index.
+ */
 static void
-depend_on_key(const ScDefinition *definition, const ObjectAddress *view)
+depend_on_key(const ScDefinition *definition, Oid view)
 {
+	ObjectAddress rule;
 	ObjectAddress key;
 	Oid			constraint;
 
@@ -370,7 +383,8 @@ depend_on_key(const ScDefinition *definition, const ObjectAddress *view)
 		ObjectAddressSet(key, ConstraintRelationId, constraint);
 	else
 		ObjectAddressSet(key, RelationRelationId, definition->row_key_index);
-	recordDependencyOn(view, &key, DEPENDENCY_NORMAL);
+	ObjectAddressSet(rule, RewriteRelationId, get_rewrite_oid(view, ViewSelectRuleName, false));
+	recordDependencyOn(&rule, &key, DEPENDENCY_NORMAL);
 }
 
 /* The view, the table and its key, as the caller. */
@@ -404,7 +418,7 @@ sc_new_query_create_relations(ScNewQuery *query)
 	ObjectAddressSet(result, RelationRelationId, query->result_oid);
 	ObjectAddressSet(definition, RelationRelationId, query->view_oid);
 	recordDependencyOn(&definition, &result, DEPENDENCY_AUTO);
-	depend_on_key(query->definition, &definition);
+	depend_on_key(query->definition, query->view_oid);
 }
 
 /* The query is kept, and its rows are: what is missing can be mended. */

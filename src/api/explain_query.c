@@ -355,7 +355,7 @@ explain_text(void *arg)
 	SelectStmt *select;
 	Query	   *parsed = sc_definition_parse(explanation->text, &select);
 
-	explanation->definition = sc_definition_analyze(parsed, explanation->text, explanation->query->emit,
+	explanation->definition = sc_definition_analyze(parsed, explanation->text, InvalidOid, explanation->query->emit,
 													explanation->query->allowed_lateness,
 													explanation->query->ttl);
 	sc_check_relations(parsed);

@@ -10,8 +10,8 @@
  *
  * With a window in FROM a row is a result row for each of its windows, with their bounds.
  *
- * If changes of the stream are applied, a row that isn't there any more takes its result row with it: by its key, which is
- * all that is projected of it, if WHERE lets it pass as it did when it came.  Nothing is kept of the rows for that, so
+ * If changes of the stream are applied, a row that isn't there any more takes its result row with it: by its key, of which
+ * not much more is projected, if WHERE lets it pass as it did when it came.  Nothing is kept of the rows for that, so
  * whether the result has it isn't known here: of one that failed in the projection it hasn't, and deletes nothing.  An
  * UPDATE is both, and the sink makes one of them if the key is the same.  Rows must take effect in the order of the
  * log, so one task has all of them.
@@ -25,11 +25,27 @@
 #include "exec/exec_internal.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/lsyscache.h"
 
 /* So many rows of a transaction in a row belong to one task */
 #define ROUTE_ROWS	64
 
-/* The target list, in which all but the key's columns are NULL. */
+/* Is it a column of a window, or one of the stream that is in a key of it, or could be in one soon? */
+static bool
+is_in_deletion(const ScDefinition *def, const Expr *expr)
+{
+	const Var  *var = (const Var *) expr;
+
+	if (!IsA(var, Var))
+		return false;
+	return var->varno != SC_STREAM_VARNO || get_typlen(var->vartype) > 0 ||
+		(var->varattno > 0 && bms_is_member(var->varattno, def->row_key_columns));
+}
+
+/*
+ * The target list, in which all is NULL that can't tell rows apart.  The sink knows them by any key of the stream that the
+ * result has an index on, which can be another one than when this was compiled; so columns of fixed length are there anyway.
+ */
 static List *
 deletion_target(const ScDefinition *def)
 {
@@ -40,11 +56,8 @@ deletion_target(const ScDefinition *def)
 	{
 		TargetEntry *tle = flatCopyTargetEntry(lfirst_node(TargetEntry, lc));
 		Node	   *expr = (Node *) tle->expr;
-		bool		is_key = false;
 
-		for (int i = 0; i < def->nresult_key; i++)
-			is_key |= equal(expr, list_nth_node(TargetEntry, def->target, def->result_key[i] - 1)->expr);
-		if (!is_key)
+		if (!is_in_deletion(def, tle->expr))
 			tle->expr = (Expr *) makeNullConst(exprType(expr), exprTypmod(expr), exprCollation(expr));
 		result = lappend(result, tle);
 	}
@@ -82,7 +95,7 @@ project_row(ScEngine *engine, ExprContext *context, bool cut, bool retract)
 		!(cut ? sc_where_of_cut(engine, engine->projected_quals) : ExecQual(engine->projected_quals, context)))
 		return NULL;
 	if (cut)
-		sc_check_cut_row(engine, retract ? engine->def->row_key : engine->group_attnos);
+		sc_check_cut_row(engine, retract ? engine->def->row_key_columns : engine->group_attnos);
 	return ExecProject(retract ? engine->deletion : engine->projection);
 }
 

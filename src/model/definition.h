@@ -185,7 +185,9 @@ typedef struct ScDefinition
 	AttrNumber *result_key;
 	bool		one_row;		/* aggregates without window and keys: always one group, even without rows */
 	Bitmapset  *row_key;		/* stateless, retracts: the stream's attributes by which rows are known; */
-	Oid			row_key_index;	/* the index of the stream that has them */
+	Oid			row_key_index;	/* the index of the stream that has them; */
+	Bitmapset  *row_shown;		/* all that are bare columns of the result, */
+	Bitmapset  *row_key_columns;	/* and which of these are in a key: the result's index can be on another one, by now */
 
 	/*
 	 * What others can change, so that it has to be compiled again (query/depends.c).

@@ -262,14 +262,14 @@ check_result_types(ScAnalysis *an, List *target)
 }
 
 ScDefinition *
-sc_definition_analyze(Query *query, const char *source_text, ScEmit emit,
-					  int64 allowed_lateness, int64 ttl)
+sc_definition_analyze(Query *query, const char *source_text, Oid view, ScEmit emit, int64 allowed_lateness, int64 ttl)
 {
 	ScAnalysis	an;
 
 	memset(&an, 0, sizeof(an));
 	an.query = copyObject(query);
 	an.source_text = source_text;
+	an.view = view;
 	an.core_location = -1;
 	an.outer_location = -1;
 	an.grouping = "GROUP BY";
@@ -348,7 +348,7 @@ sc_definition_load(const ScQuery *query)
 	/* locks the stream, and marks columns of joins that were dropped */
 	parsed = copyObject(get_view_query(rel));
 	AcquireRewriteLocks(parsed, true, false);
-	def = sc_definition_analyze(parsed, NULL, query->emit, query->allowed_lateness, query->ttl);
+	def = sc_definition_analyze(parsed, NULL, query->definition, query->emit, query->allowed_lateness, query->ttl);
 	def->rule = copyObject((Node *) get_view_query(rel));
 	relation_close(rel, AccessShareLock);
 	if (def->stream_relid != query->stream_relid)
@@ -442,8 +442,8 @@ has_window(Query *query)
 }
 
 /*
- * Do the columns identify rows of a query without groups: are they just the key of the stream that it shows, and of its
- * windows, if it has any?  If nothing is retracted none is ever looked for.
+ * Do the columns identify rows of a query without groups: are they just a key of the stream, and of its windows,
+ * if it has any?  If nothing is retracted none is ever looked for.
  */
 static bool
 identifies_rows(Query *query, const int *columns, int ncolumns)
@@ -451,21 +451,8 @@ identifies_rows(Query *query, const int *columns, int ncolumns)
 	Oid			relid = InvalidOid;
 	const ScStream *stream;
 	bool		window = false;
-	Bitmapset  *shown = NULL;
 	Bitmapset  *asked = NULL;
-	Oid			index;
-	ListCell   *lc;
 
-	foreach(lc, query->targetList)
-	{
-		Var		   *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
-
-		if (!IsA(var, Var) || var->varlevelsup > 0 || var->varattno <= 0 ||
-			rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
-			continue;
-		relid = rt_fetch(var->varno, query->rtable)->relid;
-		shown = bms_add_member(shown, var->varattno);
-	}
 	for (int i = 0; i < ncolumns; i++)
 	{
 		TargetEntry *target = result_target(query, columns[i]);
@@ -474,13 +461,58 @@ identifies_rows(Query *query, const int *columns, int ncolumns)
 		window |= identifies_window(query, target);
 		if (is_window_column(query, target))
 			continue;
-		if (!IsA(var, Var) || rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
+		if (!IsA(var, Var) || var->varlevelsup > 0 || var->varattno <= 0 ||
+			rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
 			return false;
+		relid = rt_fetch(var->varno, query->rtable)->relid;
 		asked = bms_add_member(asked, var->varattno);
 	}
 	stream = sc_stream_by_relid(relid, true);
 	return stream != NULL && stream->applies && window == has_window(query) && asked != NULL &&
-		bms_equal(asked, sc_stream_key(relid, shown, &index));
+		sc_is_stream_key(relid, asked);
+}
+
+char *
+sc_definition_row_key(Oid view)
+{
+	Relation	rel = relation_open(view, AccessShareLock);
+	ScAnalysis	an = {.query = copyObject(get_view_query(rel))};
+	Query	   *query = an.query;
+	StringInfoData names;
+	Bitmapset  *shown = NULL;
+	Bitmapset  *all;
+	Bitmapset  *key;
+	Oid			relid = InvalidOid;
+	Oid			index;
+	ListCell   *lc;
+
+	relation_close(rel, NoLock);
+	if (!is_stateless(&an) || query->distinctClause != NIL || sc_has_upper_part(query))
+		return NULL;
+	foreach(lc, query->targetList)
+	{
+		Var		   *var = (Var *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (!IsA(var, Var) || var->varattno <= 0 || rt_fetch(var->varno, query->rtable)->rtekind != RTE_RELATION)
+			continue;
+		relid = rt_fetch(var->varno, query->rtable)->relid;
+		shown = bms_add_member(shown, var->varattno);
+	}
+	key = sc_stream_key(relid, shown, view, &index, &all);
+	if (key == NULL)
+		return NULL;
+	initStringInfo(&names);
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *target = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) target->expr;
+
+		if (identifies_window(query, target) ||
+			(IsA(var, Var) && var->varattno > 0 && rt_fetch(var->varno, query->rtable)->relid == relid &&
+			 bms_is_member(var->varattno, key)))
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", quote_identifier(target->resname));
+	}
+	return names.data;
 }
 
 bool

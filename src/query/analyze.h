@@ -17,9 +17,10 @@
  * or not yet) or another code, naming the clause, with a hint, and with the
  * position in "source_text" where the node has one (source_text may be NULL).
  * Needs a transaction; takes no lock beyond AccessShare on what it looks up.  "emit" can be
- * SC_EMIT_DEFAULT; the definition has what it comes to.
+ * SC_EMIT_DEFAULT; the definition has what it comes to.  "view": that which has it, or which it is to replace, or InvalidOid:
+ * if rows are known by a key of the stream, it is the one on which that depends, if it does.
  */
-extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text,
+extern ScDefinition *sc_definition_analyze(Query *query, const char *source_text, Oid view,
 										   ScEmit emit, int64 allowed_lateness, int64 ttl);
 
 /* The same for a query's stored definition: opens its view, analyzes the rule. */
@@ -40,6 +41,12 @@ extern List *sc_definition_settings(Oid view);
  * are applied; else nothing does.  Locks the view (AccessShare) until the transaction's end.
  */
 extern bool sc_definition_identifies(Oid view, const int *columns, int ncolumns);
+
+/*
+ * The columns of the result by which its rows are known, as a list for CREATE INDEX, if it has rows of its stream whose
+ * changes are applied; else, or if the stream has no such key any more, NULL.  Locks as above.
+ */
+extern char *sc_definition_row_key(Oid view);
 
 /* Does the view (still) say what "def" was loaded from?  True if the view is gone. */
 extern bool sc_definition_is_current(const ScQuery *query, const ScDefinition *def);

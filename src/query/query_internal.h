@@ -41,6 +41,7 @@ typedef struct ScAnalysis
 	Query	   *upper;			/* the definition with a tuplestore for the core level; NULL: that is all of it */
 	int			core_location;	/* of the core level's select list, if the core isn't the whole definition; else -1 */
 	const char *source_text;	/* NULL: a stored definition */
+	Oid			view;			/* which has it; InvalidOid: it isn't stored yet */
 	bool		in_upper;		/* what is looked at isn't the core level's */
 	int			outer_location; /* of the call or cast that hides what is looked at (defaults,
 								 * domains), for what has no place of its own; -1: none */

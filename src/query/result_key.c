@@ -170,7 +170,8 @@ refuse_unknown_rows(ScAnalysis *an)
 {
 	Oid			index;
 	Bitmapset  *all = bms_add_range(NULL, 1, an->stream_natts);
-	Bitmapset  *key = sc_stream_key(an->stream->relid, all, &index);
+	Bitmapset  *columns;
+	Bitmapset  *key = sc_stream_key(an->stream->relid, all, InvalidOid, &index, &columns);
 	StringInfoData names;
 	int			attno = -1;
 
@@ -205,7 +206,8 @@ sc_build_row_key(ScAnalysis *an)
 		if (IsA(var, Var) && var->varno == SC_STREAM_VARNO && var->varattno > 0)
 			shown = bms_add_member(shown, var->varattno);
 	}
-	def->row_key = sc_stream_key(def->stream_relid, shown, &def->row_key_index);
+	def->row_key = sc_stream_key(def->stream_relid, shown, an->view, &def->row_key_index, &def->row_key_columns);
+	def->row_shown = shown;
 	if (def->row_key == NULL)
 		refuse_unknown_rows(an);
 	def->result_key = palloc0(sizeof(AttrNumber) * (bms_num_members(def->row_key) + 1));

@@ -6,15 +6,25 @@
  * them in common neither now nor between two statements of a transaction (DEFERRABLE), and what is equal in the index must
  * be equal in the result's index: the default operator of the type, the collation of the column.
  *
- * Reads the catalogs only, takes no lock and calls no code of anybody's: the coordinator asks, too.
+ * A stream can have several keys, and get others while queries run: any that the result's index has identifies its rows.
+ *
+ * Reads the catalogs only, takes no lock on the stream and calls no code of anybody's: the coordinator asks, too.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_rewrite.h"
 #include "query/stream_key.h"
+#include "rewrite/rewriteSupport.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -69,32 +79,98 @@ columns_of(HeapTuple tuple, TupleDesc desc, const Bitmapset *attnos)
 	return result;
 }
 
+/* Does the rule of the view depend on the index, or on its constraint?  (As create_query() has recorded it.) */
+static bool
+is_views(Oid view, Oid index)
+{
+	Oid			rule = OidIsValid(view) ? get_rewrite_oid(view, ViewSelectRuleName, true) : InvalidOid;
+	Oid			constraint = get_index_constraint(index);
+	ScanKeyData key[2];
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	if (!OidIsValid(rule))
+		return false;
+	rel = table_open(DependRelationId, AccessShareLock);
+	ScanKeyInit(&key[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
+	scan = systable_beginscan(rel, DependDependerIndexId, true, NULL, lengthof(key), key);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
+
+		result = OidIsValid(constraint) ?
+			depend->refclassid == ConstraintRelationId && depend->refobjid == constraint :
+			depend->refclassid == RelationRelationId && depend->refobjid == index;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* The columns of the index if it is a key, all of them among "attnos"; else NULL. */
+static Bitmapset *
+key_of(Oid index, TupleDesc desc, const Bitmapset *attnos, bool *primary)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	Bitmapset  *result;
+
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	*primary = ((Form_pg_index) GETSTRUCT(tuple))->indisprimary;
+	result = columns_of(tuple, desc, attnos);
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 Bitmapset *
-sc_stream_key(Oid stream, const Bitmapset *attnos, Oid *index)
+sc_stream_key(Oid stream, const Bitmapset *attnos, Oid view, Oid *index, Bitmapset **all)
 {
 	Relation	rel = RelationIdGetRelation(stream);
 	Bitmapset  *result = NULL;
+	int			best = 0;
 	ListCell   *lc;
 
 	*index = InvalidOid;
+	*all = NULL;
 	if (!RelationIsValid(rel))
 		return NULL;
-	/* by their oids, which last as long as the indexes do; but the primary key first */
 	foreach(lc, RelationGetIndexList(rel))
 	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
-		Bitmapset  *columns;
 		bool		primary;
+		Bitmapset  *columns = key_of(lfirst_oid(lc), RelationGetDescr(rel), attnos, &primary);
+		int			rank;
 
-		if (!HeapTupleIsValid(tuple))
-			continue;
-		primary = ((Form_pg_index) GETSTRUCT(tuple))->indisprimary;
-		columns = result == NULL || primary ? columns_of(tuple, RelationGetDescr(rel), attnos) : NULL;
-		ReleaseSysCache(tuple);
 		if (columns == NULL)
 			continue;
+		*all = bms_add_members(*all, columns);
+		rank = is_views(view, lfirst_oid(lc)) ? 3 : primary ? 2 : 1;
+		if (rank <= best)
+			continue;
+		best = rank;
 		result = columns;
 		*index = lfirst_oid(lc);
+	}
+	RelationClose(rel);
+	return result;
+}
+
+bool
+sc_is_stream_key(Oid stream, const Bitmapset *attnos)
+{
+	Relation	rel = RelationIdGetRelation(stream);
+	bool		result = false;
+	bool		primary;
+	ListCell   *lc;
+
+	if (!RelationIsValid(rel))
+		return false;
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		if (bms_equal(key_of(lfirst_oid(lc), RelationGetDescr(rel), attnos, &primary), attnos))
+			result = true;
 	}
 	RelationClose(rel);
 	return result;

@@ -23,6 +23,7 @@
 
 #include "access/genam.h"
 #include "access/relation.h"
+#include "base/compat.h"
 #include "base/lock_time.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_operator.h"
@@ -353,6 +354,21 @@ set_key(ScSink *sink, Relation index)
 	return true;
 }
 
+pg_noreturn static void
+report_no_key(const ScSink *sink)
+{
+	Oid			view = sink->query->definition;
+	const char *columns = sc_definition_identifies(view, NULL, 0) ? "(true)" : sc_definition_row_key(view);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("result table \"%s\" has no unique index that identifies its rows",
+					RelationGetRelationName(sink->rel)),
+			 errhint("Create it again: CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT.",
+					 quote_identifier(RelationGetRelationName(sink->rel)),
+					 columns != NULL ? columns : "window and key columns")));
+}
+
 /*
  * The key of the result table: its first (oldest) valid unique index with NULLS NOT DISTINCT over
  * the window, if there is one, and all keys of the query, whatever its name is by now.
@@ -383,13 +399,7 @@ sc_sink_key(ScSink *sink, bool missing_ok)
 	if (!OidIsValid(sink->key.index) && missing_ok)
 		return NULL;
 	if (!OidIsValid(sink->key.index))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("result table \"%s\" has no unique index that identifies its rows",
-						RelationGetRelationName(sink->rel)),
-				 errhint("Create it again: CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT.",
-						 quote_identifier(RelationGetRelationName(sink->rel)),
-						 sc_definition_identifies(sink->query->definition, NULL, 0) ? "(true)" : "window and key columns")));
+		report_no_key(sink);
 	return &sink->key;
 }
 

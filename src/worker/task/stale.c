@@ -287,14 +287,24 @@ compile_again(ScTaskQuery *query)
 	query->touched = true;		/* groups may have become equal */
 }
 
-/* Are rows of the result known by what they were known by when it was compiled? */
+/* Is that still a key by which rows of the result are known? */
 static bool
 has_row_key(const ScDefinition *definition)
 {
-	Oid			index;
+	return definition->row_key == NULL || sc_is_stream_key(definition->stream_relid, definition->row_key);
+}
 
-	return definition->row_key == NULL ||
-		bms_equal(definition->row_key, sc_stream_key(definition->stream_relid, definition->row_key, &index));
+/* Are what tells rows of the result apart the same columns as when it was compiled? */
+static bool
+has_key_columns(const ScDefinition *definition)
+{
+	Oid			index;
+	Bitmapset  *columns;
+
+	if (definition->row_key == NULL)
+		return true;
+	(void) sc_stream_key(definition->stream_relid, definition->row_shown, InvalidOid, &index, &columns);
+	return bms_equal(definition->row_key_columns, columns);
 }
 
 /* Are the view and the stream's columns as they were when the query was compiled? */
@@ -304,7 +314,8 @@ is_current(ScTaskQuery *query)
 	Relation	stream;
 	bool		result;
 
-	if (!sc_definition_is_current(query->query, query->definition) || !has_row_key(query->definition))
+	if (!sc_definition_is_current(query->query, query->definition) ||
+		!has_row_key(query->definition) || !has_key_columns(query->definition))
 		return false;
 	if (!query->definition->whole_row)
 		return true;
