@@ -83,7 +83,7 @@ backfill() {
 	))
 	backfill_ended=$(sql -c "SELECT clock_timestamp()")
 	# it may still be on its way from the pipeline in which it has begun
-	until [ "$(sql -c "SELECT target IS NULL AND status <> 'catching up' FROM stream_ckpt.queries WHERE query = 'past_result'::regclass")" = t ]; do
+	until [ "$(sql -c "SELECT target IS NULL AND status NOT IN ('catching up', 'starting', 'restarting') FROM stream_ckpt.queries WHERE query = 'past_result'::regclass")" = t ]; do
 		sleep 0.1
 	done
 	backfill_home=$(sql -c "SELECT clock_timestamp()")
