@@ -200,6 +200,7 @@ is(verified('gaps'), '0 0', 'hop() with gaps');
 sql(q(DELETE FROM g WHERE ts < '2024-06-01 00:15'));
 sync_pipelines($node);
 sql(q(SELECT stream_ckpt.rebuild_query('gaps')), q(SELECT stream_ckpt.sync('3 minutes', 'gaps')));
+wait_until($node, 'SELECT NOT EXISTS (SELECT FROM stream_ckpt.queries WHERE replaces IS NOT NULL)', 'it is made anew');
 is(sql('SELECT count(*) FROM gaps'), '5', 'windows before the oldest row stay');
 is(verified('gaps'), '0 2', 'and are left out');
 sql(q(SELECT stream_ckpt.reset_watermark('g', '2024-06-01')), q(INSERT INTO g VALUES ('2024-06-01 00:00:30', 1), ('2024-06-01 01:00', 1)));
