@@ -82,12 +82,14 @@ backfill() {
 		echo "SELECT stream_ckpt.sync('3 hours', 'past_result');"
 	))
 	backfill_ended=$(sql -c "SELECT clock_timestamp()")
-	# it may still be on its way from the pipeline in which it has begun
-	until [ "$(sql -c "SELECT target IS NULL AND status NOT IN ('catching up', 'starting', 'restarting') FROM stream_ckpt.queries WHERE query = 'past_result'::regclass")" = t ]; do
+	# it may still be on its way from the pipeline in which it has begun, and then catches up
+	until [ "$(sql -c "SELECT target IS NULL AND status NOT IN ('starting', 'restarting') FROM stream_ckpt.queries WHERE query = 'past_result'::regclass")" = t ]; do
 		sleep 0.1
 	done
 	backfill_home=$(sql -c "SELECT clock_timestamp()")
-	check_well past_result
+	sql >/dev/null -c "SELECT stream_ckpt.sync('30 minutes', 'past_result')"
+	[ "$(sql -c "SELECT status FROM stream_ckpt.queries WHERE query = 'past_result'::regclass")" = 'catching up' ] ||
+		check_well past_result
 }
 
 # Its result, over the rows that were there and those that came since.
