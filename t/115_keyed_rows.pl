@@ -117,5 +117,19 @@ sql('ALTER TABLE codes REPLICA IDENTITY FULL', 'DROP INDEX codes_key', 'DELETE F
 wait_until($node, q(SELECT status = 'failed' FROM stream_ckpt.queries), 'no index');
 like(sql(q(SELECT hint FROM stream_ckpt.queries)), qr/CREATE UNIQUE INDEX ON codes \(code\) NULLS NOT DISTINCT/, 'the hint names the columns');
 
+#
+# A dump, which has the key's constraint behind the view that needs it
+#
+my $file = $node->basedir . '/keyed.sql';
+my ($out, $error) = run_command([ 'pg_dump', '-f', $file, '-d', $node->connstr('postgres') ]);
+unlike($error, qr/dependency loop/, 'pg_dump knows what to do first');
+sql('CREATE DATABASE restored');
+($out, $error) = run_command([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $file, '-d', $node->connstr('restored') ]);
+unlike($error, qr/ERROR/, 'the dump is restored');
+is($node->safe_psql('restored', 'SELECT id, code, v FROM codes_definition ORDER BY 1'), sql('TABLE two ORDER BY 1'), 'with the view');
+$node->safe_psql('restored', 'DROP EXTENSION stream_ckpt CASCADE');
+
+sql(q(SELECT stream_ckpt.drop_query('codes')), 'DROP TABLE two');
+
 $node->stop;
 done_testing();
