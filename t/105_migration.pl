@@ -104,9 +104,26 @@ is(sql(q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'stream_c
 		AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL OR xact_start IS NULL))), '0', 'no transaction id is held meanwhile, nor a snapshot');
 sql(rows(401, 420), 'shop');
 is_exact('postgres', 'the other database goes on');
+($ret, $out, $err) = $node->psql('shop', "BEGIN; CREATE TABLE written (a int); SELECT stream_ckpt.sync('60 s')");
+like($err, qr/sync\(\) cannot wait for query "q" in a transaction that has written\n.*slot is being made/, 'who has written is told at once');
+($ret, $out, $err) = $node->psql('shop', "BEGIN; CREATE TABLE written (a int); SELECT stream_ckpt.sync('60 s', 'kept')");
+like($err, qr/sync\(\) cannot wait for query "kept" in a transaction that has written/, 'of the one that was asked for');
+sql("SET statement_timeout = '60 s'; CREATE TABLE second (ts timestamptz, k int); SELECT stream_ckpt.attach_stream('second', 'ts')", 'shop');
+waits_for_slot('shop');
+pass('a stream is made without waiting for the slot that somebody else makes');
+
+# A copy of such a database: nothing of it is lost, and whoever looks at it has it started
+sql('CREATE DATABASE copied TEMPLATE shop');
+is(sql('SELECT status FROM stream_ckpt.pipelines', 'copied'), 'starting', 'a copy, before there is a slot');
+wait_until($node, q(SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt coordinator%' AND datname = 'copied'),
+	'somebody starts the pipeline of a copy');
+waits_for_slot('shop');
+sql('DROP DATABASE copied WITH (FORCE)');
 
 # whoever changes something doesn't wait, and who needs the slot no more gives it up
+my $pid = sql('SELECT coordinator_pid FROM stream_ckpt.pipelines', 'shop');
 sql("SELECT stream_ckpt.drop_query('kept')", 'shop');
+wait_until($node, "SELECT coordinator_pid <> $pid FROM stream_ckpt.pipelines", 'the coordinator notices', 'shop');
 waits_for_slot('shop');
 sql('DROP EXTENSION stream_ckpt CASCADE; DROP TABLE t, q CASCADE', 'shop');
 wait_until($node, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type LIKE 'stream_ckpt coordinator%' AND datname = 'shop'), 'its coordinator ends');
@@ -157,6 +174,17 @@ wait_until($node, q(SELECT status = 'lost' FROM stream_ckpt.pipelines), 'it is l
 ($ret, $out, $err) = $node->psql('shop', create('another'));
 like($err, qr/pipeline "default" is lost/, 'no query joins those that are lost');
 
+# ---------------------------------------------------------------- no slot is free
+begin_anew();
+my $full = "SELECT count(*) FROM generate_series(1, 6 - (SELECT count(*) FROM pg_replication_slots)) i, pg_create_physical_replication_slot('full' || i)";
+sql($full);
+($ret, $out, $err) = $node->psql('shop', migration() . 'COMMIT');
+is($ret, 0, 'created while no slot is free');
+like($err, qr/WARNING:  the query does not begin yet: pipeline "default" needs a replication slot, and none is free\nHINT:  Drop a slot/, 'who creates it is told');
+wait_until($node, q(SELECT message LIKE 'all replication slots are in use%' FROM stream_ckpt.pipelines), 'the pipeline says so', 'shop');
+sql(q(SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'full%'));
+is_exact('shop', 'begun when there is one');
+
 # ---------------------------------------------------------------- a crash at each step
 for my $point ('first_slot_before', 'first_slot_made', 'history_begins', 'history_after_scan', 'coordinator_before_commit')
 {
@@ -181,6 +209,31 @@ for my $point ('first_slot_before', 'first_slot_made', 'history_begins', 'histor
 		is_exact('shop', "$how at $point");
 	}
 }
+
+# ---------------------------------------------------------------- no place for the pipeline
+begin_anew();
+$node->append_conf('postgresql.conf', "stream_ckpt.max_pipelines = 1\n");
+$node->restart;
+wait_running($node);
+($ret, $out, $err) = $node->psql('shop', migration() . 'COMMIT');
+like($err, qr/WARNING:  the query does not run: there is no place for pipeline "default"\nDETAIL:  It begins when there is a place\./, 'no place');
+is(sql('SELECT message FROM stream_ckpt.pipelines', 'shop'), 'there is no place for the pipeline', 'it waits for a place');
+sql('DROP EXTENSION stream_ckpt CASCADE');
+wait_until($node, q(SELECT count(*) = 1 FROM pg_replication_slots WHERE database = 'shop'), 'it has one when that is free', 'shop');
+is_exact('shop', 'and is exact');
+
+# ---------------------------------------------------------------- no worker to look for queries
+my $size = -s $node->logfile;
+my $said = 'no background worker is free to look for queries';
+$node->append_conf('postgresql.conf', "max_worker_processes = 2\n");
+$node->restart;
+wait_until($node, "SELECT pg_read_file('@{[$node->logfile]}', $size, 100000) LIKE '%$said%'", 'the launcher says so');
+sql('CREATE DATABASE third');
+is(sql("SELECT count(*) FROM regexp_matches(pg_read_file('@{[$node->logfile]}', $size, 100000), '$said', 'g')"), '1', 'once');
+$node->append_conf('postgresql.conf', "max_worker_processes = 32\n");
+$node->restart;
+sql(rows(601, 620), 'shop');
+is_exact('shop', 'with workers it goes on');
 
 $node->stop;
 done_testing();

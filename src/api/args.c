@@ -170,6 +170,10 @@ sc_pipeline_use(const ScPipeline *pipeline)
 	sc_pipeline_changed(pipeline->pipeline_id);
 	if (sc_slot_use(pipeline->pipeline_id))
 		return true;
+	if (sc_slot_none_is_free(pipeline->pipeline_id))
+		ereport(WARNING,
+				(errmsg("the query does not begin yet: pipeline \"%s\" needs a replication slot, and none is free", pipeline->name),
+				 errhint("Drop a slot that nobody needs (pg_replication_slots), or increase \"max_replication_slots\" and restart the server.")));
 	/* others that wait for it have said so */
 	if (sc_query_list(pipeline->pipeline_id) == NIL)
 		tell_of_new_slot(pipeline);
@@ -185,7 +189,8 @@ sc_pipeline_prepare_for_stream(void)
 
 	if (sc_start_is_lost(pipeline->pipeline_id, &message, &hint))
 		return;
-	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	/* who makes it now may have to wait for hours, and a stream needs it only when there is a query */
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()) && !sc_slot_is_being_made(pipeline->pipeline_id))
 		sc_pipeline_prepare(pipeline);
 	else
 	{

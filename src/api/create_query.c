@@ -36,6 +36,7 @@
 #include "query/analyze.h"
 #include "query/parse.h"
 #include "rewrite/rewriteSupport.h"
+#include "source/wal/slot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -429,6 +430,7 @@ warn_of_no_place(const ScPipeline *pipeline)
 		return;
 	ereport(WARNING,
 			(errmsg("the query does not run: there is no place for pipeline \"%s\"", pipeline->name),
+			 sc_slot_is_missing(pipeline->pipeline_id) ? errdetail("It begins when there is a place.") :
 			 errdetail("The WAL is kept for it."),
 			 errhint("Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.")));
 }

@@ -196,7 +196,11 @@ put_unplaced_pipelines(ReturnSetInfo *result)
 			put_words(result, id, SC_STATUS_STARTING, "there is no place for the pipeline",
 					  "Increase \"stream_ckpt.max_pipelines\" and restart the server. Lost and stopped pipelines take a place, too.");
 		else if (sc_slot_is_missing(id))
+		{
+			/* a copied or restored database, or one that nobody could connect to */
+			sc_shared_wish_probe(MyDatabaseId);
 			put_words(result, id, SC_STATUS_STARTING, "the pipeline's replication slot is still to be made", NULL);
+		}
 	}
 }
 

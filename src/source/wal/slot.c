@@ -169,6 +169,31 @@ sc_slot_ensure(int32 pipeline_id)
 	LockRelease(&tag, ExclusiveLock, false);
 }
 
+bool
+sc_slot_is_being_made(int32 pipeline_id)
+{
+	LOCKTAG		tag;
+
+	slot_lock_tag(&tag, pipeline_id, SLOT_LOCK_MAKE);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ExclusiveLock, false);
+	return false;
+}
+
+bool
+sc_slot_none_is_free(int32 pipeline_id)
+{
+	NameData	name;
+	bool		exists;
+
+	sc_slot_name(MyDatabaseId, pipeline_id, &name);
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	exists = slot_find(&name) != NULL;
+	LWLockRelease(ReplicationSlotControlLock);
+	return !exists && !sc_slot_is_free();
+}
+
 /* Fails if the server can't have a slot of ours now. */
 static void
 check_requirements(void)

@@ -51,6 +51,12 @@ extern bool sc_slot_copy(int32 pipeline_id, int32 source_id, XLogRecPtr position
 /* Could another slot be made now? */
 extern bool sc_slot_is_free(void);
 
+/* Does somebody else make it just now? */
+extern bool sc_slot_is_being_made(int32 pipeline_id);
+
+/* Is there none, and no place for one? */
+extern bool sc_slot_none_is_free(int32 pipeline_id);
+
 typedef struct ScSlotInfo
 {
 	bool		exists;

@@ -92,11 +92,14 @@ sc_pipeline_at_transaction_end(bool committed)
 
 			if (pipeline)
 				notify_pipeline(pipeline);
+			else
+				sc_shared_wish_probe(MyDatabaseId);
 		}
 		if (committed && extension_changed)
 		{
 			sc_foreach_pipeline(pipeline, MyDatabaseId)
 				notify_pipeline(pipeline);
+			sc_shared_wish_probe(MyDatabaseId);
 		}
 	}
 	changed = NIL;				/* freed with the transaction */

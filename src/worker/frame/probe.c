@@ -5,8 +5,9 @@
  * The launcher learns of pipelines from their slots and from sessions.  A query that begins with its stream's history
  * is committed before there is a slot, and what its session told is in shared memory: a server that crashes in between
  * knows nothing of it.  So a worker looks into each database once, when the launcher begins: at the server's start, and when
- * a standby is promoted.  There is one worker at a time, which lives for milliseconds: nobody who needs the
- * database to himself notices.
+ * a standby is promoted.  And again when somebody wishes it (sc_shared_wish_probe): who found no entry free, or an
+ * extension of another version before, or looks at a copied database.  There is one worker at a time, which lives for
+ * milliseconds: nobody who needs the database to himself notices.
  */
 #include "postgres.h"
 
@@ -35,7 +36,8 @@
 
 #define BUSY_MS		500			/* between looks whether pipelines are being started still, */
 #define PATIENCE_MS	5000		/* which is looked at for so long */
-#define AGAIN_MS	1000		/* when a database is held, or no worker is free */
+#define AGAIN_MS	1000		/* when all databases are held, or no worker is free: doubles up to */
+#define AGAIN_MAX_MS 60000
 
 /* ---------------------------------------------------------------------
  * In the launcher
@@ -45,7 +47,16 @@ static ScMoment began;			/* 0: not yet */
 static List *todo;				/* OIDs of databases */
 static BackgroundWorkerHandle *handle;	/* of the worker that looks into one; NULL: none */
 
-/* Those that can be connected to, but for templates, whose queries nobody runs. */
+static void
+add_database(Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	todo = list_append_unique_oid(todo, database);
+	MemoryContextSwitchTo(old);
+}
+
+/* Those that can be connected to. */
 static void
 list_databases(void)
 {
@@ -59,13 +70,9 @@ list_databases(void)
 	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
 	{
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
-		MemoryContext old;
 
-		if (!database->datallowconn || database->datistemplate)
-			continue;
-		old = MemoryContextSwitchTo(TopMemoryContext);
-		todo = lappend_oid(todo, database->oid);
-		MemoryContextSwitchTo(old);
+		if (database->datallowconn)
+			add_database(database->oid);
 	}
 	table_endscan(scan);
 	table_close(relation, AccessShareLock);
@@ -104,25 +111,74 @@ worker_is_there(void)
 	return false;
 }
 
+/* What somebody has wished; if there is no room for what could be found, it stays a wish. */
+static void
+take_wishes(void)
+{
+	Oid			wishes[SC_MAX_PROBES];
+	int			n;
+
+	if (sc_shared->nprobes == 0 || !sc_shared_has_room())
+		return;
+	LWLockAcquire(sc_shared->lock, LW_EXCLUSIVE);
+	n = sc_shared->nprobes;
+	memcpy(wishes, sc_shared->probes, sizeof(wishes));
+	sc_shared->nprobes = 0;
+	LWLockRelease(sc_shared->lock);
+	for (int i = 0; i < n; i++)
+		add_database(wishes[i]);
+	if (n == SC_MAX_PROBES)
+		list_databases();
+}
+
+/* The first database that nobody holds, which is the list's first then; or InvalidOid. */
+static Oid
+next_database(void)
+{
+	for (int i = list_length(todo); i > 0; i--)
+	{
+		Oid			database = linitial_oid(todo);
+
+		if (!sc_hold_any(database))
+			return database;
+		todo = list_delete_first(todo);
+		add_database(database);
+	}
+	return InvalidOid;
+}
+
 long
 sc_probe_look(bool busy)
 {
+	static long again = AGAIN_MS;
 	Oid			database;
+	long		result;
 
 	if (began == 0)
 	{
 		began = sc_moment_now();
 		list_databases();
 	}
+	take_wishes();
 	if (worker_is_there() || todo == NIL)
 		return -1;
 	if (busy && !sc_moment_is_past(began, PATIENCE_MS))
 		return BUSY_MS;
-	database = linitial_oid(todo);
-	if (sc_hold_any(database) || !start_worker(database))
-		return AGAIN_MS;
-	todo = list_delete_first(todo);
-	return -1;
+	database = next_database();
+	if (OidIsValid(database) && start_worker(database))
+	{
+		todo = list_delete_first(todo);
+		again = AGAIN_MS;
+		return -1;
+	}
+	if (OidIsValid(database) && again == AGAIN_MS)
+		ereport(LOG,
+				(errmsg("no background worker is free to look for queries in database %u", database),
+				 errdetail("It is tried again until one is."),
+				 errhint("Increase \"max_worker_processes\".")));
+	result = again;
+	again = Min(again * 2, AGAIN_MAX_MS);
+	return result;
 }
 
 /* ---------------------------------------------------------------------
@@ -140,6 +196,7 @@ ask_for(int32 pipeline_id)
 		ereport(LOG,
 				(errmsg("no place for pipeline %d of database %u", pipeline_id, MyDatabaseId),
 				 errhint("Increase \"stream_ckpt.max_pipelines\".")));
+		sc_shared_wish_probe(MyDatabaseId);
 		return;
 	}
 	SpinLockAcquire(&pipeline->mutex);

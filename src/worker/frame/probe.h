@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * probe.h
- *	  Once after the server's start: which pipelines have queries, and no slot yet.
+ *	  After the server's start, and when somebody wishes it: which pipelines have queries, and no slot yet.
  *-------------------------------------------------------------------------
  */
 #ifndef SC_WORKER_FRAME_PROBE_H

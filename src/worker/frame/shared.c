@@ -201,6 +201,22 @@ sc_shared_find_or_create(Oid database, int32 pipeline_id)
 	return pipeline;
 }
 
+void
+sc_shared_wish_probe(Oid database)
+{
+	bool		found = false;
+
+	if (!sc_shared)
+		return;
+	LWLockAcquire(sc_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < sc_shared->nprobes && !found; i++)
+		found = sc_shared->probes[i] == database;
+	if (!found && sc_shared->nprobes < SC_MAX_PROBES)
+		sc_shared->probes[sc_shared->nprobes++] = database;
+	LWLockRelease(sc_shared->lock);
+	sc_shared_wake_launcher();
+}
+
 bool
 sc_server_problem(const char **message, const char **hint)
 {

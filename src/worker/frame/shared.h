@@ -188,9 +188,15 @@ typedef struct ScPipelineShared
 	ConditionVariable cv;		/* broadcast at commits and changes of status */
 } ScPipelineShared;
 
+/* Databases at most that are known one by one to be looked into */
+#define SC_MAX_PROBES 32
+
 typedef struct ScShared
 {
 	LWLock	   *lock;
+	/* guarded by lock: databases that the launcher is to look into (probe.h) */
+	int			nprobes;		/* SC_MAX_PROBES: all of them */
+	Oid			probes[SC_MAX_PROBES];
 	ScWorkerPlace launcher;		/* guarded by lock */
 	pg_atomic_uint32 sleeping_readers;	/* number with reader_sleeps set */
 	pg_atomic_uint64 prepared;	/* changes when a database is prepared for pg_upgrade, or isn't any more (prepared.h) */
@@ -219,6 +225,12 @@ extern ScPipelineShared *sc_shared_next(Oid database, const ScPipelineShared *la
 
 /* Background workers that are taken, or would be if they ran, by others than this pipeline, which may be NULL. */
 extern int	sc_shared_workers(const ScPipelineShared *except);
+
+/*
+ * The launcher is to look into the database, when there is room, for pipelines that it may not know: one with queries that
+ * are new has no slot yet, and may have had no entry to be told by.  Must not fail.
+ */
+extern void sc_shared_wish_probe(Oid database);
 
 /* Could another entry be made now? */
 extern bool sc_shared_has_room(void);

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "base/by_id.h"
 #include "base/clock.h"
 #include "catalog/pg_authid.h"
@@ -125,6 +126,21 @@ refuse_uncommitted(const ScQuery *query)
 			 errhint("Call sync() after COMMIT.")));
 }
 
+/* The slot is made when all who have written have ended, and this transaction is one of them. */
+static void
+refuse_own_writes(const ScQuery *query)
+{
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		!sc_backfill_progress(query->pipeline_id, query->query_id, query->stream_relid).waits_for_slot)
+		return;
+	ConditionVariableCancelSleep();
+	ereport(ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("sync() cannot wait for query \"%s\" in a transaction that has written", get_rel_name(query->relid)),
+			 errdetail("The pipeline's replication slot is being made, which waits for this transaction, too."),
+			 errhint("Call sync() after COMMIT.")));
+}
+
 /* What a query that is new is doing, in words. */
 static char *
 describe_new(const ScBackfill *backfill)
@@ -166,6 +182,7 @@ wait_for_new(ScMoment deadline)
 		ScPipelineShared *pipeline = sc_pipeline_running(catalog->pipeline_id, catalog->name);
 
 		refuse_uncommitted(new);
+		refuse_own_writes(new);
 		(void) check_can_run(pipeline, catalog);
 		if (!sc_pipeline_wait_for_change(pipeline, deadline))
 			raise_new(new);
@@ -451,6 +468,7 @@ sc_query_sync(Oid relid, int64 timeout_us)
 			break;
 		check_goes_on(query, failure);
 		refuse_uncommitted(query);
+		refuse_own_writes(query);
 		(void) check_can_run(pipeline, catalog);
 		if (sc_pipeline_wait_for_change(pipeline, deadline))
 			continue;
