@@ -131,5 +131,20 @@ $node->safe_psql('restored', 'DROP EXTENSION stream_ckpt CASCADE');
 
 sql(q(SELECT stream_ckpt.drop_query('codes')), 'DROP TABLE two');
 
+#
+# Writing around a row at fault: others change, and aren't deleted in between
+#
+sql('CREATE TABLE many (id int PRIMARY KEY, v int, s text)', q(SELECT stream_ckpt.attach_stream('many', changes => 'apply')));
+create_query($node, 'limited', 'many', emit => 'update', select => 'SELECT id, v, s FROM many', options => q(on_error => 'dead_letter'));
+sql('ALTER TABLE limited ADD CHECK (v < 1000)', 'CREATE TABLE refers (id int REFERENCES limited (id) ON DELETE CASCADE)');
+wait_running($node);
+# s of 64 kB: a message of its own, behind one that ends with the deletion
+sql(q(INSERT INTO many SELECT i, i, CASE WHEN i % 40 = 0 THEN (SELECT string_agg(md5(j::text), '') FROM generate_series(1, 2000) j) END FROM generate_series(1, 101) i));
+sync_pipelines($node);
+sql('INSERT INTO refers SELECT id FROM limited', 'UPDATE many SET v = CASE WHEN id = 37 THEN 1000 ELSE v + 1 END');
+sync_pipelines($node);
+is(sql('SELECT count(*), count(*) FILTER (WHERE l.v = l.id + 1), (SELECT count(*) FROM refers) FROM limited l'), '100|100|100', 'all rows but the one at fault are updated, and none of them was deleted');
+is(sql(q(SELECT count(*), min(row->>'v') FROM stream_ckpt.dead_letter)), '1|1000', 'which is the only letter');
+
 $node->stop;
 done_testing();

@@ -7,6 +7,10 @@
  * 'dead_letter' the rows are then written again in subtransactions, message by
  * message, and a message that fails is halved again and again: what is left are the
  * rows at fault, which become dead letters.
+ *
+ * Each of these ranges has a sink of its own, which makes one update of a deletion and the row right behind it.  So no range
+ * ends between the two, unless they are all that there is and fail together: a deletion by itself could violate a
+ * foreign key, or take rows along, for a row that only changes.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,6 +24,7 @@
 #include "base/subtransaction.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "exec/engine.h"
 #include "sink/sink.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -36,7 +41,7 @@
 /* Time limits within which the rows at fault must be found */
 #define DEAD_LETTER_LIMITS	3
 
-/* Rows of one message. */
+/* Rows of one message, and perhaps the last one of the message before. */
 typedef struct RowRange
 {
 	const ScQuery *query;
@@ -291,6 +296,16 @@ deadline_of(const ScQuery *query, ScPart *part)
 	return limit > 0 ? sc_moment_now() + us * DEAD_LETTER_LIMITS : 0;
 }
 
+/* Where to halve the range: so many rows of it come first. */
+static int
+middle_of(const RowRange *range)
+{
+	int			n = range->nrows / 2;
+
+	return n + (range->nrows > 2 && range->rows[n - 1]->op == SC_RESULT_DELETE &&
+				range->rows[n]->op == SC_RESULT_ROW);
+}
+
 /*
  * Writes the range, around the rows at fault.  Returns a failure that may pass
  * another time: nothing is decided then.
@@ -319,13 +334,41 @@ write_range(const RowRange *range, ScDeadLetterWriter *letters, int64 *nrows)
 		sc_dead_letter_add(letters, SC_DEAD_RESULT, &retained_row, failure);
 		return NULL;
 	}
-	half.nrows = range->nrows / 2;
+	half.nrows = middle_of(range);
 	failure = write_range(&half, letters, nrows);
 	if (failure)
 		return failure;
 	half.rows += half.nrows;
 	half.nrows = range->nrows - half.nrows;
 	return write_range(&half, letters, nrows);
+}
+
+/*
+ * The message's rows, in the current context, behind the deletion that has waited for them ("*waiting", or NULL).  If the
+ * last one is a deletion it isn't among them: it waits, in "context".
+ */
+static void
+take_rows(RowRange *range, const char *message, Size len, ScMessageRow **waiting, MemoryContext context)
+{
+	const char *row = SC_MESSAGE_BODY(message);
+	const ScMessageRow *last;
+
+	range->rows = palloc(sizeof(ScMessageRow *) * (((const ScMessage *) message)->nrows + 1));
+	range->nrows = 0;
+	if (*waiting != NULL)
+	{
+		range->rows[range->nrows++] = memcpy(palloc((*waiting)->len), *waiting, (*waiting)->len);
+		pfree(*waiting);
+		*waiting = NULL;
+	}
+	for (; row < message + len; row += ((const ScMessageRow *) row)->len)
+		range->rows[range->nrows++] = (const ScMessageRow *) row;
+	last = range->nrows > 0 ? range->rows[range->nrows - 1] : NULL;
+	if (last == NULL || last->op != SC_RESULT_DELETE)
+		return;
+	*waiting = MemoryContextAllocZero(context, last->len);
+	memcpy(*waiting, last, sizeof(ScMessageRow) + ((MinimalTuple) (last + 1))->t_len);
+	range->nrows--;
 }
 
 ScFailure *
@@ -335,7 +378,9 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "stream_ckpt rows of a message",
 												  ALLOCSET_DEFAULT_SIZES);
-	ScMoment	deadline = deadline_of(query, part);
+	MemoryContext caller = CurrentMemoryContext;
+	RowRange	range = {.query = query,.deadline = deadline_of(query, part)};
+	ScMessageRow *waiting = NULL;
 	ScFailure  *failure = NULL;
 	const char *message;
 	Size		len;
@@ -345,21 +390,22 @@ sc_checkpoint_rows_around(ScQuery *query, ScPart *part, ScDeadLetterWriter *lett
 	sc_part_rewind(part);
 	while (!failure && (message = sc_part_next(part, &len)) != NULL)
 	{
-		const ScMessage *head = (const ScMessage *) message;
-		const char *row = SC_MESSAGE_BODY(message);
-		MemoryContext old = MemoryContextSwitchTo(context);
-		RowRange	range = {.query = query,.deadline = deadline};
-
-		MemoryContextReset(context);
-		if (head->kind == SC_MESSAGE_ROWS)
+		if (((const ScMessage *) message)->kind == SC_MESSAGE_ROWS)
 		{
-			range.rows = palloc(sizeof(ScMessageRow *) * head->nrows);
-			for (; row < message + len; row += ((const ScMessageRow *) row)->len)
-				range.rows[range.nrows++] = (const ScMessageRow *) row;
-			failure = write_range(&range, letters, &written->nrows);
+			MemoryContextReset(context);
+			MemoryContextSwitchTo(context);
+			take_rows(&range, message, len, &waiting, caller);
+			if (range.nrows > 0)
+				failure = write_range(&range, letters, &written->nrows);
+			MemoryContextSwitchTo(caller);
 		}
-		MemoryContextSwitchTo(old);
 		CHECK_FOR_INTERRUPTS();
+	}
+	if (!failure && waiting != NULL)
+	{
+		range.rows = (const ScMessageRow **) &waiting;
+		range.nrows = 1;
+		failure = write_range(&range, letters, &written->nrows);
 	}
 	/* a failure's memory is the context's, which goes with its parent */
 	if (!failure)
