@@ -118,6 +118,14 @@ wait_until($node, q(SELECT status = 'failed' FROM stream_ckpt.queries), 'no inde
 like(sql(q(SELECT hint FROM stream_ckpt.queries)), qr/CREATE UNIQUE INDEX ON codes \(code\) NULLS NOT DISTINCT/, 'the hint names the columns');
 
 #
+# A partition whose constraint is checked later than that of the table says
+#
+sql('CREATE TABLE parted (id int, part int, PRIMARY KEY (part, id)) PARTITION BY LIST (part)', 'CREATE TABLE part1 (id int, part int, PRIMARY KEY (part, id) DEFERRABLE)',
+	'ALTER TABLE parted ATTACH PARTITION part1 FOR VALUES IN (1)', q(SELECT stream_ckpt.attach_stream('parted', changes => 'apply')));
+is_refused($node, q(SELECT stream_ckpt.create_query('q', 'SELECT id, part FROM parted')), qr/needs a key of its stream/, 'a key that is DEFERRABLE in a partition');
+sql('DROP TABLE parted');
+
+#
 # A dump, which has the key's constraint behind the view that needs it
 #
 my $file = $node->basedir . '/keyed.sql';

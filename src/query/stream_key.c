@@ -21,6 +21,7 @@
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_rewrite.h"
 #include "query/stream_key.h"
 #include "rewrite/rewriteSupport.h"
@@ -110,6 +111,27 @@ is_views(Oid view, Oid index)
 	return result;
 }
 
+/* Do the indexes of partitions hold at every moment, too?  One can be attached though its constraint is DEFERRABLE. */
+static bool
+holds_in_partitions(Oid index)
+{
+	bool		result = true;
+	ListCell   *lc;
+
+	if (get_rel_relkind(index) != RELKIND_PARTITIONED_INDEX)
+		return true;
+	foreach(lc, find_all_inheritors(index, NoLock, NULL))
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(lc)));
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		result &= ((Form_pg_index) GETSTRUCT(tuple))->indimmediate;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 /* The columns of the index if it is a key, all of them among "attnos"; else NULL. */
 static Bitmapset *
 key_of(Oid index, TupleDesc desc, const Bitmapset *attnos, bool *primary)
@@ -122,7 +144,7 @@ key_of(Oid index, TupleDesc desc, const Bitmapset *attnos, bool *primary)
 	*primary = ((Form_pg_index) GETSTRUCT(tuple))->indisprimary;
 	result = columns_of(tuple, desc, attnos);
 	ReleaseSysCache(tuple);
-	return result;
+	return result != NULL && holds_in_partitions(index) ? result : NULL;
 }
 
 Bitmapset *
