@@ -12,7 +12,7 @@ use Test::More;
 
 test_seed();
 
-my $node = new_node('main', "timezone = 'UTC'\n", draw => { tasks => [ 1, 2 ] });
+my $node = new_node('main', "timezone = 'UTC'\nstream_ckpt.debug_large_part = 20000\n", draw => { tasks => [ 1, 2 ] });
 
 sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
 
@@ -153,6 +153,20 @@ sql('INSERT INTO refers SELECT id FROM limited', 'UPDATE many SET v = CASE WHEN 
 sync_pipelines($node);
 is(sql('SELECT count(*), count(*) FILTER (WHERE l.v = l.id + 1), (SELECT count(*) FROM refers) FROM limited l'), '100|100|100', 'all rows but the one at fault are updated, and none of them was deleted');
 is(sql(q(SELECT count(*), min(row->>'v') FROM stream_ckpt.dead_letter)), '1|1000', 'which is the only letter');
+
+#
+# TRUNCATE of a large result is a writer's
+#
+sql('CREATE TABLE large (id int PRIMARY KEY, v int)', q(SELECT stream_ckpt.attach_stream('large', changes => 'apply')));
+create_query($node, 'all_rows', 'large', emit => 'update', select => 'SELECT id, v FROM large');
+wait_running($node);
+sql('INSERT INTO large SELECT i, i FROM generate_series(1, 40000) i');
+sync_pipelines($node);
+arm($node, 'coordinator_after_handing', 'wait');
+sql('TRUNCATE large', 'INSERT INTO large VALUES (1, 2)');
+wait_reached($node, 'coordinator_after_handing');
+disarm($node, 'coordinator_after_handing');
+is_result('all_rows', '(1,2)', 'a writer has deleted the rows');
 
 $node->stop;
 done_testing();

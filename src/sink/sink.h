@@ -63,6 +63,12 @@ extern bool sc_sink_runs_user_code(const ScSink *sink);
 /* Flushes and closes.  Returns the number of rows put. */
 extern int64 sc_sink_close(ScSink *sink);
 
+/*
+ * The pages of a result, with its partitions: what deleting all its rows reads.  Of a table that somebody has locked so that
+ * it can't be looked at, none.
+ */
+extern int64 sc_sink_pages(Oid relid);
+
 /* Frees what is kept of a query between checkpoints, when it was dropped. */
 extern void sc_sink_forget(int64 query_id);
 

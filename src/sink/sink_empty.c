@@ -8,19 +8,36 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "base/limit.h"
+#include "catalog/pg_inherits.h"
 #include "executor/spi.h"
 #include "sink/sink_internal.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-/* It takes as long as rows, of which a page has some, take one by one. */
-static void
-allow_for_rows(Relation rel)
+int64
+sc_sink_pages(Oid relid)
 {
-	if (RELKIND_HAS_STORAGE(rel->rd_rel->relkind))
-		sc_limit_add((int64) RelationGetNumberOfBlocks(rel) * (BLCKSZ / SC_LIMIT_UNIT_BYTES));
+	int64		pages = 0;
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Relation	rel;
+
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			continue;
+		rel = try_relation_open(lfirst_oid(lc), NoLock);
+		if (rel != NULL && RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind))
+			pages += RelationGetNumberOfBlocks(rel);
+		if (rel != NULL)
+			relation_close(rel, NoLock);
+		UnlockRelationOid(lfirst_oid(lc), AccessShareLock);
+	}
+	return pages;
 }
 
 void
@@ -36,7 +53,8 @@ sc_sink_empty(ScSink *sink)
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
 	}
-	allow_for_rows(sink->rel);
+	/* it takes as long as rows, of which a page has some, take one by one */
+	sc_limit_add(sc_sink_pages(RelationGetRelid(sink->rel)) * (BLCKSZ / SC_LIMIT_UNIT_BYTES));
 	rc = SPI_execute(psprintf("DELETE FROM %s",
 							  quote_qualified_identifier(get_namespace_name(RelationGetNamespace(sink->rel)),
 														 RelationGetRelationName(sink->rel))),

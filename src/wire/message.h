@@ -78,6 +78,17 @@ typedef struct ScMessageRow
 	/* MinimalTuple */
 } ScMessageRow;
 
+/* Has the message ("len" bytes) of result rows one with that operation? */
+static inline bool
+sc_message_has_row(const char *message, Size len, char op)
+{
+	const char *row = SC_MESSAGE_BODY(message);
+
+	while (row < message + len && ((const ScMessageRow *) row)->op != op)
+		row += ((const ScMessageRow *) row)->len;
+	return row < message + len;
+}
+
 typedef struct ScMessageChunk
 {
 	int64		pane_key;

@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "exec/engine.h"
 #include "sink/sink.h"
+#include "storage/bufmgr.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/rel.h"
@@ -37,6 +38,9 @@
 
 /* So many rows are worth telling the reader of */
 #define MANY_ROWS	128
+
+/* and so many pages of rows, if all of them are deleted */
+#define MANY_PAGES	16
 
 /* Time limits within which the rows at fault must be found */
 #define DEAD_LETTER_LIMITS	3
@@ -101,7 +105,10 @@ write_rows(ScQuery *query, ScPart *part, ScWrittenRows *written, bool may_run_co
 			nrows += ((const ScMessage *) message)->nrows;
 			if (sc_my_process == SC_PROCESS_WRITER)
 				sc_my_pipeline->writing_done = nrows;
-			if (!told && nrows >= MANY_ROWS && !written->user_code)
+			if (!told && !written->user_code &&
+				(nrows >= MANY_ROWS ||
+				 (sc_message_has_row(message, len, SC_RESULT_TRUNCATE) &&
+				  RelationGetNumberOfBlocks(sc_sink_relation(sink)) >= MANY_PAGES)))
 			{
 				sc_own_rows_begin(sc_sink_relation(sink));
 				told = true;

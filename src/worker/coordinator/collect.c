@@ -103,7 +103,7 @@ empty_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 {
 	sc_part_free(query->part);
 	query->part = new_part(pending);
-	query->has_rows = false;
+	query->has_rows = query->empties = false;
 	query->nrows = 0;
 	query->has_history = false;
 	query->lsn = InvalidXLogRecPtr;
@@ -338,6 +338,7 @@ take_message(ScPendingCheckpoint *pending, int task, const char *data, Size len)
 			{
 				query->has_rows = true;
 				query->nrows += message->nrows;
+				query->empties |= sc_message_has_row(data, len, SC_RESULT_TRUNCATE);
 				pending->result_rows += message->nrows;
 			}
 			if (message->kind == SC_MESSAGE_HISTORY)
@@ -369,7 +370,7 @@ sc_collect_take_part(ScPendingCheckpoint *pending, ScCollectedQuery *query)
 	ScPart	   *part = query->part;
 
 	query->part = new_part(pending);
-	query->has_rows = query->has_history = false;
+	query->has_rows = query->empties = query->has_history = false;
 	query->nrows = 0;
 	return part;
 }

@@ -24,6 +24,7 @@ typedef struct ScCollectedQuery
 	ScPart	   *part;			/* outlives the checkpoint if it waits */
 	bool		has_rows;		/* result rows among it, */
 	int64		nrows;			/* so many */
+	bool		empties;		/* and one that deletes all that the result has */
 	bool		has_history;	/* it is the first part of a query that begins with its stream's history */
 	int64		kept_until;		/* if it has: see ckpt/seen.h */
 	bool		forget;			/* the query was dropped */

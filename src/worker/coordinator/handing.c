@@ -7,7 +7,9 @@
 
 #include "base/clock.h"
 #include "base/debug.h"
+#include "base/limit.h"
 #include "base/settings.h"
+#include "sink/sink.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
@@ -23,6 +25,7 @@
 
 static ScPart *part;			/* the writer's; NULL: there is none */
 static int64 nrows;				/* result rows in it */
+static bool empties;			/* and one that deletes all that the result has */
 static dsm_segment *segment;
 static ScWriterJob *job;
 static ScMoment refused_at;		/* no background worker was free; 0: never */
@@ -39,11 +42,20 @@ sc_writer_has(int64 query_id)
 	return part && job->query_id == query_id;
 }
 
+/* As many rows as there may be on the pages of the result, if the part deletes them all. */
+static int64
+emptied_rows(const ScCollectedQuery *collected)
+{
+	const ScQuery *query = collected->empties ? sc_query_by_id(collected->query_id, true) : NULL;
+
+	return query != NULL ? sc_sink_pages(query->relid) * (BLCKSZ / SC_LIMIT_UNIT_BYTES) : 0;
+}
+
 bool
 sc_writer_takes(const ScCollectedQuery *collected)
 {
 	const ScProgress *progress = sc_progress_get(collected->query_id);
-	int64		size = Max(collected->nrows, sc_part_bytes(collected->part) / SC_LARGE_PART_WIDTH);
+	int64		size = Max(collected->nrows, sc_part_bytes(collected->part) / SC_LARGE_PART_WIDTH) + emptied_rows(collected);
 	/* one that takes another's place compares all of two tables */
 	bool		is_large = (size > 0 && size >= SC_LARGE_PART_ROWS) ||
 		(progress->is_new && progress->replaces != 0);
@@ -108,6 +120,7 @@ make_job(void *arg)
 	job->offset = collected->offset;
 	part = collected->part;
 	nrows = collected->nrows;
+	empties = collected->empties;
 	sc_part_share(part, &job->place);
 }
 
@@ -208,6 +221,7 @@ take_back(ScPendingCheckpoint *pending)
 	ScFailure  *failure;
 
 	sc_collect_return_part(pending, collected, part, nrows);
+	collected->empties |= empties;
 	if (job->has_history)
 	{
 		collected->has_history = true;
