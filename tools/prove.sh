@@ -13,7 +13,7 @@ prove_tests() {
 		TESTDATADIR="$SC_WORK/tap/tmp_check" TESTLOGDIR="$SC_WORK/tap/tmp_check/log" \
 		top_builddir="$SC_WORK/tap" PG_REGRESS="$pgxs/test/regress/pg_regress" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" ${SEED:+SEED="$SEED"} ${DRAW:+DRAW="$DRAW"} \
-		prove ${PROVE_FLAGS:--j$(($(nproc) + 1))} --timer -I "$pgxs/test/perl" -I t/lib "$@") >"$log" 2>&1 || true
+		prove ${PROVE_FLAGS:--j$(($(nproc) * 2))} --timer -I "$pgxs/test/perl" -I t/lib "$@") >"$log" 2>&1 || true
 	SC_PROVED=0 SC_UNPROVED=0
 	SC_PROVE_LINE=$(grep -E '^Files=' "$log" | tail -n 1 || true)
 	if [[ $SC_PROVE_LINE =~ Tests=([0-9]+) ]]; then SC_PROVED=${BASH_REMATCH[1]}; fi
