@@ -159,7 +159,7 @@ why_without_state(const ScPipelineState *state, const ScOffset *offset, bool upg
 		return psprintf("The state was written in another kind of database (%s), and this is one of %s.",
 						state->platform ? state->platform : "unknown", sc_platform());
 	if (offset->portable == SC_PORTABLE_NO)
-		return "The state is bound to the database that it was written in: by types, functions or aggregates that are not PostgreSQL's own, or by arrays, ranges or rows of such types.";
+		return "The state is bound to the database that it was written in: by types, functions or aggregates that are not PostgreSQL's own, or by arrays, ranges or rows of such types; or the query had lost it there.";
 	if (offset->portable == SC_PORTABLE_VERSION && state->server_version != PG_VERSION_NUM / 10000)
 		return psprintf("The state was serialized by functions of PostgreSQL %d, and this is %d.",
 						state->server_version, PG_VERSION_NUM / 10000);

@@ -13,6 +13,7 @@
 #include "ckpt/failure.h"
 #include "ckpt/forget.h"
 #include "ckpt/late.h"
+#include "ckpt/offset.h"
 #include "ckpt/seen.h"
 #include "model/catalog_write.h"
 
@@ -47,7 +48,12 @@ sc_forget_state(const List *queries)
 	ListCell   *lc;
 
 	foreach(lc, queries)
-		sc_backend_drop_query(backend, ((ScQuery *) lfirst(lc))->query_id);
+	{
+		const ScQuery *query = lfirst(lc);
+
+		sc_backend_drop_query(backend, query->query_id);
+		sc_offset_without_state(query->query_id);
+	}
 	sc_backend_end(backend);
 	CommandCounterIncrement();
 }

@@ -402,3 +402,14 @@ sc_offset_close(int64 query_id, const ScWindowRanges *windows)
 	sc_row_set(&row, Anum_offset_closed_windows, sc_ranges_datum(windows));
 	change_outside(query_id, &row);
 }
+
+void
+sc_offset_without_state(int64 query_id)
+{
+	ScCatalogRow row = {0};
+
+	sc_row_set(&row, Anum_offset_portable, CStringGetTextDatum(portable_names[SC_PORTABLE_NO]));
+	sc_row_set(&row, Anum_offset_groups, Int64GetDatum(0));
+	sc_row_set(&row, Anum_offset_state_bytes, Int64GetDatum(0));
+	change_outside(query_id, &row);
+}

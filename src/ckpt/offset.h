@@ -88,5 +88,7 @@ extern void sc_offset_delete(const ScCatalog *table, int64 query_id);
 extern void sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options);
 /* These windows are over for the query, whatever its watermark says; see sc_closed_complete(). */
 extern void sc_offset_close(int64 query_id, const ScWindowRanges *windows);
+/* Its state is gone: until its next part a dump has none, wherever that is read. */
+extern void sc_offset_without_state(int64 query_id);
 
 #endif							/* SC_CKPT_OFFSET_H */
