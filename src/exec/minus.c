@@ -3,15 +3,19 @@
  *	  Kept inputs of which some were taken back.
  *
  * Kept inputs are only ever added to (inputs.c), so that whatever is written, undone or combined goes by their length.
- * A row that is taken back is one more image, the same bytes but for the sign: a minus.  It takes away the first image
+ * A row that is taken back is one more image, the same bytes but for the sign: a minus.  It takes away an image before it
  * that has all its bytes and a plus; whichever that is, the result is one that the definition may have, as equal rows can't
- * be told apart.  The images are of values as they are after detoasting: the old row of a deletion can have them in another form
- * than the one that was inserted.
+ * be told apart.  The images are of values as they are after detoasting: the old row of a deletion can have them in another
+ * form than the one that was inserted.
+ *
+ * Images follow each other as their rows did.  Where inputs of two groups are put together (combine.c, merge.c), all of one
+ * come behind all of the other, each with its minuses.  So a minus never comes before its plus.
  *
  * If there are many of them the group's inputs are written anew, without both; then all of them count as not yet in
  * the changelog, and what goes there next replaces what it has (ENTRY_WHOLE).
  *
- * The rule: a minus without a plus is an error, never passed over: some row was counted that isn't, or the reverse.
+ * The rule: a minus without a plus before it is an error, never passed over: some row was counted that isn't, or the
+ * reverse.  A plus that came later is another row.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -41,7 +45,8 @@ typedef struct ImageCount
 	Image		image;
 	uint32		hash;
 	char		status;
-	uint64		n;				/* minuses that have taken away nothing yet */
+	uint64		n;				/* minuses that have taken away nothing yet, */
+	uint64		taken;			/* and images that were taken away whose minus hasn't come yet */
 } ImageCount;
 
 static uint32
@@ -126,23 +131,32 @@ count_minuses(const ScTrans *trans, ScInputs *inputs)
 		if (table == NULL)
 			table = images_create(CurrentMemoryContext, 64, NULL);
 		count = images_insert(table, image, &found);
-		count->n = found ? count->n + 1 : 1;
+		if (!found)
+			count->n = count->taken = 0;
+		count->n++;
 		n++;
 	}
 	inputs->minuses = n;
 	return table;
 }
 
-/* Is it one that a minus takes away? */
+/* Is it one that a minus takes away, or that minus?  An error if nothing before it is what it takes away. */
 static bool
-is_taken_away(images_hash *minuses, Image image, uint64 *left)
+is_taken_away(ScEngine *engine, images_hash *minuses, Image image)
 {
 	ImageCount *count = images_lookup(minuses, image);
 
+	if (is_minus(image))
+	{
+		if (count->taken == 0)
+			sc_retract_fail(engine);
+		count->taken--;
+		return true;
+	}
 	if (count == NULL || count->n == 0)
 		return false;
 	count->n--;
-	--*left;
+	count->taken++;
 	return true;
 }
 
@@ -155,7 +169,7 @@ sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryC
 {
 	images_hash *minuses = count_minuses(trans, inputs);
 	ScReader	reader = {inputs->data, inputs->data + inputs->len};
-	uint64		left = inputs->minuses;
+	uint64		left = inputs->minuses; /* images that haven't come yet and are a minus */
 	ScInputs   *result;
 
 	if (minuses == NULL)
@@ -168,15 +182,17 @@ sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryC
 		Image		image = next_image(&reader, trans);
 
 		CHECK_FOR_INTERRUPTS();
-		if (is_minus(image) || is_taken_away(minuses, image, &left))
+		/* behind the last minus all stay */
+		if (left > 0 && is_taken_away(engine, minuses, image))
+		{
+			left -= is_minus(image);
 			continue;
+		}
 		memcpy(result->data + result->len, image.data, image.len);
 		result->len += image.len;
 		result->rows++;
 	}
 	images_destroy(minuses);
-	if (left > 0)
-		sc_retract_fail(engine);
 	return result;
 }
 
