@@ -26,7 +26,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-/* With more minuses than that, and if more than one in so many images is one, a group's inputs are written anew */
+/* With more minuses than that, and if one in so many images is one, a group's inputs are written anew */
 #define COMPACT_MINUSES	32
 #define COMPACT_PART	3
 
@@ -140,24 +140,28 @@ count_minuses(const ScTrans *trans, ScInputs *inputs)
 	return table;
 }
 
-/* Is it one that a minus takes away, or that minus?  An error if nothing before it is what it takes away. */
+/* Is it one that a minus takes away? */
 static bool
-is_taken_away(ScEngine *engine, images_hash *minuses, Image image)
+is_taken_away(images_hash *minuses, Image image)
 {
 	ImageCount *count = images_lookup(minuses, image);
 
-	if (is_minus(image))
-	{
-		if (count->taken == 0)
-			sc_retract_fail(engine);
-		count->taken--;
-		return true;
-	}
 	if (count == NULL || count->n == 0)
 		return false;
 	count->n--;
 	count->taken++;
 	return true;
+}
+
+/* A minus, of which an image before it has been taken away; else it is an error. */
+static void
+end_minus(ScEngine *engine, images_hash *minuses, Image image)
+{
+	ImageCount *count = images_lookup(minuses, image);
+
+	if (count->taken == 0)
+		sc_retract_fail(engine);
+	count->taken--;
 }
 
 /*
@@ -169,7 +173,7 @@ sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryC
 {
 	images_hash *minuses = count_minuses(trans, inputs);
 	ScReader	reader = {inputs->data, inputs->data + inputs->len};
-	uint64		left = inputs->minuses; /* images that haven't come yet and are a minus */
+	uint64		left = inputs->minuses; /* minuses that have taken away nothing yet */
 	ScInputs   *result;
 
 	if (minuses == NULL)
@@ -182,10 +186,14 @@ sc_inputs_left(ScEngine *engine, const ScTrans *trans, ScInputs *inputs, MemoryC
 		Image		image = next_image(&reader, trans);
 
 		CHECK_FOR_INTERRUPTS();
-		/* behind the last minus all stay */
-		if (left > 0 && is_taken_away(engine, minuses, image))
+		if (is_minus(image))
 		{
-			left -= is_minus(image);
+			end_minus(engine, minuses, image);
+			continue;
+		}
+		if (left > 0 && is_taken_away(minuses, image))
+		{
+			left--;
 			continue;
 		}
 		memcpy(result->data + result->len, image.data, image.len);
@@ -247,7 +255,17 @@ minuses_of(const ScTrans *trans, ScInputs *inputs)
 	return inputs->minuses = n;
 }
 
-/* All states are written anew if one is: so it is what they have together that has to be worth it. */
+/* Does the next emission look through the group's own inputs, and so learn of their minuses (sc_inputs_left)? */
+static bool
+emission_learns(const ScEngine *engine)
+{
+	return engine->options.emit == SC_EMIT_UPDATE && !engine->shared;
+}
+
+/*
+ * All states are written anew if one is: so it is what they have together that has to be worth it.  How many minuses there
+ * are isn't found out for this alone if it soon will be anyway: until then there is nothing to be done.
+ */
 bool
 sc_group_wants_compaction(ScEngine *engine, ScGroup *group)
 {
@@ -260,10 +278,12 @@ sc_group_wants_compaction(ScEngine *engine, ScGroup *group)
 
 		if (!(sc_group_state_flags(engine, group)[t] & SC_STATE_INPUTS) || inputs == NULL)
 			continue;
+		if (inputs->minuses == SC_MINUSES_UNKNOWN && emission_learns(engine))
+			return false;
 		minuses += minuses_of(&engine->trans[t], inputs);
 		images += inputs->rows;
 	}
-	return minuses > COMPACT_MINUSES && minuses > images / COMPACT_PART;
+	return minuses > COMPACT_MINUSES && minuses * COMPACT_PART >= images;
 }
 
 /*
