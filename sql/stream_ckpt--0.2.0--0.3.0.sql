@@ -257,6 +257,16 @@ ALTER TABLE stream_ckpt.checkpoint_offset
 --
 ALTER TABLE stream_ckpt.pipeline_state ADD COLUMN platform text;
 ALTER TABLE stream_ckpt.pipeline_state ADD COLUMN prepared boolean NOT NULL DEFAULT false;
+-- true for the rows that are there
+CREATE FUNCTION stream_ckpt.written_here()
+RETURNS boolean LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'stream_ckpt_written_here';
+REVOKE ALL ON FUNCTION stream_ckpt.written_here() FROM PUBLIC;
+COMMENT ON FUNCTION stream_ckpt.written_here()
+	IS 'false, for rows that a command inserts, as a restore does: what they say of positions and states holds elsewhere';
+ALTER TABLE stream_ckpt.pipeline_state
+	ADD COLUMN own boolean GENERATED ALWAYS AS (stream_ckpt.written_here()) STORED;
+ALTER TABLE stream_ckpt.checkpoint_offset
+	ADD COLUMN own boolean GENERATED ALWAYS AS (stream_ckpt.written_here()) STORED;
 CREATE FUNCTION stream_ckpt.restored_state()
 RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored_state';
 REVOKE ALL ON FUNCTION stream_ckpt.restored_state() FROM PUBLIC;

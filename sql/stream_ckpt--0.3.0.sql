@@ -73,8 +73,13 @@ CREATE INDEX query_pipeline_id_idx ON stream_ckpt.query (pipeline_id);
 CREATE INDEX query_source_idx ON stream_ckpt.query (source);
 
 --
--- What is (fact): written by checkpoints only.
+-- What is (fact): written by checkpoints only.  A restore inserts rows, with its triggers or without them; no dump has
+-- "own", and checkpoints write it past its expression.
 --
+CREATE FUNCTION stream_ckpt.written_here()
+RETURNS boolean LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'stream_ckpt_written_here';
+COMMENT ON FUNCTION stream_ckpt.written_here()
+	IS 'false, for rows that a command inserts, as a restore does: what they say of positions and states holds elsewhere';
 CREATE TABLE stream_ckpt.pipeline_state (
 	pipeline_id		integer PRIMARY KEY,
 	attempt			bigint NOT NULL,
@@ -89,7 +94,8 @@ CREATE TABLE stream_ckpt.pipeline_state (
 	server_version	integer,
 	format			integer,
 	platform		text,	-- that state and position belong to, beside version and format
-	prepared		boolean NOT NULL DEFAULT false	-- for pg_upgrade: stopped, with all that was written, and no slot
+	prepared		boolean NOT NULL DEFAULT false,	-- for pg_upgrade: stopped, with all that was written, and no slot
+	own				boolean GENERATED ALWAYS AS (stream_ckpt.written_here()) STORED	-- written in this database, or in what it is a physical copy of
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE stream_ckpt.checkpoint_offset (
@@ -131,6 +137,7 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	retracted_rows	bigint NOT NULL DEFAULT 0,
 	portable		text NOT NULL DEFAULT 'no',	-- the state: nowhere, within a major version, everywhere (no, version, yes)
 	endless			boolean NOT NULL DEFAULT false,	-- groups without windows, which are never over
+	own				boolean GENERATED ALWAYS AS (stream_ckpt.written_here()) STORED,	-- as in pipeline_state
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
@@ -962,7 +969,7 @@ REVOKE ALL ON FUNCTION stream_ckpt.on_drop(),
 	stream_ckpt.fdw_validator(text[], oid),
 	stream_ckpt.best_rows_add(bytea, internal, "any"),
 	stream_ckpt.best_rows_combine(bytea, bytea),
-	stream_ckpt.restored(), stream_ckpt.restored_state() FROM PUBLIC;
+	stream_ckpt.restored(), stream_ckpt.restored_state(), stream_ckpt.written_here() FROM PUBLIC;
 GRANT USAGE ON SCHEMA stream_ckpt TO PUBLIC;
 GRANT USAGE ON FOREIGN SERVER stream_ckpt TO PUBLIC;
 GRANT SELECT ON stream_ckpt.pipelines, stream_ckpt.queries, stream_ckpt.streams, stream_ckpt.checkpoints,

@@ -9,6 +9,9 @@
  * row of pipeline_state says, by what wrote it; of that row nothing else holds.  The
  * position becomes one before all others, so that the query is lost whatever slot is there,
  * until start_pipeline(accept_gap => true) (gap.c).
+ *
+ * Triggers can be off: pg_restore --disable-triggers leaves them so that they don't fire in a replica's session.  So both
+ * tables say of each row whether it was written here: by a generated column, which no dump has.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,6 +22,7 @@
 #include "ckpt/pipeline_state.h"
 #include "commands/trigger.h"
 #include "model/catalog_columns.h"
+#include "model/extension.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/rel.h"
@@ -26,6 +30,7 @@
 
 PG_FUNCTION_INFO_V1(stream_ckpt_restored);
 PG_FUNCTION_INFO_V1(stream_ckpt_restored_state);
+PG_FUNCTION_INFO_V1(stream_ckpt_written_here);
 
 static void
 check_called(FunctionCallInfo fcinfo)
@@ -58,6 +63,16 @@ stream_ckpt_restored(PG_FUNCTION_ARGS)
 	return PointerGetDatum(heap_modify_tuple_by_cols(trigger->tg_trigtuple,
 													 RelationGetDescr(trigger->tg_relation),
 													 lengthof(columns), columns, values, nulls));
+}
+
+/*
+ * written_here(): what "own" becomes by commands.  Rows that are there when the extension is updated were written here;
+ * checkpoints write the column themselves.
+ */
+Datum
+stream_ckpt_written_here(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(sc_extension_in_script());
 }
 
 /*

@@ -72,7 +72,8 @@ read_offset(const ScCatalogRow *row)
 	offset->query_id = DatumGetInt64(sc_row_get(row, Anum_offset_query_id));
 	offset->stream_relid = DatumGetObjectId(sc_row_get(row, Anum_offset_source));
 	offset->checkpoint_id = DatumGetInt64(sc_row_get(row, Anum_offset_checkpoint_id));
-	offset->lsn = DatumGetLSN(sc_row_get(row, Anum_offset_lsn));
+	offset->own = !sc_row_isnull(row, Anum_offset_own) && DatumGetBool(sc_row_get(row, Anum_offset_own));
+	offset->lsn = offset->own ? DatumGetLSN(sc_row_get(row, Anum_offset_lsn)) : SC_RESTORED_LSN;
 	offset->time.max_event_time = event_time(row, Anum_offset_max_event_time);
 	offset->time.plausible_time = event_time(row, Anum_offset_plausible_time);
 	offset->time.closed_until = event_time(row, Anum_offset_closed_until);
@@ -109,7 +110,7 @@ read_offset(const ScCatalogRow *row)
 	}
 	offset->portable = read_portable(sc_row_get(row, Anum_offset_portable));
 	offset->endless = DatumGetBool(sc_row_get(row, Anum_offset_endless));
-	offset->apart = DatumGetBool(sc_row_get(row, Anum_offset_apart));
+	offset->apart = !offset->own || DatumGetBool(sc_row_get(row, Anum_offset_apart));
 	offset->recent.late = DatumGetInt64(sc_row_get(row, Anum_offset_recent_late));
 	offset->recent.timeless = DatumGetInt64(sc_row_get(row, Anum_offset_recent_timeless));
 	offset->recent.ignored = DatumGetInt64(sc_row_get(row, Anum_offset_recent_ignored));
@@ -194,6 +195,7 @@ set_offset(ScCatalogRow *row, const ScOffset *offset)
 	set_active(row, offset);
 	sc_row_set(row, Anum_offset_apart, BoolGetDatum(offset->apart));
 	set_recent(row, offset);
+	sc_row_set(row, Anum_offset_own, BoolGetDatum(true));
 }
 
 /* ---------- reading ---------- */
@@ -389,6 +391,7 @@ sc_offset_move(int64 query_id, XLogRecPtr lsn, const ScStreamOptions *options)
 
 	sc_row_set(&row, Anum_offset_lsn, LSNGetDatum(lsn));
 	sc_row_set(&row, Anum_offset_apart, BoolGetDatum(true));
+	sc_row_set(&row, Anum_offset_own, BoolGetDatum(true));
 	/* the gap may hold changes of them */
 	set_options(&row, options);
 	change_outside(query_id, &row);

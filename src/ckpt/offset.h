@@ -55,6 +55,7 @@ typedef struct ScOffset
 	XLogRecPtr	recent_lsn;
 	int64		next_due;		/* not stored: sc_engine_next_due() */
 	bool		apart;			/* the position is its own, not that of the pipeline's last checkpoint */
+	bool		own;			/* written here; false: by a restore, and the position is SC_RESTORED_LSN */
 	bool		history;		/* not stored: the query is new, and begins with its stream's history */
 	bool		applies;		/* not stored: changes of the stream are applied */
 } ScOffset;

@@ -87,6 +87,30 @@ set_server(ScCatalogRow *row)
 	sc_row_set(row, Anum_state_platform, CStringGetTextDatum(sc_platform()));
 }
 
+/* Was the row written here?  If not, a restore has inserted it. */
+static bool
+is_own(const ScCatalogRow *row)
+{
+	return !sc_row_isnull(row, Anum_state_own) && DatumGetBool(sc_row_get(row, Anum_state_own));
+}
+
+/* Of a row that a restore has inserted only what wrote the state holds, whether a trigger has seen to it or not. */
+static void
+set_own(ScCatalogRow *row)
+{
+	if (!is_own(row))
+	{
+		sc_row_set(row, Anum_state_attempt, Int64GetDatum(0));
+		sc_row_set(row, Anum_state_checkpoint_id, Int64GetDatum(0));
+		sc_row_set_null(row, Anum_state_lsn);
+		sc_row_set(row, Anum_state_completed, Int64GetDatum(0));
+		sc_row_set(row, Anum_state_failed, Int64GetDatum(0));
+		sc_row_set(row, Anum_state_restored, Int64GetDatum(0));
+		sc_row_set(row, Anum_state_prepared, BoolGetDatum(false));
+	}
+	sc_row_set(row, Anum_state_own, BoolGetDatum(true));
+}
+
 ScPipelineState
 sc_pipeline_state_read(int32 pipeline_id)
 {
@@ -100,6 +124,7 @@ sc_pipeline_state_read(int32 pipeline_id)
 	if (tuple != NULL)
 	{
 		sc_row_read(&row, &table, tuple);
+		set_own(&row);
 		result.attempt = DatumGetInt64(sc_row_get(&row, Anum_state_attempt));
 		result.checkpoint_id = DatumGetInt64(sc_row_get(&row, Anum_state_checkpoint_id));
 		if (!sc_row_isnull(&row, Anum_state_lsn))
@@ -165,6 +190,7 @@ sc_pipeline_state_begin_attempt(int32 pipeline_id, bool restored)
 		sc_row_read(&row, &table, tuple);
 	else
 		set_new_state(&row, pipeline_id);
+	set_own(&row);
 	attempt = increment(&row, Anum_state_attempt);
 	if (restored)
 		(void) increment(&row, Anum_state_restored);
@@ -210,7 +236,7 @@ sc_prepared_pipelines(void)
 		ScCatalogRow row;
 
 		sc_row_read(&row, &table, tuple);
-		if (DatumGetBool(sc_row_get(&row, Anum_state_prepared)) &&
+		if (is_own(&row) && DatumGetBool(sc_row_get(&row, Anum_state_prepared)) &&
 			sc_pipeline_by_id(DatumGetInt32(sc_row_get(&row, Anum_state_pipeline_id)), true) != NULL)
 			result = lappend_int(result, DatumGetInt32(sc_row_get(&row, Anum_state_pipeline_id)));
 	}
@@ -240,16 +266,20 @@ sc_pipeline_state_prepare(int32 pipeline_id, bool prepared)
 void
 sc_pipeline_state_adopt(int32 pipeline_id, XLogRecPtr lsn)
 {
-	ScCatalogRow row = {0};
+	ScCatalogRow row;
 	ScCatalog	table;
 	HeapTuple	tuple;
 
-	sc_row_set(&row, Anum_state_lsn, LSNGetDatum(lsn));
-	set_server(&row);
 	sc_catalog_open(&table, "pipeline_state", RowExclusiveLock);
 	tuple = find_state(&table, pipeline_id);
 	if (tuple != NULL)
+	{
+		sc_row_read(&row, &table, tuple);
+		set_own(&row);
+		sc_row_set(&row, Anum_state_lsn, LSNGetDatum(lsn));
+		set_server(&row);
 		sc_catalog_update(&table, tuple, &row);
+	}
 	sc_catalog_close(&table);
 	CommandCounterIncrement();
 }

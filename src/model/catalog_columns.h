@@ -126,7 +126,8 @@
 #define Anum_offset_retracted_rows			36
 #define Anum_offset_portable				37
 #define Anum_offset_endless					38
-#define Natts_offset						38
+#define Anum_offset_own						39
+#define Natts_offset						39
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1
@@ -143,7 +144,8 @@
 #define Anum_state_format					12
 #define Anum_state_platform					13
 #define Anum_state_prepared					14
-#define Natts_state							14
+#define Anum_state_own						15
+#define Natts_state							15
 
 /* stream_ckpt.checkpoint */
 #define Anum_checkpoint_pipeline_id			1

@@ -196,7 +196,7 @@ prepare(void)
 }
 
 /* a dump that is being restored: its queries may not be there yet */
-#define NOT_RESTORED " AND t.lsn OPERATOR(pg_catalog.<>) '0/1'"
+#define NOT_RESTORED " AND t.own AND t.lsn OPERATOR(pg_catalog.<>) '0/1'"
 
 /*
  * Selects the ids in a table of queries that are gone.  From one id to the next by the table's index: of each there can
