@@ -288,9 +288,10 @@ finish_entry(ScEngine *engine, ScBucket *bucket, Entry *entry, ScGroup *group, b
 		set_times(engine, entry, group);
 	if (engine->retracts && has_states(entry))
 		*sc_group_rows(engine, group) = (combine ? *sc_group_rows(engine, group) : 0) + (int64) entry->rows - 1;
-	/* at a checkpoint all of it is emitted */
+	/* at a checkpoint all of it is emitted, but for what became a dead letter: then the result may have more of it */
 	if (engine->retracts && engine->def->best != NULL)
-		*sc_group_shown(engine, group) = Min(*sc_group_rows(engine, group), engine->def->best->n);
+		*sc_group_shown(engine, group) = engine->undo != NULL ? engine->def->best->n :
+			Min(*sc_group_rows(engine, group), engine->def->best->n);
 	set_group_flags(engine, entry, group, isnew);
 	engine->aggstate->curaggcontext = bucket->aggcontext;
 	if (!has_states(entry))

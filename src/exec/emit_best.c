@@ -4,7 +4,8 @@
  *
  * The result knows them by their numbers.  If rows of the stream can be taken back a group can have less of them than before:
  * how many the result may have is in the group's record (sc_group_shown), and the rest is deleted.  The changelog hasn't that
- * number, because at a checkpoint all has been emitted that the group's rows make.
+ * number, because at a checkpoint all has been emitted that the group's rows make.  Not if an error was a dead letter: then
+ * the result may have any of them, as long as nothing of the group was emitted since it was read (decode.c).
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -20,8 +21,7 @@ sc_best_rows_delete(ScEngine *engine, ScGroup *group, int64 first)
 {
 	const ScDefinition *def = engine->def;
 	TupleTableSlot *slot = engine->group_slot;
-	/* what couldn't be emitted is still there, and nothing counts it after a restart */
-	int64		last = engine->undo != NULL ? def->best->n : *sc_group_shown(engine, group);
+	int64		last = *sc_group_shown(engine, group);
 
 	for (int i = 0; i < def->nkeys; i++)
 	{
@@ -51,6 +51,8 @@ sc_best_rows_emit(ScEngine *engine, ScGroup *group, Datum value, bool first)
 	const struct ScBestState *state = sc_best_rows_open(value, &count);
 	bool		result = false;
 
+	/* others leave numbers out, or have them twice: the rest couldn't be told */
+	Assert(engine->def->best->ranking == SC_ROW_NUMBER || first);
 	/* if one of them fails none is emitted */
 	for (uint32 i = 0; engine->undo != NULL && i < count; i++)
 	{
@@ -58,6 +60,9 @@ sc_best_rows_emit(ScEngine *engine, ScGroup *group, Datum value, bool first)
 		if (engine->having == NULL || ExecQual(engine->having, engine->outcontext))
 			sc_emit_check_row(engine, ExecProject(engine->projection));
 	}
+	/* whatever comes of it */
+	if (engine->retracts)
+		*sc_group_shown(engine, group) = Max(*sc_group_shown(engine, group), count);
 	for (uint32 i = 0; i < count; i++)
 	{
 		sc_best_rows_show(engine, state, i);
