@@ -327,4 +327,28 @@ sql("DELETE FROM c WHERE k > '2024-01-17'");
 sql("INSERT INTO c VALUES ('2024-01-01 02:00 UTC', '2024-01-01', 1)");
 results_ok($node, $_, "groups that wait lose their rows: $_", table => 'c') for qw(counted kept);
 
+# A row that has made two sessions one is deleted while that is pending: the one that had gone comes back, whose tombstone waits.
+sql('CREATE TABLE s (ts timestamptz, k int, v int)');
+sql(q(SELECT stream_ckpt.attach_stream('s', event_time => 'ts', watermark_delay => '1 minute', changes => 'apply')));
+my $of_states = "count(*) AS n, array_agg(v ORDER BY v) AS l, max(v) AS m, count(DISTINCT v) AS d, min(v + k) AS f, string_agg(repeat('x', v), ',' ORDER BY v) AS x";
+sub of_sessions { return "SELECT min(ts) AS window_start, max(ts) + interval '10 seconds' AS window_end, k, $of_states
+	FROM (SELECT *, sum(opens) OVER (PARTITION BY k ORDER BY ts) AS island FROM (SELECT *, CASE WHEN lag(ts) OVER (PARTITION BY k ORDER BY ts)
+		+ interval '10 seconds' >= ts THEN 0 ELSE 1 END AS opens FROM s) o) i GROUP BY k, island"; }
+sub insert_at { return sql("INSERT INTO s SELECT timestamptz '2024-01-01 UTC' + interval '$_[0] seconds', i, $_[0] FROM generate_series($_[1], $_[2]) i"); }
+create_query($node, 'came_back', 's', select => "SELECT w.window_start, w.window_end, k, $of_states
+	FROM s, stream_ckpt.session(ts, '10 seconds') w GROUP BY w.window_start, w.window_end, k");
+wait_running($node);
+insert_at($_, 1, $GROUPS) for 0, 20;
+checkpoint_all($node);
+insert_at(10, 1, $GROUPS);
+$session = begin_checkpoint();
+change_groups(5, sub {
+	sql('DELETE FROM s WHERE v = 10 AND k > 52');
+	insert_at(5, 1, 3);
+});
+end_checkpoint($session);
+lose_state($node, 'immediate');
+insert_at(200, 50, $GROUPS);
+results_ok($node, 'came_back', 'sessions come back whose tombstones wait', table => 's', session => 1, delay => '1 minute', truth => of_sessions());
+
 done_testing();

@@ -62,6 +62,7 @@ struct ScBucketSnapshot
 
 	/* deferred */
 	MemoryContext context;		/* of what is saved */
+	MemoryContext scratch;		/* of what saving it needs: whoever changes a group may use the engine's own for that */
 	uint8		mark;			/* of the groups that wait */
 	uint32	   *changed;		/* the list of changes, to be freed; or NULL */
 	saved_hash *saved;			/* by number; NULL: none is */
@@ -83,6 +84,8 @@ defer(ScBucketSnapshot *snapshot)
 
 	snapshot->context = AllocSetContextCreate(CurrentMemoryContext, "stream_ckpt snapshot",
 											  ALLOCSET_DEFAULT_SIZES);
+	snapshot->scratch = AllocSetContextCreate(snapshot->context, "stream_ckpt snapshot scratch",
+											  ALLOCSET_SMALL_SIZES);
 	snapshot->mark = bucket->mark;
 	snapshot->changed = bucket->changed;
 	/* those that haven't changed wait, too; if all have because the pane is to be written whole, they needn't say so */
@@ -158,7 +161,7 @@ save(ScBucketSnapshot *snapshot, ScGroup *group, uint32 number)
 	ScEngine   *engine = snapshot->engine;
 	Size		size = ranges_size(engine);
 	bool		whole = is_chosen(&snapshot->choice, 0, number) || sc_group_is_unwritten(engine, group);
-	MemoryContext old = MemoryContextSwitchTo(engine->groupcontext);
+	MemoryContext old = MemoryContextSwitchTo(snapshot->scratch);
 	StringInfoData head;
 	struct ScSaved *saved;
 
@@ -172,7 +175,7 @@ save(ScBucketSnapshot *snapshot, ScGroup *group, uint32 number)
 		saved->inputs[t] = inputs_of(engine, group, t, whole);
 	sc_group_written(engine, group);
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(engine->groupcontext);
+	MemoryContextReset(snapshot->scratch);
 	return saved;
 }
 
