@@ -202,6 +202,14 @@ ALTER TABLE stream_ckpt.checkpoint_offset ENABLE ALWAYS TRIGGER restored;
 CREATE TRIGGER restored AFTER INSERT ON stream_ckpt.query
 	FOR EACH STATEMENT EXECUTE FUNCTION stream_ckpt.restored();
 ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
+CREATE FUNCTION stream_ckpt.restored_query()
+RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored_query';
+REVOKE ALL ON FUNCTION stream_ckpt.restored_query() FROM PUBLIC;
+COMMENT ON FUNCTION stream_ckpt.restored_query()
+	IS 'trigger: a query restored from a dump is in the pipeline that it was to move to, if the one where it was is not in the dump';
+CREATE TRIGGER restored_query BEFORE INSERT ON stream_ckpt.query
+	FOR EACH ROW EXECUTE FUNCTION stream_ckpt.restored_query();
+ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored_query;
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.checkpoint_offset',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
 
@@ -276,7 +284,8 @@ CREATE TRIGGER restored BEFORE INSERT ON stream_ckpt.pipeline_state
 	FOR EACH ROW EXECUTE FUNCTION stream_ckpt.restored_state();
 ALTER TABLE stream_ckpt.pipeline_state ENABLE ALWAYS TRIGGER restored;
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_state',
-	'WHERE pg_catalog.current_setting(''stream_ckpt.dump_state'', true) = ''on''');
+	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
+	AND pipeline_id IN (SELECT p.pipeline_id FROM stream_ckpt.pipeline p WHERE NOT p.lane)$$);
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.state_run',
 	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
 	AND query_id IN (SELECT o.query_id FROM stream_ckpt.checkpoint_offset o, stream_ckpt.query q
@@ -555,6 +564,8 @@ COMMENT ON FUNCTION stream_ckpt.task_lag(integer, integer)
 	IS 'seconds that a task is behind what was committed: 0 when it has had everything; NULL where it does not run';
 
 ALTER TABLE stream_ckpt.pipeline ADD COLUMN lane boolean NOT NULL DEFAULT false;
+-- a dump has no lane
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline', 'WHERE name <> ''default'' AND NOT lane');
 CREATE OR REPLACE VIEW stream_ckpt.pipelines AS
 SELECT p.name AS pipeline, p.pipeline_id,
 	CASE WHEN s.status IS NOT NULL AND s.status <> 'gone' THEN s.status

@@ -278,10 +278,10 @@ COMMENT ON COLUMN stream_ckpt.dead_letter.row_text
 	IS 'the row in the text format of COPY, written as pg_dump does: what COPY FROM makes the row of again; NULL for letters that 0.2 kept, and where a value could not be written';
 
 --
--- What a dump takes along.  The pipeline "default" comes with the extension.
+-- What a dump takes along.  The pipeline "default" comes with the extension, and the lane when it is needed.
 --
 INSERT INTO stream_ckpt.pipeline (name) VALUES ('default');
-SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline', 'WHERE name <> ''default''');
+SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline', 'WHERE name <> ''default'' AND NOT lane');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.query', '');
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_pipeline_id_seq', '');
@@ -292,7 +292,8 @@ SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.changed_windows',
 	'WHERE query_id IN (SELECT q.query_id FROM stream_ckpt.query q)');
 -- With the state, if stream_ckpt.dump_state is on: what it was written by, and all chunks that another database can read.
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.pipeline_state',
-	'WHERE pg_catalog.current_setting(''stream_ckpt.dump_state'', true) = ''on''');
+	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
+	AND pipeline_id IN (SELECT p.pipeline_id FROM stream_ckpt.pipeline p WHERE NOT p.lane)$$);
 SELECT pg_catalog.pg_extension_config_dump('stream_ckpt.state_run',
 	$$WHERE pg_catalog.current_setting('stream_ckpt.dump_state', true) = 'on'
 	AND query_id IN (SELECT o.query_id FROM stream_ckpt.checkpoint_offset o, stream_ckpt.query q
@@ -736,6 +737,13 @@ ALTER TABLE stream_ckpt.checkpoint_offset ENABLE ALWAYS TRIGGER restored;
 CREATE TRIGGER restored AFTER INSERT ON stream_ckpt.query
 	FOR EACH STATEMENT EXECUTE FUNCTION stream_ckpt.restored();
 ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored;
+CREATE FUNCTION stream_ckpt.restored_query()
+RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored_query';
+COMMENT ON FUNCTION stream_ckpt.restored_query()
+	IS 'trigger: a query restored from a dump is in the pipeline that it was to move to, if the one where it was is not in the dump';
+CREATE TRIGGER restored_query BEFORE INSERT ON stream_ckpt.query
+	FOR EACH ROW EXECUTE FUNCTION stream_ckpt.restored_query();
+ALTER TABLE stream_ckpt.query ENABLE ALWAYS TRIGGER restored_query;
 CREATE FUNCTION stream_ckpt.restored_state()
 RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'stream_ckpt_restored_state';
 COMMENT ON FUNCTION stream_ckpt.restored_state()
@@ -969,7 +977,7 @@ REVOKE ALL ON FUNCTION stream_ckpt.on_drop(),
 	stream_ckpt.fdw_validator(text[], oid),
 	stream_ckpt.best_rows_add(bytea, internal, "any"),
 	stream_ckpt.best_rows_combine(bytea, bytea),
-	stream_ckpt.restored(), stream_ckpt.restored_state(), stream_ckpt.written_here() FROM PUBLIC;
+	stream_ckpt.restored(), stream_ckpt.restored_query(), stream_ckpt.restored_state(), stream_ckpt.written_here() FROM PUBLIC;
 GRANT USAGE ON SCHEMA stream_ckpt TO PUBLIC;
 GRANT USAGE ON FOREIGN SERVER stream_ckpt TO PUBLIC;
 GRANT SELECT ON stream_ckpt.pipelines, stream_ckpt.queries, stream_ckpt.streams, stream_ckpt.checkpoints,

@@ -12,6 +12,9 @@
  *
  * Triggers can be off: pg_restore --disable-triggers leaves them so that they don't fire in a replica's session.  So both
  * tables say of each row whether it was written here: by a generated column, which no dump has.
+ *
+ * The lane (worker/coordinator/lane.h) is in no dump: nobody knows its name, or in another server its owner's.  Its
+ * queries are restored to the pipelines to which they would have come.
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,6 +32,7 @@
 #include "worker/frame/pipeline.h"
 
 PG_FUNCTION_INFO_V1(stream_ckpt_restored);
+PG_FUNCTION_INFO_V1(stream_ckpt_restored_query);
 PG_FUNCTION_INFO_V1(stream_ckpt_restored_state);
 PG_FUNCTION_INFO_V1(stream_ckpt_written_here);
 
@@ -73,6 +77,32 @@ Datum
 stream_ckpt_written_here(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(sc_extension_in_script());
+}
+
+/*
+ * The trigger on query, before each row: one that was in the lane is in its own pipeline.  (So is any other that was to
+ * move, if its pipeline isn't there yet.)
+ */
+Datum
+stream_ckpt_restored_query(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	int			columns[] = {Anum_query_pipeline_id, Anum_query_target_id, Anum_query_moving};
+	Datum		values[] = {0, 0, BoolGetDatum(false)};
+	bool		nulls[] = {false, true, false};
+	TupleDesc	desc;
+	Datum		id;
+	bool		no_id;
+	bool		no_target;
+
+	check_called(fcinfo);
+	desc = RelationGetDescr(trigger->tg_relation);
+	id = heap_getattr(trigger->tg_trigtuple, Anum_query_pipeline_id, desc, &no_id);
+	values[0] = heap_getattr(trigger->tg_trigtuple, Anum_query_target_id, desc, &no_target);
+	if (no_id || no_target || sc_pipeline_by_id(DatumGetInt32(id), true))
+		return PointerGetDatum(trigger->tg_trigtuple);
+	return PointerGetDatum(heap_modify_tuple_by_cols(trigger->tg_trigtuple, desc, lengthof(columns), columns, values,
+													 nulls));
 }
 
 /*
