@@ -246,7 +246,8 @@ sc_partition_note_detach(AlterTableStmt *statement)
 		Oid			parent;
 		Oid			relid;
 
-		if (command->subtype != AT_DetachPartition)
+		/* one that is concurrent takes no such lock, and has been refused if changes are applied */
+		if (command->subtype != AT_DetachPartition || castNode(PartitionCmd, command->def)->concurrent)
 			continue;
 		parent = RangeVarGetRelid(statement->relation, NoLock, true);
 		if (!OidIsValid(parent) || !sc_owns_relation(parent))
