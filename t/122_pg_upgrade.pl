@@ -128,6 +128,19 @@ writes_are_refused('prepared');
 is_refused($node, "SELECT stream_ckpt.$_", qr/is prepared for pg_upgrade.*finish_upgrade/s, $_)
   for q(start_pipeline('default')), q(start_pipeline('second', accept_gap => true)), q(rebuild_pipeline('default')), 'prepare_upgrade()';
 
+# Without the extension there is nothing that a session could refuse, also one that knew of it
+sql('CREATE DATABASE short');
+$node->safe_psql('short', q(CREATE EXTENSION stream_ckpt; CREATE TABLE t (k int); SELECT stream_ckpt.attach_stream('t');
+	SELECT stream_ckpt.create_query('n', 'SELECT count(*) AS n FROM t', emit => 'update')));
+$node->safe_psql('short', q(INSERT INTO t VALUES (1); SELECT stream_ckpt.sync(); SELECT stream_ckpt.prepare_upgrade()));
+my $knows = $node->background_psql('short', on_error_stop => 0);
+$knows->query('INSERT INTO t VALUES (2)');
+is($node->safe_psql('short', 'SELECT count(*) FROM t'), '1', 'a session knows that the database is prepared');
+$node->safe_psql('short', 'DROP EXTENSION stream_ckpt CASCADE');
+$knows->query('INSERT INTO t VALUES (2)');
+is($node->safe_psql('short', 'SELECT count(*) FROM t'), '2', 'without the extension it writes');
+$knows->quit;
+
 # It is given up: all goes on, and nothing is missing
 sql('SELECT stream_ckpt.finish_upgrade()');
 change();

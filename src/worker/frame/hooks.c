@@ -160,6 +160,7 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 		if (name && strcmp(name, "stream_ckpt") == 0)
 		{
 			sc_pipelines_extension_changed();
+			sc_prepared_changed();
 			if (access == OAT_DROP && !sc_shared)
 				warn_of_slots();
 		}

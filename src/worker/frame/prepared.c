@@ -111,7 +111,9 @@ sc_prepared_refuse_writes(void)
 	if (!prepared)
 		return;
 	PushActiveSnapshot(GetLatestSnapshot());
-	refuse_all(sc_prepared_pipelines());
+	/* this transaction may have dropped the extension */
+	if (sc_extension_is_usable())
+		refuse_all(sc_prepared_pipelines());
 	PopActiveSnapshot();
 }
 
