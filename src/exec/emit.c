@@ -450,6 +450,21 @@ group_at(ScEngine *engine)
 }
 
 /*
+ * The function that finds the best rows makes all ready again, in memory of its own: errors can be many.  Of other functions
+ * that memory stays, as its callbacks must not run after an abort, either; this one has none.
+ */
+static void
+renew_best(ScEngine *engine)
+{
+	if (engine->bestcontext == NULL)
+		engine->bestcontext = AllocSetContextCreate(engine->context, "stream_ckpt best rows", ALLOCSET_SMALL_SIZES);
+	else
+		MemoryContextReset(engine->bestcontext);
+	for (int i = 0; i < engine->naggs; i++)
+		engine->aggs[i].trans->pertrans->transfn.fn_mcxt = engine->bestcontext;
+}
+
+/*
  * After an error the abort has freed what aggregates hold beside memory (files of a sort),
  * so their callbacks must not run: states rebuilt from inputs get a new context.
  */
@@ -469,6 +484,8 @@ renew_replay(ScEngine *engine)
 		engine->aggs[i].peragg->finalfn.fn_extra = NULL;
 		engine->aggs[i].trans->pertrans->transfn.fn_extra = NULL;
 	}
+	if (engine->best_slot != NULL)
+		renew_best(engine);
 }
 
 /* The group at which an error was raised stays without a result row. */

@@ -366,6 +366,7 @@ struct ScEngine
 	/* upper part */
 	ExprContext *outcontext;
 	ExprContext *replaycontext;
+	MemoryContext bestcontext;	/* what best_rows.c has made ready since an error; NULL: none yet */
 	bool		has_inputs;		/* some state is kept inputs, or may be */
 	ScPieces	pieces;
 	TupleTableSlot *group_slot;
