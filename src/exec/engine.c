@@ -159,6 +159,8 @@ drop_late(ScEngine *engine, bool cut, bool retract)
 		return false;
 	if (engine->retracts && !retract && !engine->timed)
 		sc_window_is_over_for_good(engine, &engine->window);
+	if (engine->retracts && !retract && engine->sessions)
+		sc_timed_late_for_good(engine);
 	if (engine->source == NULL && !sc_owns_dropped(engine, cut))
 		return false;
 	if (!retract && engine->options.late_row)

@@ -263,7 +263,29 @@ sc_timed_emit_changed(ScEngine *engine)
 		sc_emit_changes(engine, pane);
 }
 
-/* What is over now will be, whatever the watermark and the delay become; but for what implausible rows have closed. */
+/* The watermark at which each row with a plausible event time so far would be a session that is over. */
+static int64
+plausible_rows_over(const ScEngine *engine)
+{
+	int64		time = engine->time.plausible_time;
+
+	return time == SC_NO_EVENT_TIME ? time : sc_time_add(time, engine->def->window.size + 1);
+}
+
+/* Rows that can be taken back are remembered as ranges of their own if they are ahead of all plausible ones. */
+void
+sc_timed_late_for_good(ScEngine *engine)
+{
+	int64		over_at = sc_session_over_at(&engine->def->window, engine->row_time);
+
+	if (sc_is_past_lateness(over_at, engine->options.allowed_lateness, engine->watermark))
+		sc_closed_add_reach(&engine->time, (ScWindowRange) {engine->row_time, over_at}, plausible_rows_over(engine));
+}
+
+/*
+ * What is over now will be, whatever the watermark and the delay become; but for what implausible rows have closed.  If rows
+ * can be taken back those that were late have to stay late, so it is as far as there are plausible rows.
+ */
 void
 sc_timed_remember(ScEngine *engine)
 {
@@ -271,6 +293,9 @@ sc_timed_remember(ScEngine *engine)
 						   sc_plausibly_over(&engine->time, engine->options.watermark_delay,
 											 engine->options.allowed_lateness));
 
+	if (engine->sessions && engine->retracts)
+		over = Max(over, Min(sc_time_add(engine->watermark, -engine->options.allowed_lateness),
+							 plausible_rows_over(engine)));
 	if (engine->sessions)
 		engine->time.closed_until = Max(engine->time.closed_until, over);
 	else if (engine->rows_have_ttl)

@@ -149,6 +149,8 @@ extern bool sc_timed_is_due(const ScEngine *engine, const ScBucket *bucket, cons
 extern void sc_timed_close(ScEngine *engine);
 extern void sc_timed_emit_changed(ScEngine *engine);
 extern void sc_timed_remember(ScEngine *engine);
+/* The row at hand is late for its session, and stays so if the watermark goes back. */
+extern void sc_timed_late_for_good(ScEngine *engine);
 extern void sc_timed_go_back(ScEngine *engine, int64 watermark);
 extern bool sc_timed_next_due(const ScEngine *engine, int64 *at);
 extern void sc_timed_ahead(const ScEngine *engine, ScWindowRanges *ahead);
