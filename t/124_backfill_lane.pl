@@ -120,7 +120,7 @@ wait_no_lane();
 is(sql('SELECT string_agg(pipeline, \' \') FROM stream_ckpt.pipelines'), 'default', 'the lane is not to be seen without queries');
 add_rows(100);
 exact('at home', qw(first q q2 q3));
-is(sql('SELECT count(*) FROM stream_ckpt.query_history'), '4', 'each of them had its history once');
+is(sql('SELECT count(*) FROM stream_ckpt.query_history'), '4', 'each of them had its history');
 sql("SELECT stream_ckpt.drop_query('$_')") for qw(q2 q3);
 
 # Dropped, paused, failed in the middle of it
@@ -293,6 +293,7 @@ for my $change ('', 'max_replication_slots = 3; max_worker_processes = 7', 'max_
 	create_query($node, 'q' . ++$n, 't', emit => 'update', options => $options);
 	wait_reached($node, 'history_after_scan');
 	is(where("q$n"), 'default', 'no room: ' . ($change || 'one slot'));
+	is(sql('SELECT count(*) FROM stream_ckpt.pipeline WHERE lane'), '0', 'and no lane was made');
 	disarm($node, 'history_after_scan');
 	exact("no room, $n", 'first', "q$n");
 }

@@ -38,7 +38,7 @@ sc_arg_parallelism(FunctionCallInfo fcinfo, int n)
 void
 sc_check_workers(int32 pipeline_id, int32 parallelism)
 {
-	int			others = sc_shared_workers(sc_shared_find(MyDatabaseId, pipeline_id));
+	int			others = sc_shared_workers(sc_shared_find(MyDatabaseId, pipeline_id), NULL);
 
 	if (others + 2 + parallelism <= max_worker_processes)
 		return;

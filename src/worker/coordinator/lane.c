@@ -136,13 +136,13 @@ find_lane(void)
 	return NULL;
 }
 
-/* Are there workers for a lane with so many tasks, beside our own? */
+/* Are there workers for a lane with so many tasks, beside our own?  One that runs has some of them. */
 static bool
 has_workers(const ScPipelineShared *lane, int ntasks, int lane_tasks)
 {
-	if (lane && lane->coordinator.pid != 0)
-		return true;
-	return sc_shared_workers(sc_my_pipeline) + 2 + ntasks + 2 + lane_tasks <= max_worker_processes;
+	if (lane)
+		lane_tasks = Max(lane_tasks, lane->ntasks);
+	return sc_shared_workers(sc_my_pipeline, lane) + 2 + ntasks + 2 + lane_tasks <= max_worker_processes;
 }
 
 /* Could the lane run, as far as can be known? */
@@ -159,6 +159,9 @@ is_possible(const ScPipeline *lane, int ntasks, int lane_tasks)
 		return false;
 	if (!(lane && sc_slot_info(MyDatabaseId, lane->pipeline_id).exists) && !sc_slot_is_free())
 		return false;
+	/* it isn't changed for those that come to others (fit_lane) */
+	if (lane && sc_query_list(lane->pipeline_id) != NIL)
+		lane_tasks = lane->parallelism;
 	return has_workers(shared, ntasks, lane_tasks);
 }
 
@@ -185,8 +188,8 @@ get_lane(const ScPipeline *here)
 
 	if (find_lane() == NULL)
 	{
-		/* one at a time */
-		if (!ConditionalLockRelationOid(sc_relation_oid("pipeline"), ShareUpdateExclusiveLock))
+		/* one at a time, and while nobody may be making one of its name: the unique index would wait for his commit */
+		if (!ConditionalLockRelationOid(sc_relation_oid("pipeline"), ShareRowExclusiveLock))
 			return NULL;
 		if (find_lane() == NULL)
 		{
@@ -203,28 +206,50 @@ get_lane(const ScPipeline *here)
 }
 
 /*
+ * Changes the lane such that it can run these queries.  If it has others, it stays as it is, with as many tasks as it has:
+ * another number would end its attempt.
+ */
+static void
+fit_lane(ScPipeline *lane, const ScPipeline *here, int tasks)
+{
+	if (lane->checkpoint_interval == here->checkpoint_interval && lane->parallelism == tasks)
+		return;
+	lane->checkpoint_interval = here->checkpoint_interval;
+	lane->parallelism = tasks;
+	sc_pipeline_update(lane);
+}
+
+/*
  * Locks the lane, with its slot, for who sends queries there; a first one of it doesn't depend on where those before it
- * were.  False: not now.
+ * were, and makes it as it is to be.  Whoever writes its row has it for himself.  False: not now.
  */
 static bool
-prepare_lane(ScPipeline *lane)
+prepare_lane(int32 lane_id, const ScPipeline *here, int tasks)
 {
-	const ScPipelineShared *shared = sc_shared_find(MyDatabaseId, lane->pipeline_id);
-	bool		first = sc_query_list(lane->pipeline_id) == NIL;
+	const ScPipelineShared *shared = sc_shared_find(MyDatabaseId, lane_id);
+	bool		first = sc_query_list(lane_id) == NIL;
+	ScPipeline *lane;
 
 	/* it is on its way to being idle, and writes what would be written here */
 	if (first && shared && shared->coordinator.pid != 0)
 		return false;
 	/* also after an abort: the slot is there then, and nobody uses it */
-	sc_pipeline_changed(lane->pipeline_id);
-	if (!sc_pipeline_lock_conditional(lane->pipeline_id, first ? ExclusiveLock : ShareLock))
+	sc_pipeline_changed(lane_id);
+	if (!sc_pipeline_lock_conditional(lane_id, first ? ExclusiveLock : ShareLock))
+		return false;
+	/* somebody may have had it until now */
+	lane = sc_pipeline_by_id(lane_id, true);
+	if (!lane || lane->stopped || first != (sc_query_list(lane_id) == NIL))
 		return false;
 	SC_DEBUG_POINT("lane_before_slot");
-	if (!sc_slot_copy(lane->pipeline_id, sc_my_pipeline->pipeline_id, pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn)))
+	if (!sc_slot_copy(lane_id, sc_my_pipeline->pipeline_id, pg_atomic_read_u64(&sc_my_pipeline->decoded_lsn)))
 		return false;
 	SC_DEBUG_POINT("lane_after_slot");
 	if (first)
-		(void) sc_start_anew(lane->pipeline_id);
+	{
+		(void) sc_start_anew(lane_id);
+		fit_lane(lane, here, tasks);
+	}
 	return true;
 }
 
@@ -285,18 +310,6 @@ send_query(int64 query_id, int32 lane_id)
 	return true;
 }
 
-/* Changes the lane such that it can run these queries. */
-static void
-fit_lane(ScPipeline *lane, const ScPipeline *here, int tasks)
-{
-	bool		first = sc_query_list(lane->pipeline_id) == NIL;
-
-	if (first)
-		lane->checkpoint_interval = here->checkpoint_interval;
-	lane->parallelism = first ? tasks : Max(lane->parallelism, tasks);
-	sc_pipeline_update(lane);
-}
-
 /* In its transaction. */
 static ScLaneAnswer
 send_all(int ntasks)
@@ -311,9 +324,8 @@ send_all(int ntasks)
 	if (!here || here->lane || taken_back || queries == NIL || !others_run() || !is_possible(find_lane(), ntasks, tasks))
 		return SC_LANE_NO;
 	lane = get_lane(here);
-	if (!lane || !prepare_lane(lane))
+	if (!lane || !prepare_lane(lane->pipeline_id, here, tasks))
 		return SC_LANE_LATER;
-	fit_lane(lane, here, tasks);
 	foreach(lc, queries)
 	{
 		if (!send_query(((const ScQuery *) lfirst(lc))->query_id, lane->pipeline_id))
@@ -370,11 +382,12 @@ sc_lane_load(void)
 	}
 }
 
-/* Those that nobody is changing; false: none. */
+/* Those that nobody is changing, counted; false: none, and nothing is changed. */
 static bool
 take_back_step(void *arg)
 {
-	bool	   *any = arg;
+	int		   *taken = arg;
+	const ScPipelineShared *lane = sc_shared_find(MyDatabaseId, lent_to);
 	ListCell   *lc;
 
 	if (!sc_pipeline_lock_conditional(lent_to, ShareLock))
@@ -392,11 +405,17 @@ take_back_step(void *arg)
 		query->target_id = 0;
 		query->moving = false;
 		sc_query_set_pipeline(query);
-		*any = true;
+		(*taken)++;
 	}
-	if (!*any)
+	if (*taken == 0)
 		return false;
 	(void) sc_pipeline_state_begin_attempt(lent_to, false);
+	/* a writer of it that is there yet may have looked at the attempt before */
+	if (lane && lane->writer.pid != 0)
+	{
+		*taken = 0;
+		return false;
+	}
 	sc_pipeline_changed(lent_to);
 	sc_pipeline_changed(sc_my_pipeline->pipeline_id);
 	SC_DEBUG_POINT("lane_taken_back");
@@ -408,15 +427,15 @@ static void
 take_back(void)
 {
 	ErrorData  *error;
-	bool		any = false;
+	int			taken = 0;
 
 	sc_begin_transaction();
 	if (sc_extension_exists())
 	{
-		error = sc_subtransaction_try(take_back_step, &any, sc_rethrow_transient);
+		error = sc_subtransaction_try(take_back_step, &taken, sc_rethrow_transient);
 		if (error)
 			ereport(LOG, (errmsg("queries were not taken back from the pipeline of backfills: %s", error->message)));
-		else if (any)
+		else if (taken > 0)
 			taken_back = true;
 	}
 	sc_commit_transaction();

@@ -152,8 +152,16 @@ find_room_locked(void)
 	return NULL;
 }
 
+/* Has it workers, or is it to have some as soon as it can? */
+static bool
+wants_workers(const ScPipelineShared *pipeline)
+{
+	return pipeline->coordinator.pid != 0 || pipeline->requested || pipeline->status == SC_STATUS_STARTING ||
+		pipeline->status == SC_STATUS_RUNNING || pipeline->status == SC_STATUS_RESTARTING;
+}
+
 int
-sc_shared_workers(const ScPipelineShared *except)
+sc_shared_workers(const ScPipelineShared *except, const ScPipelineShared *except_too)
 {
 	/* our launcher, and the server's own */
 	int			n = 1 + (max_logical_replication_workers > 0);
@@ -162,7 +170,7 @@ sc_shared_workers(const ScPipelineShared *except)
 	{
 		const ScPipelineShared *other = &sc_shared->pipelines[i];
 
-		if (other->in_use && other->coordinator.pid != 0 && other != except)
+		if (other->in_use && other != except && other != except_too && wants_workers(other))
 			n += 2 + other->ntasks;
 	}
 	return n;

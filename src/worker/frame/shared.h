@@ -223,8 +223,11 @@ extern ScPipelineShared *sc_shared_next(Oid database, const ScPipelineShared *la
 	for (ScPipelineShared *pipeline = sc_shared_next(of_database, NULL); pipeline; \
 		 pipeline = sc_shared_next(of_database, pipeline))
 
-/* Background workers that are taken, or would be if they ran, by others than this pipeline, which may be NULL. */
-extern int	sc_shared_workers(const ScPipelineShared *except);
+/*
+ * Background workers that are taken by others than these pipelines, which may be NULL; or that one is to have, which is
+ * between two attempts.
+ */
+extern int	sc_shared_workers(const ScPipelineShared *except, const ScPipelineShared *except_too);
 
 /*
  * The launcher is to look into the database, when there is room, for pipelines that it may not know: one with queries that

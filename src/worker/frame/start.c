@@ -185,10 +185,16 @@ sc_start_check(int32 pipeline_id, char **message, char **hint)
 	*message = *hint = NULL;
 	if (!sc_extension_matches(message, hint))
 		return SC_STATUS_STOPPED;
-	if (!sc_extension_exists() ||
-		(pipeline = sc_pipeline_by_id(pipeline_id, true)) == NULL)
+	if (!sc_extension_exists())
 	{
 		sc_slot_drop(MyDatabaseId, pipeline_id);
+		return SC_STATUS_GONE;
+	}
+	pipeline = sc_pipeline_by_id(pipeline_id, true);
+	if (pipeline == NULL)
+	{
+		/* not while somebody is making the pipeline, who asks for it when his transaction has ended */
+		(void) sc_slot_drop_if_unused(pipeline_id);
 		return SC_STATUS_GONE;
 	}
 	ahead = drop_slot_ahead(pipeline_id);
