@@ -132,7 +132,7 @@ is(sql('SELECT n FROM total'), $total, 'the total has kept its rows');
 sql(q(SELECT stream_ckpt.drop_query('total')));
 sync_pipelines($node);
 checkpoint_all($node);
-sql(q(UPDATE stream_ckpt.checkpoint_offset SET max_event_time = '2025-01-01'), 'DROP TABLE d8');
+sql('BEGIN', q(UPDATE stream_ckpt.checkpoint_offset SET max_event_time = '2025-01-01'), 'DROP TABLE d8', 'COMMIT');
 wait_until($node, q(SELECT bool_or(status = 'failed') FROM stream_ckpt.queries), 'a query that needs the rows fails');
 like(sql(q(SELECT string_agg(message || hint, ' ') FROM stream_ckpt.queries WHERE status = 'failed')), qr/partition "\d+" of the stream was truncated, detached or dropped.*rebuild_query/, 'and says why');
 

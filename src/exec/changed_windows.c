@@ -60,16 +60,27 @@ over_until(const ScEngine *engine)
 	return sc_assigner_place(assigner, &first).start;
 }
 
+/* Of the windows that are over: the places from "start" on. */
+static void
+note_over_from(ScEngine *engine, int64 start)
+{
+	const ScWindowRanges *closed = &engine->time.closed_windows;
+	int64		end = Max(over_until(engine), engine->time.closed_until);
+
+	if (end != SC_NO_EVENT_TIME && end > start)
+		sc_windows_have_changed(engine, start, end);
+	for (int i = 0; i < closed->n; i++)
+	{
+		if (closed->ranges[i].end > start)
+			sc_windows_have_changed(engine, Max(closed->ranges[i].start, start), closed->ranges[i].end);
+	}
+}
+
 void
 sc_windows_over_have_changed(ScEngine *engine)
 {
-	const ScWindowRanges *closed = &engine->time.closed_windows;
-
-	if (!sc_assigner_has_windows(&engine->def->window))
-		return;
-	sc_windows_before_have_changed(engine, Max(over_until(engine), engine->time.closed_until));
-	for (int i = 0; i < closed->n; i++)
-		sc_windows_have_changed(engine, closed->ranges[i].start, closed->ranges[i].end);
+	if (sc_assigner_has_windows(&engine->def->window))
+		note_over_from(engine, PG_INT64_MIN);
 }
 
 /* All windows that rows of the pane are in. */
@@ -102,17 +113,35 @@ sc_engine_ignore_deleted(ScEngine *engine, TupleTableSlot *slot)
 		note_windows_of(engine, span.key);
 }
 
+/*
+ * All windows, from the place "start" on, that rows which are gone can have been in: those that are over, and those that are
+ * there.  What comes later is in no other one.
+ */
+static void
+note_all_from(ScEngine *engine, int64 start, int64 first_pane)
+{
+	int64		reach = sc_time_add(engine->greatest_last, engine->def->window.size);
+
+	if (!sc_assigner_has_windows(&engine->def->window))
+		return;
+	note_over_from(engine, start);
+	if (engine->sessions)
+	{
+		if (reach > start)
+			sc_windows_have_changed(engine, start, reach);
+		return;
+	}
+	for (int i = 0; i < engine->npanes; i++)
+	{
+		if (engine->panes[i]->key >= first_pane)
+			note_windows_of(engine, engine->panes[i]->key);
+	}
+}
+
 void
 sc_engine_ignore_truncate(ScEngine *engine)
 {
-	sc_windows_over_have_changed(engine);
-	if (engine->sessions)
-		sc_windows_before_have_changed(engine, sc_time_add(engine->greatest_last, engine->def->window.size));
-	else if (sc_assigner_has_windows(&engine->def->window))
-	{
-		for (int i = 0; i < engine->npanes; i++)
-			note_windows_of(engine, engine->panes[i]->key);
-	}
+	note_all_from(engine, PG_INT64_MIN, PG_INT64_MIN);
 }
 
 /* The keys of the panes of rows with these event times. */
@@ -149,25 +178,38 @@ sc_engine_needs_rows(const ScEngine *engine, ScWindowRange times)
 	return false;
 }
 
-/* The places of all windows that such rows can be in. */
+/* Where the first window of rows from "time" on begins. */
+static int64
+first_place(const ScAssigner *assigner, int64 time)
+{
+	ScPaneSpan	span;
+	ScWindow	first;
+
+	if (TIMESTAMP_NOT_FINITE(time) || !sc_assigner_pane(assigner, time, &span) || span.none)
+		return time;
+	first = sc_assigner_first_window(assigner, span.key);
+	return sc_assigner_place(assigner, &first).start;
+}
+
+/*
+ * The places of all windows that such rows can be in.  If the times have no end: of those that are there by now, as rows to come
+ * aren't lost, and a range of windows ends at a time.
+ */
 void
 sc_engine_ignore_lost(ScEngine *engine, ScWindowRange times)
 {
 	const ScAssigner *assigner = &engine->def->window;
-	ScPaneSpan	span;
-	int64		start = times.start;
+	bool		endless = TIMESTAMP_NOT_FINITE(times.end);
 
-	if (engine->sessions)
-		sc_windows_have_changed(engine, times.start, sc_time_add(times.end, assigner->size));
-	if (engine->timed || !sc_assigner_has_windows(assigner))
+	if (!sc_assigner_has_windows(assigner) || (engine->timed && !engine->sessions))
 		return;
-	if (!TIMESTAMP_NOT_FINITE(start) && sc_assigner_pane(assigner, start, &span) && !span.none)
-	{
-		ScWindow	first = sc_assigner_first_window(assigner, span.key);
-
-		start = sc_assigner_place(assigner, &first).start;
-	}
-	sc_windows_have_changed(engine, start, TIMESTAMP_NOT_FINITE(times.end) ? times.end : sc_assigner_closed_by(assigner, times.end - 1));
+	if (endless)
+		note_all_from(engine, engine->sessions ? times.start : first_place(assigner, times.start),
+					  panes_of(assigner, times).start);
+	else if (engine->sessions)
+		sc_windows_have_changed(engine, times.start, sc_time_add(times.end, assigner->size));
+	else
+		sc_windows_have_changed(engine, first_place(assigner, times.start), sc_assigner_closed_by(assigner, times.end - 1));
 }
 
 void

@@ -61,12 +61,14 @@ sc_definition_in_ranges(const ScDefinition *definition, const char *column, cons
 	initStringInfo(&condition);
 	for (int i = 0; i < ranges->n; i++)
 	{
-		ScWindowRange values = sc_assigner_column_range(&definition->window, definition->result_window_kind, ranges->ranges[i]);
+		ScWindowRange range = ranges->ranges[i];
+		ScWindowRange values = sc_assigner_column_range(&definition->window, definition->result_window_kind, range);
 
-		appendStringInfo(&condition, "%s%s OPERATOR(pg_catalog.<=) %s", i > 0 ? " OR " : "", column,
-						 shown_value(definition, values.end));
-		/* the first one can have no beginning */
-		if (ranges->ranges[i].start != PG_INT64_MIN)
+		appendStringInfo(&condition, "%strue", i > 0 ? " OR " : "");
+		/* the first one can have no beginning, the last one no end */
+		if (range.end != PG_INT64_MAX)
+			appendStringInfo(&condition, " AND %s OPERATOR(pg_catalog.<=) %s", column, shown_value(definition, values.end));
+		if (range.start != PG_INT64_MIN)
 			appendStringInfo(&condition, " AND %s OPERATOR(pg_catalog.>=) %s", column, shown_value(definition, values.start));
 	}
 	return ranges->n > 0 ? condition.data : pstrdup("false");

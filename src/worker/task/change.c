@@ -128,9 +128,10 @@ sc_task_run_truncate(ScTaskQuery *query, const ScWireTruncate *truncate)
 		return;
 	if (!query->ignores_deletes)
 		sc_engine_truncate(query->engine);
-	else if (query->place.number == 0)
+	else
 	{
-		query->truncates_ignored++;
+		/* each task notes the panes that it has */
+		query->truncates_ignored += query->place.number == 0;
 		sc_engine_ignore_truncate(query->engine);
 	}
 }
@@ -167,9 +168,7 @@ sc_task_run_lost(ScTaskQuery *query, const ScWireLost *lost)
 		return;
 	if (!query->ignores_deletes && sc_engine_needs_rows(query->engine, lost->times))
 		fail_for_partition(lost->partition);
-	if (query->place.number != 0)
-		return;
-	query->truncates_ignored += query->ignores_deletes;
+	query->truncates_ignored += query->ignores_deletes && query->place.number == 0;
 	sc_engine_ignore_lost(query->engine, lost->times);
 }
 

@@ -1,0 +1,55 @@
+# Partitions that are lost, in a few rows: what the bounds don't say, and partitions without rows.  Random ones: 118.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use Conditions;
+use StreamCkpt;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', "timezone = 'UTC'\n", draw => { tasks => [ 2, 3 ] });
+
+sub sql { return $node->safe_psql('postgres', join(";\n", @_)); }
+
+sub verified
+{
+	my ($test, @names) = @_;
+
+	for my $name (@names)
+	{
+		my ($ret, $stdout, $stderr) = $node->psql('postgres', "SET client_min_messages = 'error'; SELECT stream_ckpt.verify('$name')");
+
+		is("$stdout$stderr", '0', "$test: verify('$name')");
+	}
+	return;
+}
+
+# Partitions whose bounds say nothing of the time: windows that rows are in by now are left out by verify(), and no later ones
+sql('CREATE TABLE l (ts timestamptz, tenant int) PARTITION BY LIST (tenant)',
+	(map { "CREATE TABLE l$_ PARTITION OF l FOR VALUES IN ($_)" } 1 .. 3),
+	q(SELECT stream_ckpt.attach_stream('l', 'ts', watermark_delay => '1 hour', changes => 'apply')));
+for my $column (qw(window_start window_end))
+{
+	create_query($node, "by_$column", 'l', emit => 'update', select => "SELECT w.$column, tenant, count(*) AS n FROM l, stream_ckpt.tumble(ts, '1 hour') w GROUP BY 1, 2");
+}
+create_query($node, 'by_session', 'l', emit => 'update', select => q(SELECT w.window_start, w.window_end, tenant, count(*) AS n FROM l, stream_ckpt.session(ts, '10 minutes') w GROUP BY 1, 2, 3));
+my @by = map { "by_$_" } qw(window_start window_end session);
+wait_running($node);
+sql(q(INSERT INTO l SELECT timestamptz '2024-01-01' + i * interval '20 minutes', t FROM generate_series(0, 30) i, generate_series(1, 3) t));
+sync_pipelines($node);
+sql('BEGIN', q(SELECT stream_ckpt.ignore_deletes('l')), 'DROP TABLE l3', 'TRUNCATE l2', 'COMMIT');
+sync_pipelines($node);
+verified('after partitions without bounds', @by);
+sql(q(INSERT INTO l SELECT timestamptz '2024-01-03' + i * interval '20 minutes', t FROM generate_series(0, 30) i, generate_series(1, 2) t));
+sync_pipelines($node);
+verified('and with later windows', @by);
+sql(map { "UPDATE $_ SET n = n + 1" } @by);
+is(($node->psql('postgres', "SELECT stream_ckpt.verify('$_') > 0"))[1], 't', "verify('$_') looks at later windows") for @by;
+sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));
+
+$node->stop;
+done_testing();
