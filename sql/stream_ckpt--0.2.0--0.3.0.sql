@@ -31,6 +31,8 @@ ALTER TABLE stream_ckpt.stream ADD COLUMN max_ahead interval;
 ALTER TABLE stream_ckpt.stream ADD COLUMN processing_time boolean NOT NULL DEFAULT false;
 -- changes: are UPDATE, DELETE and TRUNCATE of the table applied to results?
 ALTER TABLE stream_ckpt.stream ADD COLUMN changes text NOT NULL DEFAULT 'ignore' CHECK (changes IN ('apply', 'ignore'));
+-- changes: how often the watermark was reset meanwhile; an offset has those that are in it
+ALTER TABLE stream_ckpt.stream ADD COLUMN resets bigint NOT NULL DEFAULT 0;
 
 -- time: more of what a query's event time is at its offset, and the stream's options there.  closed_windows: those
 -- that are over and may lie ahead of the watermark, as start and end of each range in turn.  Event times in
@@ -258,7 +260,8 @@ ALTER TABLE stream_ckpt.checkpoint_offset
 	ADD COLUMN skipped_changes bigint NOT NULL DEFAULT 0,
 	ADD COLUMN retracted_rows bigint NOT NULL DEFAULT 0,
 	ADD COLUMN portable text NOT NULL DEFAULT 'no',
-	ADD COLUMN endless boolean NOT NULL DEFAULT false;
+	ADD COLUMN endless boolean NOT NULL DEFAULT false,
+	ADD COLUMN resets bigint NOT NULL DEFAULT 0;
 
 --
 -- Dumps with the state, if stream_ckpt.dump_state is on: what it was written by, and all chunks that another database can read

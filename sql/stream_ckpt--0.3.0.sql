@@ -43,7 +43,8 @@ CREATE TABLE stream_ckpt.stream (
 	idle_timeout	interval,
 	max_ahead		interval,
 	processing_time	boolean NOT NULL DEFAULT false,	-- the event time is the time of the commit
-	changes			text NOT NULL DEFAULT 'ignore' CHECK (changes IN ('apply', 'ignore'))
+	changes			text NOT NULL DEFAULT 'ignore' CHECK (changes IN ('apply', 'ignore')),
+	resets			bigint NOT NULL DEFAULT 0	-- of the watermark, while changes are applied
 );
 
 CREATE TABLE stream_ckpt.query (
@@ -137,6 +138,7 @@ CREATE TABLE stream_ckpt.checkpoint_offset (
 	retracted_rows	bigint NOT NULL DEFAULT 0,
 	portable		text NOT NULL DEFAULT 'no',	-- the state: nowhere, within a major version, everywhere (no, version, yes)
 	endless			boolean NOT NULL DEFAULT false,	-- groups without windows, which are never over
+	resets			bigint NOT NULL DEFAULT 0,	-- of the stream's watermark that are in
 	own				boolean GENERATED ALWAYS AS (stream_ckpt.written_here()) STORED,	-- as in pipeline_state
 	PRIMARY KEY (query_id, source)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

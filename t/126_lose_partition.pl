@@ -51,5 +51,39 @@ sql(map { "UPDATE $_ SET n = n + 1" } @by);
 is(($node->psql('postgres', "SELECT stream_ckpt.verify('$_') > 0"))[1], 't', "verify('$_') looks at later windows") for @by;
 sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));
 
+# A watermark that was put back since the last checkpoint: windows that were over without rows can open again
+sql('CREATE TABLE s (ts timestamptz) PARTITION BY RANGE (ts)',
+	(map { "CREATE TABLE s$_ PARTITION OF s FOR VALUES FROM ('2024-01-$_') TO ('2024-01-" . ($_ + 1) . "')" } 10, 13, 15, 20),
+	q(SELECT stream_ckpt.attach_stream('s', 'ts', changes => 'apply')));
+create_query($node, 'hours', 's', tasks => 1, select => "SELECT w.window_start, count(*) AS n FROM s, stream_ckpt.tumble(ts, '1 hour') w GROUP BY 1");
+wait_running($node);
+my $over = qr/query "hours" reads stream "s", and its changes are applied/;
+
+sub back
+{
+	my ($command, $day) = @_;
+
+	sync_pipelines($node);
+	sql(q(SELECT stream_ckpt.stop_pipeline('default')), $command, "INSERT INTO s VALUES ('2024-01-$day')");
+	is_refused($node, "DROP TABLE s$day", $over, "$command, without a checkpoint since");
+	sql(q(SELECT stream_ckpt.start_pipeline('default')));
+	sync_pipelines($node);
+	is_refused($node, "TRUNCATE s$day", $over, 'its window is open');
+	return;
+}
+
+sql(q(INSERT INTO s VALUES ('2024-01-10'), ('2024-01-20')));
+back(q(SELECT stream_ckpt.reset_watermark('s', '2024-01-12')), 15);
+sql('DROP TABLE s10');
+back(q(SELECT stream_ckpt.reset_watermark('s', '2024-01-11')), 13);
+sql(q(INSERT INTO s VALUES ('2024-01-20 12:00')));
+sync_pipelines($node);
+sql('DROP TABLE s13', 'DROP TABLE s15');
+sync_pipelines($node);
+verified('after the watermark went back', 'hours');
+is(sql('SELECT sum(n) FROM hours'), '4', 'what was lost is kept');
+is(sql("SELECT status FROM stream_ckpt.queries WHERE query::text = 'hours'"), 'running', 'and no query has failed');
+sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));
+
 $node->stop;
 done_testing();

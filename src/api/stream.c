@@ -140,7 +140,7 @@ arg_max_ahead(FunctionCallInfo fcinfo, int n)
 static ScStreamOptions
 attach_options(FunctionCallInfo fcinfo)
 {
-	ScStreamOptions options;
+	ScStreamOptions options = {0};
 
 	options.watermark_delay = sc_arg_reach(fcinfo, 2, "watermark_delay");
 	options.idle_timeout = arg_idle_timeout(fcinfo, 3);
@@ -406,10 +406,12 @@ Datum
 stream_ckpt_reset_watermark(PG_FUNCTION_ARGS)
 {
 	ScControl	control = {0};
+	ScStream   *stream;
 
 	sc_refuse_in_worker("reset_watermark()");
+	stream = own_stream(fcinfo, NoLock);
 	control.kind = SC_CONTROL_RESET_WATERMARK;
-	control.stream_relid = own_stream(fcinfo, NoLock)->relid;
+	control.stream_relid = stream->relid;
 	control.watermark = SC_NO_EVENT_TIME;
 	if (!PG_ARGISNULL(1))
 	{
@@ -420,6 +422,13 @@ stream_ckpt_reset_watermark(PG_FUNCTION_ARGS)
 					 errmsg("parameter \"to\" must be finite"),
 					 errhint("Give a point in time; or leave it out for where the plausible event times put it.")));
 	}
+	/* under the stream's lock: who looks which windows are over (worker/frame/lose_partition.c) looks before, or knows of it */
+	if (stream->applies)
+	{
+		stream->options.resets++;
+		sc_stream_update(stream);
+	}
+	control.options = stream->options;
 	(void) sc_control_log(&control);
 	PG_RETURN_VOID();
 }

@@ -87,6 +87,7 @@ read_offset(const ScCatalogRow *row)
 		interval_usecs(row, Anum_offset_idle_timeout, "idle_timeout", 0);
 	offset->options.max_ahead =
 		interval_usecs(row, Anum_offset_max_ahead, "max_ahead", SC_NO_LIMIT);
+	offset->options.resets = DatumGetInt64(sc_row_get(row, Anum_offset_resets));
 	offset->rows_in = DatumGetInt64(sc_row_get(row, Anum_offset_rows_in));
 	offset->late_rows = DatumGetInt64(sc_row_get(row, Anum_offset_late_rows));
 	offset->ahead_rows = DatumGetInt64(sc_row_get(row, Anum_offset_ahead_rows));
@@ -128,6 +129,7 @@ set_options(ScCatalogRow *row, const ScStreamOptions *options)
 						options->idle_timeout == 0);
 	sc_row_set_interval(row, Anum_offset_max_ahead, options->max_ahead,
 						options->max_ahead == SC_NO_LIMIT);
+	sc_row_set(row, Anum_offset_resets, Int64GetDatum(options->resets));
 }
 
 static void

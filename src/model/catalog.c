@@ -195,6 +195,7 @@ read_stream(const ScCatalogRow *row)
 		optional_usecs(row, Anum_stream_idle_timeout, "idle_timeout", 0);
 	stream->options.max_ahead =
 		optional_usecs(row, Anum_stream_max_ahead, "max_ahead", SC_NO_LIMIT);
+	stream->options.resets = DatumGetInt64(sc_row_get(row, Anum_stream_resets));
 	stream->processing_time = DatumGetBool(sc_row_get(row, Anum_stream_processing_time));
 	if (stream->processing_time)
 		stream->options.idle_timeout = SC_IDLE_BY_CLOCK;

@@ -27,7 +27,8 @@
 #define Anum_stream_max_ahead			6
 #define Anum_stream_processing_time		7
 #define Anum_stream_changes				8
-#define Natts_stream					8
+#define Anum_stream_resets				9
+#define Natts_stream					9
 
 /* stream_ckpt.query */
 #define Anum_query_id					1
@@ -126,8 +127,9 @@
 #define Anum_offset_retracted_rows			36
 #define Anum_offset_portable				37
 #define Anum_offset_endless					38
-#define Anum_offset_own						39
-#define Natts_offset						39
+#define Anum_offset_resets					39
+#define Anum_offset_own						40
+#define Natts_offset						40
 
 /* stream_ckpt.pipeline_state */
 #define Anum_state_pipeline_id				1

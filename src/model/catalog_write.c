@@ -221,6 +221,7 @@ set_stream_options(ScCatalogRow *row, const ScStream *stream)
 				 options->idle_timeout == 0 || stream->processing_time);
 	sc_row_set_interval(row, Anum_stream_max_ahead, options->max_ahead,
 				 options->max_ahead == SC_NO_LIMIT);
+	sc_row_set(row, Anum_stream_resets, Int64GetDatum(options->resets));
 	sc_row_set(row, Anum_stream_changes, CStringGetTextDatum(stream->applies ? "apply" : "ignore"));
 }
 

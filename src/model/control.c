@@ -14,7 +14,7 @@
  *		  8      8  query_id, 0 for a marker
  *		 16      4  stream_relid: create, idle, alter, reset, ignore deletes, lost partition, else 0
  *		 20      4  parallelism, create only, else 0
- *		 24      8  idle_since, idle messages
+ *		 24      8  idle_since, idle messages; the stream's number of resets: create, alter and reset messages
  *		 32      8  idle_at, likewise
  *		 40      8  watermark_delay, create and alter messages
  *		 48      8  idle_timeout, likewise
@@ -135,7 +135,7 @@ sc_control_log(const ScControl *control)
 	wire.query_id = control->query_id;
 	wire.stream_relid = control->stream_relid;
 	wire.parallelism = control->parallelism;
-	wire.idle_since = control->idle_since;
+	wire.idle_since = control->kind == SC_CONTROL_IDLE ? control->idle_since : (XLogRecPtr) control->options.resets;
 	wire.idle_at = control->idle_at;
 	wire.watermark_delay = control->options.watermark_delay;
 	wire.idle_timeout = control->options.idle_timeout;
@@ -203,7 +203,8 @@ sc_control_parse(const char *data, Size len, ScControl *control)
 	control->stream_relid = wire.stream_relid;
 	control->event_time_attno = wire.event_time_attno;
 	control->parallelism = Max(wire.parallelism, 1);
-	control->idle_since = wire.idle_since;
+	control->idle_since = wire.kind == SC_CONTROL_IDLE ? wire.idle_since : InvalidXLogRecPtr;
+	control->options.resets = wire.kind == SC_CONTROL_IDLE ? 0 : (int64) wire.idle_since;
 	control->idle_at = wire.idle_at;
 	control->has_options = (wire.kind == SC_CONTROL_ALTER_STREAM ||
 							wire.kind == SC_CONTROL_CREATE_QUERY) &&

@@ -31,6 +31,7 @@ typedef struct ScStreamOptions
 	int64		watermark_delay;	/* microseconds, >= 0 */
 	int64		idle_timeout;	/* microseconds, > 0; 0: none; or SC_IDLE_BY_CLOCK */
 	int64		max_ahead;		/* microseconds, >= 0; SC_NO_LIMIT: none */
+	int64		resets;			/* by reset_watermark(), if changes are applied: who has seen fewer has an old watermark */
 } ScStreamOptions;
 
 #define SC_NO_LIMIT			(-1)

@@ -2,7 +2,9 @@
  * lose_partition.c
  *	  May a stream lose the rows of a partition (lose_partition.h)?
  *
- * Whether windows are over is known by the last checkpoint, and for good: what closes later, or is reset, doesn't change that.
+ * Whether windows are over is known by the last checkpoint, and for good, but for reset_watermark(), which can put the watermark
+ * back: windows that had no rows may open then.  So a checkpoint from before the last reset says nothing; and while this
+ * transaction holds the stream's lock there is no other reset.  (A longer delay leaves the watermark where it is.)
  * Queries that are created meanwhile wait for the command's locks, or have the partition's rows in their history; if their
  * windows are open then, they fail at the message.
  *-------------------------------------------------------------------------
@@ -57,13 +59,13 @@ last_end(const ScAssigner *assigner, int64 time)
 
 /* Are all windows of the rows past their lateness, as of the query's last checkpoint? */
 static bool
-are_over(ScQuery *query, ScWindowRange times)
+are_over(ScQuery *query, int64 resets, ScWindowRange times)
 {
 	const ScOffset *offset = offset_of(query);
 	const ScDefinition *definition;
 	int64		watermark;
 
-	if (offset == NULL || TIMESTAMP_NOT_FINITE(times.end))
+	if (offset == NULL || TIMESTAMP_NOT_FINITE(times.end) || offset->options.resets != resets)
 		return false;
 	watermark = sc_watermark(offset->time.max_event_time, offset->options.watermark_delay);
 	definition = load_definition(query);
@@ -92,6 +94,7 @@ void
 sc_lose_partition(Oid stream, Oid relid, ScWindowRange times, const char *what)
 {
 	ScControl	control = {0};
+	int64		resets = sc_stream_by_relid(stream, false)->options.resets;
 	bool		is_read = false;
 	ListCell   *lc;
 
@@ -102,7 +105,7 @@ sc_lose_partition(Oid stream, Oid relid, ScWindowRange times, const char *what)
 		if (query->stream_relid != stream)
 			continue;
 		is_read = true;
-		if (!sc_deletes_are_ignored(stream) && !are_over(query, times))
+		if (times.start < times.end && !sc_deletes_are_ignored(stream) && !are_over(query, resets, times))
 			refuse(stream, relid, what, query);
 	}
 	if (!is_read)

@@ -665,6 +665,7 @@ sc_task_query_reset(ScTaskQuery *query, const ScWireControl *control)
 	query->control = control;
 	sc_task_query_refresh(query);
 	sc_task_query_run_as_owner(query, reset_watermark);
+	query->options.resets = control->control.options.resets;
 }
 
 static void
