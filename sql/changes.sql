@@ -202,6 +202,7 @@ INSERT INTO h3 VALUES ('2024-01-01', 25);
 RESET client_min_messages;
 SELECT stream_ckpt.attach_stream('h', 'ts', changes => 'apply');
 SELECT stream_ckpt.create_query('hq', 'SELECT k, count(*) AS n FROM h GROUP BY k');
+INSERT INTO h VALUES ('2024-01-01', 5);
 ALTER TABLE h DETACH PARTITION h1;
 DROP TABLE h1;
 TRUNCATE h1;

@@ -85,5 +85,32 @@ is(sql('SELECT sum(n) FROM hours'), '4', 'what was lost is kept');
 is(sql("SELECT status FROM stream_ckpt.queries WHERE query::text = 'hours'"), 'running', 'and no query has failed');
 sql(q(SELECT stream_ckpt.drop_query(query) FROM stream_ckpt.queries));
 
+# Partitions without rows may go, also of queries without windows: the deletions are in the log before
+sql('CREATE TABLE m (ts timestamptz, k int) PARTITION BY RANGE (ts)',
+	(map { "CREATE TABLE m$_ PARTITION OF m FOR VALUES FROM ('2024-01-0$_') TO ('2024-01-0" . ($_ + 1) . "')" } 1 .. 5),
+	q(CREATE TABLE m6 PARTITION OF m FOR VALUES FROM ('2024-01-06') TO ('2024-01-07') PARTITION BY LIST (k)),
+	'CREATE TABLE m6_0 PARTITION OF m6 FOR VALUES IN (0)', 'CREATE TABLE m6_1 PARTITION OF m6 FOR VALUES IN (1)',
+	q(SELECT stream_ckpt.attach_stream('m', 'ts', changes => 'apply')));
+create_query($node, 'total', 'm', tasks => 1, emit => 'update', select => 'SELECT count(*) AS n FROM m');
+wait_running($node);
+sql(q(INSERT INTO m SELECT '2024-01-01', i % 2 FROM generate_series(1, 10) i), q(INSERT INTO m SELECT '2024-01-02', 0 FROM generate_series(1, 5)),
+	q(INSERT INTO m SELECT '2024-01-03', 0 FROM generate_series(1, 2)), q(INSERT INTO m VALUES ('2024-01-06', 0)));
+my $open = qr/reads stream "m", and its changes are applied/;
+is_refused($node, 'BEGIN; DELETE FROM m1 WHERE k = 1; DROP TABLE m1', $open, 'rows are left');
+is_refused($node, 'DROP TABLE m6', $open, 'rows are left in a part of it');
+arm($node, 'reader_before_barrier', 'wait');
+sql('DELETE FROM m1', 'DROP TABLE m1');
+wait_reached($node, 'reader_before_barrier');
+sql('BEGIN', 'DELETE FROM m2', 'ALTER TABLE m DETACH PARTITION m2', 'COMMIT', q(INSERT INTO m2 VALUES ('2024-01-02', 0)));
+sql('DELETE FROM m3', 'TRUNCATE m3', q(INSERT INTO m VALUES ('2024-01-03', 0)));
+sql('DROP TABLE m4', 'TRUNCATE m5', 'DROP TABLE m6_1', 'DELETE FROM m6', 'TRUNCATE m6', 'DROP TABLE m6');
+disarm($node, 'reader_before_barrier');
+sync_pipelines($node);
+is(sql('SELECT n FROM total'), '1', 'all rows were taken back, but the one that came later');
+verified('without empty partitions', 'total');
+sql('TRUNCATE m3, m');
+sync_pipelines($node);
+is(sql('SELECT COALESCE(sum(n), 0) FROM total'), '0', 'with the stream all its partitions are truncated');
+
 $node->stop;
 done_testing();

@@ -102,7 +102,7 @@ refuse_ignored(ScQuery *query, const ScDefinition *definition, const ScOffset *o
 	}
 	else if ((definition->stateless || !sc_assigner_has_windows(&definition->window)) && offset->deletes_ignored + offset->truncates_ignored > 0)
 		refuse(query,
-			   psprintf("After ignore_deletes() the result has kept rows that were deleted: %lld by DELETE, and all that there were by %lld TRUNCATE.",
+			   psprintf("After ignore_deletes() the result has kept rows that were deleted: %lld by DELETE, and those of %lld commands that truncated the stream or took a partition from it.",
 						(long long) offset->deletes_ignored, (long long) offset->truncates_ignored),
 			   "Without groups of windows nothing tells what it has of them. Compare with a query over the rows that are kept elsewhere.");
 }

@@ -19,6 +19,7 @@
 #include "catalog/pg_inherits.h"
 #include "miscadmin.h"
 #include "model/catalog_write.h"
+#include "model/identity.h"
 #include "model/levels.h"
 #include "model/log_stream.h"
 #include "model/partition.h"
@@ -38,6 +39,7 @@ typedef struct Leaving
 {
 	Oid			relid;
 	Oid			stream;
+	bool		has_rows;
 	ScWindowRange times;
 } Leaving;
 
@@ -89,13 +91,32 @@ bound_time(List *datums, int64 none)
 		DatumGetInt64(castNode(Const, datum->value)->constvalue) : none;
 }
 
-/* What is between the bounds of a partition of "parent", if its rows go by the column first. */
+/*
+ * Where the times between the bounds end.  Of several columns, rows can be at the upper bound of the first one, unless the next
+ * one has no value below its own.
+ */
+static int64
+upper_time(const PartitionBoundSpec *bound)
+{
+	int64		end = bound_time(bound->upperdatums, PG_INT64_MAX);
+
+	if (list_length(bound->upperdatums) == 1 ||
+		lsecond_node(PartitionRangeDatum, bound->upperdatums)->kind == PARTITION_RANGE_DATUM_MINVALUE)
+		return end;
+	return sc_time_add(end, 1);
+}
+
+/*
+ * What is between the bounds of a partition of "parent", if its rows go by the column first.  The parent stays locked: nobody
+ * takes it from what it is a partition of.
+ */
 static ScWindowRange
 level_times(Oid relid, Oid parent, const char *column)
 {
 	ScWindowRange times = {.start = PG_INT64_MIN,.end = PG_INT64_MAX};
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Relation	relation = table_open(parent, AccessShareLock);
+	/* behind the lock, as all that it reads of the partition */
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	PartitionKey key = RelationGetPartitionKey(relation);
 	bool		isnull = true;
 	Datum		bound_text = 0;
@@ -112,11 +133,10 @@ level_times(Oid relid, Oid parent, const char *column)
 		if (!bound->is_default)
 		{
 			times.start = bound_time(bound->lowerdatums, PG_INT64_MIN);
-			/* of several columns, rows can be at the upper bound of the first one */
-			times.end = sc_time_add(bound_time(bound->upperdatums, PG_INT64_MAX), key->partnatts > 1 ? 1 : 0);
+			times.end = upper_time(bound);
 		}
 	}
-	table_close(relation, AccessShareLock);
+	table_close(relation, NoLock);
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
 	return times;
@@ -151,37 +171,98 @@ times_in(Oid stream, Oid relid)
 
 /* ---------- commands ---------- */
 
-/* A partition that is truncated, and those of its own, each of which the WAL names. */
+/*
+ * Does the partition have rows, or can't that be seen?  It is locked, with those of its own: what is deleted from it is in the log
+ * before what comes next, so without rows it takes none from the stream.
+ */
+static bool
+may_have_rows(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(relid, AccessExclusiveLock, NULL))
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_FOREIGN_TABLE)
+			return true;
+	}
+	return sc_relation_has_rows(relid, AccessExclusiveLock);
+}
+
+/* A partition that is truncated, and those of its own, each of which the WAL names: also those without rows. */
 static void
 lose_truncated(Oid stream, Oid relid, ScLosePartition lose)
 {
 	ListCell   *lc;
 
 	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
-		lose(stream, lfirst_oid(lc), times_in(stream, lfirst_oid(lc)), "truncate partition");
+	{
+		ScWindowRange none = {0};
+		Oid			part = lfirst_oid(lc);
+
+		lose(stream, part, may_have_rows(part) ? times_in(stream, part) : none, "truncate partition");
+	}
+}
+
+/*
+ * Of RangeVarGetRelidExtended(), before it locks the table: who may not truncate it is told so, as by the command.  What it is part
+ * of is locked first and from the top, as by all who lock both.
+ */
+static void
+before_truncate(const RangeVar *relation, Oid relid, Oid old_relid, void *arg)
+{
+	AclResult	result;
+	List	   *above;
+
+	if (!OidIsValid(relid) || !get_rel_relispartition(relid))
+		return;
+	result = pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE);
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, get_relkind_objtype(get_rel_relkind(relid)), relation->relname);
+	above = get_partition_ancestors(relid);
+	for (int i = list_length(above) - 1; i >= 0; i--)
+		LockRelationOid(list_nth_oid(above, i), AccessShareLock);
+}
+
+/* The partitions among what the command names; "all": what it truncates.  They are locked, as the command will lock them. */
+static List *
+lock_truncated(const TruncateStmt *statement, List **all)
+{
+	List	   *partitions = NIL;
+	ListCell   *lc;
+
+	foreach(lc, statement->relations)
+	{
+		RangeVar   *relation = lfirst_node(RangeVar, lc);
+		Oid			relid = RangeVarGetRelid(relation, NoLock, true);
+
+		if (OidIsValid(relid) && get_rel_relispartition(relid))
+		{
+			relid = RangeVarGetRelidExtended(relation, AccessExclusiveLock, RVR_MISSING_OK, before_truncate, NULL);
+			if (OidIsValid(relid) && get_rel_relispartition(relid))
+				partitions = lappend_oid(partitions, relid);
+		}
+		if (OidIsValid(relid))
+			*all = list_concat_unique_oid(*all, find_all_inheritors(relid, get_rel_relispartition(relid) ? AccessExclusiveLock : NoLock, NULL));
+	}
+	return partitions;
 }
 
 void
 sc_partition_truncate(TruncateStmt *statement, ScLosePartition lose)
 {
-	List	   *relids = NIL;
+	List	   *all = NIL;
 	ListCell   *lc;
 
-	foreach(lc, statement->relations)
-		relids = lappend_oid(relids, RangeVarGetRelid(lfirst_node(RangeVar, lc), NoLock, true));
-	foreach(lc, relids)
+	if (!sc_extension_is_usable() || !sc_streams_apply())
+		return;
+	foreach(lc, lock_truncated(statement, &all))
 	{
-		Oid			relid = lfirst_oid(lc);
 		ListCell   *lc_stream;
 
-		/* who may not is told so by the command */
-		if (!OidIsValid(relid) || !get_rel_relispartition(relid) ||
-			pg_class_aclcheck(relid, GetUserId(), ACL_TRUNCATE) != ACLCHECK_OK)
-			continue;
-		foreach(lc_stream, sc_applying_streams(relid))
+		foreach(lc_stream, sc_applying_streams(lfirst_oid(lc)))
 		{
-			if (!list_member_oid(relids, lfirst_oid(lc_stream)))
-				lose_truncated(lfirst_oid(lc_stream), relid, lose);
+			if (!list_member_oid(all, lfirst_oid(lc_stream)))
+				lose_truncated(lfirst_oid(lc_stream), lfirst_oid(lc), lose);
 		}
 	}
 }
@@ -230,6 +311,7 @@ note_leaving(List **list, Oid relid)
 		leaving->relid = relid;
 		leaving->stream = lfirst_oid(lc);
 		leaving->times = times_in(leaving->stream, relid);
+		leaving->has_rows = may_have_rows(relid);
 		*list = lappend(*list, leaving);
 		MemoryContextSwitchTo(old);
 	}
@@ -270,8 +352,11 @@ sc_partition_detached(Oid stream, Oid relid, ScLosePartition lose)
 	{
 		Leaving    *leaving = lfirst(lc);
 
-		if (leaving->relid == relid && leaving->stream == stream)
-			times = leaving->times;
+		if (leaving->relid != relid || leaving->stream != stream)
+			continue;
+		if (!leaving->has_rows)
+			return;
+		times = leaving->times;
 	}
 	lose(stream, relid, times, "detach partition");
 }
@@ -291,7 +376,7 @@ sc_partition_dropped(List *dropped, ScLosePartition lose)
 	{
 		Leaving    *leaving = lfirst(lc);
 
-		if (list_member_oid(dropped, leaving->relid) && !list_member_oid(dropped, leaving->stream))
+		if (leaving->has_rows && list_member_oid(dropped, leaving->relid) && !list_member_oid(dropped, leaving->stream))
 			lose(leaving->stream, leaving->relid, leaving->times, "drop partition");
 	}
 }

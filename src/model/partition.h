@@ -23,10 +23,13 @@ extern void sc_refuse_for_readers(Oid stream, Oid relid, const char *what);
 /* Which event times rows of "relid" can have, which is part of the stream; all of time: its bounds don't say. */
 extern ScWindowRange sc_partition_times(const ScStream *stream, Oid relid);
 
-/* "relid" takes its rows from the stream; "times" are theirs.  Fails if that may not be; "what": "truncate partition" */
+/*
+ * "relid" takes its rows from the stream; "times" are theirs, and if they end where they start there are none.  Fails if that may
+ * not be; "what": "truncate partition"
+ */
 typedef void (*ScLosePartition) (Oid stream, Oid relid, ScWindowRange times, const char *what);
 
-/* Before TRUNCATE, and before ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY: fails if it may not be. */
+/* Before TRUNCATE, which finds its partitions locked then, and before ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY: fails if it may not be. */
 extern void sc_partition_truncate(TruncateStmt *statement, ScLosePartition lose);
 extern void sc_partition_refuse_detach(AlterTableStmt *statement);
 

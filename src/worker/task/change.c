@@ -164,7 +164,7 @@ fail_for_partition(Oid partition)
 void
 sc_task_run_lost(ScTaskQuery *query, const ScWireLost *lost)
 {
-	if (!query->definition->retracts || lost->relid != query->definition->stream_relid)
+	if (!query->definition->retracts || lost->relid != query->definition->stream_relid || lost->times.start >= lost->times.end)
 		return;
 	if (!query->ignores_deletes && sc_engine_needs_rows(query->engine, lost->times))
 		fail_for_partition(lost->partition);
