@@ -5,9 +5,11 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "base/compat.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "model/control.h"
 #include "model/ignore_deletes.h"
 #include "model/levels.h"
@@ -16,6 +18,7 @@
 #include "parser/parsetree.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 /* A stream, and the subtransaction whose end decides. */
 typedef struct Ignored
@@ -26,13 +29,53 @@ typedef struct Ignored
 
 static List *ignored;			/* of Ignored *, in TopTransactionContext */
 
+/* Does a statement of this session that isn't over have the partitioned table open? */
+static bool
+is_in_use(Oid relid)
+{
+	Relation	relation;
+	bool		result;
+
+	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		return false;
+	relation = table_open(relid, AccessShareLock);
+	result = relation->rd_refcnt > 1;
+	table_close(relation, AccessShareLock);
+	return result;
+}
+
+/*
+ * An UPDATE that moves rows would have begun before the call, and goes on behind it.  Statements that only read or delete aren't
+ * told from it.
+ */
+static void
+refuse_within_statement(Oid stream)
+{
+	List	   *relids = list_concat(sc_itself_and_above(stream), find_all_inheritors(stream, AccessShareLock, NULL));
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		if (is_in_use(lfirst_oid(lc)))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("cannot call ignore_deletes() in a statement with partitioned table \"%s\"", get_rel_name(lfirst_oid(lc))),
+					 errdetail("An UPDATE can move rows of stream \"%s\" between partitions, which is to delete and to insert them.",
+							   get_rel_name(stream)),
+					 errhint("Call it before, in a statement of its own.")));
+	}
+}
+
 void
 sc_ignore_deletes(Oid stream)
 {
 	ScControl	control = {0};
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Ignored    *entry = palloc(sizeof(Ignored));
+	MemoryContext old;
+	Ignored    *entry;
 
+	refuse_within_statement(stream);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	entry = palloc(sizeof(Ignored));
 	entry->stream = stream;
 	entry->subid = GetCurrentSubTransactionId();
 	ignored = lappend(ignored, entry);

@@ -172,13 +172,26 @@ sc_task_run_lost(ScTaskQuery *query, const ScWireLost *lost)
 	sc_engine_ignore_lost(query->engine, lost->times);
 }
 
+/* A partition that no command named: nobody has looked at its bounds. */
+static void
+lose_partition_unseen(ScTaskQuery *query, Oid partition)
+{
+	if (!query->ignores_deletes)
+		fail_for_partition(partition);
+	query->truncates_ignored += query->place.number == 0;
+	sc_engine_ignore_truncate(query->engine);
+}
+
 void
 sc_task_run_broken(ScTaskQuery *query, const ScWireBroken *broken)
 {
 	if (!query->definition->retracts || broken->relid != query->definition->stream_relid)
 		return;
 	if (broken->reason == SC_BROKEN_PARTITION)
-		fail_for_partition(broken->table);
+	{
+		lose_partition_unseen(query, broken->table);
+		return;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("a row of \"%s\" was changed while the table's replica identity wasn't FULL", table_name(broken->table)),
