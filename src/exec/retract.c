@@ -260,10 +260,8 @@ sc_retract_end_row(ScEngine *engine)
 		uint32		number = retraction->changed[i].number;
 		ScGroup    *group = sc_bucket_group(engine, bucket, number);
 
-		/* a session goes with its last row */
-		if (*sc_group_rows(engine, group) == 0 && engine->sessions)
-			continue;
-		if (*sc_group_rows(engine, group) == 0)
+		/* a session goes with its last row, unless another one comes in the same transaction */
+		if (*sc_group_rows(engine, group) == 0 && !engine->sessions)
 		{
 			bucket->nemptied++;
 			free_inputs(engine, bucket, group, number);
