@@ -435,8 +435,10 @@ for my $counter (qw(late_rows late_changes skipped_changes))
 
 # When all is over nothing is left in memory.
 $clock += 100000;
-transaction(1) for 1 .. 3;
+transaction(1, 0, 1) for 1 .. 3;
 check('after a long time');
+checkpoint_all($node);
+cmp_ok(counter($node, $_, 'groups'), '<=', 2, "$_ has the last session at most, and the one before") for sort keys %queries;
 
 # What was late stays so when the watermark goes back, genuine or not: it was never counted, and is never taken back.
 sql("CREATE TABLE b (id int PRIMARY KEY, ts timestamptz, k int, v int DEFAULT 0); SELECT stream_ckpt.attach_stream('b', 'ts', max_ahead => NULL, changes => 'apply')");
@@ -468,6 +470,14 @@ sql("UPDATE b SET id = 10 WHERE id = 3000");
 sync_pipelines($node);
 checkpoint_all($node);
 cmp_ok(counter($node, "back_$_", 'state_bytes'), '<', 10000, "inputs of a row that is gone are gone: $_") for qw(close update);
+
+# There was no session of which deletions are ignored.
+sql("CREATE TABLE e (ts timestamptz, k int); SELECT stream_ckpt.attach_stream('e', 'ts', changes => 'apply')");
+create_query($node, 'never', 'e', emit => 'close', select => "SELECT w.window_start, k, count(*) AS n FROM e, stream_ckpt.session(ts, '5 minutes') w GROUP BY w.window_start, k");
+wait_running($node);
+sql("BEGIN; SELECT stream_ckpt.ignore_deletes('e'); TRUNCATE e; COMMIT");
+sync_pipelines($node);
+is(sql("SELECT stream_ckpt.verify('never')"), '0', 'verify() of no session');
 
 $node->stop;
 done_testing();

@@ -127,7 +127,7 @@ note_all_from(ScEngine *engine, int64 start, int64 first_pane)
 	note_over_from(engine, start);
 	if (engine->sessions)
 	{
-		if (reach > start)
+		if (engine->greatest_last != SC_NO_EVENT_TIME && reach > start)
 			sc_windows_have_changed(engine, start, reach);
 		return;
 	}
