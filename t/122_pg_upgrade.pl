@@ -116,6 +116,10 @@ my $preparing = IPC::Run::start([ 'psql', '-Xqc', 'SELECT stream_ckpt.prepare_up
 wait_until($node, q(SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'ShareLock' AND NOT granted)), 'it waits for writers');
 my $late = IPC::Run::start([ 'psql', '-Xqc', 'INSERT INTO orders VALUES (-3, 1, 1000)', '-d', $node->connstr('postgres') ], '>', \my $late_out, '2>', \my $late_err);
 wait_until($node, q(SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'RowExclusiveLock' AND NOT granted)), 'a writer waits for it');
+# a pipeline that gets its first query meanwhile
+sql($_) for q(CREATE TABLE third_t (k int)), q(INSERT INTO third_t VALUES (1)), q(SELECT stream_ckpt.create_pipeline('third')),
+  q(BEGIN; CREATE TEMP TABLE written (); SELECT stream_ckpt.attach_stream('third_t', changes => 'apply'); COMMIT);
+sql(q(SELECT stream_ckpt.create_query('third_n', 'SELECT count(*) AS n FROM third_t', pipeline => 'third')));
 $writer->query_safe('COMMIT');
 $writer->quit;
 ok($preparing->finish, 'it is prepared') or diag $err;
@@ -126,7 +130,8 @@ is(sql(q(SELECT DISTINCT n = (SELECT count(*) FROM orders WHERE status = 1) FROM
 wait_until($node, $no_slot, 'the slots are gone');
 writes_are_refused('prepared');
 is_refused($node, "SELECT stream_ckpt.$_", qr/is prepared for pg_upgrade.*finish_upgrade/s, $_)
-  for q(start_pipeline('default')), q(start_pipeline('second', accept_gap => true)), q(rebuild_pipeline('default')), 'prepare_upgrade()';
+  for q(start_pipeline('default')), q(start_pipeline('second', accept_gap => true)), q(start_pipeline('third')), q(rebuild_pipeline('default')), 'prepare_upgrade()',
+  q(create_query('late', 'SELECT max(k) AS k FROM third_t', pipeline => 'third'));
 
 # Without the extension there is nothing that a session could refuse, also one that knew of it
 sql('CREATE DATABASE short');
@@ -145,6 +150,8 @@ $knows->quit;
 sql('SELECT stream_ckpt.finish_upgrade()');
 change();
 exact('given up');
+is(sql('SELECT n FROM third_n'), '1', 'given up: the newest pipeline');
+sql(q(SELECT stream_ckpt.drop_query('third_n'), stream_ckpt.detach_stream('third_t'), stream_ckpt.drop_pipeline('third')));
 is(sql('SELECT sum(stream_ckpt.verify(query)) FROM stream_ckpt.queries WHERE query <> \'of_log\'::regclass'), '0', 'given up: verified');
 
 # A crash right behind it, before the slots are gone

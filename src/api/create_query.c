@@ -23,6 +23,7 @@
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_rewrite.h"
 #include "ckpt/offset.h"
+#include "ckpt/pipeline_state.h"
 #include "commands/defrem.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -567,6 +568,16 @@ sc_refuse_lost_pipeline(const ScPipeline *pipeline)
 				 errhint("Drop its queries first, or call stream_ckpt.rebuild_pipeline(name) to make their results anew, or stream_ckpt.start_pipeline(name, accept_gap => true) to go on without the rows between.")));
 }
 
+static void
+refuse_prepared_database(void)
+{
+	if (sc_prepared_pipelines() != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the database is prepared for pg_upgrade"),
+				 errhint("Create the query after stream_ckpt.finish_upgrade().")));
+}
+
 /*
  * The pipeline and its slot.  The slot comes before anything that takes a lock on
  * a user's relation: making it waits for every transaction that has written.  For a query that begins with its stream's
@@ -578,6 +589,7 @@ prepare_pipeline(ScNewQuery *query, const char *name)
 	bool		first;
 
 	query->pipeline = sc_usable_pipeline(name);
+	refuse_prepared_database();
 	sc_refuse_lost_pipeline(query->pipeline);
 	query->has_slot = !query->backfill || sc_pipeline_use(query->pipeline);
 	if (!query->backfill)
@@ -585,6 +597,7 @@ prepare_pipeline(ScNewQuery *query, const char *name)
 	first = query->has_slot && !sc_has_begun(query->pipeline->pipeline_id);
 	sc_pipeline_lock(query->pipeline->pipeline_id, first ? ExclusiveLock : ShareLock);
 	query->pipeline = sc_usable_pipeline(name);
+	refuse_prepared_database();
 	if (!first || !sc_start_anew(query->pipeline->pipeline_id))
 		sc_refuse_lost_pipeline(query->pipeline);
 }

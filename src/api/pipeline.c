@@ -206,6 +206,7 @@ Datum
 stream_ckpt_start_pipeline(PG_FUNCTION_ARGS)
 {
 	char	   *name;
+	ScPipeline *pipeline;
 
 	sc_refuse_in_worker("start_pipeline");
 	name = sc_arg_name(fcinfo, 0, "name");
@@ -214,9 +215,13 @@ stream_ckpt_start_pipeline(PG_FUNCTION_ARGS)
 	{
 		/* the slot first: making it waits, with no lock held and no id */
 		sc_gap_prepare(sc_owned_pipeline(name));
-		(void) sc_gap_accept(lock_owned_pipeline(name), SC_GAP_GO_ON);
+		pipeline = lock_owned_pipeline(name);
+		sc_refuse_prepared(pipeline);
+		(void) sc_gap_accept(pipeline, SC_GAP_GO_ON);
 	}
-	set_stopped(lock_owned_pipeline(name), false);
+	pipeline = lock_owned_pipeline(name);
+	sc_refuse_prepared(pipeline);
+	set_stopped(pipeline, false);
 	PG_RETURN_VOID();
 }
 

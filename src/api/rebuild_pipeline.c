@@ -63,6 +63,7 @@ begin_anew(const char *name)
 	sc_gap_prepare(pipeline);
 	sc_pipeline_lock(pipeline->pipeline_id, ExclusiveLock);
 	pipeline = sc_owned_pipeline(name);
+	sc_refuse_prepared(pipeline);
 	(void) sc_gap_accept(pipeline, SC_GAP_REBUILD);
 	foreach(lc, sc_query_list(pipeline->pipeline_id))
 	{

@@ -171,14 +171,15 @@ stream_ckpt_prepare_upgrade(PG_FUNCTION_ARGS)
 	(void) sc_sync_all(timeout);
 	lock_streams(true);
 	marker = sc_sync_all(timeout);
-	foreach(lc, pipelines)
+	/* no query begins any more, nor moves: others may have got their first one meanwhile */
+	foreach(lc, sc_pipeline_list())
+		sc_pipeline_lock(((ScPipeline *) lfirst(lc))->pipeline_id, ExclusiveLock);
+	foreach(lc, pipelines_with_queries())
 	{
 		ScPipeline *pipeline = lfirst(lc);
 		List	   *offsets;
 		ListCell   *lc2;
 
-		sc_pipeline_lock(pipeline->pipeline_id, ExclusiveLock);
-		pipeline = sc_pipeline_by_id(pipeline->pipeline_id, false);
 		check_pipeline(pipeline);
 		offsets = sc_offset_list(pipeline->pipeline_id);
 		foreach(lc2, sc_query_list(pipeline->pipeline_id))
@@ -193,6 +194,8 @@ stream_ckpt_prepare_upgrade(PG_FUNCTION_ARGS)
 		sc_pipeline_changed(pipeline->pipeline_id);
 	}
 	sc_prepared_changed();
+	/* slots go for good, as soon as this is visible */
+	ForceSyncCommit();
 	ereport(NOTICE,
 			(errmsg("streams cannot be written to until stream_ckpt.finish_upgrade()"),
 			 errhint("Stop the server when pg_replication_slots shows no slot of plugin stream_ckpt any more.")));
@@ -218,6 +221,9 @@ stream_ckpt_finish_upgrade(PG_FUNCTION_ARGS)
 		ScPipeline *pipeline;
 
 		sc_pipeline_lock(lfirst_int(lc), ExclusiveLock);
+		/* another call may have come first */
+		if (!list_member_int(sc_prepared_pipelines(), lfirst_int(lc)))
+			continue;
 		pipeline = sc_pipeline_by_id(lfirst_int(lc), false);
 		stateless = list_concat(stateless, sc_gap_accept(pipeline, SC_GAP_OF_NOTHING));
 		sc_pipeline_state_prepare(pipeline->pipeline_id, false);
