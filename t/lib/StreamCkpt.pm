@@ -295,9 +295,14 @@ sub pid_of
 	while ($pid eq '')
 	{
 		wait_until($node, "SELECT EXISTS ($query)", "there is a $which");
-		$pid = $node->safe_psql('postgres', $query);
+		$pid = $node->safe_psql('postgres', $query) if $which ne 'task';
+		next if $which ne 'task';
+
+		# with those beside it, of the same moment
+		my ($one, $all) = split /\|/, $node->safe_psql('postgres', 'SELECT min(pid), array_agg(pid) FROM stream_ckpt.tasks WHERE pid IS NOT NULL');
+
+		$tasks{ $pid = $one } = $all if ($one // '') ne '';
 	}
-	$tasks{$pid} = $node->safe_psql('postgres', 'SELECT array_agg(pid) FROM stream_ckpt.tasks') if $which eq 'task';
 	return $pid;
 }
 
